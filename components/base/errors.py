@@ -1,0 +1,30 @@
+"""The one exception that users are meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FarposeError(Exception):
+    """A problem that the user can act on: one line that names the place, the problem and the way out.
+
+    Args:
+        problem: what is wrong, as a full clause without a final stop.
+        where: the file, row, key or variant in which it was found.
+        fix: what the user can do about it, as an imperative clause.
+    """
+
+    def __init__(self, problem: str, *, where: object = None, fix: str | None = None) -> None:
+        self.problem, self.where, self.fix = problem, where, fix
+        place = f"{where}: " if where is not None else ""
+        way_out = f" ({fix})" if fix else ""
+        super().__init__(f"{place}{problem}{way_out}")
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, where: object = None) -> FarposeError:
+    """The error for a `name` that is none of the `known` ones; suggests the nearest spelling."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known[:40])}"
+    return FarposeError(f"unknown {kind} {name!r}", where=where, fix=fix)

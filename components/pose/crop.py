@@ -1,0 +1,166 @@
+"""Crop geometry: the one place that converts coordinates between image, crop and heatmap.
+
+Three published conventions differ in what a length means:
+    classic   lengths count pixels (HRNet and SimpleBaseline): a crop of w px covers w
+    dark      lengths count pixel intervals on both sides (DARK): w - 1 covers S - 1
+    unbiased  lengths count pixel intervals in the crop only (UDP, CAL): w - 1 covers S, per axis
+
+Frames: `image` px of the original image, `crop` px of the network's input, `heatmap` cells of its output.
+Functions take numpy arrays or torch tensors and return the same kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from components.base.errors import FarposeError, unknown_name
+
+Convention = Literal["classic", "dark", "unbiased"]
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
+BOX_PADDING = 1.25  # all published top-down systems enlarge the person's box by this factor
+
+
+@dataclass(frozen=True)
+class CropGeometry:
+    """How a person's box becomes the network's input, and its heatmap.
+
+    Attributes:
+        input_size: (height, width) of the crop, px.
+        heatmap_size: (height, width) of the map, cells.
+        convention: "classic", "dark" or "unbiased".
+
+    Raises:
+        FarposeError: unknown convention, or a size that is not positive.
+    """
+
+    input_size: tuple[int, int]
+    heatmap_size: tuple[int, int]
+    convention: Convention = "classic"
+
+    def __post_init__(self) -> None:
+        if self.convention not in CONVENTIONS:
+            raise unknown_name("crop convention", self.convention, CONVENTIONS)
+        if min(*self.input_size, *self.heatmap_size) < 1:
+            raise FarposeError(f"sizes must be positive, got input {self.input_size}, heatmap {self.heatmap_size}")
+
+    def box_to_center_size(self, bbox_xywh: Any, padding: float = BOX_PADDING) -> tuple[Any, Any]:
+        """Centre (N, 2) and size S (N, 2) (width, height), image px, of the padded box with the input's aspect ratio.
+
+        S is the published `scale * 200`.
+
+        Args:
+            bbox_xywh: (N, 4) left, top, width, height, image px.
+        """
+        xp = _library(bbox_xywh)
+        aspect = self.input_size[1] / self.input_size[0]
+        width, height = bbox_xywh[..., 2], bbox_xywh[..., 3]
+        center = xp.stack([bbox_xywh[..., 0] + 0.5 * width, bbox_xywh[..., 1] + 0.5 * height], -1)
+        size = xp.stack([xp.maximum(width, height * aspect), xp.maximum(height, width / aspect)], -1)
+        return center, size * padding
+
+    def image_to_crop(self, center: Any, size: Any, rotation: Any = 0.0) -> Any:
+        """(N, 2, 3) affine matrices from image px to crop px.
+
+        Args:
+            center: (N, 2) image px.
+            size: (N, 2) padded box, image px.
+            rotation: degrees, (N,) or a number; positive turns as in the convention's own published code.
+        """
+        return self._matrix(self.input_size, center, size, rotation)
+
+    def image_to_heatmap(self, center: Any, size: Any, rotation: Any = 0.0) -> Any:
+        """(N, 2, 3) affine matrices from image px to heatmap cells."""
+        return self._matrix(self.heatmap_size, center, size, rotation)
+
+    @property
+    def feature_stride(self) -> tuple[float, float]:
+        """(x, y) crop px per heatmap cell: 4 in the classic convention, (w - 1) / (w_heatmap - 1) in the others."""
+        (height, width), (rows, columns) = self.input_size, self.heatmap_size
+        if self.convention == "classic":
+            return width / columns, height / rows
+        return (width - 1) / max(columns - 1, 1), (height - 1) / max(rows - 1, 1)
+
+    def crop_to_heatmap(self, keypoints_crop: Any) -> Any:
+        """(..., 2) crop px → heatmap cells."""
+        return keypoints_crop / _like([*self.feature_stride], keypoints_crop)
+
+    def heatmap_to_crop(self, keypoints_heatmap: Any) -> Any:
+        """(..., 2) heatmap cells → crop px."""
+        return keypoints_heatmap * _like([*self.feature_stride], keypoints_heatmap)
+
+    def heatmap_to_image(self, keypoints_heatmap: Any, center: Any, size: Any) -> Any:
+        """(N, K, 2) heatmap cells → image px, for upright crops."""
+        return transform(invert(self.image_to_heatmap(center, size)), keypoints_heatmap)
+
+    def flip_shift(self) -> int:
+        """Columns by which the mirrored input's heatmap lies too far left once it is mirrored back.
+
+        A classic stride-s map lands one cell off (1 for s > 1; Huang et al. 2020, UDP, section 3.2); conventions that
+        count intervals are aligned by construction (0).
+        """
+        return int(self.convention == "classic" and self.feature_stride[0] > 1)
+
+    def _matrix(self, target: tuple[int, int], center: Any, size: Any, rotation: Any) -> Any:
+        xp = _library(center)
+        height, width = target
+        angle = (rotation if xp is not np or np.ndim(rotation) else np.full(center.shape[:-1], float(rotation))) * (np.pi / 180)
+        if xp is not np and not hasattr(angle, "shape"):
+            angle = xp.full(center.shape[:-1], float(angle), dtype=center.dtype, device=center.device)
+        cos, sin = xp.cos(angle), xp.sin(angle)
+        if self.convention == "unbiased":
+            scale_x, scale_y = (width - 1) / size[..., 0], (height - 1) / size[..., 1]
+            rows = [[scale_x * cos, -scale_x * sin], [scale_y * sin, scale_y * cos]]
+            middle = (width - 1) / 2, (height - 1) / 2
+        else:
+            shrink = 1 if self.convention == "dark" else 0
+            scale = (width - shrink) / (size[..., 0] - shrink)
+            rows = [[scale * cos, scale * sin], [-scale * sin, scale * cos]]
+            middle = (width - shrink) / 2, (height - shrink) / 2
+        shifts = [middle[i] - rows[i][0] * center[..., 0] - rows[i][1] * center[..., 1] for i in (0, 1)]
+        return xp.stack([xp.stack([*rows[i], shifts[i]], -1) for i in (0, 1)], -2)
+
+
+def transform(matrix: Any, points: Any) -> Any:
+    """Apply (N, 2, 3) affine matrices to (N, ..., 2) points."""
+    lead = matrix.shape[:-2] + (1,) * (points.ndim - matrix.ndim + 1)
+    m = matrix.reshape(*lead, 2, 3)
+    x, y = points[..., 0], points[..., 1]
+    return _library(points).stack(
+        [m[..., 0, 0] * x + m[..., 0, 1] * y + m[..., 0, 2], m[..., 1, 0] * x + m[..., 1, 1] * y + m[..., 1, 2]], -1
+    )
+
+
+def invert(matrix: Any) -> Any:
+    """Inverse of (N, 2, 3) affine matrices."""
+    xp = _library(matrix)
+    a, b, c = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 0, 2]
+    d, e, f = matrix[..., 1, 0], matrix[..., 1, 1], matrix[..., 1, 2]
+    determinant = a * e - b * d
+    first = xp.stack([e, -b, b * f - c * e], -1) / determinant[..., None]
+    second = xp.stack([-d, a, c * d - a * f], -1) / determinant[..., None]
+    return xp.stack([first, second], -2)
+
+
+def compose(outer: Any, inner: Any) -> Any:
+    """The (N, 2, 3) matrices that apply `inner` first, then `outer`."""
+    xp = _library(outer)
+    linear = outer[..., :, :2] @ inner[..., :, :2]
+    shift = (outer[..., :, :2] @ inner[..., :, 2:]) + outer[..., :, 2:]
+    return xp.concatenate([linear, shift], -1)
+
+
+def _library(array: Any) -> Any:
+    if isinstance(array, np.ndarray):
+        return np
+    import torch
+
+    return torch
+
+
+def _like(values: list[float], array: Any) -> Any:
+    if isinstance(array, np.ndarray):
+        return np.asarray(values, array.dtype)
+    return array.new_tensor(values)

@@ -1,0 +1,109 @@
+"""The persons table: one row per annotated person, the same for every data set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.base.errors import FarposeError, unknown_name
+from components.base.files import atomic_file
+from components.pose.skeleton import SKELETONS, Skeleton
+
+SCALAR_COLUMNS = {
+    "annotation_id": "int64",  # unique over all splits
+    "image_id": "int64",
+    "image_path": "str",  # relative to the data set's root
+    "image_width": "int64",  # px
+    "image_height": "int64",  # px
+    "area": "float64",  # px², as the annotation's OKS scale
+    "num_keypoints": "int64",  # joints with visibility > 0
+    "iscrowd": "bool",  # crowd region: matched detections are ignored, never counted
+    "head_size": "float64",  # px, MPII's PCKh reference length; NaN elsewhere
+    "crowd_index": "float64",  # CrowdPose's crowding of the image, 0..1; NaN elsewhere
+    "split": "str",
+    "source": "str",  # where the annotation comes from, such as coco/val2017
+    "licence": "str",
+}
+
+
+@dataclass(frozen=True)
+class Persons:
+    """A persons table in memory.
+
+    Attributes:
+        frame: N rows of `SCALAR_COLUMNS`.
+        bbox_xywh: (N, 4) float64, left, top, width, height in image px.
+        keypoints: (N, K, 3) float64, x and y in image px, visibility in {0: unlabelled, 1: hidden, 2: visible}.
+        skeleton: names the K joints.
+    """
+
+    frame: pd.DataFrame
+    bbox_xywh: np.ndarray
+    keypoints: np.ndarray
+    skeleton: Skeleton
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def select(self, rows: np.ndarray) -> Persons:
+        """The rows of a bool mask or an index array, in order."""
+        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=np.int64)
+        return Persons(self.frame.iloc[rows].reset_index(drop=True), self.bbox_xywh[rows], self.keypoints[rows], self.skeleton)
+
+    def split(self, name: str) -> Persons:
+        """The rows of one split ("train", "val").
+
+        Raises:
+            FarposeError: the table has no such split.
+        """
+        splits = self.frame["split"]
+        if name not in set(splits):
+            raise unknown_name("split", name, set(splits), where="persons table")
+        return self.select((splits == name).to_numpy())
+
+    def labelled(self) -> Persons:
+        """The persons that can be trained and scored: no crowd regions, at least one labelled joint."""
+        return self.select(((self.frame["num_keypoints"] > 0) & ~self.frame["iscrowd"]).to_numpy())
+
+    def write(self, path: str | Path) -> None:
+        """Write as parquet (whole or not at all); the skeleton's name travels in the file's metadata."""
+        columns = {name: pa.array(self.frame[name].astype(kind)) for name, kind in SCALAR_COLUMNS.items()}
+        columns["bbox_xywh"] = _fixed_lists(self.bbox_xywh)
+        columns["keypoints"] = _fixed_lists(self.keypoints.reshape(len(self), -1))
+        table = pa.table(columns).replace_schema_metadata({"skeleton": json.dumps(self.skeleton.name)})
+        with atomic_file(path) as temporary:
+            pq.write_table(table, temporary)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Persons:
+        """Read what `write` wrote.
+
+        Raises:
+            FarposeError: the file is missing, damaged or no persons table.
+        """
+        try:
+            table = pq.read_table(path)
+            skeleton = SKELETONS[json.loads((table.schema.metadata or {})[b"skeleton"])]
+            frame = table.select(list(SCALAR_COLUMNS)).to_pandas().astype(SCALAR_COLUMNS)
+            bbox_xywh = _matrix(table["bbox_xywh"], 4)
+            keypoints = _matrix(table["keypoints"], 3 * len(skeleton)).reshape(-1, len(skeleton), 3)
+        except FileNotFoundError:
+            raise FarposeError("persons table not found", where=path, fix="run the fetch stage first") from None
+        except (pa.ArrowInvalid, KeyError, ValueError, OSError) as error:
+            raise FarposeError(f"not a persons table: {error}", where=path, fix="run the fetch stage again") from error
+        return cls(frame, bbox_xywh, keypoints, skeleton)
+
+
+def _fixed_lists(matrix: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix, np.float64).ravel()), matrix.shape[1])
+
+
+def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, np.float64).reshape(-1, width).copy()

@@ -1,0 +1,148 @@
+"""Skeletons: which joints a data set labels, in which order, and how precisely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from components.base.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A data set's joints.
+
+    Attributes:
+        keypoint_names: K names, in the order of the annotations.
+        sigmas: K per-joint OKS constants (Ronchi & Perona 2017, as in pycocotools), relative to sqrt(area).
+        limbs: pairs of names that are drawn as lines.
+        upper_body: names kept by the upper half of half-body augmentation.
+    """
+
+    name: str
+    keypoint_names: tuple[str, ...]
+    sigmas: tuple[float, ...]
+    limbs: tuple[tuple[str, str], ...]
+    upper_body: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.keypoint_names)
+
+    def index(self, name: str) -> int:
+        return self.keypoint_names.index(name)
+
+    @cached_property
+    def flip_permutation(self) -> tuple[int, ...]:
+        """K indices: joint k of a mirrored person is joint `flip_permutation[k]` of the original."""
+        return tuple(self.index(_mirrored(name)) for name in self.keypoint_names)
+
+    @cached_property
+    def flip_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Index pairs (left, right), each once."""
+        return tuple((k, other) for k, other in enumerate(self.flip_permutation) if k < other)
+
+    @cached_property
+    def limb_indices(self) -> tuple[tuple[int, int], ...]:
+        return tuple((self.index(a), self.index(b)) for a, b in self.limbs)
+
+    @cached_property
+    def upper_body_mask(self) -> np.ndarray:
+        """(K,) bool."""
+        return np.array([name in self.upper_body for name in self.keypoint_names])
+
+
+def _mirrored(name: str) -> str:
+    if name.startswith("left_"):
+        return "right_" + name.removeprefix("left_")
+    if name.startswith("right_"):
+        return "left_" + name.removeprefix("right_")
+    return name
+
+
+def _both_sides(*pairs: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    """Each pair of joints for the left and the right side; names without a side stay as they are."""
+    sided = {"shoulder", "elbow", "wrist", "hip", "knee", "ankle", "eye", "ear"}
+    place = lambda side, name: f"{side}_{name}" if name in sided else name  # noqa: E731
+    return tuple((place(side, a), place(side, b)) for side in ("left", "right") for a, b in pairs)
+
+
+_ARM = ("shoulder", "elbow"), ("elbow", "wrist")
+_LEG = ("hip", "knee"), ("knee", "ankle")
+_GIRDLES = ("left_shoulder", "right_shoulder"), ("left_hip", "right_hip")
+
+COCO_17 = Skeleton(
+    name="coco_17",
+    keypoint_names=(
+        "nose", "left_eye", "right_eye", "left_ear", "right_ear",
+        "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+        "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+    ),
+    sigmas=(
+        0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062,
+        0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
+    ),
+    limbs=_both_sides(("nose", "eye"), ("eye", "ear"), ("ear", "shoulder"), *_ARM, ("shoulder", "hip"), *_LEG) + _GIRDLES,
+    upper_body=(
+        "nose", "left_eye", "right_eye", "left_ear", "right_ear",
+        "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+    ),
+)  # fmt: skip
+
+MPII_16 = Skeleton(
+    name="mpii_16",
+    keypoint_names=(
+        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle",
+        "pelvis", "thorax", "upper_neck", "head_top",
+        "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist",
+    ),
+    sigmas=(  # MPII is scored by PCKh; these only serve drawing and OKS-NMS (joints as in COCO, 0.026 elsewhere)
+        0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.026, 0.026, 0.026, 0.026,
+        0.062, 0.072, 0.079, 0.079, 0.072, 0.062,
+    ),
+    limbs=_both_sides(*_ARM, *_LEG, ("hip", "pelvis"), ("shoulder", "thorax"))
+    + (("pelvis", "thorax"), ("thorax", "upper_neck"), ("upper_neck", "head_top")),
+    upper_body=(
+        "thorax", "upper_neck", "head_top",
+        "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist",
+    ),
+)  # fmt: skip
+
+CROWDPOSE_14 = Skeleton(
+    name="crowdpose_14",
+    keypoint_names=(
+        "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+        "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "head_top", "neck",
+    ),
+    sigmas=(0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079),
+    limbs=_both_sides(*_ARM, *_LEG, ("shoulder", "hip"), ("neck", "shoulder")) + (*_GIRDLES, ("neck", "head_top")),
+    upper_body=(
+        "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "head_top", "neck",
+    ),
+)  # fmt: skip
+
+LSP_14 = Skeleton(
+    name="lsp_14",
+    keypoint_names=(
+        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle",
+        "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck", "head_top",
+    ),
+    sigmas=(0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.062, 0.072, 0.079, 0.079, 0.072, 0.062, 0.079, 0.079),
+    limbs=CROWDPOSE_14.limbs,
+    upper_body=CROWDPOSE_14.upper_body,
+)  # fmt: skip
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO_17, MPII_16, CROWDPOSE_14, LSP_14)}
+DATASET_SKELETONS = {"synthetic": COCO_17, "coco": COCO_17, "mpii": MPII_16, "crowdpose": CROWDPOSE_14, "lspet": LSP_14}
+
+
+def skeleton_of(dataset: str) -> Skeleton:
+    """The skeleton that a data set is annotated with.
+
+    Raises:
+        FarposeError: unknown data set.
+    """
+    if dataset not in DATASET_SKELETONS:
+        raise unknown_name("data set", dataset, DATASET_SKELETONS)
+    return DATASET_SKELETONS[dataset]

@@ -1,0 +1,28 @@
+"""Fixtures every test may use. Nothing here reaches the internet."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    """Folder of reference tensors made with the authors' published code."""
+    folder = Path(os.environ.get("FARPOSE_PARITY", REPOSITORY.parent / "shared" / "parity"))
+    if not folder.is_dir():
+        pytest.skip("no reference tensors here; set FARPOSE_PARITY to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real annotated images."""
+    value = os.environ.get("FARPOSE_DATA")
+    if not value:
+        pytest.skip("FARPOSE_DATA is unset: no real images to test on")
+    return Path(value).resolve()
