@@ -21,7 +21,8 @@ SCALAR_COLUMNS = {
     "image_path": "str",  # relative to the data set's root
     "image_width": "int64",  # px
     "image_height": "int64",  # px
-    "area": "float64",  # px², as the annotation's OKS scale
+    "area": "float64",  # px² of the image as given: the annotation's OKS scale
+    "area_range_px2": "float64",  # px² of the original image, decides AP(M)/AP(L); equals area unless the image was resized
     "num_keypoints": "int64",  # joints with visibility > 0
     "iscrowd": "bool",  # crowd region: matched detections are ignored, never counted
     "head_size": "float64",  # px, MPII's PCKh reference length; NaN elsewhere
