@@ -1,0 +1,71 @@
+# Every target works as the first command on a fresh clone: it makes .venv from requirements.lock when that is needed.
+# Needed beforehand: Python 3.11 or 3.12, make. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint lock ui clean-setup
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE :=
+# Nothing phones home, and servers find what is here (pipelines/environment.py sets the same for bare commands).
+export MLFLOW_DISABLE_TELEMETRY := true
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export GX_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+READY := .venv/.farpose-ready
+TEST_WORKERS ?= 2
+# one thread a worker: two workers that each start a thread per core are slower than one
+TEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 python -m pytest -n $(TEST_WORKERS) --timeout 900
+
+help: ## show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo "  then: .venv/bin/farpose --help"
+
+setup: $(READY) ## make .venv with the exact packages of requirements.lock
+
+demo: $(READY) ## make synthetic people, train, evaluate, compare and register four methods (under 10 minutes on 2 cores)
+	farpose acquire synthetic
+	farpose run
+
+test: $(READY) ## the checks that take minutes
+	$(TEST) -m "not slow" $(ARGS)
+
+test-slow: $(READY) ## the longer checks
+	$(TEST) -m slow $(ARGS)
+
+lint: $(READY) ## ruff (rules and format) and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+lock: .cache/uv ## resolve pyproject.toml again and write requirements.lock
+	$$(cat .cache/uv) lock
+	$$(cat .cache/uv) export --quiet --no-emit-project --no-header --output-file requirements.lock
+
+ui: $(READY) ## MLflow and Prefect servers on loopback, their addresses printed (MLFLOW_PORT, PREFECT_PORT)
+	@python -m pipelines.servers
+
+clean-setup: ## remove .venv and the cached uv
+	rm -rf .venv .cache/uv .cache/uv-env
+
+# The environment. `uv pip sync` makes it exactly the lock (CPU and GPU alike); the project itself is then linked in.
+$(READY): requirements.lock pyproject.toml | .cache/uv
+	@uv=$$(cat .cache/uv); \
+	test -x .venv/bin/python || $$uv venv --quiet --python "$$(.ci/find-python)" .venv; \
+	echo "installing $$(grep -c '==' requirements.lock) packages into .venv ..."; \
+	export UV_COMPILE_BYTECODE=1 VIRTUAL_ENV=$(CURDIR)/.venv; \
+	$$uv pip sync --quiet --require-hashes requirements.lock; \
+	$$uv pip install --quiet --no-deps --no-build-isolation --editable .; \
+	touch $@
+
+# The path of a uv: the one on PATH, or one of our own in .cache/.
+.cache/uv:
+	@mkdir -p .cache; \
+	if command -v uv > $@; then exit 0; fi; \
+	python=$$(.ci/find-python); \
+	if "$$python" -m venv .cache/uv-env 2> /dev/null; then .cache/uv-env/bin/python -m pip install --quiet uv; \
+	else "$$python" -m pip install --quiet --target .cache/uv-env uv; fi; \
+	echo .cache/uv-env/bin/uv > $@
