@@ -1,0 +1,83 @@
+"""Run a model over evaluation crops and bring its joints back to the image."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from components.degrade.augment import normalise
+from components.evaluate.predictions import Predictions
+
+if TYPE_CHECKING:
+    from components.degrade.shards import EvalCrops
+
+
+def predict(
+    model: nn.Module,
+    codec: Any,
+    crops: EvalCrops,
+    flip: bool = True,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+    bf16: bool = False,
+    box_scores: np.ndarray | None = None,
+) -> Predictions:
+    """Joints of every crop, in image px.
+
+    Args:
+        codec: decodes the model's outputs, see docs/architecture.md.
+        crops: N evaluation crops of the convention of `codec.geometry`.
+        flip: average the outputs with those of the mirrored input (flip test).
+        batch_size: crops per forward pass.
+        bf16: run the network in bfloat16 (CUDA only); decoding stays in float32.
+        box_scores: (N,) detector scores; None scores annotated boxes 1.
+    """
+    was_training = model.training
+    model.eval().to(device)
+    keypoints, scores = [], []
+    with torch.inference_mode():
+        for start in range(0, len(crops.pixels), batch_size):
+            pixels = torch.from_numpy(np.array(crops.pixels[start : start + batch_size])).to(device)
+            decoded = codec.decode(_outputs(model, codec, normalise(pixels), flip, bf16))
+            keypoints.append(decoded[0].double().cpu().numpy())
+            scores.append(decoded[1].double().cpu().numpy())
+    model.train(was_training)
+    return to_predictions(codec, crops, _stacked(keypoints, codec, 2), _stacked(scores, codec), box_scores)
+
+
+def to_predictions(
+    codec: Any, crops: EvalCrops, keypoints_heatmap: np.ndarray, keypoint_scores: np.ndarray, box_scores: np.ndarray | None = None
+) -> Predictions:
+    """Predictions from joints decoded in heatmap cells (N, K, 2) and their scores (N, K)."""
+    center, size = np.asarray(crops.center, np.float64), np.asarray(crops.size, np.float64)
+    return Predictions(
+        image_id=np.asarray(crops.image_id, np.int64),
+        annotation_id=np.asarray(crops.annotation_id, np.int64),
+        keypoints_image=codec.geometry.heatmap_to_image(np.asarray(keypoints_heatmap, np.float64), center, size),
+        keypoint_scores=np.asarray(keypoint_scores, np.float64),
+        box_scores=np.ones(len(center)) if box_scores is None else np.asarray(box_scores, np.float64),
+        bbox_xywh=np.asarray(crops.bbox_xywh, np.float64),
+        areas=size.prod(-1),
+    )
+
+
+def _outputs(model: nn.Module, codec: Any, images: Tensor, flip: bool, bf16: bool) -> tuple[Tensor, ...]:
+    outputs = _forward(model, images, bf16)
+    if not flip:
+        return outputs
+    mirrored = codec.flip(_forward(model, images.flip(3), bf16))
+    return tuple((upright + other) / 2 for upright, other in zip(outputs, mirrored, strict=True))
+
+
+def _forward(model: nn.Module, images: Tensor, bf16: bool) -> tuple[Tensor, ...]:
+    with torch.autocast("cuda", torch.bfloat16) if bf16 and images.is_cuda else nullcontext():
+        outputs = model(images)
+    return tuple(output.float() for output in outputs)
+
+
+def _stacked(parts: list[np.ndarray], codec: Any, *last: int) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros((0, codec.num_keypoints, *last))

@@ -1,0 +1,181 @@
+"""Predicted persons in memory and as a COCO results file that carries its provenance."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.base.errors import FarposeError
+from components.base.files import atomic_file, read_json
+from components.pose.skeleton import Skeleton
+
+PERSON_CATEGORY = 1  # COCO's category id of persons
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """N predicted persons.
+
+    Attributes:
+        image_id: (N,) int64.
+        annotation_id: (N,) int64, the annotated person whose box was cropped; -1 for a detector's box.
+        keypoints_image: (N, K, 2) float64, x and y in image px.
+        keypoint_scores: (N, K) float64.
+        box_scores: (N,) float64, 1 for annotated boxes.
+        bbox_xywh: (N, 4) float64, the unpadded box, image px.
+        areas: (N,) float64, area of the padded box (1.25 times wider and higher, input's aspect ratio), px².
+    """
+
+    image_id: np.ndarray
+    annotation_id: np.ndarray
+    keypoints_image: np.ndarray
+    keypoint_scores: np.ndarray
+    box_scores: np.ndarray
+    bbox_xywh: np.ndarray
+    areas: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    def select(self, rows: np.ndarray) -> Predictions:
+        """The rows of a bool mask or an index array, in order."""
+        return Predictions(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Detections:
+    """N person boxes of a detector: image_id (N,), bbox_xywh (N, 4) image px, scores (N,)."""
+
+    image_id: np.ndarray
+    bbox_xywh: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+
+def write_coco_results(path: str | Path, predictions: Predictions, scores: np.ndarray, provenance: Mapping[str, Any]) -> None:
+    """Write a COCO keypoint results list; `pycocotools.COCO.loadRes` reads it and scores it as `evaluate.oks` does.
+
+    The box is stored as `box_xywh`: under the name `bbox` pycocotools would take AP(M) and AP(L) from the box's area instead
+    of the keypoints' extent, which is not how keypoint results are scored.
+
+    Args:
+        scores: (N,) score of each person.
+        provenance: what made the predictions; repeated in every record.
+    Raises:
+        FarposeError: a coordinate or score is not finite.
+    """
+    finite = np.isfinite(predictions.keypoints_image).all((1, 2)) & np.isfinite(predictions.keypoint_scores).all(1) & np.isfinite(scores)
+    if not finite.all():
+        row = int(np.flatnonzero(~finite)[0])
+        raise FarposeError(
+            f"prediction {row} (image {predictions.image_id[row]}) is not finite", where=path, fix="look at this model's loss and weights"
+        )
+    joints = np.concatenate([predictions.keypoints_image, predictions.keypoint_scores[..., None]], -1).reshape(len(predictions), -1)
+    text = ",\n".join(json.dumps(_record(predictions, joints, scores, provenance, row)) for row in range(len(predictions)))
+    with atomic_file(path) as temporary:
+        temporary.write_text(f"[{text}]\n")
+
+
+def _record(predictions: Predictions, joints: np.ndarray, scores: np.ndarray, provenance: Mapping[str, Any], row: int) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "image_id": int(predictions.image_id[row]),
+        "category_id": PERSON_CATEGORY,
+        "keypoints": joints[row].tolist(),
+        "score": float(scores[row]),
+        "box_score": float(predictions.box_scores[row]),
+        "box_xywh": predictions.bbox_xywh[row].tolist(),
+        "box_area_padded": float(predictions.areas[row]),
+    }
+    if predictions.annotation_id[row] >= 0:
+        record["annotation_id"] = int(predictions.annotation_id[row])
+    return record | {"provenance": dict(provenance)}
+
+
+def read_coco_results(path: str | Path, skeleton: Skeleton, image_ids: Collection[int] | None = None) -> tuple[Predictions, np.ndarray]:
+    """Read a COCO keypoint results file, ours or another tool's, as predictions and their (N,) person scores.
+
+    Where a record has no box, the extent of its keypoints serves.
+
+    Args:
+        image_ids: the images that may appear; None allows any.
+    Raises:
+        FarposeError: no JSON list of results, a wrong number of joints, a value that is not finite or an unknown image;
+            names the record.
+    """
+    records = _records(path, "keypoints", 3 * len(skeleton), image_ids)
+    joints = _numbers(records, "keypoints", path).reshape(len(records), len(skeleton), 3)
+    scores = _numbers(records, "score", path)
+    extent = [joints[..., :2].min(1), np.ptp(joints[..., :2], axis=1)] if records else [np.zeros((0, 2))] * 2
+    boxes = np.array([r.get("box_xywh") or own.tolist() for r, own in zip(records, np.concatenate(extent, 1), strict=True)], np.float64)
+    boxes = boxes.reshape(-1, 4)
+    areas = [r.get("box_area_padded") or 1.25**2 * w * h for r, (w, h) in zip(records, boxes[:, 2:], strict=True)]
+    predictions = Predictions(
+        image_id=np.array([r["image_id"] for r in records], np.int64),
+        annotation_id=np.array([r.get("annotation_id", -1) for r in records], np.int64),
+        keypoints_image=joints[..., :2],
+        keypoint_scores=joints[..., 2],
+        box_scores=np.array([r.get("box_score", r["score"]) for r in records], np.float64),
+        bbox_xywh=boxes,
+        areas=np.array(areas, np.float64),
+    )
+    return predictions, scores
+
+
+def read_detections(path: str | Path, image_ids: Collection[int] | None = None) -> Detections:
+    """Read a detector's person boxes from a COCO results file; records of other categories are left out.
+
+    Args:
+        image_ids: the images that may appear; None allows any.
+    Raises:
+        FarposeError: no JSON list of boxes, a value that is not finite or an unknown image; names the record.
+    """
+    records = _records(path, "bbox", 4, image_ids)
+    boxes, scores = _numbers(records, "bbox", path).reshape(-1, 4), _numbers(records, "score", path)
+    persons = np.array([r.get("category_id", PERSON_CATEGORY) == PERSON_CATEGORY for r in records], bool)
+    return Detections(np.array([r["image_id"] for r in records], np.int64)[persons], boxes[persons], scores[persons])
+
+
+def _records(path: str | Path, key: str, length: int, image_ids: Collection[int] | None) -> list[dict[str, Any]]:
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise FarposeError("expected a list of COCO results", where=path, fix=f"each with image_id, {key} and score")
+    known = None if image_ids is None else {int(i) for i in image_ids}
+    for row, record in enumerate(records):
+        problem = _problem(record, key, length, known)
+        if problem:
+            raise FarposeError(problem, where=f"{path}: record {row}")
+    return records
+
+
+def _problem(record: Any, key: str, length: int, known: set[int] | None) -> str | None:
+    if not isinstance(record, dict):
+        return f"expected a mapping, got {record!r:.60}"
+    missing = [name for name in ("image_id", key, "score") if name not in record]
+    if missing:
+        return f"{missing[0]} is missing"
+    if type(record["image_id"]) is not int:
+        return f"image_id is no integer: {record['image_id']!r}"
+    if known is not None and record["image_id"] not in known:
+        return f"image {record['image_id']} is not in the data set"
+    if not isinstance(record[key], list) or len(record[key]) != length:
+        return f"{key} needs {length} numbers, got {record[key]!r:.60}"
+    for name, values in ((key, record[key]), ("score", [record["score"]])):
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                return f"{name} holds {value!r}, which is no finite number"
+    return None
+
+
+def _numbers(records: list[dict[str, Any]], key: str, path: str | Path) -> np.ndarray:
+    try:
+        return np.array([record[key] for record in records], np.float64)
+    except OverflowError as error:
+        raise FarposeError(f"a number in {key} is too large", where=path) from error
