@@ -1,0 +1,195 @@
+"""Runs single DVC stages as subprocesses that can be watched, timed out and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.base.errors import FarposeError
+from pipelines import environment
+from pipelines.graph import Stage
+
+PROGRESS_EVERY_S = 10.0  # a progress bar's redraws are shown this seldom when they arrive through a pipe
+GRACE_S = 10.0  # between asking a stage to stop and killing it
+BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "Unable to read RWLock-file")  # another stage touches the same path
+BUSY_RETRIES, BUSY_WAIT_S = 60, 1.0
+ERROR_PREFIX = "farpose: error: "
+
+
+class Stopped(FarposeError):
+    """A stage was stopped, because the flow was."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What DVC decided: `ran`, `unchanged` or `restored` (from the run cache)."""
+
+    name: str
+    outcome: str
+    seconds: float
+
+
+class Driver:
+    """Reproduces stages, one subprocess each, several at a time if called from several threads.
+
+    Args:
+        repository: folder of dvc.yaml.
+        timeout_s: after which a stage is stopped.
+        echo: receives every line of output, already prefixed with the stage's name.
+        environment: set for the subprocesses on top of this process's own.
+    """
+
+    def __init__(
+        self, repository: Path, timeout_s: float, echo: Callable[[str], None], variables: dict[str, str] | None = None
+    ) -> None:
+        environment.prepare()
+        self.repository, self.timeout_s, self.echo = repository, timeout_s, echo
+        self.variables = {**os.environ, "PYTHONUNBUFFERED": "1", **(variables or {})}
+        self._running: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def reproduce(self, stage: Stage) -> StageResult:
+        """Bring one stage up to date, as DVC decides.
+
+        Raises:
+            FarposeError: the stage failed (its own message), took too long or was stopped; its earlier outputs are back.
+        """
+        kept = {output.path: output.path.read_bytes() for output in stage.outputs if not output.cached and output.path.is_file()}
+        started = time.monotonic()
+        try:
+            lines = self._reproduce_when_free(stage)
+        except FarposeError:
+            self._bring_back(stage, kept)
+            raise
+        return StageResult(stage.name, _outcome(lines), time.monotonic() - started)
+
+    def command(self, name: str, arguments: list[str]) -> list[str]:
+        """Run `python -m ARGUMENTS` under the same watch; its lines of output.
+
+        Raises:
+            FarposeError: it failed, took too long or was stopped.
+        """
+        code, lines = self._watched(name, arguments)
+        if code != 0:
+            raise self._failure(name, code, lines)
+        return lines
+
+    def stop(self) -> None:
+        """Stop everything that runs, with its children; nothing more is started."""
+        self._stopped.set()
+        with self._lock:
+            running = list(self._running)
+        for process in running:
+            _signal_group(process, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        for process in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            _signal_group(process, signal.SIGKILL)
+
+    def _reproduce_when_free(self, stage: Stage) -> list[str]:
+        arguments = ["dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
+        for _ in range(BUSY_RETRIES):
+            code, lines = self._watched(stage.name, arguments)
+            if code == 0:
+                return lines
+            if not any(sign in line for line in lines[-8:] for sign in BUSY):
+                break
+            time.sleep(BUSY_WAIT_S)
+        raise self._failure(stage.name, code, lines)
+
+    def _watched(self, name: str, arguments: list[str]) -> tuple[int, list[str]]:
+        if self._stopped.is_set():
+            raise Stopped("stopped before it began", where=name)
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=self.repository,
+            env=self.variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        with self._lock:
+            self._running.add(process)
+        timer = threading.Timer(self.timeout_s, _signal_group, (process, signal.SIGKILL))
+        timer.start()
+        try:
+            lines = self._follow(name, process)
+            code = process.wait()
+        finally:
+            expired = not timer.is_alive()
+            timer.cancel()
+            _signal_group(process, signal.SIGKILL)  # whatever it left behind
+            with self._lock:
+                self._running.discard(process)
+        if self._stopped.is_set():
+            raise Stopped("stopped", where=name, fix="run the same command again; it continues where it stopped")
+        if expired:
+            raise FarposeError(
+                f"took longer than {self.timeout_s / 3600:g} h", where=name, fix="raise flow.stage_timeout_hours in params/pipeline.yaml"
+            )
+        return code, lines
+
+    def _follow(self, name: str, process: subprocess.Popen) -> list[str]:
+        assert process.stdout is not None
+        lines: list[str] = []
+        pending, shown = b"", 0.0
+        while chunk := os.read(process.stdout.fileno(), 1 << 16):
+            *whole, pending = re.split(rb"(?<=[\r\n])", pending + chunk)
+            for piece in whole:
+                text = piece.decode(errors="replace").rstrip()
+                redraw = piece.endswith(b"\r")
+                if not text or (redraw and time.monotonic() - shown < PROGRESS_EVERY_S):
+                    continue
+                shown = time.monotonic() if redraw else shown
+                lines.append(text)
+                self.echo(f"{name} | {text}")
+        if pending.strip():
+            lines.append(pending.decode(errors="replace").rstrip())
+            self.echo(f"{name} | {lines[-1]}")
+        return lines
+
+    def _failure(self, name: str, code: int, lines: list[str]) -> FarposeError:
+        said = next((line.split(ERROR_PREFIX, 1)[1] for line in reversed(lines) if ERROR_PREFIX in line), None)
+        if said is None:
+            said = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1] if lines else "it said nothing")
+        return FarposeError(said if code > 0 else f"killed by signal {-code}: {said}", where=f"stage {name}")
+
+    def _bring_back(self, stage: Stage, kept: dict[Path, bytes]) -> None:
+        """DVC removes outputs before a stage runs: put the earlier ones back where the failed run left none."""
+        for path, content in kept.items():
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+        missing = [str(output.path) for output in stage.outputs if output.cached and not output.path.exists()]
+        for path in missing:  # one at a time: what was never made has no entry to check out
+            subprocess.run(
+                [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--quiet", "--force", path],
+                cwd=self.repository,
+                env=self.variables,
+                capture_output=True,
+                check=False,
+            )
+
+
+def _outcome(lines: list[str]) -> str:
+    text = "\n".join(lines)
+    if "is cached - skipping run" in text:
+        return "restored"
+    return "ran" if "Running stage" in text else "unchanged"
+
+
+def _signal_group(process: subprocess.Popen, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

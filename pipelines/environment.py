@@ -1,0 +1,40 @@
+"""The environment of every command and stage: telemetry off, stores inside the repository. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+ALWAYS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # the word, not 1
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "DVC_NO_ANALYTICS": "1",
+    "DO_NOT_TRACK": "1",
+}
+DEFAULTS = {
+    "PREFECT_HOME": str(REPOSITORY / "mlruns" / "prefect"),
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # its first start migrates a database
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_LEVEL": "WARNING",  # the stages' own output is what a person reads
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MPLBACKEND": "Agg",
+}
+
+
+def prepare() -> None:
+    """Set what is needed in this process and its children; a person's own settings win over `DEFAULTS`."""
+    os.environ.update(ALWAYS)
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    here = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", "").split(os.pathsep)
+    if here not in path:  # `.venv/bin/farpose` must find `.venv/bin/python` without activation
+        os.environ["PATH"] = os.pathsep.join([here, *path])
+
+
+prepare()

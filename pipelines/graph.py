@@ -1,0 +1,73 @@
+"""The stages of dvc.yaml and what each waits for, read from DVC's own index. No edge is written down twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.base.errors import FarposeError
+from pipelines.environment import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a stage; `cached` ones come back with `dvc checkout`, the others are files in git."""
+
+    path: Path
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its address (`train@NAME`), the addresses it waits for, and its outputs."""
+
+    name: str
+    after: tuple[str, ...]
+    outputs: tuple[Output, ...]
+
+
+def load(repository: str | Path = REPOSITORY) -> list[Stage]:
+    """The stages that have a command, each after all that it waits for.
+
+    Raises:
+        FarposeError: dvc.yaml, or a parameter file that it reads, is not valid; in DVC's words, on one line.
+    """
+    import networkx
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(repository)) as repo:
+            graph = repo.index.graph  # an edge points from a stage to one that it needs
+            ordered = [stage for stage in networkx.lexicographical_topological_sort(graph.reverse(), key=_name) if stage.cmd]
+            return [_stage(stage, graph) for stage in ordered]
+    except DvcException as error:
+        raise FarposeError(" ".join(str(error).split()), where="dvc.yaml", fix="`farpose params` checks the parameters") from error
+
+
+def select(stages: list[Stage], targets: list[str]) -> list[Stage]:
+    """The `targets` (addresses, or the part before the @) and everything they wait for, in order.
+
+    Raises:
+        FarposeError: a target is no stage.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    wanted: set[str] = set()
+    for target in targets:
+        matches = [name for name in by_name if target in (name, name.split("@")[0])]
+        if not matches:
+            raise FarposeError(f"no stage {target!r}", fix=f"known: {', '.join(by_name)}")
+        wanted.update(matches)
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted.update(stage.after)
+    return [stage for stage in stages if stage.name in wanted]
+
+
+def _stage(stage, graph) -> Stage:
+    after = sorted(_name(needed) for needed in graph.successors(stage) if needed.cmd)
+    return Stage(_name(stage), tuple(after), tuple(Output(Path(out.fs_path), bool(out.use_cache)) for out in stage.outs))
+
+
+def _name(stage) -> str:
+    return str(stage.addressing)
