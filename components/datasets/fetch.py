@@ -1,0 +1,203 @@
+"""Stage fetch: check the raw files, read them into the persons table, leave out what cannot be used, and count it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.base.errors import FarposeError
+from components.base.files import atomic_directory, atomic_file
+from components.datasets.coco import IMAGE_COLUMNS, CocoFile, read_coco_file
+from components.datasets.params import DataParams, FilterParams
+from components.pose.persons import Persons
+
+TRAIN = "train"
+PERSONS_FILE, IMAGES_FILE = "persons.parquet", "images.parquet"
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What became of one split's annotations.
+
+    Attributes:
+        persons_read: annotations of persons in the file.
+        removed: how many each filter left out, in the order of the filters; each person counts once, where it fell first.
+        persons: rows of the table, `labelled` of which can be trained on or scored; the others (crowd regions, persons
+            without labelled joints) are kept because COCO ignores detections matched to them.
+        boxes_cut: boxes that reached beyond their image and were cut to it.
+        images: rows of the images table; `images_dropped` had no file, `images_repeated` were listed twice.
+        other_categories: annotations of other things than persons.
+    """
+
+    persons_read: int
+    removed: dict[str, int]
+    persons: int
+    labelled: int
+    boxes_cut: int
+    images: int
+    images_dropped: int
+    images_repeated: int
+    other_categories: int
+
+
+@dataclass(frozen=True)
+class FetchSummary:
+    """What the fetch stage did, per split."""
+
+    source: str
+    splits: dict[str, SplitSummary]
+
+    def metrics(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """The summary for the terminal: one column per split."""
+        splits = list(self.splits.values())
+        rows: list[tuple[str, list[int]]] = [("annotated persons read", [s.persons_read for s in splits])]
+        rows += [(f"  removed: {reason}", [-s.removed[reason] for s in splits]) for reason in splits[0].removed]
+        rows += [
+            ("persons kept", [s.persons for s in splits]),
+            ("  labelled (trained on or scored)", [s.labelled for s in splits]),
+            ("  ignore regions", [s.persons - s.labelled for s in splits]),
+            ("boxes cut to their image", [s.boxes_cut for s in splits]),
+            ("images", [s.images for s in splits]),
+            ("  dropped: file missing", [s.images_dropped for s in splits]),
+            ("  repeated entries merged", [s.images_repeated for s in splits]),
+            ("annotations of other categories", [s.other_categories for s in splits]),
+        ]
+        lines = [f"{self.source:34}" + "".join(f"{name:>10}" for name in self.splits)]
+        return "\n".join(lines + [f"{label:34}" + "".join(f"{count:10d}" for count in counts) for label, counts in rows])
+
+
+def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None) -> FetchSummary:
+    """Read the source's raw files and write `persons.parquet` and `images.parquet` into the directory `out`.
+
+    Args:
+        data_root: the data set's root, data/<source>.
+        out: replaced as a whole on success, untouched on any error.
+        manifest: committed digests that the raw files must match; None: unchecked.
+    Raises:
+        FarposeError: raw files differ from the manifest, an annotation file cannot be read (see `read_coco_file`), an
+            image file is missing, or no labelled person is left in a split.
+    """
+    if manifest is not None:
+        from components.datasets.manifest import check_manifest
+
+        check_manifest(data_root, manifest)
+    persons, images, summaries = [], [], {}
+    for split, files in params.files.splits.items():
+        read = read_coco_file(data_root, files.annotations, files.images, split, params.source)
+        kept, kept_images, summaries[split] = _filtered(read, params, data_root, split)
+        if not summaries[split].labelled:
+            removed = ", ".join(f"{count} {reason}" for reason, count in summaries[split].removed.items() if count) or "none removed"
+            raise FarposeError(
+                f"no labelled person is left in split {split!r} of {summaries[split].persons_read} read ({removed})",
+                where=data_root / files.annotations,
+                fix="loosen data.filters in params/data.yaml or acquire other data",
+            )
+        persons.append(kept)
+        images.append(kept_images)
+    with atomic_directory(out) as directory:
+        _concatenated(persons).write(directory / PERSONS_FILE)
+        write_images(directory / IMAGES_FILE, pd.concat(images, ignore_index=True))
+    return FetchSummary(params.source, summaries)
+
+
+def write_images(path: Path, images: pd.DataFrame) -> None:
+    """Write the images table, columns `IMAGE_COLUMNS`, as parquet (whole or not at all)."""
+    columns = {name: pa.array(images[name].astype(kind)) for name, kind in IMAGE_COLUMNS.items()}
+    with atomic_file(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def read_images(path: Path) -> pd.DataFrame:
+    """Read what `write_images` wrote.
+
+    Raises:
+        FarposeError: the file is missing, damaged or no images table.
+    """
+    try:
+        return pq.read_table(path, columns=list(IMAGE_COLUMNS)).to_pandas().astype(IMAGE_COLUMNS)
+    except FileNotFoundError:
+        raise FarposeError("images table not found", where=path, fix="run the fetch stage first") from None
+    except (pa.ArrowInvalid, KeyError, ValueError, OSError) as error:
+        raise FarposeError(f"not an images table: {error}", where=path, fix="run the fetch stage again") from error
+
+
+def _filtered(read: CocoFile, params: DataParams, root: Path, split: str) -> tuple[Persons, pd.DataFrame, SplitSummary]:
+    present = _present(read.images, params, root)
+    present_ids = read.images["image_id"].to_numpy()[present]
+    persons, boxes_cut = _cut_to_image(read.persons)
+    keep = np.ones(len(persons), dtype=bool)
+    removed = {}
+    for reason, unfit in _unfit(read.persons, persons, params.filters, present_ids, split == TRAIN).items():
+        removed[reason] = int((keep & unfit).sum())
+        keep &= ~unfit
+    kept, images = persons.select(keep), read.images[present]
+    return kept, images, SplitSummary(
+        persons_read=len(persons),
+        removed=removed,
+        persons=len(kept),
+        labelled=len(kept.labelled()),
+        boxes_cut=int((boxes_cut & keep).sum()),
+        images=len(images),
+        images_dropped=int((~present).sum()),
+        images_repeated=read.repeated_images,
+        other_categories=read.other_categories,
+    )  # fmt: skip
+
+
+def _present(images: pd.DataFrame, params: DataParams, root: Path) -> np.ndarray:
+    """(M,) bool: which image files are there, or need not be."""
+    if params.images == "unchecked":
+        return np.ones(len(images), dtype=bool)
+    present = np.array([(root / path).is_file() for path in images["image_path"]], dtype=bool)
+    if params.images == "required" and not present.all():
+        missing = images[~present]
+        raise FarposeError(
+            f"image file not found (image {missing['image_id'].iloc[0]}; {len(missing)} of {len(images)} in split "
+            f"{missing['split'].iloc[0]!r} are missing)",
+            where=root / missing["image_path"].iloc[0],
+            fix="acquire the images, or set data.images in params/data.yaml to drop_missing",
+        )
+    return present
+
+
+def _cut_to_image(persons: Persons) -> tuple[Persons, np.ndarray]:
+    """Boxes cut to their images' rectangles; (N,) bool: which reached beyond. Boxes inside keep their exact numbers."""
+    size = persons.frame[["image_width", "image_height"]].to_numpy(np.float64)
+    near, far = persons.bbox_xywh[:, :2], persons.bbox_xywh[:, :2] + persons.bbox_xywh[:, 2:]
+    beyond = ((near < 0) | (far > size)).any(axis=1)
+    cut_near, cut_far = np.clip(near, 0, size), np.clip(far, 0, size)
+    bbox_xywh = np.where(beyond[:, None], np.hstack([cut_near, cut_far - cut_near]), persons.bbox_xywh)
+    return Persons(persons.frame, bbox_xywh, persons.keypoints, persons.skeleton), beyond
+
+
+def _unfit(read: Persons, cut: Persons, filters: FilterParams, present_ids: np.ndarray, training: bool) -> dict[str, np.ndarray]:
+    """Per filter, in order: (N,) bool, which persons it removes. Evaluation splits keep all that COCO's protocol needs."""
+    # A stated count that contradicts the flags keeps its person, so that the validate stage can name it.
+    joints = np.maximum(read.frame["num_keypoints"].to_numpy(), (read.keypoints[..., 2] > 0).sum(axis=1))
+    shorter_side = cut.bbox_xywh[:, 2:].min(axis=1)
+    return {
+        "image file missing": ~np.isin(read.frame["image_id"], present_ids),
+        "box without area": read.bbox_xywh[:, 2:].min(axis=1) == 0,
+        "box outside its image": shorter_side == 0,
+        "too few labelled joints": training & (joints < filters.min_keypoints),
+        "box too small": training & (shorter_side < filters.min_box_side_px),
+    }
+
+
+def _concatenated(persons: list[Persons]) -> Persons:
+    return Persons(
+        pd.concat([some.frame for some in persons], ignore_index=True),
+        np.concatenate([some.bbox_xywh for some in persons]),
+        np.concatenate([some.keypoints for some in persons]),
+        persons[0].skeleton,
+    )
