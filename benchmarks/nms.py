@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
+from benchmarks import report
 from components.evaluate.nms import MAX_SOFT, suppress
 from components.pose.skeleton import COCO_17
 
 SIGMAS = np.array(COCO_17.sigmas)
-DETECTIONS, IMAGES, REPEATS, TARGET = 104_125, 5_000, 5, 5.0
+DETECTIONS, IMAGES, TARGET = 104_125, 5_000, 5.0
 
 
 def one_by_one(
     image_id: np.ndarray, keypoints: np.ndarray, scores: np.ndarray, areas: np.ndarray, sigmas: np.ndarray, threshold: float, soft: bool
 ) -> list[int]:
     """The published way: per image, each chosen person is compared with the others one after another."""
+    by_image = np.argsort(image_id, kind="stable")
+    sorted_ids = image_id[by_image]
     kept: list[int] = []
     for image in np.unique(image_id):
-        rows = np.flatnonzero(image_id == image) if len(image_id) < 10_000 else _rows(image_id, image)
+        rows = by_image[np.searchsorted(sorted_ids, image) : np.searchsorted(sorted_ids, image, side="right")]
         places = _one_image(keypoints[rows], scores[rows], areas[rows], sigmas, threshold, soft)
         kept += rows[places].tolist()
     return kept
 
 
-def _rows(image_id: np.ndarray, image: int) -> np.ndarray:
-    """Rows of an image in a table sorted by image, without a scan that would slow the published way down."""
-    return np.arange(np.searchsorted(image_id, image), np.searchsorted(image_id, image, side="right"))
-
-
-def _one_image(
-    keypoints: np.ndarray, scores: np.ndarray, areas: np.ndarray, sigmas: np.ndarray, threshold: float, soft: bool
-) -> list[int]:
+def _one_image(keypoints: np.ndarray, scores: np.ndarray, areas: np.ndarray, sigmas: np.ndarray, threshold: float, soft: bool) -> list[int]:
     order = np.argsort(scores, kind="stable")[::-1]
     left = scores[order]
     kept: list[int] = []
@@ -68,31 +62,17 @@ def detections(count: int, images: int, seed: int = 0) -> tuple[np.ndarray, ...]
     return image, keypoints, rng.random(count), 0.4 * 1.5625 * height[cluster] ** 2
 
 
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def main() -> None:
-    from benchmarks import report
-
     image, keypoints, scores, areas = detections(DETECTIONS, IMAGES)
     rows = []
-    for soft in (False, True):
-        arguments = (image, keypoints, scores, areas, SIGMAS, 0.9, soft)
-        if suppress(*arguments).tolist() != one_by_one(*arguments):
-            raise SystemExit("the two ways keep different persons")
-        slow, fast = zip(*((seconds(lambda: one_by_one(*arguments)), seconds(lambda: suppress(*arguments))) for _ in range(REPEATS)), strict=True)  # noqa: B023
-        ratios = [a / b for a, b in zip(slow, fast, strict=True)]
-        rows.append(
-            {
-                "name": "soft_oks_nms" if soft else "oks_nms",
-                "ratio": statistics.median(ratios), "target": TARGET, "n": REPEATS, "spread": max(ratios) - min(ratios),
-                "one_by_one_s": statistics.median(slow), "ours_s": statistics.median(fast), "detections": DETECTIONS,
-                "images": IMAGES, "identical_keeps": True,
-            }
-        )  # fmt: skip
+    for name, soft in (("oks_nms", False), ("soft_oks_nms", True)):
+        ours = partial(suppress, image, keypoints, scores, areas, SIGMAS, 0.9, soft)
+        published = partial(one_by_one, image, keypoints, scores, areas, SIGMAS, 0.9, soft)
+        if ours().tolist() != published():
+            raise SystemExit(f"{name}: the two ways keep different persons")
+        seconds = report.interleave({"published": published, "ours": ours})
+        facts = {"detections": DETECTIONS, "images": IMAGES, "identical_keeps": True, "seconds": seconds}
+        rows.append(report.row(name, seconds["published"], seconds["ours"], TARGET, **facts))
     report.write("nms", rows)
 
 

@@ -29,9 +29,7 @@ class Ranges:
     predictions_outside: np.ndarray
 
 
-def evaluate(
-    persons: Persons, predictions: Predictions, scores: np.ndarray, image_ids: np.ndarray | None = None
-) -> dict[str, float]:
+def evaluate(persons: Persons, predictions: Predictions, scores: np.ndarray, image_ids: np.ndarray | None = None) -> dict[str, float]:
     """The ten numbers `NAMES`; -1 where there is no person to be found, as in pycocotools.
 
     Args:

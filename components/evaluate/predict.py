@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,23 @@ from components.evaluate.predictions import Predictions
 
 if TYPE_CHECKING:
     from components.degrade.shards import EvalCrops
+
+
+class CropTable(Protocol):
+    """Columns of N crops that decoding needs; see `degrade.shards.EvalCrops`."""
+
+    @property
+    def image_id(self) -> np.ndarray: ...
+    @property
+    def annotation_id(self) -> np.ndarray: ...
+    @property
+    def center(self) -> np.ndarray: ...
+    @property
+    def size(self) -> np.ndarray: ...
+    @property
+    def bbox_xywh(self) -> np.ndarray: ...
+    @property
+    def keypoints_image(self) -> np.ndarray: ...
 
 
 def predict(
@@ -50,7 +67,7 @@ def predict(
 
 
 def to_predictions(
-    codec: Any, crops: EvalCrops, keypoints_heatmap: np.ndarray, keypoint_scores: np.ndarray, box_scores: np.ndarray | None = None
+    codec: Any, crops: CropTable, keypoints_heatmap: np.ndarray, keypoint_scores: np.ndarray, box_scores: np.ndarray | None = None
 ) -> Predictions:
     """Predictions from joints decoded in heatmap cells (N, K, 2) and their scores (N, K)."""
     center, size = np.asarray(crops.center, np.float64), np.asarray(crops.size, np.float64)

@@ -13,6 +13,7 @@ import numpy as np
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, read_json
+from components.pose.crop import BOX_PADDING
 from components.pose.skeleton import Skeleton
 
 PERSON_CATEGORY = 1  # COCO's category id of persons
@@ -102,7 +103,7 @@ def _record(predictions: Predictions, joints: np.ndarray, scores: np.ndarray, pr
 def read_coco_results(path: str | Path, skeleton: Skeleton, image_ids: Collection[int] | None = None) -> tuple[Predictions, np.ndarray]:
     """Read a COCO keypoint results file, ours or another tool's, as predictions and their (N,) person scores.
 
-    Where a record has no box, the extent of its keypoints serves.
+    Without `box_xywh` in every record the extent of the keypoints serves as box.
 
     Args:
         image_ids: the images that may appear; None allows any.
@@ -111,12 +112,11 @@ def read_coco_results(path: str | Path, skeleton: Skeleton, image_ids: Collectio
             names the record.
     """
     records = _records(path, "keypoints", 3 * len(skeleton), image_ids)
-    joints = _numbers(records, "keypoints", path).reshape(len(records), len(skeleton), 3)
-    scores = _numbers(records, "score", path)
-    extent = [joints[..., :2].min(1), np.ptp(joints[..., :2], axis=1)] if records else [np.zeros((0, 2))] * 2
-    boxes = np.array([r.get("box_xywh") or own.tolist() for r, own in zip(records, np.concatenate(extent, 1), strict=True)], np.float64)
-    boxes = boxes.reshape(-1, 4)
-    areas = [r.get("box_area_padded") or 1.25**2 * w * h for r, (w, h) in zip(records, boxes[:, 2:], strict=True)]
+    joints = _numbers(records, "keypoints", 3 * len(skeleton), path).reshape(-1, len(skeleton), 3)
+    scores = _numbers(records, "score", 1, path)[:, 0]
+    boxes = _boxes(records, joints[..., :2], path)
+    padded = BOX_PADDING**2 * boxes[:, 2:].prod(1)
+    areas = [record.get("box_area_padded", own) for record, own in zip(records, padded.tolist(), strict=True)]
     predictions = Predictions(
         image_id=np.array([r["image_id"] for r in records], np.int64),
         annotation_id=np.array([r.get("annotation_id", -1) for r in records], np.int64),
@@ -129,6 +129,13 @@ def read_coco_results(path: str | Path, skeleton: Skeleton, image_ids: Collectio
     return predictions, scores
 
 
+def _boxes(records: list[dict[str, Any]], keypoints: np.ndarray, path: str | Path) -> np.ndarray:
+    """(N, 4) the stored boxes, or the extent of the keypoints where a record has none."""
+    if all("box_xywh" in record for record in records):
+        return _numbers(records, "box_xywh", 4, path)
+    return np.concatenate([keypoints.min(1), np.ptp(keypoints, axis=1)], 1)
+
+
 def read_detections(path: str | Path, image_ids: Collection[int] | None = None) -> Detections:
     """Read a detector's person boxes from a COCO results file; records of other categories are left out.
 
@@ -138,7 +145,7 @@ def read_detections(path: str | Path, image_ids: Collection[int] | None = None) 
         FarposeError: no JSON list of boxes, a value that is not finite or an unknown image; names the record.
     """
     records = _records(path, "bbox", 4, image_ids)
-    boxes, scores = _numbers(records, "bbox", path).reshape(-1, 4), _numbers(records, "score", path)
+    boxes, scores = _numbers(records, "bbox", 4, path), _numbers(records, "score", 1, path)[:, 0]
     persons = np.array([r.get("category_id", PERSON_CATEGORY) == PERSON_CATEGORY for r in records], bool)
     return Detections(np.array([r["image_id"] for r in records], np.int64)[persons], boxes[persons], scores[persons])
 
@@ -167,15 +174,15 @@ def _problem(record: Any, key: str, length: int, known: set[int] | None) -> str 
         return f"image {record['image_id']} is not in the data set"
     if not isinstance(record[key], list) or len(record[key]) != length:
         return f"{key} needs {length} numbers, got {record[key]!r:.60}"
-    for name, values in ((key, record[key]), ("score", [record["score"]])):
-        for value in values:
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                return f"{name} holds {value!r}, which is no finite number"
     return None
 
 
-def _numbers(records: list[dict[str, Any]], key: str, path: str | Path) -> np.ndarray:
-    try:
-        return np.array([record[key] for record in records], np.float64)
-    except OverflowError as error:
-        raise FarposeError(f"a number in {key} is too large", where=path) from error
+def _numbers(records: list[dict[str, Any]], key: str, width: int, path: str | Path) -> np.ndarray:
+    """(N, width) finite float64; all values are checked at once, and one by one only to name the culprit."""
+    flat = [value for record in records for value in record[key]] if width > 1 else [record[key] for record in records]
+    if set(map(type, flat)) <= {int, float}:
+        numbers = np.array(flat, np.float64).reshape(-1, width)
+        if np.isfinite(numbers).all():
+            return numbers
+    bad = next(i for i, value in enumerate(flat) if type(value) not in (int, float) or not math.isfinite(value))
+    raise FarposeError(f"{key} holds {flat[bad]!r}, which is no finite number", where=f"{path}: record {bad // width}")
