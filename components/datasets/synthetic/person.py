@@ -1,0 +1,99 @@
+"""One person in an image: drawn, placed and labelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from components.datasets.synthetic.body import Body, Build, pose_body
+from components.datasets.synthetic.exact import Draw, Vector, about_x, about_y, about_z, chain, turn
+from components.datasets.synthetic.figure import Camera, Outfit, clothed
+from components.datasets.synthetic.layout import Place
+from components.datasets.synthetic.poses import draw_angles
+from components.datasets.synthetic.raster import Layer, Solid, bounds
+from components.pose.skeleton import COCO_17
+
+# Positions on the head, in statures from its centre.
+FACE: dict[str, Vector] = {
+    "nose": (0.0, -0.024, 0.069),
+    "left_eye": (0.020, -0.003, 0.055),
+    "right_eye": (-0.020, -0.003, 0.055),
+    "left_ear": (0.066, -0.010, -0.006),
+    "right_ear": (-0.066, -0.010, -0.006),
+}
+# How much nearer than a joint a surface may be and still be the joint's own, in statures: flesh and cloth around it.
+OWN_DEPTH = {
+    "nose": 0.02, "eye": 0.02, "ear": 0.02, "shoulder": 0.075, "elbow": 0.055, "wrist": 0.045, "hip": 0.095, "knee": 0.075,
+    "ankle": 0.06,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A person ready to be drawn.
+
+    Attributes:
+        body: the 3-D pose.
+        camera: how it is seen.
+        solids: px of the image.
+        x, ground: px of the image, see `layout.Place`.
+        stature: px, what the person would measure standing upright.
+        height_px: longer side of the whole figure, px.
+    """
+
+    body: Body
+    camera: Camera
+    solids: list[Solid]
+    x: float
+    ground: float
+    stature: float
+    height_px: float
+
+
+def pose_person(draw: Draw, place: Place) -> Posed:
+    """Draw a person and put it at its place, scaled to the place's height."""
+    body, outfit = pose_body(Build.draw(draw), draw_angles(draw)), Outfit.draw(draw)
+    rotation = chain(about_z(draw.between(-7, 7)), about_x(place.elevation), about_y(draw.between(0, 360)))
+    distance = draw.between(3.5, 14.0)
+    camera = Camera(rotation, place.height_px, place.x, place.ground, distance)
+    for _ in range(3):  # the figure's size follows the scale up to rounding and details of the face
+        left, top, right, bottom = bounds(clothed(body, outfit, camera))
+        factor = place.height_px / max(right - left, bottom - top)
+        camera = replace(camera, scale=round(camera.scale * factor, 3))
+    left, top, right, bottom = bounds(clothed(body, outfit, camera))
+    camera = replace(camera, x=round(camera.x + place.x - (left + right) / 2, 3), y=round(camera.y + place.ground - bottom, 3))
+    return Posed(body, camera, clothed(body, outfit, camera), place.x, place.ground, camera.scale, max(right - left, bottom - top))
+
+
+def label(posed: Posed, layer: Layer, owner: np.ndarray, order: int, keep_hidden: bool) -> np.ndarray:
+    """COCO keypoints as an annotator would set them.
+
+    Args:
+        layer: the person drawn alone.
+        owner: (height, width) order in which the thing on top was painted.
+        order: that of this person.
+        keep_hidden: False for a person of whom little is seen: joints that are hidden are not guessed.
+    Returns:
+        (17, 3): x, y, visibility. 2 is visible; 1 is hidden by the person or by something else; 0 (with x = y = 0) lies outside
+        of the image, or on a side of the head that is turned away.
+    """
+    height, width = owner.shape
+    keypoints = np.zeros((len(COCO_17), 3))
+    for k, name in enumerate(COCO_17.keypoint_names):
+        point = posed.body.on_head(*FACE[name]) if name in FACE else posed.body.joints[name]
+        (x, y, z), size = posed.camera.project(point)
+        x, y = round(x, 2), round(y, 2)
+        if not (0 <= x <= width - 1 and 0 <= y <= height - 1) or (name in FACE and turned_away(posed, name)):
+            continue
+        own = OWN_DEPTH[name.split("_")[-1]] * size
+        seen = layer.front(x, y) <= z + own and owner[round(y), round(x)] <= order
+        if seen or keep_hidden:
+            keypoints[k] = x, y, 2 if seen else 1
+    return keypoints
+
+
+def turned_away(posed: Posed, name: str) -> bool:
+    """Whether a point of the head lies on its far side, seen from the camera."""
+    outward = turn(posed.camera.rotation, turn(posed.body.frames["head"], FACE[name]))
+    return outward[2] < -0.012
