@@ -1,0 +1,176 @@
+"""Augmentation of whole batches on the device: half-body, scale, rotation, flip, as the published trainers draw them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.base.errors import FarposeError
+from components.degrade.half_body import choose_half, half_body_box
+from components.degrade.sample import normalise, sample
+from components.degrade.shards import DeviceCrops
+from components.pose.crop import CropGeometry, compose, invert, transform
+from components.pose.skeleton import Skeleton
+
+# Each target pixel's samples, target px. Stored crops of the antialias protocol are denser than the target, so that one
+# sample would alias; four samples a quarter pixel off the centre average a target pixel's area.
+ONE_SAMPLE = ((0.0, 0.0),)
+FOUR_SAMPLES = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
+SAMPLES = {"direct": ONE_SAMPLE, "antialias": FOUR_SAMPLES, "sensor": ONE_SAMPLE}
+
+# The published code draws randn() < 0.5 where rand() < 0.5 is meant: the normal distribution's value at 0.5.
+PUBLISHED_UPPER_PROBABILITY = 0.6914624612740131
+
+
+@dataclass(frozen=True)
+class AugmentParams:
+    """How training crops are varied. The defaults are those of every published top-down trainer on COCO.
+
+    Attributes:
+        flip_probability: of mirroring left and right.
+        scale_sigma: the box is scaled by clip(1 + scale_sigma * N(0, 1), 1 - scale_sigma, 1 + scale_sigma).
+        rotation_sigma: degrees; the angle is clip(rotation_sigma * N(0, 1), -2 rotation_sigma, 2 rotation_sigma).
+        rotation_probability: of rotating at all.
+        half_body_probability: of cropping around one half of a person's joints.
+        half_body_joints: a person must have more labelled joints than this for it.
+        half_body_choice: "corrected": upper or lower half with equal chance; "published": the published code's slip,
+            which takes the upper half in 69 % of the cases.
+    """
+
+    flip_probability: float = 0.5
+    scale_sigma: float = 0.35
+    rotation_sigma: float = 45.0
+    rotation_probability: float = 0.6
+    half_body_probability: float = 0.3
+    half_body_joints: int = 8
+    half_body_choice: Literal["corrected", "published"] = "corrected"
+
+    def __post_init__(self) -> None:
+        for name in ("flip_probability", "rotation_probability", "half_body_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
+        if not 0 <= self.scale_sigma < 1 or self.rotation_sigma < 0:
+            raise ValueError("scale_sigma must lie in 0..1 and rotation_sigma must not be negative")
+
+    @classmethod
+    def none(cls) -> AugmentParams:
+        """No augmentation: crops as they are evaluated, but for the interpolation of stored crops."""
+        return cls(flip_probability=0, scale_sigma=0, rotation_probability=0, half_body_probability=0)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training input.
+
+    Attributes:
+        images: (B, 3, H, W) float32, normalised by ImageNet's mean and deviation.
+        keypoints_crop: (B, K, 2) float32, crop px; may lie outside the crop.
+        visible: (B, K) bool, labelled in the annotation.
+    """
+
+    images: Tensor
+    keypoints_crop: Tensor
+    visible: Tensor
+
+
+class Augmenter:
+    """Draws and applies the augmentation of a batch.
+
+    `augmenter(crops, indices, seed)` is `augmenter.apply(crops, indices, augmenter.draw(len(indices), seed))`; the
+    second half has fixed shapes and no host synchronisation, so a CUDA graph can hold it.
+
+    Args:
+        geometry: of the network's input.
+        params: `AugmentParams.none()` for crops as evaluated.
+        skeleton: whose joints swap sides when a person is mirrored.
+    """
+
+    def __init__(self, geometry: CropGeometry, params: AugmentParams, skeleton: Skeleton) -> None:
+        self.geometry, self.params = geometry, params
+        self._skeleton = skeleton
+        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, crops: DeviceCrops, indices: Tensor, seed: int) -> Batch:
+        """The augmented batch of persons `indices` (B,); the same for the same `seed`, on every device.
+
+        Raises:
+            FarposeError: the shard is of another input size, or its margin is too small for the scale augmentation.
+        """
+        return self.apply(crops, indices.to(crops.device), self.draw(len(indices), seed).to(crops.device, non_blocking=True))
+
+    def draw(self, batch_size: int, seed: int) -> Tensor:
+        """(B, 5) float64: scale factor, degrees, mirrored, half-body, prefers upper (the last three 0 or 1), on the CPU.
+
+        Drawn by a counter-based generator keyed by `seed` (at least 0), so that no state has to be kept.
+        """
+        p, generator = self.params, np.random.Generator(np.random.Philox(key=seed))
+        normal, uniform = generator.standard_normal((2, batch_size)), generator.random((4, batch_size))
+        scale = np.clip(normal[0] * p.scale_sigma + 1, 1 - p.scale_sigma, 1 + p.scale_sigma)
+        degrees = np.clip(normal[1] * p.rotation_sigma, -2 * p.rotation_sigma, 2 * p.rotation_sigma)
+        degrees = np.where(uniform[0] < p.rotation_probability, degrees, 0)
+        upper_probability = PUBLISHED_UPPER_PROBABILITY if p.half_body_choice == "published" else 0.5
+        flags = uniform[1] < p.flip_probability, uniform[2] < p.half_body_probability, uniform[3] < upper_probability
+        return torch.from_numpy(np.stack([scale, degrees, *flags], 1))
+
+    def apply(self, crops: DeviceCrops, indices: Tensor, draws: Tensor) -> Batch:
+        """The batch for given draws; all arguments on the crops' device."""
+        self._check(crops)
+        flip_permutation, upper_body = self._constants(crops.device)
+        scale, degrees, mirrored, half_body, prefers_upper = draws.unbind(1)
+        mirrored, half_body, prefers_upper = mirrored > 0.5, half_body > 0.5, prefers_upper > 0.5
+        keypoints, visible = crops.keypoints_image[indices], crops.visible[indices]
+        center, size = self._boxes(crops.center[indices], crops.size[indices], keypoints, choose_half(visible, upper_body, prefers_upper),
+                                   half_body & (visible.sum(1) > self.params.half_body_joints))  # fmt: skip
+        matrix = self.geometry.image_to_crop(center, size * scale[:, None], degrees)
+        matrix = torch.where(mirrored[:, None, None], compose(matrix, _mirror_about(center)), matrix)
+        crop_to_stored = compose(crops.image_to_stored[indices], invert(matrix))
+        place = (crops.pixels, crops.offset[indices], crops.height[indices], crops.width[indices])
+        taps = [sample(*place, _shifted(crop_to_stored, dx, dy), self.geometry.input_size) for dx, dy in SAMPLES[crops.protocol]]
+        grey_levels = taps[0] if len(taps) == 1 else torch.stack(taps).mean(0)
+        keypoints = torch.where(mirrored[:, None, None], keypoints[:, flip_permutation], keypoints)
+        visible = torch.where(mirrored[:, None], visible[:, flip_permutation], visible)
+        return Batch(normalise(grey_levels), transform(matrix, keypoints).float(), visible)
+
+    def _boxes(self, center: Tensor, size: Tensor, keypoints: Tensor, chosen: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Centre and size (B, 2), image px: of the chosen half where that is wanted and possible."""
+        aspect = self.geometry.input_size[1] / self.geometry.input_size[0]
+        half_center, half_size, exists = half_body_box(keypoints, chosen, aspect)
+        takes = (wanted & exists)[:, None]
+        return torch.where(takes, half_center, center), torch.where(takes, half_size, size)
+
+    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The flip permutation and the upper body's mask; copied once, because a CUDA graph cannot hold a copy from the host."""
+        if device not in self._on_device:
+            permutation, mask = torch.tensor(self._skeleton.flip_permutation), torch.from_numpy(self._skeleton.upper_body_mask)
+            self._on_device[device] = permutation.to(device), mask.to(device)
+        return self._on_device[device]
+
+    def _check(self, crops: DeviceCrops) -> None:
+        if crops.input_size != self.geometry.input_size:
+            raise FarposeError(f"shard is for input size {crops.input_size}, the model takes {self.geometry.input_size}")
+        if 1 + self.params.scale_sigma > crops.margin_scale + 1e-9:
+            raise FarposeError(f"scale_sigma {self.params.scale_sigma} asks for more margin than the shard holds ({crops.margin_scale}x)",
+                               fix="raise margin_scale in params/degrade.yaml or lower scale_sigma")  # fmt: skip
+
+
+def _mirror_about(center: Tensor) -> Tensor:
+    """(B, 2, 3) matrices that mirror x about the box's centre.
+
+    The published trainers mirror the whole image (x → W - 1 - x, for the centre too) and then crop around the new
+    centre; W drops out of the product.
+    """
+    mirror = torch.zeros(len(center), 2, 3, dtype=center.dtype, device=center.device)
+    mirror[:, 0, 0], mirror[:, 0, 2], mirror[:, 1, 1] = -1, 2 * center[:, 0], 1
+    return mirror
+
+
+def _shifted(matrix: Tensor, dx: float, dy: float) -> Tensor:
+    """The matrices applied to points moved by (dx, dy)."""
+    if dx == dy == 0:
+        return matrix
+    shift = dx * matrix[:, :, 0] + dy * matrix[:, :, 1]
+    return torch.cat([matrix[:, :, :2], matrix[:, :, 2:] + shift[..., None]], 2)

@@ -1,0 +1,121 @@
+"""One picture that shows what a shard's protocol does to people of all heights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from components.degrade.images import read_image
+from components.degrade.params import DegradeParams, ShardSpec
+from components.degrade.protocols import eval_crop
+from components.degrade.regions import center_and_size
+from components.pose.crop import transform
+from components.pose.persons import Persons
+from components.pose.skeleton import Skeleton
+
+PANEL_HEIGHT = 224  # px of one picture on the sheet, before rounding to a multiple of the crop's height
+CARDS_PER_ROW = 3
+GAP, CAPTION, HEADER = 12, 26, 64
+PAPER, INK, FAINT = (250, 250, 250), (40, 40, 40), (120, 120, 120)
+LEFT, RIGHT, MIDDLE = (240, 140, 30), (40, 110, 250), (60, 180, 60)  # BGR: left side blue, right side orange, middle green
+CAPTIONS = {
+    "direct": "bilinear warp of the original image, aliased",
+    "antialias": "mean of the area under each pixel",
+    "sensor": "point spread, area mean, noise, JPEG",
+}
+
+
+def contact_sheet(persons: Persons, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
+    """(H, W, 3) uint8 BGR page: per person the native crop, the degraded crop enlarged, and the same with its joints.
+
+    Persons are spread evenly over the heights of the table and sorted from near to far; each is captioned by its box's
+    height in px of the image as given.
+
+    Args:
+        persons: labelled persons whose images lie under `data_root`.
+    """
+    order = np.argsort(-persons.bbox_xywh[:, 3], kind="stable")
+    picked = np.unique(np.linspace(0, len(order) - 1, min(params.contact_sheet_persons, len(order))).round().astype(int))
+    shown = persons.select(order[picked])
+    cards = [_card(shown, row, data_root, spec, params) for row in range(len(shown))]
+    return _page(cards, _title(persons, spec), CAPTIONS[spec.protocol])
+
+
+def _title(persons: Persons, spec: ShardSpec) -> str:
+    low, middle, high = np.percentile(persons.bbox_xywh[:, 3], [5, 50, 95])
+    heights = f"heights {low:.0f} / {middle:.0f} / {high:.0f} px (5 / 50 / 95 %)"
+    return f"{spec.protocol} {spec.input_size[0]}x{spec.input_size[1]}   {len(persons)} validation persons, {heights}"
+
+
+def _card(persons: Persons, row: int, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
+    frame = persons.frame.iloc[row]
+    image = read_image(data_root / frame["image_path"])
+    center, size = center_and_size(persons.select(np.array([row])), spec)
+    height, width = spec.input_size
+    zoom = max(round(PANEL_HEIGHT / height), 1)
+    matrix = spec.geometry("classic").image_to_crop(center, size)[0]
+    crop = eval_crop(image, matrix, spec, "classic", params, (int(frame["image_id"]), int(frame["annotation_id"])))[..., ::-1]
+    enlarged = cv2.resize(crop, (width * zoom, height * zoom), interpolation=cv2.INTER_NEAREST)
+    to_panel = zoom * matrix + np.array([[0, 0, (zoom - 1) / 2]] * 2)  # centres of pixels onto centres of squares
+    reduction = cv2.INTER_AREA if to_panel[0, 0] < 1 else cv2.INTER_CUBIC
+    native = _native(image, to_panel, enlarged.shape[:2], reduction)
+    joints = transform(to_panel[None], persons.keypoints[[row], :, :2])[0]
+    drawn = draw_skeleton(enlarged, joints, persons.keypoints[row, :, 2], persons.skeleton)
+    gap = np.full((height * zoom, GAP // 3, 3), PAPER, np.uint8)
+    return _captioned(np.hstack([native, gap, enlarged, gap, drawn]), f"{persons.bbox_xywh[row, 3]:.0f} px tall")
+
+
+def _native(image: np.ndarray, to_panel: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
+    """The person's part of the original image at the panel's size, reduced by area where it is larger."""
+    if interpolation != cv2.INTER_AREA:
+        return cv2.warpAffine(image, to_panel, (size[1], size[0]), flags=interpolation)
+    factor = int(np.ceil(1 / to_panel[0, 0]))
+    dense = factor * to_panel + np.array([[0, 0, (factor - 1) / 2]] * 2)
+    big = cv2.warpAffine(image, dense, (size[1] * factor, size[0] * factor), flags=cv2.INTER_LINEAR)
+    return cv2.resize(big, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+
+
+def draw_skeleton(image: np.ndarray, joints: np.ndarray, visibility: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """A copy of a BGR image with limbs as lines, seen joints as discs and hidden joints as rings.
+
+    Args:
+        joints: (K, 2) px of `image`.
+        visibility: (K,) in {0, 1, 2}; joints with 0 are left out.
+    """
+    canvas = np.ascontiguousarray(image.copy())
+    places = [(round(float(x) * 16), round(float(y) * 16)) for x, y in joints]  # cv2's 4 fractional bits
+    colours = [LEFT if name.startswith("left") else RIGHT if name.startswith("right") else MIDDLE for name in skeleton.keypoint_names]
+    for first, second in skeleton.limb_indices:
+        if visibility[first] and visibility[second]:
+            colour = colours[first] if colours[first] == colours[second] else MIDDLE
+            cv2.line(canvas, places[first], places[second], colour, 2, cv2.LINE_AA, 4)
+    for place, seen, colour in zip(places, visibility, colours, strict=True):
+        if seen:
+            cv2.circle(canvas, place, 4 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+            cv2.circle(canvas, place, 3 * 16, colour, -1 if seen == 2 else 1, cv2.LINE_AA, 4)
+    return canvas
+
+
+def _captioned(panels: np.ndarray, text: str) -> np.ndarray:
+    strip = np.full((CAPTION, panels.shape[1], 3), PAPER, np.uint8)
+    _write(strip, text, (0, 18), 0.5, INK)
+    return np.vstack([strip, panels])
+
+
+def _page(cards: list[np.ndarray], title: str, subtitle: str) -> np.ndarray:
+    height, width = cards[0].shape[:2]
+    columns = min(CARDS_PER_ROW, len(cards))
+    rows = -(-len(cards) // columns)
+    page = np.full((HEADER + rows * (height + GAP) + GAP, max(columns * (width + 2 * GAP) + 2 * GAP, 760), 3), PAPER, np.uint8)
+    _write(page, title, (2 * GAP, 28), 0.65, INK)
+    _write(page, f"{subtitle}.  Native | degraded | with joints: left blue, right orange; ring: hidden", (2 * GAP, 52), 0.48, FAINT)
+    for number, card in enumerate(cards):
+        top, left = HEADER + number // columns * (height + GAP), 2 * GAP + number % columns * (width + 2 * GAP)
+        page[top : top + height, left : left + width] = card
+    return page
+
+
+def _write(canvas: np.ndarray, text: str, place: tuple[int, int], scale: float, colour: tuple[int, int, int]) -> None:
+    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)

@@ -1,0 +1,92 @@
+"""Read images, each once, several at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from components.base.errors import FarposeError
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 BGR pixels as stored in the file: EXIF orientation is ignored, as in the annotations.
+
+    Raises:
+        FarposeError: the file is missing, empty, cut short or no image.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise FarposeError("image not found", where=path, fix="run the fetch stage again") from None
+    except OSError as error:
+        raise FarposeError(f"image cannot be read: {error.strerror}", where=path) from error
+    if not data:
+        raise FarposeError("image file is empty", where=path, fix="acquire it again")
+    if _cut_short(data):
+        raise FarposeError("image file is cut short", where=path, fix="acquire it again")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise FarposeError("file is no image that OpenCV can decode", where=path, fix="acquire it again")
+    return image
+
+
+def _cut_short(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end: OpenCV would fill the rest with grey and say nothing."""
+    if data[:2] == b"\xff\xd8":  # the end marker must follow the last scan; an embedded thumbnail's own comes earlier
+        return data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
+    if data[:4] == b"\x89PNG":
+        return b"IEND" not in data[-64:]
+    return False
+
+
+def for_each_image(
+    image_paths: np.ndarray,
+    data_root: Path,
+    work: Callable[[np.ndarray, np.ndarray], None],
+    threads: int = 0,
+    progress: str | None = None,
+) -> None:
+    """Decode every distinct image once and call `work(image, rows)` with the rows that lie in it.
+
+    Args:
+        image_paths: (N,) paths relative to `data_root`.
+        work: called from several threads at once; rows of different calls are disjoint.
+        threads: images in flight; 0 means one per usable core.
+        progress: label of a progress bar, or None for silence.
+    Raises:
+        FarposeError: an image is unreadable; work that has not begun is dropped.
+    """
+    paths, group = np.unique(np.asarray(image_paths, dtype=object), return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    bounds = np.searchsorted(group[order], np.arange(len(paths) + 1))
+
+    def one(index: int) -> None:
+        work(read_image(data_root / str(paths[index])), order[bounds[index] : bounds[index + 1]])
+
+    with ThreadPoolExecutor(threads or usable_cores()) as pool:
+        futures = [pool.submit(one, index) for index in range(len(paths))]
+        try:
+            for future in _tracked(futures, progress):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _tracked(futures: list[Future[None]], progress: str | None) -> Iterable[Future[None]]:
+    if progress is None:
+        return as_completed(futures)
+    from tqdm import tqdm
+
+    return tqdm(as_completed(futures), total=len(futures), desc=progress, unit="image", mininterval=0.5)

@@ -1,0 +1,104 @@
+"""Which part of an image a training crop must hold, and at what density."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from components.degrade.half_body import SMALLEST_SIZE, choose_half, half_body_box
+from components.degrade.params import DegradeParams, ShardSpec
+from components.pose.persons import Persons
+
+BORDER = 1  # black px around every stored crop: clamping a sample's place to it gives zeros outside the image
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Where N training crops lie and how they are stored.
+
+    Attributes:
+        corners: (N, 4) int64 left, top, right, bottom (past the end), image px.
+        step: (N,) image px per stored px; 1 is native density.
+        heights, widths: (N,) int64 stored px, the black border included.
+        offsets: (N + 1,) int64 first pixel of each crop in the flat array; the last entry is the total.
+    """
+
+    corners: np.ndarray
+    step: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def image_to_stored(self) -> np.ndarray:
+        """(N, 2, 3) affine matrices from image px to px of the stored crop (border included)."""
+        matrix = np.zeros((len(self.step), 2, 3))
+        for axis in (0, 1):
+            matrix[:, axis, axis] = 1 / self.step
+            matrix[:, axis, 2] = (0.5 - self.corners[:, axis]) / self.step - 0.5 + BORDER
+        return matrix
+
+
+def center_and_size(persons: Persons, spec: ShardSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and size (N, 2) of the padded boxes, image px; the same in every convention.
+
+    Sizes are at least 2 px, so that a degenerate box still has a finite scale.
+    """
+    return box_center_and_size(persons.bbox_xywh, spec)
+
+
+def box_center_and_size(bbox_xywh: np.ndarray, spec: ShardSpec) -> tuple[np.ndarray, np.ndarray]:
+    """As `center_and_size`, for (N, 4) boxes."""
+    center, size = spec.geometry("classic").box_to_center_size(np.asarray(bbox_xywh, np.float64))
+    return center, np.maximum(size, SMALLEST_SIZE)
+
+
+def plan_regions(persons: Persons, spec: ShardSpec, params: DegradeParams) -> Regions:
+    """Regions that hold every crop which augmentation can ask for, clipped to the image.
+
+    A crop zoomed out by `margin_scale` and turned by any angle stays in a circle around its centre; the region is the
+    square around the circles of the whole person and of the half-body boxes.
+    """
+    center, size = center_and_size(persons, spec)
+    low, high = _square(center, size, params.margin_scale)
+    for half_center, half_size, exists in _half_bodies(persons, spec):
+        half_low, half_high = _square(half_center, half_size, params.margin_scale)
+        low = np.where(exists[:, None], np.minimum(low, half_low), low)
+        high = np.where(exists[:, None], np.maximum(high, half_high), high)
+    limits = persons.frame[["image_width", "image_height"]].to_numpy(np.int64)
+    first = np.clip(np.floor(low).astype(np.int64) - 1, 0, limits - 1)
+    last = np.clip(np.ceil(high).astype(np.int64) + 2, first + 1, limits)
+    step = _stored_step(size, (last - first).max(1), spec, params)
+    stored = np.ceil((last - first) / step[:, None] - 1e-9).astype(np.int64) + 2 * BORDER
+    offsets = np.concatenate([[0], np.cumsum(stored.prod(1))])
+    return Regions(np.concatenate([first, last], 1), step, stored[:, 1], stored[:, 0], offsets)
+
+
+def _square(center: np.ndarray, size: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    reach = 0.5 * scale * np.hypot(size[:, 0], size[:, 1])[:, None]
+    return center - reach, center + reach
+
+
+def _half_bodies(persons: Persons, spec: ShardSpec) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    keypoints, visible = torch.from_numpy(persons.keypoints[..., :2].copy()), torch.from_numpy(persons.keypoints[..., 2] > 0)
+    upper_body = torch.from_numpy(persons.skeleton.upper_body_mask)
+    boxes = []
+    for prefers_upper in (True, False):
+        chosen = choose_half(visible, upper_body, torch.full((len(persons),), prefers_upper))
+        center, size, exists = half_body_box(keypoints, chosen, spec.input_size[1] / spec.input_size[0])
+        boxes.append((center.numpy(), size.numpy(), exists.numpy()))
+    return boxes
+
+
+def _stored_step(size: np.ndarray, longest_side: np.ndarray, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
+    """(N,) image px per stored px: native (direct), at most twice the target's density (antialias), the target's (sensor)."""
+    target_step = size[:, 0] / spec.input_size[1]
+    if spec.protocol == "sensor":
+        step = target_step
+    elif spec.protocol == "antialias":
+        step = np.maximum(target_step / 2, 1.0)
+    else:
+        step = np.ones(len(size))
+    return np.maximum(step, longest_side / params.max_train_side)
