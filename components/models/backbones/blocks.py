@@ -1,0 +1,93 @@
+"""The two residual blocks of ResNet (He et al. 2016, figure 5), which HRNet uses too.
+
+Parameter names are those of the published checkpoints (`conv1`, `bn1`, …, `downsample.0`, `downsample.1`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+
+
+def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: (B, inputs, H, W) → (B, width, ⌈H/stride⌉, ⌈W/stride⌉)."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = conv3x3(inputs, width, stride), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = conv3x3(width, width), nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.relu(y + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut: (B, inputs, H, W) → (B, 4 width, ⌈H/stride⌉, ⌈W/stride⌉).
+
+    The stride is on the 3x3 convolution, as in all published pose checkpoints.
+    """
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        outputs = width * self.expansion
+        self.conv1, self.bn1 = conv1x1(inputs, width), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = conv3x3(width, width, stride), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = conv1x1(width, outputs), nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return self.relu(y + self.downsample(x))
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
+
+
+def residual_layer(block: type[BasicBlock] | type[Bottleneck], inputs: int, width: int, count: int, stride: int = 1) -> nn.Sequential:
+    """`count` blocks in a row; the first takes `inputs` channels and the stride."""
+    outputs = width * block.expansion
+    return nn.Sequential(block(inputs, width, stride), *(block(outputs, width) for _ in range(count - 1)))
+
+
+def published_initialisation(model: nn.Module, keep: Sequence[nn.Module] = ()) -> None:
+    """Initialise as the published pose networks do: convolutions from N(0, 0.001²), biases 0, batch norms 1 and 0.
+
+    Batch norms make the small convolutions harmless: only their direction matters after the first one.
+
+    Args:
+        keep: submodules that are left as they are.
+    """
+    kept = {id(module) for part in keep for module in part.modules()}
+    for module in model.modules():
+        if id(module) in kept:
+            continue
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, std=0.001)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,33 @@
+"""UDP: unbiased data processing.
+
+Huang, Zhu, Guo, Huang 2020, "The Devil is in the Details: Delving into Unbiased Data Processing for Human Pose Estimation".
+On HRNet the released code also widens the last fusion of stage 4 by four (32 → 128 channels), for both kinds of target;
+ResNets keep SimpleBaseline's network. What else UDP changes is in the crop geometry and the codec.
+
+Offset targets ("combined" in the paper, section 3.3) need three maps per keypoint, in the order response, x, y.
+"""
+
+from __future__ import annotations
+
+from components.models import simplebaseline
+from components.models.backbones import HRNETS
+from components.models.backbones.blocks import published_initialisation
+from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.hrnet import HRNetPose
+from components.models.simplebaseline import SimpleBaseline
+from components.models.variant import Variant
+
+WIDEN = 4
+MAPS_PER_KEYPOINT = {"udp_gaussian": 1, "udp_offset": 3}
+
+
+def build(variant: Variant, published: bool = False) -> HRNetPose | SimpleBaseline:
+    """K (gaussian) or 3K (offset) maps on the variant's backbone, initialised as published."""
+    maps = MAPS_PER_KEYPOINT[variant.method]
+    if variant.backbone not in HRNETS:
+        return simplebaseline.build(variant, maps, published)
+    shape = HRNETS[variant.backbone]
+    end = HighResolutionEnd(shape, variant.network.branches, widen=WIDEN)
+    model = HRNetPose(HRNet(HighResolutionTrunk(shape), end), maps * variant.num_keypoints)
+    published_initialisation(model)
+    return model
