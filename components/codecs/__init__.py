@@ -1,0 +1,49 @@
+"""Codecs: keypoints ↔ training targets ↔ network outputs, one file per method. See `codec.Codec` for the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.base.config import parse
+from components.base.errors import unknown_name
+from components.codecs.cal import CalCodec, CalSettings
+from components.codecs.codec import Codec
+from components.codecs.dark import DarkCodec, DarkSettings
+from components.codecs.heatmap import HeatmapCodec, HeatmapSettings
+from components.codecs.udp_gaussian import UdpGaussianCodec, UdpGaussianSettings
+from components.codecs.udp_offset import UdpOffsetCodec, UdpOffsetSettings
+from components.pose.crop import Convention, CropGeometry
+from components.pose.skeleton import Skeleton
+
+CODECS: dict[str, tuple[Any, Any]] = {
+    "heatmap": (HeatmapCodec, HeatmapSettings),
+    "dark": (DarkCodec, DarkSettings),
+    "udp_gaussian": (UdpGaussianCodec, UdpGaussianSettings),
+    "udp_offset": (UdpOffsetCodec, UdpOffsetSettings),
+    "cal": (CalCodec, CalSettings),
+}
+
+
+def build(name: str, geometry: CropGeometry, skeleton: Skeleton, **settings: Any) -> Codec:
+    """The codec `name` with its settings.
+
+    Raises:
+        FarposeError: unknown codec or setting, a value of the wrong type, or one that contradicts a published preset.
+    """
+    codec, settings_type = _entry(name)
+    return codec(geometry, skeleton, parse(settings_type, settings, where=f"codec {name}"))
+
+
+def convention_of(name: str) -> Convention:
+    """The crop convention of the codec's paper.
+
+    Raises:
+        FarposeError: unknown codec.
+    """
+    return _entry(name)[0].convention
+
+
+def _entry(name: str) -> tuple[Any, Any]:
+    if name not in CODECS:
+        raise unknown_name("codec", name, CODECS)
+    return CODECS[name]

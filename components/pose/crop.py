@@ -85,11 +85,13 @@ class CropGeometry:
 
     def crop_to_heatmap(self, keypoints_crop: Any) -> Any:
         """(..., 2) crop px → heatmap cells."""
-        return keypoints_crop / _like([*self.feature_stride], keypoints_crop)
+        stride_x, stride_y = self.feature_stride
+        return _library(keypoints_crop).stack([keypoints_crop[..., 0] / stride_x, keypoints_crop[..., 1] / stride_y], -1)
 
     def heatmap_to_crop(self, keypoints_heatmap: Any) -> Any:
         """(..., 2) heatmap cells → crop px."""
-        return keypoints_heatmap * _like([*self.feature_stride], keypoints_heatmap)
+        stride_x, stride_y = self.feature_stride
+        return _library(keypoints_heatmap).stack([keypoints_heatmap[..., 0] * stride_x, keypoints_heatmap[..., 1] * stride_y], -1)
 
     def heatmap_to_image(self, keypoints_heatmap: Any, center: Any, size: Any) -> Any:
         """(N, K, 2) heatmap cells → image px, for upright crops."""
@@ -158,9 +160,3 @@ def _library(array: Any) -> Any:
     import torch
 
     return torch
-
-
-def _like(values: list[float], array: Any) -> Any:
-    if isinstance(array, np.ndarray):
-        return np.asarray(values, array.dtype)
-    return array.new_tensor(values)

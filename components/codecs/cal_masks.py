@@ -1,0 +1,83 @@
+"""CAL's masks: where around a joint the offsets are taught, and how much (Wang et al. 2021, confidence-aware learning).
+
+The decoder reads the offset at the heatmap's peak. So offsets matter where peaks fall: the spread of the peaks around their
+targets, measured on the batch itself, says how far around a joint they must be right. Early peaks are anywhere and the mask
+is nearly uniform; later it narrows to a spike.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from components.codecs.peaks import Peaks, find_peaks
+
+REACH = 3  # cells; the mask is 7 x 7 as published
+RIDGE = 1e-6  # added to the covariance, as in scikit-learn's GaussianMixture
+
+
+class Spread(NamedTuple):
+    """Displacement of predicted from expected peaks over a batch, cells.
+
+    Attributes:
+        mean: (2,) x, y.
+        covariance: (2, 2), biased, plus `RIDGE` on the diagonal.
+        joints: () how many were counted.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    joints: Tensor
+
+
+def measure_spread(predicted: Peaks, expected: Peaks, weights: Tensor) -> Spread:
+    """Fit one Gaussian to the displacements of the joints whose weight is not 0.
+
+    It is the closed form of the published `GaussianMixture(1)`. Finite for any number of joints: without any, the mean is 0.
+    """
+    counted = (weights != 0).to(weights.dtype)
+    count = counted.sum()
+    displacement = predicted.coordinates() - expected.coordinates()
+    mean = (displacement * counted[..., None]).sum((0, 1)) / count.clamp(min=1)
+    centered = (displacement - mean) * counted[..., None]
+    products = centered[..., :, None] * centered[..., None, :]
+    ridge = RIDGE * torch.eye(2, dtype=mean.dtype, device=mean.device)
+    return Spread(mean, products.sum((0, 1)) / count.clamp(min=1) + ridge, count)
+
+
+def density(spread: Spread, dx: Tensor, dy: Tensor) -> Tensor:
+    """The Gaussian's density at displacements (broadcast together), per square cell; 0 beyond `REACH`."""
+    a, b, c = spread.covariance[0, 0], spread.covariance[0, 1], spread.covariance[1, 1]
+    x, y = dx - spread.mean[0], dy - spread.mean[1]
+    determinant = a * c - b * b
+    mahalanobis = (c * x * x - 2 * b * x * y + a * y * y) / determinant
+    value = torch.exp(-0.5 * mahalanobis) / (2 * math.pi * determinant.sqrt())
+    return value * ((dx.abs() <= REACH) & (dy.abs() <= REACH))
+
+
+def gaussian_mask(predicted: Tensor, expected: Tensor, weights: Tensor, grid: tuple[Tensor, Tensor]) -> tuple[Tensor, Spread]:
+    """The per-batch Gaussian mask: the spread's density around each target peak, each joint's scaled to reach 1.
+
+    Args:
+        predicted, expected: (B, K, H, W) heatmaps.
+        weights: (B, K); joints without weight 1 get a mask of zeros.
+        grid: columns (W,) and rows (H, 1).
+    Returns:
+        (B, K, H, W) mask without gradient, and the spread.
+    """
+    with torch.no_grad():
+        target = find_peaks(expected)
+        spread = measure_spread(find_peaks(predicted), target, weights)
+        columns, rows = grid
+        dx, dy = columns - target.x[..., None, None], rows - target.y[..., None, None]
+        mask = density(spread, dx, dy) * (weights == 1)[..., None, None]
+        return scaled_to_one(mask), spread
+
+
+def scaled_to_one(mask: Tensor) -> Tensor:
+    """(m - min) / (max - min + 1e-5) of every (..., H, W) map."""
+    low, high = mask.amin((-2, -1), keepdim=True), mask.amax((-2, -1), keepdim=True)
+    return (mask - low) / (high - low + 1e-5)
