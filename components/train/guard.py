@@ -1,0 +1,51 @@
+"""Stop before a ruined run ruins more: losses that are not finite, batches that teach nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from components.base.errors import FarposeError
+
+NEVER = 2**62  # later than any step
+PROBLEMS = (
+    ("the loss is not finite", "look at these persons, or lower learning_rate or set gradient_clip"),
+    ("no labelled joint lies inside any crop of the batch", "look at these persons' boxes and joints, or turn augmentation down"),
+)
+
+
+class Guard:
+    """Remembers, on the device, the first step at which something was wrong.
+
+    Looking costs a GPU a pause, so it happens only now and then; the step's persons are recomputed from its number.
+
+    Args:
+        annotation_ids: (step) → list of annotation ids of its batch.
+    """
+
+    def __init__(self, device: torch.device, annotation_ids: Callable[[int], list[int]]) -> None:
+        self.annotation_ids = annotation_ids
+        self._first = torch.full((len(PROBLEMS),), NEVER, dtype=torch.int64, device=device)
+
+    def observe(self, step: int, loss: Tensor, teaches: Tensor) -> None:
+        """Take in one step's loss () and whether any of its targets teaches anything, bool ()."""
+        wrong = torch.stack([~torch.isfinite(loss), ~teaches])
+        self._first = torch.where(wrong, self._first.clamp(max=step), self._first)
+
+    def check(self) -> None:
+        """
+        Raises:
+            FarposeError: a step so far was wrong; names the problem, the step and its annotation ids.
+        """
+        for step, (problem, fix) in zip(self._first.tolist(), PROBLEMS, strict=True):
+            if step != NEVER:
+                raise FarposeError(f"{problem} (annotation ids {self.annotation_ids(step)})", where=f"training step {step}", fix=fix)
+
+
+def joint_inside(keypoints_crop: Tensor, visible: Tensor, input_size: tuple[int, int]) -> Tensor:
+    """Whether any labelled joint (B, K, 2) lies inside its crop of (height, width) px; bool ()."""
+    x, y = keypoints_crop.unbind(-1)
+    inside = (x >= 0) & (x < input_size[1]) & (y >= 0) & (y < input_size[0])
+    return (inside & visible).any()

@@ -1,0 +1,66 @@
+"""What training leaves behind: weights, history, timing and the learning curves."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from torch import nn
+
+from components.base.files import atomic_directory, sha256_of, write_json
+from components.models.weights import save_weights
+from components.train.checkpoint import Progress
+
+
+def write_output(
+    output: str | Path, model: nn.Module, metadata: dict[str, str], progress: Progress, about: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the model directory, whole or not at all, and return the summary.
+
+    `model.safetensors` and `history.json` are equal in every run on the same CPU; `timing.json` is measured.
+
+    Args:
+        metadata: goes into the weights file; must hold "variant".
+        about: goes in front of the summary.
+    Raises:
+        FarposeError: the disk is full; an earlier directory stays.
+    """
+    with atomic_directory(output) as directory:
+        save_weights(directory / "model.safetensors", model, metadata)
+        summary = about | _summary(model, progress) | {"model_sha256": sha256_of(directory / "model.safetensors")}
+        write_json(directory / "history.json", progress.history)
+        write_json(directory / "timing.json", {"summary": summary, "epochs": progress.timing})
+        _draw_curves(directory / "learning_curves.png", progress.history, metadata["variant"])
+    return summary
+
+
+def _summary(model: nn.Module, progress: Progress) -> dict[str, Any]:
+    """The last epoch's losses and AP, and medians over the epochs of what was measured."""
+    last, timing = progress.history[-1], progress.timing
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **{name: value for name, value in last.items() if name != "learning_rate"},
+        "train_seconds": round(progress.seconds, 1),
+        **{name: median(row[name] for row in timing) for name in ("images_per_second", "data_share")},
+        "memory_mib": max(row["memory_mib"] for row in timing),
+    }
+
+
+def _draw_curves(path: Path, history: list[dict[str, float]], title: str) -> None:
+    """Loss (logarithmic) and learning rate's drops on the left, validation AP on the right, against epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    left.semilogy(epochs, [row["loss"] for row in history], color="C0")
+    for before, after in pairwise(history):
+        if after["learning_rate"] < before["learning_rate"]:
+            left.axvline(before["epoch"] + 0.5, color="0.7", linestyle=":", linewidth=1)
+    left.set(xlabel="epoch", ylabel="training loss", title=title)
+    validated = [row for row in history if "val_AP_gt_boxes" in row]
+    right.plot([row["epoch"] for row in validated], [row["val_AP_gt_boxes"] for row in validated], "o-", color="C1")
+    right.set(xlabel="epoch", ylabel="validation AP", title="boxes of the ground truth", ylim=(0, None), xlim=left.get_xlim())
+    figure.savefig(path, dpi=110)

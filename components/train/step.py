@@ -1,0 +1,69 @@
+"""One optimiser step, and the optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from components.train.recipe import Recipe
+
+Targets = dict[str, Tensor]
+Step = Callable[[Tensor, Targets], dict[str, Tensor]]
+
+
+def adam(model: nn.Module, learning_rate: float, device: torch.device, graphed: bool) -> Adam:
+    """Adam without weight decay, as all of the published top-down recipes train (their `WD` is never read).
+
+    Args:
+        graphed: the step will be recorded as a CUDA graph, so the learning rate and the step count must be tensors.
+    """
+    rate: Any = torch.tensor(learning_rate, device=device) if graphed else learning_rate
+    return Adam(model.parameters(), lr=rate, fused=True, capturable=graphed)
+
+
+def set_learning_rate(optimiser: Optimizer, value: float) -> None:
+    """Change the learning rate in place, so that a recorded step sees it."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
+
+
+def eager_step(model: nn.Module, codec: Any, optimiser: Optimizer, recipe: Recipe, device: torch.device) -> Step:
+    """The step (normalised images (B, 3, H, W), targets) → detached losses; "loss" is their total."""
+    precision = autocast(recipe, device)
+    parameters = list(model.parameters())
+
+    def step(images: Tensor, targets: Targets) -> dict[str, Tensor]:
+        optimiser.zero_grad(set_to_none=True)
+        with precision():
+            outputs = model(images)
+        losses = codec.loss(tuple(output.float() for output in outputs), targets)
+        losses["loss"].backward()
+        if recipe.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(parameters, recipe.gradient_clip)
+        optimiser.step()
+        return {name: value.detach() for name, value in losses.items()}
+
+    return step
+
+
+def autocast(recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """The recipe's precision as a context."""
+    if precision_of(recipe, device) == "fp32":
+        return nullcontext
+    # without the cache of cast weights, a recorded step holds no tensor that was made outside of it
+    return lambda: torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> str:
+    """Either "fp32" or "bf16"; the recipe's "auto" is bf16 on a GPU and fp32 on a CPU."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    return "bf16" if device.type == "cuda" else "fp32"
