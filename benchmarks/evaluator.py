@@ -96,7 +96,7 @@ def main() -> None:
     seconds = report.interleave(
         {"pycocotools": partial(by_pycocotools, coco, copy.deepcopy(results)), "ours": partial(evaluate, *made, np.arange(IMAGES))}
     )
-    facts = {"persons": PERSONS, "images": IMAGES, "detections": DETECTIONS}
+    facts: dict[str, Any] = {"persons": PERSONS, "images": IMAGES, "detections": DETECTIONS}
     facts |= {"sets_equal": len(sets), "largest_difference": max(differences)}
     report.write("evaluator", report.row("evaluator", seconds["pycocotools"], seconds["ours"], TARGET, **facts, seconds=seconds))
 

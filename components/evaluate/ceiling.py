@@ -30,8 +30,9 @@ class Boxes:
     def of(cls, persons: Persons, geometry: CropGeometry) -> Boxes:
         """Boxes of the labelled persons."""
         labelled = persons.labelled()
-        ids = [labelled.frame[name].to_numpy(np.int64) for name in ("image_id", "annotation_id")]
-        return cls(*ids, *geometry.box_to_center_size(labelled.bbox_xywh), labelled.bbox_xywh, labelled.keypoints)
+        image_id, annotation_id = (labelled.frame[name].to_numpy(np.int64) for name in ("image_id", "annotation_id"))
+        center, size = geometry.box_to_center_size(labelled.bbox_xywh)
+        return cls(image_id, annotation_id, center, size, labelled.bbox_xywh, labelled.keypoints)
 
 
 def perfect_predictions(codec: Any, crops: CropTable, batch_size: int = 512) -> Predictions:

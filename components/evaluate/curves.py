@@ -1,0 +1,174 @@
+"""AP and OKS against the size of the person: by height in the image and by image px per px of the network's input."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.base.files import atomic_file, write_json
+from components.evaluate.matching import object_keypoint_similarity
+from components.evaluate.oks import Ranges, match, ranges_of
+from components.evaluate.predictions import Predictions
+from components.evaluate.significance import bootstrap_ap
+from components.pose.crop import CropGeometry
+from components.pose.persons import Persons
+
+
+@dataclass(frozen=True)
+class Point:
+    """One bin [low, high) of person size.
+
+    Attributes:
+        low, high: edges; high is None for the last bin, which is open.
+        middle: median size of the bin's persons; None without persons.
+        persons: persons to be found.
+        AP, AP_low, AP_high: AP with its 95 % bootstrap interval; persons of other sizes are ignored, as in AP(M); None
+            without persons.
+        mean_OKS: of the predictions on the bin's annotated boxes; None for detector boxes.
+    """
+
+    low: float
+    high: float | None
+    middle: float | None
+    persons: int
+    AP: float | None
+    AP_low: float | None
+    AP_high: float | None
+    mean_OKS: float | None
+
+
+def by_size(
+    persons: Persons,
+    predictions: Predictions,
+    scores: np.ndarray,
+    sizes: tuple[np.ndarray, np.ndarray],
+    edges: Sequence[float],
+    image_ids: np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[Point]:
+    """AP by any measure of size.
+
+    Args:
+        sizes: of the persons (P,) and of the predictions (N,).
+        edges: ascending inner edges of the bins; the outer bins reach from 0 and to infinity.
+    """
+    lows, highs = [0.0, *edges], [*edges, np.inf]
+    ranges: Ranges = ranges_of(*sizes, tuple((low, float(np.nextafter(high, 0))) for low, high in zip(lows, highs, strict=True)))
+    matches = match(persons, predictions, scores, image_ids, ranges)
+    counted = ((persons.frame["num_keypoints"] > 0) & ~persons.frame["iscrowd"]).to_numpy()
+    oks = similarity_to_own_person(persons, predictions)
+    points = []
+    for i, (low, high) in enumerate(zip(lows, highs, strict=True)):
+        inside = sizes[0][counted & ~ranges.persons_outside[i]]
+        interval = bootstrap_ap(matches, resamples, seed, index=i)
+        own = oks[np.isfinite(oks) & ~ranges.predictions_outside[i]]
+        points.append(
+            Point(
+                low=float(low),
+                high=float(high) if np.isfinite(high) else None,
+                middle=float(np.median(inside)) if len(inside) else None,
+                persons=int(matches.positives[i].sum()),
+                AP=_known(interval.value),
+                AP_low=_known(interval.low),
+                AP_high=_known(interval.high),
+                mean_OKS=float(own.mean()) if len(own) else None,
+            )
+        )
+    return points
+
+
+def heights(persons: Persons, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Box heights of persons (P,) and predictions (N,), px of the image."""
+    return persons.bbox_xywh[:, 3], predictions.bbox_xywh[:, 3]
+
+
+def reductions(persons: Persons, predictions: Predictions, geometry: CropGeometry) -> tuple[np.ndarray, np.ndarray]:
+    """Image px per px of the network's input, of persons (P,) and predictions (N,): above 1 the crop is a reduction."""
+    padded = (geometry.box_to_center_size(table.bbox_xywh)[1] for table in (persons, predictions))
+    of_persons, of_predictions = (size[:, 1] / geometry.input_size[0] for size in padded)
+    return of_persons, of_predictions
+
+
+def similarity_to_own_person(persons: Persons, predictions: Predictions) -> np.ndarray:
+    """(N,) OKS of each prediction with the labelled person whose box was cropped; NaN for a detector's boxes."""
+    ids = persons.frame["annotation_id"].to_numpy()
+    order = np.argsort(ids, kind="stable")
+    place = np.minimum(np.searchsorted(ids, predictions.annotation_id, sorter=order), max(len(ids) - 1, 0))
+    own = order[place] if len(ids) else np.zeros(len(predictions), np.int64)
+    known = np.flatnonzero((ids[own] == predictions.annotation_id) & (persons.frame["num_keypoints"].to_numpy()[own] > 0))
+    own, result = own[known], np.full(len(predictions), np.nan)
+    result[known] = object_keypoint_similarity(
+        predictions.keypoints_image[known],
+        persons.keypoints[own],
+        persons.frame["area"].to_numpy(np.float64)[own],
+        persons.bbox_xywh[own],
+        np.asarray(persons.skeleton.sigmas),
+    )
+    return result
+
+
+def write_points(folder: Path, name: str, points: list[Point]) -> None:
+    """Write <name>.json and <name>.csv."""
+    write_json(folder / f"{name}.json", [asdict(point) for point in points])
+    with atomic_file(folder / f"{name}.csv") as temporary, open(temporary, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, [field.name for field in fields(Point)])
+        writer.writeheader()
+        writer.writerows(asdict(point) for point in points)
+
+
+def plot(path: str | Path, curves: Mapping[str, Sequence[Mapping[str, Any]]], size_label: str) -> None:
+    """Draw AP against size as PNG: a line and its interval per curve; for a single curve also mean OKS and the bins' persons.
+
+    Args:
+        curves: per label the bins, as `asdict(Point)` or as read back from JSON.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    figure = Figure(figsize=(7.5, 4.6), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    for label, bins in curves.items():
+        known = [point for point in bins if point["AP"] is not None]
+        x = [point["middle"] for point in known]
+        (line,) = axes.plot(x, [point["AP"] for point in known], "o-", markersize=4, linewidth=1.8, label=label)
+        low, high = ([point[key] for point in known] for key in ("AP_low", "AP_high"))
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        if len(curves) == 1:
+            _details(axes, known)
+    if any(point["AP"] is not None for bins in curves.values() for point in bins):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks(_ticks([point["middle"] for bins in curves.values() for point in bins if point["middle"]]))
+    axes.set(xlabel=size_label, ylabel="AP, with its 95 % interval", ylim=(0, 1))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _details(axes: Any, known: list[Mapping[str, Any]]) -> None:
+    with_oks = [point for point in known if point["mean_OKS"] is not None]
+    axes.plot([p["middle"] for p in with_oks], [p["mean_OKS"] for p in with_oks], "--", color="0.45", linewidth=1.2, label="mean OKS")
+    for point in known:
+        axes.annotate(f"{point['persons']}", (point["middle"], 1.01), ha="center", fontsize=7, color="0.4", annotation_clip=False)
+    axes.annotate("persons:", (-0.005, 1.01), xycoords="axes fraction", ha="right", fontsize=7, color="0.4")
+
+
+def _ticks(middles: list[float]) -> list[float]:
+    """Round numbers that span the data: 1, 2 and 5 times the powers of ten, without crowding."""
+    low, high = min(middles), max(middles)
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    every = [factor * 10.0**power for power in powers for factor in (1, 1.5, 2, 3, 5, 7)]
+    return [tick for tick in every if low / 1.2 <= tick <= high * 1.2]
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,61 @@
+"""The settings of evaluation; `params/evaluate.yaml` says what each does."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class EvaluateParams:
+    """Section `evaluate` of params/evaluate.yaml.
+
+    Attributes:
+        flip: average the outputs of the upright and the mirrored crop.
+        batch_size: crops per forward pass.
+        bf16: network in bfloat16 on a GPU.
+        boxes: "gt" scores annotated boxes; "detector" scores a detector's boxes besides.
+        detections: COCO results file of a detector, relative to data/<source>.
+        detector_score_threshold: boxes that score lower are not cropped.
+        in_vis_threshold: joints that score lower do not count in a person's score.
+        oks_nms_threshold: OKS above which the weaker of two persons is dropped, in (0, 1].
+        soft_nms: soft instead of hard suppression.
+        bootstrap_resamples: resamplings of the images behind each interval.
+        bootstrap_seed: start of the resampling.
+        height_bins_px: ascending inner edges of the person-height bins, px of the original image.
+        reduction_bins: ascending inner edges of the bins of source px per input px.
+        gallery_size: best, median and worst predictions shown of each.
+
+    Raises:
+        ValueError: a value out of range, or `boxes: detector` without `detections`.
+    """
+
+    flip: bool = True
+    batch_size: int = 256
+    bf16: bool = False
+    boxes: Literal["gt", "detector"] = "gt"
+    detections: str | None = None
+    detector_score_threshold: float = 0.0
+    in_vis_threshold: float = 0.2
+    oks_nms_threshold: float = 0.9
+    soft_nms: bool = False
+    bootstrap_resamples: int = 1000
+    bootstrap_seed: int = 0
+    height_bins_px: tuple[float, ...] = (32.0, 64.0, 96.0, 128.0, 192.0, 256.0)
+    reduction_bins: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 6.0)
+    gallery_size: int = 4
+
+    def __post_init__(self) -> None:
+        if self.boxes == "detector" and not self.detections:
+            raise ValueError("boxes: detector needs detections, the detector's COCO results file")
+        if min(self.batch_size, self.bootstrap_resamples, self.gallery_size) < 1:
+            raise ValueError("batch_size, bootstrap_resamples and gallery_size must be at least 1")
+        if not 0 < self.oks_nms_threshold <= 1:
+            raise ValueError(f"oks_nms_threshold must be in (0, 1], got {self.oks_nms_threshold}")
+        if self.bootstrap_seed < 0:
+            raise ValueError(f"bootstrap_seed must not be negative, got {self.bootstrap_seed}")
+        for name in ("height_bins_px", "reduction_bins"):
+            edges = getattr(self, name)
+            if not edges or edges[0] <= 0 or any(b <= a for a, b in itertools.pairwise(edges)):
+                raise ValueError(f"{name} must be positive and ascending, got {list(edges)}")
