@@ -1,0 +1,92 @@
+"""Stage validate: a Great Expectations suite over the persons table and its images."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from components.base.errors import FarposeError
+from components.base.files import atomic_directory, write_json
+from components.datasets.fetch import IMAGES_FILE, PERSONS_FILE, read_images
+from components.datasets.params import DataParams
+from components.datasets.validate_columns import image_columns, person_columns
+from components.datasets.validate_docs import write_docs
+from components.datasets.validate_suite import Check, run_suites
+from components.pose.persons import SCALAR_COLUMNS, Persons
+
+
+@dataclass(frozen=True)
+class ValidationSummary:
+    """The verdict on one persons table.
+
+    Attributes:
+        source: the data set's name.
+        images_opened: whether image files were decoded.
+    """
+
+    source: str
+    persons: int
+    images: int
+    images_opened: bool
+    checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> list[Check]:
+        """The checks that failed."""
+        return [check for check in self.checks if not check.success]
+
+    def metrics(self) -> dict[str, Any]:
+        """As JSON values; the same table gives the same values at any time."""
+        return {"success": not self.failed, **asdict(self)}
+
+    def facts(self) -> dict[str, str]:
+        """What was looked at, in words."""
+        opened = "all decoded in full" if self.images_opened else "files not opened (data.images is unchecked)"
+        return {"Data set": self.source, "Persons": str(self.persons), "Images": f"{self.images}, {opened}"}
+
+    def table(self) -> str:
+        """The verdict for the terminal."""
+        facts = "; ".join(f"{name}: {value}" for name, value in self.facts().items())
+        verdict = f"{len(self.failed)} of {len(self.checks)} checks failed" if self.failed else f"all {len(self.checks)} checks passed"
+        tolerated = [f"  tolerated: {check.failure()}" for check in self.checks if check.success and check.unexpected]
+        return "\n".join([facts, verdict, *(f"  failed: {check.failure()}" for check in self.failed), *tolerated])
+
+
+def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) -> ValidationSummary:
+    """Check the tables that the fetch stage wrote, and the image files that they name.
+
+    Writes into the directory `out`: `summary.json` (see `ValidationSummary.metrics`) and `docs/index.html` (Data Docs, readable
+    without a network). When a check fails, both go to `<out>_failed` instead, and `out` stays as it was.
+
+    Args:
+        persons_dir: holds `persons.parquet` and `images.parquet`.
+        data_root: the data set's root, data/<source>.
+    Raises:
+        FarposeError: a check failed; lists the failed checks with the first offending rows and names the page.
+    """
+    persons = Persons.read(persons_dir / PERSONS_FILE)
+    raw = pq.read_table(persons_dir / PERSONS_FILE, columns=list(SCALAR_COLUMNS)).to_pandas()
+    images = read_images(persons_dir / IMAGES_FILE)
+    opened = params.images != "unchecked"
+    tables = {
+        "persons": person_columns(persons, raw, images),
+        "images": image_columns(images, data_root if opened else None, params.validation.threads),
+    }
+    checks, results = run_suites(tables, list(params.files.splits), params.validation)
+    summary = ValidationSummary(params.source, len(persons), len(images), opened, tuple(checks))
+    failed_out = out.with_name(f"{out.name}_failed")
+    with atomic_directory(failed_out if summary.failed else out) as directory:
+        write_json(directory / "summary.json", summary.metrics())
+        write_docs(directory / "docs" / "index.html", checks, results, summary.facts())
+    if summary.failed:
+        raise FarposeError(
+            f"{len(summary.failed)} of {len(checks)} checks failed: " + "; ".join(check.failure() for check in summary.failed),
+            where=persons_dir,
+            fix=f"read {failed_out / 'docs' / 'index.html'}, mend the data and run the fetch stage again",
+        )
+    shutil.rmtree(failed_out, ignore_errors=True)  # of an earlier, worse table
+    return summary

@@ -1,0 +1,99 @@
+"""Flat columns that each carry one property of a person or an image, so that every check looks at a single column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from components.datasets.validate_images import inspect_images
+from components.pose.persons import Persons
+
+
+def person_columns(persons: Persons, raw: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """The persons table's scalar columns plus what the checks on persons look at.
+
+    Distances are NaN (unchecked) where a person has no labelled joint or is a crowd region: COCO's crowd regions cover
+    many persons, whose joints are not annotated.
+
+    Args:
+        raw: the scalar columns with the types that the file holds.
+        images: the images table.
+    Returns:
+        N rows: `raw` and `nonfinite_numbers`, `unknown_flags`, `num_keypoints_error`, `box_shorter_side_px`,
+        `box_beyond_image_px`, `joint_beyond_image_px`, `joint_beyond_box` (longer sides of the box),
+        `smaller_area_px2`, `image_entry`.
+    """
+    box, joints = persons.bbox_xywh, persons.keypoints
+    size = persons.frame[["image_width", "image_height"]].to_numpy(np.float64)
+    areas = persons.frame[["area", "area_range_px2"]].to_numpy()
+    numbers = np.hstack([box, joints.reshape(len(persons), -1), areas])
+    flags = joints[..., 2]
+    labelled = (flags > 0) & ~persons.frame["iscrowd"].to_numpy()[:, None]
+    near, far = box[:, :2], box[:, :2] + box[:, 2:]
+    longer_side = np.maximum(box[:, 2:].max(axis=1), 1.0)  # a pixel at least, for boxes without area
+    return raw.assign(
+        nonfinite_numbers=(~np.isfinite(numbers)).sum(axis=1),
+        unknown_flags=(~np.isin(flags, (0, 1, 2))).sum(axis=1),
+        num_keypoints_error=persons.frame["num_keypoints"].to_numpy() - (flags > 0).sum(axis=1),
+        box_shorter_side_px=box[:, 2:].min(axis=1),
+        box_beyond_image_px=np.maximum(0.0, np.maximum(-near, far - size).max(axis=1)),
+        joint_beyond_image_px=_furthest(joints, labelled, np.zeros_like(size), size),
+        joint_beyond_box=_furthest(joints, labelled, near, far) / longer_side,
+        smaller_area_px2=np.where(labelled.any(axis=1), areas.min(axis=1), np.nan),
+        image_entry=_image_entry(persons.frame, images),
+    )
+
+
+def _furthest(joints: np.ndarray, labelled: np.ndarray, near: np.ndarray, far: np.ndarray) -> np.ndarray:
+    """(N,) px by which the furthest labelled joint lies outside its rectangle along one axis; NaN without labelled joints."""
+    beyond = np.maximum(near[:, None] - joints[..., :2], joints[..., :2] - far[:, None]).max(axis=2)  # (N, K)
+    furthest = np.where(labelled, np.maximum(beyond, 0.0), -np.inf).max(axis=1)
+    return np.where(labelled.any(axis=1), furthest, np.nan)
+
+
+def _image_entry(persons: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
+    """(N,) text: does the images table agree about the person's image?"""
+    shared = ["split", "image_path", "image_width", "image_height"]
+    known = images.drop_duplicates(["image_id", "split"]).set_index(["image_id", "split"], drop=False)
+    rows = known.index.get_indexer(pd.MultiIndex.from_frame(persons[["image_id", "split"]]))
+    entry = np.where(rows < 0, "not in the images table", "agrees").astype(object)
+    for column in shared[1:]:
+        differs = persons[column].to_numpy() != known[column].to_numpy()[rows] if len(known) else np.zeros(len(persons), dtype=bool)
+        entry[(rows >= 0) & differs] = f"{column} differs"
+    return entry
+
+
+def image_columns(images: pd.DataFrame, root: Path | None, threads: int) -> pd.DataFrame:
+    """The images table plus what the checks on images look at.
+
+    Args:
+        root: the data set's root; None: no file is opened, and the columns about files are absent.
+    Returns:
+        M rows: `images` and `same_id_elsewhere` (path of an image of another split with the same id; None if there is
+        none), with files also `file`, `size_error_px`, `same_content_elsewhere` (the same, by the files' bytes).
+    """
+    columns = images.assign(same_id_elsewhere=_elsewhere(images, images["image_id"]))
+    if root is None:
+        return columns
+    files = inspect_images(root, images["image_path"], threads)
+    annotated = images[["image_width", "image_height"]].to_numpy()
+    error = np.abs(files[["width", "height"]].to_numpy() - annotated).max(axis=1)
+    return columns.assign(
+        file=files["file"].to_numpy(),
+        size_error_px=error,
+        same_content_elsewhere=_elsewhere(images, files["sha256"]),
+    )  # fmt: skip
+
+
+def _elsewhere(images: pd.DataFrame, key: pd.Series) -> np.ndarray:
+    """(M,) path of the first image of another split with the same key, None without one or without a key."""
+    frame = pd.DataFrame({"key": key.to_numpy(), "split": images["split"].to_numpy(), "path": images["image_path"].to_numpy()})
+    splits_of_key = frame.groupby("key")["split"].nunique()
+    shared = frame[frame["key"].isin(splits_of_key.index[splits_of_key > 1])]
+    twins = np.full(len(frame), None, dtype=object)
+    for _, group in shared.groupby("key"):
+        for row, split in group["split"].items():
+            twins[row] = group["path"][group["split"] != split].iloc[0]
+    return twins
