@@ -22,7 +22,8 @@ class Regions:
         corners: (N, 4) int64 left, top, right, bottom (past the end), image px.
         step: (N,) image px per stored px; 1 is native density.
         heights, widths: (N,) int64 stored px, the black border included.
-        offsets: (N + 1,) int64 first pixel of each crop in the flat array; the last entry is the total.
+        offsets: (N,) int64 first pixel of each crop in the flat array; crops with one offset are one.
+        pixels: length of the flat array.
     """
 
     corners: np.ndarray
@@ -30,6 +31,7 @@ class Regions:
     heights: np.ndarray
     widths: np.ndarray
     offsets: np.ndarray
+    pixels: int
 
     @property
     def image_to_stored(self) -> np.ndarray:
@@ -59,7 +61,8 @@ def plan_regions(persons: Persons, spec: ShardSpec, params: DegradeParams) -> Re
     """Regions that hold every crop which augmentation can ask for, clipped to the image.
 
     A crop zoomed out by `margin_scale` and turned by any angle stays in a circle around its centre; the region is the
-    square around the circles of the whole person and of the half-body boxes.
+    square around the circles of the whole person and of the half-body boxes. Where native crops of one image together
+    hold more pixels than the image, they become one: the whole image.
     """
     center, size = center_and_size(persons, spec)
     low, high = _square(center, size, params.margin_scale)
@@ -71,9 +74,22 @@ def plan_regions(persons: Persons, spec: ShardSpec, params: DegradeParams) -> Re
     first = np.clip(np.floor(low).astype(np.int64) - 1, 0, limits - 1)
     last = np.clip(np.ceil(high).astype(np.int64) + 2, first + 1, limits)
     step = _stored_step(size, (last - first).max(1), spec, params)
+    owner = np.arange(len(persons))
+    if spec.protocol == "direct":
+        whole, first_row = _fuller_than_image(last - first, limits, persons.frame["image_id"].to_numpy())
+        whole &= limits.max(1) <= params.max_train_side
+        first[whole], last[whole], step[whole], owner[whole] = 0, limits[whole], 1, first_row[whole]
     stored = np.ceil((last - first) / step[:, None] - 1e-9).astype(np.int64) + 2 * BORDER
-    offsets = np.concatenate([[0], np.cumsum(stored.prod(1))])
-    return Regions(np.concatenate([first, last], 1), step, stored[:, 1], stored[:, 0], offsets)
+    counts = np.where(owner == np.arange(len(owner)), stored.prod(1), 0)
+    offsets = (np.cumsum(counts) - counts)[owner]
+    return Regions(np.concatenate([first, last], 1), step, stored[:, 1], stored[:, 0], offsets, int(counts.sum()))
+
+
+def _fuller_than_image(sides: np.ndarray, limits: np.ndarray, image_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per crop: whether its image's crops hold more pixels than the image (N,) bool, and the first row of that image (N,)."""
+    _, first_row, image = np.unique(image_id, return_index=True, return_inverse=True)
+    held = np.bincount(image, weights=sides.prod(1))
+    return held[image] > limits.prod(1), first_row[image]
 
 
 def _square(center: np.ndarray, size: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:

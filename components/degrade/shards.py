@@ -56,7 +56,7 @@ class TrainCrops:
 
     Attributes:
         pixels: (P, 4) uint8 red, green, blue, 0; crop n is `pixels[offset[n]:][:height[n] * width[n]]`, row by row,
-            with a border of one black px.
+            with a border of one black px. Persons of one image may share one crop, the whole image.
         offset, height, width: (N,) int64.
         image_to_stored: (N, 2, 3) affine matrices, image px → px of the stored crop.
         center, size: (N, 2) padded box, image px.

@@ -57,21 +57,22 @@ def _labelled(persons: Persons, split: str) -> Persons:
 def _write_train(
     train: Persons, regions: Regions, data_root: Path, spec: ShardSpec, params: DegradeParams, folder: Path, progress: bool
 ) -> None:
-    pixels = np.lib.format.open_memmap(folder / TRAIN_PIXELS, mode="w+", dtype=np.uint8, shape=(int(regions.offsets[-1]), 4))
+    pixels = np.lib.format.open_memmap(folder / TRAIN_PIXELS, mode="w+", dtype=np.uint8, shape=(regions.pixels, 4))
     ids = train.frame[["image_id", "annotation_id"]].to_numpy(np.int64)
     expected = train.frame[["image_height", "image_width"]].to_numpy(np.int64)
     paths = train.frame["image_path"].to_numpy(dtype=object)
 
     def work(image: np.ndarray, rows: np.ndarray) -> None:
         _check_size(image, expected[rows[0]], data_root / str(paths[rows[0]]))
-        for row in rows:
+        for row in rows[np.unique(regions.offsets[rows], return_index=True)[1]]:
             crop = train_crop(image, regions, row, spec, params, (int(ids[row, 0]), int(ids[row, 1])))
-            stored = pixels[regions.offsets[row] : regions.offsets[row + 1]].reshape(regions.heights[row], regions.widths[row], 4)
+            height, width, offset = regions.heights[row], regions.widths[row], regions.offsets[row]
+            stored = pixels[offset : offset + height * width].reshape(height, width, 4)
             stored[BORDER:-BORDER, BORDER:-BORDER, :3] = crop
 
     for_each_image(paths, data_root, work, params.threads, f"{spec.name} train" if progress else None)
     pixels.flush()
-    _write_table(train, spec, folder / TRAIN_TABLE, offset=regions.offsets[:-1], height=regions.heights, width=regions.widths,
+    _write_table(train, spec, folder / TRAIN_TABLE, offset=regions.offsets, height=regions.heights, width=regions.widths,
                  image_to_stored=regions.image_to_stored.reshape(-1, 6))  # fmt: skip
 
 
@@ -150,8 +151,7 @@ def _draw_sheet(val: Persons, data_root: Path, spec: ShardSpec, params: DegradeP
 
 
 def _summary(train: Persons, val: Persons, regions: Regions, spec: ShardSpec, params: DegradeParams, folder: Path) -> dict[str, Any]:
-    files = sorted(path for path in folder.iterdir())
-    native = regions.step == 1
+    files = sorted(folder.iterdir())
     return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -164,8 +164,8 @@ def _summary(train: Persons, val: Persons, regions: Regions, spec: ShardSpec, pa
         "train": {
             "persons": len(train),
             "images": int(train.frame["image_id"].nunique()),
-            "pixels": int(regions.offsets[-1]),
-            "native_density": int(native.sum()),
+            "pixels": regions.pixels,
+            "native_density": int((regions.step == 1).sum()),
             "reduced": int((regions.step > 1).sum()),
             "largest_step": round(float(regions.step.max()), 4),
         },
