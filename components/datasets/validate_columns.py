@@ -33,7 +33,7 @@ def person_columns(persons: Persons, raw: pd.DataFrame, images: pd.DataFrame) ->
     labelled = (flags > 0) & ~persons.frame["iscrowd"].to_numpy()[:, None]
     near, far = box[:, :2], box[:, :2] + box[:, 2:]
     longer_side = np.maximum(box[:, 2:].max(axis=1), 1.0)  # a pixel at least, for boxes without area
-    return raw.assign(
+    columns = raw.assign(
         nonfinite_numbers=(~np.isfinite(numbers)).sum(axis=1),
         unknown_flags=(~np.isin(flags, (0, 1, 2))).sum(axis=1),
         num_keypoints_error=persons.frame["num_keypoints"].to_numpy() - (flags > 0).sum(axis=1),
@@ -44,6 +44,7 @@ def person_columns(persons: Persons, raw: pd.DataFrame, images: pd.DataFrame) ->
         smaller_area_px2=np.where(labelled.any(axis=1), areas.min(axis=1), np.nan),
         image_entry=_image_entry(persons.frame, images),
     )
+    return columns.round({"box_beyond_image_px": 6, "joint_beyond_image_px": 6, "joint_beyond_box": 6})  # subtraction's own error
 
 
 def _furthest(joints: np.ndarray, labelled: np.ndarray, near: np.ndarray, far: np.ndarray) -> np.ndarray:

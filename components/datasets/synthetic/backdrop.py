@@ -21,7 +21,7 @@ class Backdrop:
     """An empty scene.
 
     Attributes:
-        image: (height, width, 3) int64 RGB, 0 to 255.
+        image: (height, width, 3) int32 RGB, 0 to 255.
         horizon: row in which the ground meets the sky or the wall.
     """
 
@@ -31,7 +31,7 @@ class Backdrop:
 
 def draw_backdrop(draw: Draw, width: int, height: int) -> Backdrop:
     horizon = draw.integer(height * 22 // 100, height * 55 // 100)
-    image = np.empty((height, width, 3), np.int64)
+    image = np.empty((height, width, 3), np.int32)
     kind = draw.weighted({"sky": 4, "wall": 4, "skyline": 3, "blur": 2})
     if kind == "wall":
         image[:] = _wall(draw, width, height)
@@ -49,26 +49,26 @@ def draw_backdrop(draw: Draw, width: int, height: int) -> Backdrop:
 
 def _gradient(draw: Draw, first: Colour, second: Colour, height: int) -> np.ndarray:
     """(height, 1, 3) rows from one colour to another."""
-    share = np.arange(height)[:, None, None]
+    share = np.arange(height, dtype=np.int32)[:, None, None]
     return (np.array(first) * (height - share) + np.array(second) * share) // height
 
 
 def _ground(draw: Draw, width: int, height: int) -> np.ndarray:
     base = np.array(draw.choice(GROUNDS))
-    ground = np.empty((height, width, 3), np.int64)
+    ground = np.empty((height, width, 3), np.int32)
     ground[:] = base
-    ground -= ((height - np.arange(height)) * 18 // height)[:, None, None]
+    ground -= ((height - np.arange(height, dtype=np.int32)) * 18 // height)[:, None, None]
     for cell, amplitude in ((48, 16), (14, 12), (4, 9)):
         # Rows are denser towards the horizon, as on a plane seen at an angle.
         noise = _noise(draw, width, height * 2, cell, amplitude)
-        rows = np.arange(height) * np.arange(height) // height + height * np.arange(height) // height
+        rows = np.arange(height, dtype=np.int32) * np.arange(height, dtype=np.int32) // height + height * np.arange(height, dtype=np.int32) // height
         ground += noise[height * 2 - 1 - rows[::-1]][..., None]
     pattern = draw.weighted({"plain": 4, "stripes": 2, "tiles": 2, "line": 2})
-    distance = height * 64 // (np.arange(height) + 2)  # of each row from the camera, in steps
+    distance = height * 64 // (np.arange(height, dtype=np.int32) + 2)  # of each row from the camera, in steps
     if pattern == "stripes":
         ground += np.where((distance // draw.integer(20, 60)) % 2 == 0, 7, -7)[:, None, None]
     elif pattern == "tiles":
-        columns = (np.arange(width)[None, :] - width // 2) * distance[:, None] // draw.integer(900, 2600)
+        columns = (np.arange(width, dtype=np.int32)[None, :] - width // 2) * distance[:, None] // draw.integer(900, 2600)
         ground += np.where((columns + (distance // draw.integer(12, 40))[:, None]) % 2 == 0, 9, -9)[..., None]
     elif pattern == "line":
         row = draw.integer(height // 6, height - 2)
@@ -77,10 +77,10 @@ def _ground(draw: Draw, width: int, height: int) -> np.ndarray:
 
 
 def _wall(draw: Draw, width: int, height: int) -> np.ndarray:
-    wall = np.empty((height, width, 3), np.int64)
+    wall = np.empty((height, width, 3), np.int32)
     wall[:] = np.array(draw.choice(WALLS))
     wall += _noise(draw, width, height, 90, 14)[..., None] + _noise(draw, width, height, 5, 8)[..., None]
-    x, y = np.arange(width)[None, :], np.arange(height)[:, None]
+    x, y = np.arange(width, dtype=np.int32)[None, :], np.arange(height, dtype=np.int32)[:, None]
     pattern = draw.weighted({"plain": 3, "bricks": 3, "panels": 2, "blinds": 1})
     if pattern == "bricks":
         brick = draw.integer(5, 12)
@@ -131,7 +131,7 @@ def _noise(draw: Draw, width: int, height: int, cell: int, amplitude: int) -> np
     """(height, width) smooth noise in −amplitude..amplitude: random values every `cell` px, interpolated between."""
     rows, columns = height // cell + 2, width // cell + 2
     lattice = draw.integers(-amplitude, amplitude, (rows, columns))
-    x, y = np.arange(width), np.arange(height)
+    x, y = np.arange(width, dtype=np.int32), np.arange(height, dtype=np.int32)
     fx, fy = x % cell, (y % cell)[:, None]
     across = lattice[:, x // cell] * (cell - fx) + lattice[:, x // cell + 1] * fx
     return (across[y // cell] * (cell - fy) + across[y // cell + 1] * fy) // (cell * cell)

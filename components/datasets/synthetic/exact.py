@@ -105,8 +105,8 @@ class Draw:
         return int(self._generator.integers(low, high + 1))
 
     def integers(self, low: int, high: int, shape: tuple[int, ...]) -> np.ndarray:
-        """int64 array of whole numbers from low to high, both included."""
-        return self._generator.integers(low, high + 1, size=shape)
+        """int32 array of whole numbers from low to high, both included."""
+        return self._generator.integers(low, high + 1, size=shape, dtype=np.int32)
 
     def chance(self, probability: float) -> bool:
         return self._generator.random() < probability

@@ -27,6 +27,7 @@ OWN_DEPTH = {
     "nose": 0.02, "eye": 0.02, "ear": 0.02, "shoulder": 0.075, "elbow": 0.055, "wrist": 0.045, "hip": 0.095, "knee": 0.075,
     "ankle": 0.06,
 }  # fmt: skip
+MEASURING_PX = 1024.0  # stature at which a figure's extent is measured: large, so that rounding to 1/256 px does not matter
 
 
 @dataclass(frozen=True)
@@ -55,25 +56,21 @@ def pose_person(draw: Draw, place: Place) -> Posed:
     """Draw a person and put it at its place, scaled to the place's height."""
     body, outfit = pose_body(Build.draw(draw), draw_angles(draw)), Outfit.draw(draw)
     rotation = chain(about_z(draw.between(-7, 7)), about_x(place.elevation), about_y(draw.between(0, 360)))
-    distance = draw.between(3.5, 14.0)
-    camera = Camera(rotation, place.height_px, place.x, place.ground, distance)
-    for _ in range(3):  # the figure's size follows the scale up to rounding and details of the face
-        left, top, right, bottom = bounds(clothed(body, outfit, camera))
-        factor = place.height_px / max(right - left, bottom - top)
-        camera = replace(camera, scale=round(camera.scale * factor, 3))
-    left, top, right, bottom = bounds(clothed(body, outfit, camera))
-    camera = replace(camera, x=round(camera.x + place.x - (left + right) / 2, 3), y=round(camera.y + place.ground - bottom, 3))
-    return Posed(body, camera, clothed(body, outfit, camera), place.x, place.ground, camera.scale, max(right - left, bottom - top))
+    measured = Camera(rotation, MEASURING_PX, 0.0, 0.0, draw.between(3.5, 14.0))
+    left, top, right, bottom = bounds(clothed(body, outfit, measured))
+    share = place.height_px / max(right - left, bottom - top)
+    scale, x, y = MEASURING_PX * share, place.x - share * (left + right) / 2, place.ground - share * bottom
+    camera = replace(measured, scale=round(scale, 3), x=round(x, 3), y=round(y, 3))
+    return Posed(body, camera, clothed(body, outfit, camera), place.x, place.ground, camera.scale, place.height_px)
 
 
-def label(posed: Posed, layer: Layer, owner: np.ndarray, order: int, keep_hidden: bool) -> np.ndarray:
+def label(posed: Posed, layer: Layer, owner: np.ndarray, order: int) -> np.ndarray:
     """COCO keypoints as an annotator would set them.
 
     Args:
         layer: the person drawn alone.
         owner: (height, width) order in which the thing on top was painted.
         order: that of this person.
-        keep_hidden: False for a person of whom little is seen: joints that are hidden are not guessed.
     Returns:
         (17, 3): x, y, visibility. 2 is visible; 1 is hidden by the person or by something else; 0 (with x = y = 0) lies outside
         of the image, or on a side of the head that is turned away.
@@ -88,8 +85,7 @@ def label(posed: Posed, layer: Layer, owner: np.ndarray, order: int, keep_hidden
             continue
         own = OWN_DEPTH[name.split("_")[-1]] * size
         seen = layer.front(x, y) <= z + own and owner[round(y), round(x)] <= order
-        if seen or keep_hidden:
-            keypoints[k] = x, y, 2 if seen else 1
+        keypoints[k] = x, y, 2 if seen else 1
     return keypoints
 
 

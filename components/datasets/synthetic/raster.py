@@ -109,11 +109,18 @@ class Layer:
         return layer
 
     def coverage(self) -> tuple[np.ndarray, np.ndarray]:
-        """Covered samples (h, w) and their summed RGB (h, w, 3) per pixel of the image, both int64."""
-        step, (rows, columns) = self.step, self.depth.shape
-        covered = (self.depth > -np.inf).reshape(rows // step, step, columns // step, step)
-        colour = self.colour.reshape(rows // step, step, columns // step, step, 3)
-        return covered.sum(axis=(1, 3), dtype=np.int64), colour.sum(axis=(1, 3), dtype=np.int64)
+        """Covered samples (h, w) and their summed RGB (h, w, 3) per pixel of the image, both int32."""
+        inside = self.depth > -np.inf
+        corners = [(slice(i, None, self.step), slice(j, None, self.step)) for i in range(self.step) for j in range(self.step)]
+        covered, colour = np.zeros(inside[corners[0]].shape, np.int32), np.zeros(self.colour[corners[0]].shape, np.int32)
+        for corner in corners:
+            covered += inside[corner]
+            colour += self.colour[corner]
+        return covered, colour
+
+    def area(self) -> int:
+        """Pixels of which at least half the samples are covered."""
+        return int((self.coverage()[0] * 2 >= self.step**2).sum())
 
     def front(self, x: float, y: float) -> float:
         """z of the nearest surface at a point of the image, −inf where there is none or outside of the layer."""

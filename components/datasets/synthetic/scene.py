@@ -15,7 +15,9 @@ from components.datasets.synthetic.props import BEFORE, BEHIND
 from components.datasets.synthetic.raster import Layer, Solid
 
 SIZES = ((320, 240), (360, 240), (360, 270), (400, 300), (426, 320), (480, 320), (480, 360), (240, 320), (270, 360), (320, 426))
-HIDDEN_SHARE = 0.2
+SLIVER_PX, SLIVER_SHARE = 12, 0.04  # a person of whom less is seen, in pixels or as a share of the figure, is not annotated
+HIDDEN_SHARE = 0.2  # of a person of whom less is seen, only hidden joints inside of the visible box are labelled,
+HIDDEN_REACH = 0.25  # of others also those that lie at most so many longer sides of the box outside of it
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def render_scene(draw: Draw, params: SyntheticParams, places: list[Place] | None
         size: width and height, px; drawn by default.
     Returns:
         image: (height, width, 3) uint8 RGB.
-        persons: those with at least one visible pixel, from far to near.
+        persons: those of whom more than a sliver is seen, from far to near.
     """
     width, height = size or draw.choice(SIZES)
     backdrop = draw_backdrop(draw, width, height)
@@ -69,12 +71,25 @@ def render_scene(draw: Draw, params: SyntheticParams, places: list[Place] | None
     image = _expose(draw, image)
     persons = []
     for order, (item, layer) in enumerate(zip(items, layers, strict=True), start=1):
+        if item.posed is None or layer is None:
+            continue
         mask = owner == order
-        if item.posed is not None and layer is not None and mask.any():
-            unhidden = int(mask.sum()) >= HIDDEN_SHARE * int((layer.coverage()[0] * 2 >= layer.step**2).sum())
-            keypoints = label(item.posed, layer, owner, order, keep_hidden=unhidden)
+        seen, whole = int(mask.sum()), layer.area()
+        if seen >= max(SLIVER_PX, SLIVER_SHARE * whole):
+            keypoints = label(item.posed, layer, owner, order)
+            _forget_unguessable(keypoints, mask, HIDDEN_REACH if seen > HIDDEN_SHARE * whole else 0.0)
             persons.append(SyntheticPerson(keypoints, mask, item.posed.height_px))
     return image, persons
+
+
+def _forget_unguessable(keypoints: np.ndarray, mask: np.ndarray, reach: float) -> None:
+    """Set hidden joints to unlabelled (zeros) that lie further outside of the visible box than `reach` longer sides."""
+    rows, columns = np.nonzero(mask)
+    left, right, top, bottom = int(columns.min()), int(columns.max()), int(rows.min()), int(rows.max())
+    margin = reach * max(right - left + 1, bottom - top + 1)
+    x, y = keypoints[:, 0], keypoints[:, 1]
+    near = (x >= left - margin) & (x <= right + margin) & (y >= top - margin) & (y <= bottom + margin)
+    keypoints[(keypoints[:, 2] == 1) & ~near] = 0
 
 
 def _things(draw: Draw, width: int, height: int, horizon: int, people: list[Posed]) -> list[_Item]:
