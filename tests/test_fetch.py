@@ -1,0 +1,197 @@
+"""The fetch stage: filters counted exactly, ignore regions kept for evaluation, bad input leaves earlier output alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.base.config import PARAMS, load_yaml, parse
+from components.base.errors import FarposeError
+from components.base.files import sha256_of
+from components.datasets.coco import IMAGE_COLUMNS
+from components.datasets.fetch import fetch, read_images
+from components.datasets.params import DataParams, FilterParams
+from components.datasets.synthetic.params import SyntheticParams
+from components.pose.persons import Persons
+from tests.coco_files import random_coco, unlabel, write_dataset, write_json
+
+
+def digests(directory: Path) -> dict[str, str]:
+    return {str(path.relative_to(directory)): sha256_of(path) for path in directory.rglob("*") if path.is_file()}
+
+
+def spoilt(seed: int, first_id: int) -> dict[str, Any]:
+    """Random persons, some of whom each filter takes."""
+    value = random_coco(seed, first_id, num_images=12)
+    rng = np.random.default_rng(seed)
+    sizes = {image["id"]: (image["width"], image["height"]) for image in value["images"]}
+    for annotation in value["annotations"]:
+        width, height = sizes[annotation["image_id"]]
+        fate = rng.integers(8)
+        if fate == 0:
+            annotation["bbox"] = [4.0, 4.0, 0.0, 9.0]
+        elif fate == 1:
+            annotation["bbox"] = [width + 3.0, 4.0, 9.0, 9.0]
+        elif fate == 2:
+            unlabel(annotation, iscrowd=int(rng.integers(2)))
+        elif fate == 3:
+            annotation["bbox"] = [width - 5.5, height - 20.0, 30.0, 40.0]
+        elif fate == 4:
+            annotation["bbox"] = [-3.0, -2.0, 8.0, 7.0]
+    value["annotations"][0]["bbox"] = [1.0, 1.0, 30.0, 30.0]
+    return value
+
+
+def expected_fate(annotation: dict[str, Any], image: dict[str, Any], filters: FilterParams, train: bool) -> str:
+    """An independent statement of the filters, person by person."""
+    x, y, w, h = annotation["bbox"]
+    inside_w = min(x + w, image["width"]) - max(x, 0)
+    inside_h = min(y + h, image["height"]) - max(y, 0)
+    if w == 0 or h == 0:
+        return "box without area"
+    if inside_w <= 0 or inside_h <= 0:
+        return "box outside its image"
+    if train and annotation["num_keypoints"] < filters.min_keypoints:
+        return "too few labelled joints"
+    if train and min(inside_w, inside_h) < filters.min_box_side_px:
+        return "box too small"
+    return "kept"
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("filters", [FilterParams(), FilterParams(min_keypoints=9, min_box_side_px=6.0), FilterParams(min_keypoints=0)])
+def test_filters_remove_and_count_exactly(tmp_path: Path, seed: int, filters: FilterParams) -> None:
+    values = {"train": spoilt(seed, 1), "val": spoilt(seed + 100, 1000)}
+    params = dataclasses.replace(write_dataset(tmp_path / "data", **values), filters=filters)
+    summary = fetch(params, tmp_path / "data", tmp_path / "out", None)
+    persons = Persons.read(tmp_path / "out" / "persons.parquet")
+    for split, value in values.items():
+        images = {image["id"]: image for image in value["images"]}
+        fates = {a["id"]: expected_fate(a, images[a["image_id"]], filters, split == "train") for a in value["annotations"]}
+        removed = summary.splits[split].removed
+        assert {reason: count for reason, count in removed.items() if count} == {
+            fate: list(fates.values()).count(fate) for fate in fates.values() if fate != "kept"
+        }
+        kept = persons.split(split)
+        assert list(kept.frame["annotation_id"]) == [annotation_id for annotation_id, fate in fates.items() if fate == "kept"]
+        assert summary.splits[split].labelled == len(kept.labelled())
+    read = summary.splits["train"]
+    assert read.persons_read == read.persons + sum(read.removed.values())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_boxes_are_cut_to_their_images_and_others_stay_exact(tmp_path: Path, seed: int) -> None:
+    value = spoilt(seed, 1)
+    params = write_dataset(tmp_path / "data", value, random_coco(seed, 1000))
+    summary = fetch(params, tmp_path / "data", tmp_path / "out", None)
+    persons = Persons.read(tmp_path / "out" / "persons.parquet").split("train")
+    original = {annotation["id"]: annotation["bbox"] for annotation in value["annotations"]}
+    cut = 0
+    for row, box in zip(persons.frame.itertuples(), persons.bbox_xywh, strict=True):
+        x, y, w, h = original[row.annotation_id]
+        if x >= 0 and y >= 0 and x + w <= row.image_width and y + h <= row.image_height:
+            assert box.tolist() == [x, y, w, h]
+        else:
+            cut += 1
+            left, top = max(x, 0), max(y, 0)
+            right, bottom = min(x + w, row.image_width), min(y + h, row.image_height)
+            assert box == pytest.approx([left, top, right - left, bottom - top])
+    assert summary.splits["train"].boxes_cut == cut > 0
+
+
+def test_evaluation_split_keeps_what_coco_ignores(tmp_path: Path) -> None:
+    val = random_coco(1, 1000)
+    unlabel(val["annotations"][0], iscrowd=1)
+    unlabel(val["annotations"][1])
+    summary = fetch(write_dataset(tmp_path / "data", random_coco(0), val), tmp_path / "data", tmp_path / "out", None)
+    assert summary.splits["val"].persons == len(val["annotations"]) == summary.splits["val"].labelled + 2
+    assert Persons.read(tmp_path / "out" / "persons.parquet").split("val").frame["iscrowd"].sum() == 1
+
+
+def test_images_table_lists_every_image_once(tmp_path: Path) -> None:
+    train, val = random_coco(0), random_coco(1, 1000)
+    train["images"].append(dict(train["images"][0]))
+    summary = fetch(write_dataset(tmp_path / "data", train, val), tmp_path / "data", tmp_path / "out", None)
+    images = read_images(tmp_path / "out" / "images.parquet")
+    assert list(images["image_id"]) == [*range(1, 7), *range(1000, 1006)]
+    assert images.dtypes.astype(str).to_dict() == IMAGE_COLUMNS and set(images["licence"]) == {"Attribution License"}
+    assert summary.splits["train"].images_repeated == 1
+
+
+def test_missing_images_are_dropped_with_their_persons_on_request(tmp_path: Path) -> None:
+    train = random_coco(3)
+    params = dataclasses.replace(write_dataset(tmp_path / "data", train, random_coco(1, 1000)), images="drop_missing")
+    lost = train["annotations"][-1]["image_id"]
+    (tmp_path / "data" / "train" / f"{lost:06d}.png").unlink()
+    summary = fetch(params, tmp_path / "data", tmp_path / "out", None).splits["train"]
+    assert summary.images_dropped == 1
+    assert summary.removed["image file missing"] == sum(a["image_id"] == lost for a in train["annotations"])
+    assert lost not in set(Persons.read(tmp_path / "out" / "persons.parquet").frame["image_id"])
+    assert lost not in set(read_images(tmp_path / "out" / "images.parquet")["image_id"])
+
+
+def test_summary_is_json_and_its_table_names_every_count(tmp_path: Path) -> None:
+    params = write_dataset(tmp_path / "data", spoilt(0, 1), spoilt(1, 1000))
+    summary = fetch(params, tmp_path / "data", tmp_path / "out", None)
+    assert json.loads(json.dumps(summary.metrics()))["splits"]["val"]["removed"] == summary.splits["val"].removed
+    lines = {line[:34].strip(): line[34:].split() for line in summary.table().splitlines()}
+    for reason, count in summary.splits["train"].removed.items():
+        assert lines[f"removed: {reason}"] == [str(-count), str(-summary.splits["val"].removed[reason])]
+    assert lines["persons kept"] == [str(s.persons) for s in summary.splits.values()]
+
+
+def unlabel_training(root: Path) -> None:
+    path = root / "annotations" / "train.json"
+    value = json.loads(path.read_text())
+    for annotation in value["annotations"]:
+        unlabel(annotation)
+    write_json(path, value)
+
+
+BAD_INPUT: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "malformed JSON": (lambda root: (root / "annotations" / "val.json").write_text('{"images": ['), r"val\.json: not valid JSON"),
+    "missing image": (
+        lambda root: (root / "val" / "001002.png").unlink(),
+        r"val/001002\.png: image file not found \(image 1002; 1 of 6 in split 'val'",
+    ),
+    "no person left": (unlabel_training, r"train\.json: no labelled person is left in split 'train' of \d+ read \(\d+ too few"),
+    "no annotation file": (lambda root: (root / "annotations" / "train.json").unlink(), r"train\.json: annotation file not found"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_leaves_earlier_output_intact(tmp_path: Path, case: str) -> None:
+    spoil, message = BAD_INPUT[case]
+    params = write_dataset(tmp_path / "data", random_coco(0), random_coco(1, 1000))
+    fetch(params, tmp_path / "data", tmp_path / "out", None)
+    before = digests(tmp_path / "out")
+    spoil(tmp_path / "data")
+    with pytest.raises(FarposeError, match=message):
+        fetch(params, tmp_path / "data", tmp_path / "out", None)
+    assert digests(tmp_path / "out") == before and sorted(p.name for p in tmp_path.iterdir()) == ["data", "out"]
+
+
+def test_real_pack(real_data: Path, tmp_path: Path) -> None:
+    committed = parse(DataParams, load_yaml(PARAMS / "data.yaml")["data"], "params/data.yaml: data")
+    summary = fetch(dataclasses.replace(committed, source="coco"), real_data / "coco", tmp_path / "out", None)
+    assert (summary.splits["train"].labelled, summary.splits["val"].labelled) == (5308, 1354)
+    assert summary.splits["val"].persons - 1354 == 561 + 43
+
+
+def test_committed_parameters_are_complete() -> None:
+    value = load_yaml(PARAMS / "data.yaml")
+    assert set(value) == {"data", "synthetic"}
+    assert parse(DataParams, value["data"], "data").source == "synthetic"
+    assert parse(SyntheticParams, value["synthetic"], "synthetic") == SyntheticParams()
+
+
+def test_unknown_source_is_named() -> None:
+    value = {**load_yaml(PARAMS / "data.yaml")["data"], "source": "coca"}
+    with pytest.raises(FarposeError, match=r"unknown source 'coca' \(did you mean 'coco'"):
+        parse(DataParams, value, "data")
