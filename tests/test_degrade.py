@@ -1,0 +1,376 @@
+"""Degradation: area means are true, noise is repeatable, shards hold what they say, bad images are named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from components.base.config import PARAMS, load_yaml, parse
+from components.base.errors import FarposeError
+from components.base.files import read_json, write_json
+from components.degrade import images
+from components.degrade.contact_sheet import contact_sheet
+from components.degrade.images import read_image
+from components.degrade.params import DegradeParams, SensorParams, ShardSpec
+from components.degrade.protocols import area_mean, eval_crop, noise_generator, sensor
+from components.degrade.shards import EvalCrops, TrainCrops, crop_boxes
+from components.degrade.stage import degrade
+from components.pose.crop import CONVENTIONS, transform
+from tests.tiny_people import texture, tiny_people
+
+PROTOCOLS = ("direct", "antialias", "sensor")
+SIZE = (32, 24)
+each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
+each_convention = pytest.mark.parametrize("convention", CONVENTIONS)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    root = tmp_path_factory.mktemp("people")
+    return tiny_people(root), root
+
+
+@pytest.fixture(scope="module")
+def shards(people, tmp_path_factory):
+    """One shard of every protocol: {protocol: directory}."""
+    persons, root = people
+    out = tmp_path_factory.mktemp("shards")
+    for protocol in PROTOCOLS:
+        degrade(persons, root, ShardSpec(SIZE, protocol), DegradeParams(), out / protocol, progress=False)
+    return {protocol: out / protocol for protocol in PROTOCOLS}
+
+
+# ---------------------------------------------------------------- area reduction
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 5, 8])
+def test_area_mean_is_the_box_average_for_whole_factors(factor):
+    image = texture(16 * factor, 12 * factor, np.random.default_rng(factor))
+    start = (factor - 1) / 2
+    expected = image.reshape(16, factor, 12, factor, 3).astype(float).mean((1, 3))
+    np.testing.assert_allclose(area_mean(image, (start, start), (factor, factor), (16, 12)), expected, atol=1e-9)
+
+
+def box_average_oracle(image, start, step, size):
+    """The same mean by weighing every source pixel with the length that it shares with the footprint."""
+    weights = []
+    for axis in (1, 0):  # rows, then columns; start and step are (x, y)
+        half, length = max(step[axis], 1) / 2, image.shape[1 - axis]
+        matrix = np.zeros((size[1 - axis], length))
+        for i in range(size[1 - axis]):
+            middle = start[axis] + step[axis] * i
+            for j in range(length):
+                matrix[i, j] = max(min(middle + half, j + 0.5) - max(middle - half, j - 0.5), 0) / (2 * half)
+        weights.append(matrix)
+    return np.einsum("iy,yxc,jx->ijc", weights[0], image.astype(float), weights[1])
+
+
+@pytest.mark.parametrize("step", [(2.5, 2.5), (7.3, 4.1), (0.4, 0.7), (1.0, 1.0)])
+@pytest.mark.parametrize("start", [(0.0, 0.0), (-6.2, 3.7), (20.5, -9.9)])
+def test_area_mean_is_true_for_any_step_and_black_outside(start, step):
+    image = texture(30, 40, np.random.default_rng(1))
+    np.testing.assert_allclose(area_mean(image, start, step, (9, 11)), box_average_oracle(image, start, step, (9, 11)), atol=1e-9)
+
+
+def test_area_mean_of_a_place_beside_the_image_is_black():
+    assert not area_mean(texture(20, 20, np.random.default_rng(1)), (500.0, 3.0), (2.0, 2.0), (8, 6)).any()
+
+
+# ---------------------------------------------------------------- protocols
+
+
+@each_convention
+def test_antialias_averages_around_the_places_that_direct_samples(people, convention):
+    """On an image that is linear in x and y both protocols see the same values, so joints stay where they are."""
+    y, x = np.mgrid[0:200, 0:200]
+    image = np.stack([x, y, (x + y) / 2], 2).round().astype(np.uint8)
+    spec, crops = ShardSpec(SIZE), []
+    matrix = spec.geometry(convention).image_to_crop(np.array([[100.0, 100.0]]), np.array([[90.0, 120.0]]))[0]
+    for protocol in ("direct", "antialias"):
+        crops.append(eval_crop(image, matrix, ShardSpec(SIZE, protocol), convention, DegradeParams(), (1, 1)).astype(int))
+    assert np.abs(crops[0] - crops[1]).max() <= 1
+
+
+@each_protocol
+@each_convention
+def test_crops_do_not_move_the_person(convention, protocol):
+    """A blob's centre of mass lies where the geometry puts it, in every protocol."""
+    y, x = np.mgrid[0:240, 0:240]
+    place = np.array([[[131.3, 118.6]]])
+    image = np.repeat(220 * np.exp(-((x - 131.3) ** 2 + (y - 118.6) ** 2) / (2 * 14**2))[..., None], 3, 2).astype(np.uint8)
+    spec = ShardSpec(SIZE, protocol)
+    matrix = spec.geometry(convention).image_to_crop(np.array([[128.0, 120.0]]), np.array([[120.0, 160.0]]))
+    params = DegradeParams(sensor=SensorParams(read_noise=0, shot_noise=0, jpeg_quality=100))
+    crop = eval_crop(image, matrix[0], spec, convention, params, (1, 1))[..., 0].astype(float)
+    rows, columns = np.mgrid[0 : SIZE[0], 0 : SIZE[1]]
+    found = [(columns * crop).sum() / crop.sum(), (rows * crop).sum() / crop.sum()]
+    np.testing.assert_allclose(found, transform(matrix, place)[0, 0], atol=0.08)
+
+
+def test_sensor_without_faults_is_the_area_mean_up_to_jpeg():
+    image = cv2.GaussianBlur(texture(128, 96, np.random.default_rng(2)), (0, 0), 4)
+    camera = SensorParams(psf_sigma=0, shot_noise=0, read_noise=0, jpeg_quality=100)
+    seen = sensor(image, (1.5, 1.5), (4, 4), SIZE, camera, noise_generator(0, 1, 2))
+    luma = (seen - area_mean(image, (1.5, 1.5), (4, 4), SIZE)) @ [0.114, 0.587, 0.299]  # JPEG halves the colours' resolution
+    assert np.abs(luma).max() < 2
+
+
+@pytest.mark.parametrize("level", [40, 130, 220])
+def test_sensor_noise_has_the_stated_deviation(level):
+    camera = SensorParams(psf_sigma=0.7, shot_noise=9.0, read_noise=4.0, jpeg_quality=100)
+    image = np.full((400, 400, 3), level, np.uint8)
+    seen = sensor(image, (1.0, 1.0), (2, 2), (190, 190), camera, noise_generator(0, 1, 2)).astype(float)
+    luma = seen @ [0.114, 0.587, 0.299]
+    stated = np.sqrt(9.0**2 * level / 255 + 4.0**2) * np.sqrt(0.114**2 + 0.587**2 + 0.299**2)
+    assert luma.mean() == pytest.approx(level, abs=0.3)
+    assert luma.std() == pytest.approx(stated, rel=0.06)
+
+
+def test_sensor_noise_depends_on_seed_and_identity_alone():
+    image = texture(100, 100, np.random.default_rng(3))
+
+    def see(*identity):
+        return sensor(image, (0.0, 0.0), (3, 3), SIZE, SensorParams(), noise_generator(*identity))
+
+    assert np.array_equal(see(0, 1, 2), see(0, 1, 2))
+    assert not np.array_equal(see(0, 1, 2), see(0, 2, 1)) and not np.array_equal(see(0, 1, 2), see(1, 1, 2))
+
+
+# ---------------------------------------------------------------- shards
+
+
+@each_protocol
+@each_convention
+def test_validation_crops_are_those_of_the_protocol(people, shards, protocol, convention):
+    persons, root = people
+    spec, val = ShardSpec(SIZE, protocol), persons.split("val").labelled()
+    crops = EvalCrops.open(shards[protocol], convention)
+    assert crops.pixels.shape == (len(val), 3, *SIZE) and crops.pixels.dtype == np.uint8
+    assert np.array_equal(crops.annotation_id, val.frame["annotation_id"])
+    assert np.array_equal(crops.keypoints_image, val.keypoints) and np.array_equal(crops.bbox_xywh, val.bbox_xywh)
+    matrices = crops.geometry.image_to_crop(crops.center, crops.size)
+    for row in range(len(val)):
+        image = cv2.imread(str(root / crops.image_path[row]))
+        identity = int(crops.image_id[row]), int(crops.annotation_id[row])
+        expected = eval_crop(image, matrices[row], spec, convention, DegradeParams(), identity)
+        assert np.array_equal(crops.pixels[row].transpose(1, 2, 0), expected)
+    if protocol == "direct" and convention == "classic":
+        warped = cv2.warpAffine(image, matrices[row], SIZE[::-1], flags=cv2.INTER_LINEAR)
+        assert np.array_equal(crops.pixels[row], warped[..., ::-1].transpose(2, 0, 1)), "RGB, bilinear, of the original image"
+
+
+@each_protocol
+def test_shards_are_the_same_for_any_number_of_threads_and_order_of_rows(people, shards, protocol, tmp_path):
+    persons, root = people
+    spec = ShardSpec(SIZE, protocol)
+    summary = degrade(persons, root, spec, DegradeParams(threads=1), tmp_path / "one", progress=False)
+    assert summary["files"] == read_json(shards[protocol] / "shard.json")["files"]
+    shuffled = persons.select(np.random.default_rng(0).permutation(len(persons)))
+    degrade(shuffled, root, spec, DegradeParams(), tmp_path / "shuffled", progress=False)
+    before, after = EvalCrops.open(shards[protocol], "classic"), EvalCrops.open(tmp_path / "shuffled", "classic")
+    order = [np.flatnonzero(after.annotation_id == annotation)[0] for annotation in before.annotation_id]
+    assert np.array_equal(after.pixels[order], before.pixels)
+
+
+def test_each_image_is_decoded_once_per_split(people, tmp_path, monkeypatch):
+    persons, root = people
+    read: list[str] = []
+    monkeypatch.setattr(images, "read_image", lambda path: (read.append(path.name), read_image(path))[1])
+    degrade(persons, root, ShardSpec(SIZE), DegradeParams(), tmp_path / "shard", progress=False)
+    assert sorted(read) == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_native_training_crops_are_cut_from_the_image(people, shards):
+    _, root = people
+    crops = TrainCrops.open(shards["direct"])
+    for row in range(len(crops)):
+        height, width, offset = crops.height[row], crops.width[row], crops.offset[row]
+        stored = crops.pixels[offset : offset + height * width].reshape(height, width, 4)
+        assert not stored[[0, -1]].any() and not stored[:, [0, -1]].any() and not stored[..., 3].any()
+        left, top = np.round(1 - crops.image_to_stored[row, :, 2]).astype(int)
+        image = cv2.imread(str(root / f"{crops.image_id[row] - 10}.png"))[..., ::-1]
+        assert np.array_equal(stored[1:-1, 1:-1, :3], image[top : top + height - 2, left : left + width - 2])
+
+
+def test_persons_of_one_image_share_it_where_that_is_smaller(people, shards):
+    persons, _ = people
+    train = persons.split("train").labelled()
+    about, crops = read_json(shards["direct"] / "shard.json")["train"], TrainCrops.open(shards["direct"])
+    whole = {key: (height + 2) * (width + 2) for key, height, width in
+             train.frame[["image_id", "image_height", "image_width"]].drop_duplicates().itertuples(index=False)}  # fmt: skip
+    assert about["pixels"] <= sum(whole.values())
+    assert len(np.unique(crops.offset)) < len(crops)
+
+
+@each_protocol
+def test_reduced_training_crops_keep_the_place_of_things(protocol, tmp_path):
+    """A blob is found in the stored crop where `image_to_stored` says, also where crops are reduced to the cap."""
+    y, x = np.mgrid[0:150, 0:200]
+    persons = tiny_people(tmp_path / "people")
+    blob = np.repeat(230 * np.exp(-((x - 100) ** 2 + (y - 70) ** 2) / (2 * 12**2))[..., None], 3, 2).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "people" / "0.png"), blob)
+    persons.bbox_xywh[0] = [70, 35, 66, 80]
+    params = DegradeParams(max_train_side=48, sensor=SensorParams(shot_noise=0, read_noise=0, jpeg_quality=100))
+    summary = degrade(persons, tmp_path / "people", ShardSpec(SIZE, protocol), params, tmp_path / "shard", progress=False)
+    assert summary["train"]["reduced"] > 0 and summary["train"]["largest_step"] > 1
+    crops = TrainCrops.open(tmp_path / "shard")
+    assert max(crops.height.max(), crops.width.max()) <= 48 + 2
+    height, width, offset = crops.height[0], crops.width[0], crops.offset[0]
+    stored = crops.pixels[offset : offset + height * width].reshape(height, width, 4)[..., 0].astype(float)
+    rows, columns = np.mgrid[0:height, 0:width]
+    found = [(columns * stored).sum() / stored.sum(), (rows * stored).sum() / stored.sum()]
+    np.testing.assert_allclose(found, transform(crops.image_to_stored[:1], np.array([[100.0, 70.0]]))[0], atol=0.1)
+
+
+@pytest.mark.parametrize("protocol", ["direct", "antialias"])
+@each_convention
+def test_boxes_of_a_detector_are_cropped_like_validation_boxes(people, shards, protocol, convention):
+    persons, root = people
+    val = EvalCrops.open(shards[protocol], convention)
+    crops = crop_boxes(
+        root, val.image_path, val.image_id, val.bbox_xywh, convention, ShardSpec(SIZE, protocol), DegradeParams(), persons.skeleton
+    )
+    assert np.array_equal(crops.pixels, val.pixels) and np.array_equal(crops.size, val.size)
+
+
+def test_sensor_noise_of_detector_boxes_follows_the_box_and_not_its_place_in_the_list(people, shards):
+    persons, root = people
+    val = EvalCrops.open(shards["sensor"], "classic")
+    order = np.arange(len(val))[::-1]
+
+    def crop(rows):
+        return crop_boxes(root, val.image_path[rows], val.image_id[rows], val.bbox_xywh[rows], "classic", ShardSpec(SIZE, "sensor"),
+                          DegradeParams(), persons.skeleton).pixels  # fmt: skip
+
+    assert np.array_equal(crop(order)[order], crop(np.arange(len(val))))
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def jpeg(path, image):
+    cv2.imwrite(str(path), image)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("fault", ["missing", "empty", "cut short", "no image"])
+def test_an_unreadable_image_is_named(tmp_path, suffix, fault):
+    path = tmp_path / f"photo{suffix}"
+    data = jpeg(path, texture(60, 60, np.random.default_rng(0)))
+    contents = {"empty": b"", "cut short": data[: len(data) // 2], "no image": b"<html>not found</html>"}
+    path.unlink() if fault == "missing" else path.write_bytes(contents[fault])
+    message = {"missing": "image not found", "empty": "is empty", "cut short": "cut short", "no image": "no image that OpenCV"}[fault]
+    with pytest.raises(FarposeError, match=message) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_whole_image_with_bytes_behind_its_end_is_read(tmp_path):
+    image = texture(60, 50, np.random.default_rng(0))
+    data = jpeg(tmp_path / "photo.jpg", image)
+    (tmp_path / "photo.jpg").write_bytes(data + b"\0" * 100)
+    assert read_image(tmp_path / "photo.jpg").shape == (60, 50, 3)
+
+
+def test_exif_orientation_is_ignored(tmp_path):
+    data = jpeg(tmp_path / "photo.jpg", texture(60, 50, np.random.default_rng(0)))
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"  # one entry: orientation 6, a quarter turn
+    segment = b"Exif\0\0" + tiff
+    (tmp_path / "photo.jpg").write_bytes(data[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + data[2:])
+    assert cv2.imread(str(tmp_path / "photo.jpg")).shape == (50, 60, 3), "OpenCV would turn it"
+    assert read_image(tmp_path / "photo.jpg").shape == (60, 50, 3)
+
+
+@pytest.mark.parametrize("fault", ["damaged image", "other size", "no persons", "no split"])
+def test_a_failed_run_leaves_the_earlier_shard_intact(tmp_path, fault):
+    persons = tiny_people(tmp_path / "people")
+    spec, out = ShardSpec(SIZE), tmp_path / "shard"
+    degrade(persons, tmp_path / "people", spec, DegradeParams(), out, progress=False)
+    before = (out / "shard.json").read_bytes()
+    message = {"damaged image": "1.png.*cut short", "other size": "2.png.*80x64 px, the persons table says 81x64",
+               "no persons": "split 'train' has no labelled person", "no split": "unknown split 'val'"}[fault]  # fmt: skip
+    if fault == "damaged image":
+        path = tmp_path / "people" / "1.png"
+        path.write_bytes(path.read_bytes()[:500])
+    elif fault == "other size":
+        persons.frame.loc[persons.frame["image_path"] == "2.png", "image_width"] += 1
+    elif fault == "no persons":
+        persons.frame.loc[persons.frame["split"] == "train", "num_keypoints"] = 0
+    else:
+        persons.frame["split"] = "train"
+    with pytest.raises(FarposeError, match=message):
+        degrade(persons, tmp_path / "people", spec, DegradeParams(), out, progress=False)
+    assert (out / "shard.json").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["people", "shard"], "no half-written directory stays"
+
+
+@pytest.mark.parametrize("fault", ["missing", "cut short", "version", "no file"])
+def test_a_broken_shard_is_named(shards, tmp_path, fault):
+    folder = tmp_path / "shard"
+    shutil.copytree(shards["direct"], folder)
+    if fault == "missing":
+        (folder / "shard.json").unlink()
+    elif fault == "version":
+        write_json(folder / "shard.json", {**read_json(folder / "shard.json"), "version": 99})
+    for name in ("train_pixels.npy", "val_classic.npy"):
+        if fault == "cut short":
+            (folder / name).write_bytes((folder / name).read_bytes()[:-100])
+        elif fault == "no file":
+            (folder / name).unlink()
+    message = {"missing": "no crop shard here", "version": "version 99", "cut short": "incomplete", "no file": "incomplete"}[fault]
+    for opened in (lambda: TrainCrops.open(folder), lambda: EvalCrops.open(folder, "classic")):
+        with pytest.raises(FarposeError, match=message) as caught:
+            opened()
+        assert str(folder) in str(caught.value)
+
+
+def test_another_opencv_is_a_warning(shards, tmp_path):
+    shutil.copytree(shards["direct"], tmp_path / "shard")
+    about = json.loads((tmp_path / "shard" / "shard.json").read_text())
+    write_json(tmp_path / "shard" / "shard.json", {**about, "opencv": "4.10.0"})
+    with pytest.warns(UserWarning, match=r"OpenCV 4\.10\.0"):
+        assert len(EvalCrops.open(tmp_path / "shard", "dark"))
+
+
+# ---------------------------------------------------------------- parameters and the contact sheet
+
+
+def test_the_shipped_parameters_are_the_defaults():
+    assert parse(DegradeParams, load_yaml(PARAMS / "degrade.yaml")["degrade"], "degrade.yaml: degrade") == DegradeParams()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_train_sid": 3}, "did you mean 'max_train_side'"),
+        ({"sensor": {"jpeg_quality": 0}}, "jpeg_quality must be 1 to 100"),
+        ({"margin_scale": 0.5}, "margin_scale must be at least 1"),
+        ({"sensor": {"read_noise": -1}}, "must not be negative"),
+    ],
+)
+def test_wrong_parameters_are_refused(values, message):
+    with pytest.raises(FarposeError, match=message):
+        parse(DegradeParams, values, "degrade.yaml: degrade")
+
+
+def test_an_unknown_protocol_is_refused():
+    with pytest.raises(FarposeError, match="did you mean 'antialias'"):
+        parse(ShardSpec, {"input_size": [64, 48], "protocol": "antialais"}, "pipeline.yaml: shards.x")
+
+
+@each_protocol
+def test_the_contact_sheet_shows_the_evaluated_crop(people, shards, protocol):
+    persons, root = people
+    crops = EvalCrops.open(shards[protocol], "classic")
+    val = persons.split("val").labelled().select(np.array([2]))
+    page = contact_sheet(val, root, ShardSpec(SIZE, protocol), DegradeParams())
+    enlarged = cv2.resize(crops.pixels[2].transpose(1, 2, 0)[..., ::-1].copy(), None, fx=7, fy=7, interpolation=cv2.INTER_NEAREST)
+    top, left = np.unravel_index(cv2.matchTemplate(page, enlarged, cv2.TM_SQDIFF).argmin(), np.subtract(page.shape, enlarged.shape)[:2] + 1)
+    assert np.array_equal(page[top : top + enlarged.shape[0], left : left + enlarged.shape[1]], enlarged)
+    sheet = cv2.imread(str(shards[protocol] / "contact_sheet.png"))
+    assert sheet is not None and sheet.std() > 20
