@@ -57,22 +57,23 @@ def _ground(draw: Draw, width: int, height: int) -> np.ndarray:
     base = np.array(draw.choice(GROUNDS))
     ground = np.empty((height, width, 3), np.int32)
     ground[:] = base
-    ground -= ((height - np.arange(height, dtype=np.int32)) * 18 // height)[:, None, None]
+    row = np.arange(height, dtype=np.int32)
+    ground -= ((height - row) * 18 // height)[:, None, None]
     for cell, amplitude in ((48, 16), (14, 12), (4, 9)):
         # Rows are denser towards the horizon, as on a plane seen at an angle.
         noise = _noise(draw, width, height * 2, cell, amplitude)
-        rows = np.arange(height, dtype=np.int32) * np.arange(height, dtype=np.int32) // height + height * np.arange(height, dtype=np.int32) // height
+        rows = row * row // height + row
         ground += noise[height * 2 - 1 - rows[::-1]][..., None]
     pattern = draw.weighted({"plain": 4, "stripes": 2, "tiles": 2, "line": 2})
-    distance = height * 64 // (np.arange(height, dtype=np.int32) + 2)  # of each row from the camera, in steps
+    distance = height * 64 // (row + 2)  # of each row from the camera, in steps
     if pattern == "stripes":
         ground += np.where((distance // draw.integer(20, 60)) % 2 == 0, 7, -7)[:, None, None]
     elif pattern == "tiles":
         columns = (np.arange(width, dtype=np.int32)[None, :] - width // 2) * distance[:, None] // draw.integer(900, 2600)
         ground += np.where((columns + (distance // draw.integer(12, 40))[:, None]) % 2 == 0, 9, -9)[..., None]
     elif pattern == "line":
-        row = draw.integer(height // 6, height - 2)
-        ground[row : row + 1 + row // 24] = draw.choice(((232, 232, 228), (216, 190, 70)))
+        first = draw.integer(height // 6, height - 2)
+        ground[first : first + 1 + first // 24] = draw.choice(((232, 232, 228), (216, 190, 70)))
     return ground
 
 

@@ -92,4 +92,4 @@ def label(posed: Posed, layer: Layer, owner: np.ndarray, order: int) -> np.ndarr
 def turned_away(posed: Posed, name: str) -> bool:
     """Whether a point of the head lies on its far side, seen from the camera."""
     outward = turn(posed.camera.rotation, turn(posed.body.frames["head"], FACE[name]))
-    return outward[2] < -0.012
+    return outward[2] < (-0.036 if name.endswith("ear") else -0.012)  # ears stand out: they are seen past the cheek up to about 30°
