@@ -109,7 +109,7 @@ def _draw(picture: np.ndarray, points: np.ndarray, visible: np.ndarray, skeleton
             if visible[a] and visible[b]:
                 colour = (20, 20, 20) if dark else TRUTH if truth else _colour(skeleton, a, b)
                 cv2.line(picture, fixed[a].tolist(), fixed[b].tolist(), colour, thickness + 2 * dark, **options)
-        for k in np.flatnonzero(visible):
+        for k in np.flatnonzero(visible).tolist():
             colour = (20, 20, 20) if dark else TRUTH if truth else _colour(skeleton, k, k)
             cv2.circle(picture, fixed[k].tolist(), (thickness + 1 + dark) << SUBPIXEL, colour, -1, **options)
 

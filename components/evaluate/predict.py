@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from components.base.errors import FarposeError
 from components.degrade.augment import normalise
 from components.evaluate.predictions import Predictions
 
@@ -52,6 +53,8 @@ def predict(
         batch_size: crops per forward pass.
         bf16: run the network in bfloat16 (CUDA only); decoding stays in float32.
         box_scores: (N,) detector scores; None scores annotated boxes 1.
+    Raises:
+        FarposeError: the network's output is not finite.
     """
     was_training = model.training
     model.eval().to(device)
@@ -59,7 +62,9 @@ def predict(
     with torch.inference_mode():
         for start in range(0, len(crops.pixels), batch_size):
             pixels = torch.from_numpy(np.array(crops.pixels[start : start + batch_size])).to(device)
-            decoded = codec.decode(_outputs(model, codec, normalise(pixels), flip, bf16))
+            outputs = _outputs(model, codec, normalise(pixels), flip, bf16)
+            _check_finite(outputs, crops.annotation_id[start : start + batch_size])
+            decoded = codec.decode(outputs)
             keypoints.append(decoded[0].double().cpu().numpy())
             scores.append(decoded[1].double().cpu().numpy())
     model.train(was_training)
@@ -69,8 +74,14 @@ def predict(
 def to_predictions(
     codec: Any, crops: CropTable, keypoints_heatmap: np.ndarray, keypoint_scores: np.ndarray, box_scores: np.ndarray | None = None
 ) -> Predictions:
-    """Predictions from joints decoded in heatmap cells (N, K, 2) and their scores (N, K)."""
+    """Predictions from joints decoded in heatmap cells (N, K, 2) and their scores (N, K).
+
+    A joint that the codec could not place (NaN, which some published decoders give on flat maps) is put at the map's first
+    cell with score 0.
+    """
     center, size = np.asarray(crops.center, np.float64), np.asarray(crops.size, np.float64)
+    placed = np.isfinite(keypoints_heatmap).all(-1) & np.isfinite(keypoint_scores)
+    keypoints_heatmap, keypoint_scores = np.where(placed[..., None], keypoints_heatmap, 0.0), np.where(placed, keypoint_scores, 0.0)
     return Predictions(
         image_id=np.asarray(crops.image_id, np.int64),
         annotation_id=np.asarray(crops.annotation_id, np.int64),
@@ -94,6 +105,14 @@ def _forward(model: nn.Module, images: Tensor, bf16: bool) -> tuple[Tensor, ...]
     with torch.autocast("cuda", torch.bfloat16) if bf16 and images.is_cuda else nullcontext():
         outputs = model(images)
     return tuple(output.float() for output in outputs)
+
+
+def _check_finite(outputs: tuple[Tensor, ...], annotation_id: np.ndarray) -> None:
+    for output in outputs:
+        bad = ~output.flatten(1).isfinite().all(1)
+        if bad.any():
+            first = annotation_id[int(bad.nonzero()[0, 0])]
+            raise FarposeError(f"the network's output for annotation {first} is not finite", fix="its weights are damaged or diverged")
 
 
 def _stacked(parts: list[np.ndarray], codec: Any, *last: int) -> np.ndarray:
