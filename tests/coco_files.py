@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from components.base.files import sha256_of
 from components.datasets.params import DataParams, SourceFiles, SplitFiles
 from components.pose.skeleton import COCO_17
 
@@ -78,3 +79,8 @@ def write_dataset(root: Path, train: dict[str, Any], val: dict[str, Any], seed: 
         write_images(root / name, value, seed + i)
         splits[name] = SplitFiles(f"annotations/{name}.json", name)
     return DataParams(source="coco", sources={"coco": SourceFiles(splits)})
+
+
+def digests(directory: Path) -> dict[str, str]:
+    """SHA-256 of every file below the directory."""
+    return {str(path.relative_to(directory)): sha256_of(path) for path in directory.rglob("*") if path.is_file()}

@@ -13,17 +13,12 @@ import pytest
 
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
-from components.base.files import sha256_of
 from components.datasets.coco import IMAGE_COLUMNS
 from components.datasets.fetch import fetch, read_images
 from components.datasets.params import DataParams, FilterParams
 from components.datasets.synthetic.params import SyntheticParams
 from components.pose.persons import Persons
-from tests.coco_files import random_coco, unlabel, write_dataset, write_json
-
-
-def digests(directory: Path) -> dict[str, str]:
-    return {str(path.relative_to(directory)): sha256_of(path) for path in directory.rglob("*") if path.is_file()}
+from tests.coco_files import digests, random_coco, unlabel, write_dataset, write_json
 
 
 def spoilt(seed: int, first_id: int) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class ValidationSummary:
 
     def facts(self) -> dict[str, str]:
         """What was looked at, in words."""
-        opened = "every file decoded" if self.images_opened else "files not opened (data.images is unchecked)"
+        opened = "every file opened" if self.images_opened else "files not opened (data.images is unchecked)"
         return {"Data set": self.source, "Persons": str(self.persons), "Images": f"{self.images}, {opened}"}
 
     def table(self) -> str:

@@ -6,6 +6,7 @@ replaced, because that one loads Bootstrap, jQuery, Vega and fonts from content 
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,19 @@ def write_docs(path: Path, checks: list[Check], results: list[Any], facts: dict[
         document = ValidationResultsPageRenderer().render(result).to_json_dict()
         # The first two sections repeat this page's head (status, run, batch); the others are the expectations.
         sections = [section for section in document["sections"] if section.get("section_name") not in ("Overview", "Run Info")]
-        tables.append({"name": result.suite_name, "sections": sections})
+        tables.append({"name": result.suite_name, "sections": _escaped(sections)})
     html = view.env.from_string(PAGE.read_text()).render(checks=checks, tables=tables, facts=facts, row_names=ROW_NAMES)
     with atomic_file(path) as temporary:
         temporary.write_text("\n".join(line.rstrip() for line in html.splitlines() if line.strip()) + "\n")
+
+
+def _escaped(block: Any) -> Any:
+    """The content block with the plain cells of its tables escaped: GX writes values of the data into the page as they are."""
+    if isinstance(block, list):
+        return [_escaped(item) for item in block]
+    if not isinstance(block, dict):
+        return block
+    escaped = {key: _escaped(item) for key, item in block.items()}
+    if "table" in block:
+        escaped["table"] = [[escape(cell) if isinstance(cell, str) else _escaped(cell) for cell in row] for row in block["table"]]
+    return escaped
