@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
@@ -26,8 +26,9 @@ def save_weights(path: str | Path, model: nn.Module | Mapping[str, Tensor], meta
     """
     state = model.state_dict() if isinstance(model, nn.Module) else model
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    with atomic_file(path) as temporary:
-        save_file(tensors, temporary, {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
+    content = save(tensors, {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
+    with atomic_file(path) as temporary:  # safetensors' own writer hides a full disk behind an error of its own
+        temporary.write_bytes(content)
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
