@@ -45,12 +45,10 @@ class Driver:
         repository: folder of dvc.yaml.
         timeout_s: after which a stage is stopped.
         echo: receives every line of output, already prefixed with the stage's name.
-        environment: set for the subprocesses on top of this process's own.
+        variables: set for the subprocesses on top of this process's own.
     """
 
-    def __init__(
-        self, repository: Path, timeout_s: float, echo: Callable[[str], None], variables: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, repository: Path, timeout_s: float, echo: Callable[[str], None], variables: dict[str, str] | None = None) -> None:
         environment.prepare()
         self.repository, self.timeout_s, self.echo = repository, timeout_s, echo
         self.variables = {**os.environ, "PYTHONUNBUFFERED": "1", **(variables or {})}
@@ -73,13 +71,13 @@ class Driver:
             raise
         return StageResult(stage.name, _outcome(lines), time.monotonic() - started)
 
-    def command(self, name: str, arguments: list[str]) -> list[str]:
-        """Run `python -m ARGUMENTS` under the same watch; its lines of output.
+    def command(self, name: str, arguments: list[str], echo: bool = True) -> list[str]:
+        """Run `python -m ARGUMENTS` under the same watch; its lines of output, also echoed unless told otherwise.
 
         Raises:
             FarposeError: it failed, took too long or was stopped.
         """
-        code, lines = self._watched(name, arguments)
+        code, lines = self._watched(name, arguments, echo)
         if code != 0:
             raise self._failure(name, code, lines)
         return lines
@@ -108,7 +106,7 @@ class Driver:
             time.sleep(BUSY_WAIT_S)
         raise self._failure(stage.name, code, lines)
 
-    def _watched(self, name: str, arguments: list[str]) -> tuple[int, list[str]]:
+    def _watched(self, name: str, arguments: list[str], echo: bool = True) -> tuple[int, list[str]]:
         if self._stopped.is_set():
             raise Stopped("stopped before it began", where=name)
         process = subprocess.Popen(
@@ -125,7 +123,7 @@ class Driver:
         timer = threading.Timer(self.timeout_s, _signal_group, (process, signal.SIGKILL))
         timer.start()
         try:
-            lines = self._follow(name, process)
+            lines = self._follow(process, (lambda text: self.echo(f"{name} | {text}")) if echo else (lambda text: None))
             code = process.wait()
         finally:
             expired = not timer.is_alive()
@@ -141,7 +139,7 @@ class Driver:
             )
         return code, lines
 
-    def _follow(self, name: str, process: subprocess.Popen) -> list[str]:
+    def _follow(self, process: subprocess.Popen, echo: Callable[[str], None]) -> list[str]:
         assert process.stdout is not None
         lines: list[str] = []
         pending, shown = b"", 0.0
@@ -154,10 +152,10 @@ class Driver:
                     continue
                 shown = time.monotonic() if redraw else shown
                 lines.append(text)
-                self.echo(f"{name} | {text}")
+                echo(text)
         if pending.strip():
             lines.append(pending.decode(errors="replace").rstrip())
-            self.echo(f"{name} | {lines[-1]}")
+            echo(lines[-1])
         return lines
 
     def _failure(self, name: str, code: int, lines: list[str]) -> FarposeError:

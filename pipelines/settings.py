@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TypeVar
 
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
+from components.datasets.params import DataParams
+from components.degrade.params import DegradeParams, ShardSpec
+from components.evaluate.params import EvaluateParams
 
-
-@dataclass(frozen=True)
-class ShardPlan:
-    input_size: tuple[int, int]  # H, W in px
-    protocol: Literal["direct", "antialias", "sensor"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class FlowPlan:
 class Pipeline:
     """Which crops are cut and which variants are trained; see `params/pipeline.yaml`."""
 
-    shards: dict[str, ShardPlan]
+    shards: dict[str, ShardSpec]
     variants: dict[str, VariantPlan]
     flow: FlowPlan
 
@@ -48,12 +47,46 @@ def load(path: str | Path = PARAMS / "pipeline.yaml") -> Pipeline:
     """Read and check `params/pipeline.yaml`.
 
     Raises:
-        FarposeError: unknown key or value, or a variant that names shards which are not planned.
+        FarposeError: unknown key or value, shards under another name than their own, or a variant of shards that are not planned.
     """
     pipeline = parse(Pipeline, load_yaml(path), str(path))
+    for name, spec in pipeline.shards.items():
+        if name != spec.name:
+            raise FarposeError(f"these shards are {spec.name!r} by their settings", where=f"{path}: shards.{name}", fix="correct either")
     for name, plan in pipeline.variants.items():
         if plan.shards not in pipeline.shards:
             raise unknown_name("shards", plan.shards, pipeline.shards, where=f"{path}: variants.{name}.shards")
     if pipeline.flow.max_parallel < 1 or pipeline.flow.stage_timeout_hours <= 0:
         raise FarposeError("flow.max_parallel and flow.stage_timeout_hours must be positive", where=path)
     return pipeline
+
+
+def section(cls: type[T], name: str, others: tuple[str, ...] = ()) -> T:
+    """`params/<name>.yaml`'s section of the same name, parsed as `cls`.
+
+    Args:
+        others: further sections that the file may hold, parsed elsewhere.
+    Raises:
+        FarposeError: the section is missing or wrong, or there is one that nothing reads.
+    """
+    path = PARAMS / f"{name}.yaml"
+    mapping = load_yaml(path)
+    for key in mapping:
+        if key not in (name, *others):
+            raise unknown_name("parameter", str(key), (name, *others), where=path)
+    return parse(cls, mapping.get(name, {}), f"{path}: {name}")
+
+
+def data() -> DataParams:
+    """Section `data` of params/data.yaml."""
+    return section(DataParams, "data", ("synthetic",))
+
+
+def degrade() -> DegradeParams:
+    """Section `degrade` of params/degrade.yaml."""
+    return section(DegradeParams, "degrade")
+
+
+def evaluation() -> EvaluateParams:
+    """Section `evaluate` of params/evaluate.yaml."""
+    return section(EvaluateParams, "evaluate")

@@ -1,0 +1,91 @@
+"""What a run's numbers came from: contents and versions, as flat texts for tags."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.base.config import REPOSITORY
+from components.base.files import sha256_of
+
+WRITTEN = ("results", "dvc.lock", "data.dvc")  # by the pipeline itself, so no sign of edited code
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pandas", "timm", "dvc", "mlflow", "prefect")
+
+
+def data_digest(repository: Path = REPOSITORY) -> str:
+    """DVC's digest of `data/`, as written in data.dvc; empty if there is none."""
+    outs = _yaml(repository / "data.dvc").get("outs") or [{}]
+    return str(outs[0].get("md5", ""))
+
+
+def lock_hashes(stage: str, repository: Path = REPOSITORY) -> dict[str, str]:
+    """Path → DVC hash of everything that `stage` (its address, `train@NAME`) reads and writes, as in dvc.lock."""
+    entry = (_yaml(repository / "dvc.lock").get("stages") or {}).get(stage, {})
+    return {item["path"]: item["md5"] for kind in ("deps", "outs") for item in entry.get(kind, []) if "md5" in item}
+
+
+def git_commit(repository: Path = REPOSITORY) -> str:
+    """The commit that is checked out, with `-dirty` behind it if tracked files differ; empty outside of git."""
+    commit = _git(repository, "rev-parse", "HEAD")
+    if not commit:
+        return ""
+    return commit + (
+        "-dirty" if _git(repository, "status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in WRITTEN)) else ""
+    )
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Package → version of Python and of the packages that results depend on."""
+    return {"python": platform.python_version(), **installed(PACKAGES)}
+
+
+def installed(packages: tuple[str, ...]) -> dict[str, str]:
+    """Package → version of those that are installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def tags(stage: str, repository: Path = REPOSITORY) -> dict[str, str]:
+    """The tags of a stage's run: commit, data digest, hash of dvc.lock, versions."""
+    lock = repository / "dvc.lock"
+    found = {
+        "git.commit": git_commit(repository),
+        "data.md5": data_digest(repository),
+        "dvc.stage": stage,
+        "dvc.lock.sha256": sha256_of(lock) if lock.is_file() else "",
+        **{f"version.{package}": version for package, version in versions().items()},
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Nested parameters, dataclasses included, as `a.b.c` → text; what is None is left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in flat(item, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return {} if value is None else {prefix: str(list(value) if isinstance(value, tuple) else value)}
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    try:
+        return subprocess.run(["git", *arguments], cwd=repository, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # no git on this machine
+        return ""

@@ -1,0 +1,100 @@
+"""The model card: what a model is, where it came from, how well it does and where it should not be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from components.models.variant import Variant
+from components.registry.lineage import flat
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a card states.
+
+    Attributes:
+        weights_sha256: digest of model.safetensors.
+        data_md5: DVC's digest of data/.
+        git_commit: of the code that wrote the card.
+        data: what is known of the data: `source`, `licences`, counts.
+        recipe: the training's parameters.
+        metrics: the evaluation's numbers, nested; intervals as `..._low` and `..._high`.
+        training: the training's summary.
+        versions: package → version.
+    """
+
+    weights_sha256: str
+    data_md5: str
+    git_commit: str
+    data: dict[str, Any]
+    recipe: dict[str, Any]
+    metrics: dict[str, Any]
+    training: dict[str, Any]
+    versions: dict[str, str]
+
+
+def model_card(variant: Variant, facts: Facts) -> str:
+    """The card as Markdown. It names contents, not runs, so equal models have equal cards."""
+    height, width = variant.input_size
+    return f"""# {variant.name}
+
+Finds {variant.num_keypoints} joints ({variant.skeleton.name}) of one person in a crop of {height}x{width} px (height x width).
+Method `{variant.method}` on backbone `{variant.backbone}`, crop convention `{variant.convention}`, codec `{variant.codec_name}`.
+
+## Results
+{_table(facts.metrics, ("number", "value"))}
+The ceiling is what a network without error would score through the same codec. {_paper(variant)}
+
+## Where it came from
+{_table({"weights (SHA-256)": facts.weights_sha256, "data (DVC md5)": facts.data_md5, "code (git)": facts.git_commit, **facts.data}, ("what", "which"))}
+## How it was trained
+{_table({**facts.recipe, **facts.training}, ("parameter", "value"))}
+## Limits
+- It needs a person's box; it says nothing about where persons are.
+- It was scored on the validation split above and on boxes as the numbers' names say. Elsewhere (other cameras, other persons,
+  other heights in px) measure before you rely on it. AP against person height is in the evaluation's curves.
+- Scores order persons for AP; they are no probabilities.
+- A model trained on synthetic people finds synthetic people: it is a check of the pipeline, not a product.
+
+## Licence
+The code is Apache-2.0. Weights carry what the training data's licences ask for: {facts.data.get("licences", "see the data's source")}.
+
+## Use
+```python
+import mlflow
+model = mlflow.pyfunc.load_model("models:/{variant.name}@challenger")
+joints = model.predict(crops)  # crops: (N, {height}, {width}, 3) uint8 RGB -> keypoints (N, {variant.num_keypoints}, 2) px of the crop, scores
+```
+Or `farpose predict IMAGE --variant {variant.name}` in the repository.
+
+## Versions
+{_table(facts.versions, ("package", "version"))}"""
+
+
+def _paper(variant: Variant) -> str:
+    if variant.paper.ap is None:
+        return "No paper reports this variant."
+    return f"The paper reports AP {variant.paper.ap:g} on COCO val2017 ({variant.paper.source or 'source not given'})."
+
+
+def _table(values: dict[str, Any], head: tuple[str, str]) -> str:
+    rows = [f"| {key} | {_text(value)} |" for key, value in flat_values(values).items()]
+    return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---|", *rows, ""])
+
+
+def flat_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Nested values as `a.b` → value, with numbers kept; what is None is left out."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= {f"{key}.{inner}": item for inner, item in flat_values(value).items()}
+        elif value is not None:
+            found[str(key)] = value
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return next(iter(flat(value, "value").values()), "").replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,203 @@
+"""Put trained models into MLflow's registry under the alias `challenger`. `champion` is a person's decision."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from components.base.config import REPOSITORY
+from components.base.errors import FarposeError
+from components.base.files import sha256_of
+from components.models.variant import Variant
+from components.registry import lineage, store
+from components.registry.tracking import Run, key_name, numbers
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+CHALLENGER = "challenger"
+WEIGHTS_TAG = "weights.sha256"
+SERVING = Path(__file__).with_name("serving.py")
+SERVING_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "opencv-python-headless",
+    "safetensors",
+    "PyYAML",
+)
+EXAMPLES = 2  # crops in the input example
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained model and what is said about it.
+
+    Attributes:
+        weights: model.safetensors.
+        card: Markdown.
+        metrics: evaluation's numbers, nested.
+        crops: (N, 3, H, W) uint8 RGB validation crops, for the input example.
+        tags: lineage, such as commit and data digest.
+    """
+
+    variant: Variant
+    weights: Path
+    card: str
+    metrics: dict[str, Any]
+    crops: np.ndarray
+    tags: dict[str, str]
+
+
+def register(candidate: Candidate, run: Run) -> ModelVersion:
+    """The registered version with these weights: an earlier one if there is one, else a new one.
+
+    Tags, description and the alias `challenger` are written in any case, so that repeating it changes nothing.
+
+    Args:
+        run: the register stage's run; owns the model unless a training run of the same weights is in the store.
+    """
+    client, name = run.client, candidate.variant.name
+    digest = sha256_of(candidate.weights)
+    _ensure_registered_model(client, candidate.variant)
+    version = find(client, name, digest) or _new_version(candidate, digest, run)
+    for key, value in {WEIGHTS_TAG: digest, **candidate.tags}.items():
+        client.set_model_version_tag(name, version.version, key, value)
+    client.update_model_version(name, version.version, description=candidate.card)
+    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    return version
+
+
+def find(client: MlflowClient, name: str, weights_sha256: str) -> ModelVersion | None:
+    """The newest registered version of a model that has these weights."""
+    versions = client.search_model_versions(f"name = '{name}'")
+    same = [version for version in versions if version.tags.get(WEIGHTS_TAG) == weights_sha256]
+    return max(same, key=lambda version: int(version.version), default=None)
+
+
+def missing(names: dict[str, str], repository: Path = REPOSITORY) -> list[str]:
+    """Those of the models (name → digest of the weights) that this store does not hold under `challenger`.
+
+    A fresh clone, or a change of MLFLOW_TRACKING_URI, has the stage's output but an empty registry.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client, _ = store.open_store(repository)
+    absent = []
+    for name, digest in names.items():
+        try:
+            held = client.get_model_version_by_alias(name, CHALLENGER).tags.get(WEIGHTS_TAG)
+        except MlflowException:
+            held = None
+        if held != digest:
+            absent.append(name)
+    return absent
+
+
+def load(name: str, alias: str = CHALLENGER, repository: Path = REPOSITORY) -> Any:
+    """A registered model as MLflow's pyfunc, see `components.registry.serving` for its input and output.
+
+    Raises:
+        FarposeError: no such model or alias in the store.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    store.open_store(repository)
+    try:
+        return mlflow.pyfunc.load_model(f"models:/{name}@{alias}")
+    except MlflowException as error:
+        raise FarposeError(f"no model {name!r} with alias {alias!r}", where=store.tracking_uri(repository), fix="run register") from error
+
+
+def _ensure_registered_model(client: MlflowClient, variant: Variant) -> None:
+    from mlflow.exceptions import MlflowException
+
+    described = f"{variant.method} on {variant.backbone}, {variant.dataset}, {variant.input_size[0]}x{variant.input_size[1]} px"
+    try:
+        client.get_registered_model(variant.name)
+    except MlflowException:
+        client.create_registered_model(variant.name, description=described)
+    for key in ("method", "backbone", "dataset"):
+        client.set_registered_model_tag(variant.name, key, getattr(variant, key))
+
+
+def _new_version(candidate: Candidate, digest: str, run: Run) -> ModelVersion:
+    client, variant = run.client, candidate.variant
+    experiment_id = client.get_run(run.run_id).info.experiment_id
+    owner = _training_run(client, experiment_id, digest) or run.run_id
+    tags = {WEIGHTS_TAG: digest, **candidate.tags}
+    params = lineage.flat(dataclasses.asdict(variant))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        _save(candidate, folder, Path(scratch))
+        model = client.create_logged_model(experiment_id, variant.name, source_run_id=owner, tags=tags, params=params, model_type="pose")
+        client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
+    _log_metrics(client, owner, model.model_id, candidate.metrics)
+    source = f"models:/{model.model_id}"
+    return client.create_model_version(variant.name, source, run_id=owner, tags=tags, model_id=model.model_id)
+
+
+def _training_run(client: MlflowClient, experiment_id: str, digest: str) -> str | None:
+    runs = client.search_runs([experiment_id], f"tags.`{WEIGHTS_TAG}` = '{digest}' and tags.kind = 'train'", max_results=1)
+    return runs[0].info.run_id if runs else None
+
+
+def _save(candidate: Candidate, folder: Path, scratch: Path) -> None:
+    """Write the MLflow model: the serving file, this package's code, the weights and the variant's entry."""
+    import mlflow.pyfunc
+
+    entry = scratch / "variant.yaml"
+    entry.write_text(yaml.safe_dump(_plain(dataclasses.asdict(candidate.variant)), sort_keys=False))
+    card = scratch / "model_card.md"
+    card.write_text(candidate.card)
+    versions = lineage.installed(SERVING_PACKAGES)
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        python_model=str(SERVING),
+        artifacts={"weights": str(candidate.weights), "variant": str(entry), "card": str(card)},
+        code_paths=[str(REPOSITORY / "components")],
+        signature=_signature(candidate.variant),
+        input_example=np.ascontiguousarray(candidate.crops[:EXAMPLES].transpose(0, 2, 3, 1)),
+        pip_requirements=[f"{package}=={version}" for package, version in versions.items()],
+        metadata={"variant": candidate.variant.name},
+    )
+
+
+def _signature(variant: Variant) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    height, width = variant.input_size
+    joints = variant.num_keypoints
+    outputs = [
+        TensorSpec(np.dtype(np.float32), (-1, joints, 2), "keypoints"),
+        TensorSpec(np.dtype(np.float32), (-1, joints), "scores"),
+    ]
+    return ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, height, width, 3))]), Schema(outputs))
+
+
+def _log_metrics(client: MlflowClient, run_id: str, model_id: str, metrics: dict[str, Any]) -> None:
+    from mlflow.entities import Metric
+
+    items = [Metric(key_name(key), value, 0, 0, model_id=model_id) for key, value in numbers(metrics).items()]
+    client.log_batch(run_id, metrics=items)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that YAML stays YAML."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

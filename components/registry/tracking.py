@@ -1,0 +1,165 @@
+"""Runs: each stage owns one, nested under the pipeline's. No result depends on what is written here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.base.config import REPOSITORY
+from components.registry import lineage, store
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+PIPELINE_RUN = "FARPOSE_PIPELINE_RUN"  # MLflow id of the run that a stage's run is nested under
+PREFECT_RUN = "FARPOSE_PREFECT_RUN"  # Prefect's id of the flow run, kept as a tag
+PIPELINE = "pipeline"  # name of that run
+BATCH = 200  # metrics per request
+FLUSH_S = 10.0
+LONGEST_PARAM, PARAMS_PER_REQUEST = 500, 100
+
+
+class Run:
+    """An open MLflow run."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.client, self.run_id = client, run_id
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Nested parameters, stored as `a.b.c`."""
+        from mlflow.entities import Param
+
+        items = [Param(key_name(key), value[:LONGEST_PARAM]) for key, value in lineage.flat(dict(values)).items()]
+        for start in range(0, len(items), PARAMS_PER_REQUEST):
+            self.client.log_batch(self.run_id, params=items[start : start + PARAMS_PER_REQUEST])
+
+    def metrics(self, values: Mapping[str, Any], step: int = 0) -> None:
+        """The numbers among `values` (nested ones as `a.b.c`); anything else is passed over."""
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        items = [Metric(key_name(key), value, now, step) for key, value in numbers(values).items()]
+        for start in range(0, len(items), BATCH):
+            self.client.log_batch(self.run_id, metrics=items[start : start + BATCH])
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.run_id, tags=[RunTag(key_name(key), str(value)[:5000]) for key, value in values.items()])
+
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
+        """Copy a file, or a whole folder, to the run's page."""
+        path = Path(path)
+        log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
+        log(self.run_id, str(path), folder)
+
+    def tracker(self) -> MlflowTracker:
+        """A tracker for training, see `components.train.tracker`."""
+        return MlflowTracker(self)
+
+
+class MlflowTracker:
+    """Sends training's numbers in batches, so that a step never waits for the store.
+
+    A store that fails does not stop a training: what was not sent is tried again with the next batch, and named at the end.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._waiting: list[Any] = []
+        self._sent = time.monotonic()
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        """Record `values` of one step or epoch."""
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        self._waiting += [Metric(key_name(key), value, now, step) for key, value in numbers(values).items()]
+        if len(self._waiting) >= BATCH or time.monotonic() - self._sent > FLUSH_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is waiting."""
+        from mlflow.exceptions import MlflowException
+
+        self._sent = time.monotonic()
+        try:
+            while self._waiting:
+                self.run.client.log_batch(self.run.run_id, metrics=self._waiting[:BATCH])
+                del self._waiting[:BATCH]
+        except MlflowException as error:
+            print(f"MLflow does not answer, {len(self._waiting)} numbers wait: {str(error)[:200]}", file=sys.stderr)
+
+
+@contextmanager
+def run(
+    name: str, *, params: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None, repository: Path = REPOSITORY
+) -> Iterator[Run]:
+    """A run that is FINISHED when the block ends, FAILED (or KILLED, when interrupted) when it raises.
+
+    Args:
+        name: the run's name, for a stage its DVC address, such as `train@NAME`.
+        params: nested parameters of the stage.
+    """
+    client, experiment_id = store.open_store(repository)
+    found = {**lineage.tags(name, repository), **store.process_tags(), **(tags or {}), **_parents(client)}
+    opened = Run(client, client.create_run(experiment_id, run_name=name, tags=found).info.run_id)
+    status = "FAILED"
+    try:
+        opened.params(params or {})
+        yield opened
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    except Exception as error:
+        opened.tags({"error": str(error), "mlflow.note.content": f"Failed: {error}"})
+        raise
+    finally:
+        client.set_terminated(opened.run_id, status=status)
+
+
+@contextmanager
+def pipeline_run(prefect_run: str = "", repository: Path = REPOSITORY) -> Iterator[tuple[Run, dict[str, str]]]:
+    """The run that the stages' runs are nested under, and the variables that tell the stages so."""
+    tags = {"prefect.flow_run_id": prefect_run} if prefect_run else {}
+    with run(PIPELINE, tags=tags, repository=repository) as opened:
+        yield opened, {PIPELINE_RUN: opened.run_id, PREFECT_RUN: prefect_run}
+
+
+def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of a nested mapping as `a.b.c` → float. Truth values count as numbers, texts and lists do not."""
+    found: dict[str, float] = {}
+    for key, value in values.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            found |= numbers(value, name)
+        elif isinstance(value, int | float):
+            found[name] = float(value)
+    return found
+
+
+def key_name(name: str) -> str:
+    """`name` with the characters that MLflow refuses in keys replaced: train@NAME → train NAME."""
+    kept = "".join(c if c.isalnum() or c in "_-. /" else " " for c in name)
+    return " ".join(kept.split())
+
+
+def _parents(client: MlflowClient) -> dict[str, str]:
+    """Tags that nest a run under the pipeline's; none if that run is not in this store."""
+    from mlflow.exceptions import MlflowException
+
+    found = {"prefect.flow_run_id": os.environ[PREFECT_RUN]} if os.environ.get(PREFECT_RUN) else {}
+    parent = os.environ.get(PIPELINE_RUN)
+    if not parent:
+        return found
+    try:
+        client.get_run(parent)
+    except MlflowException:
+        return found
+    return {**found, "mlflow.parentRunId": parent}

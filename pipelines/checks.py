@@ -1,0 +1,44 @@
+"""All parameter files at once: what is misspelt is told before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.base.config import PARAMS, load_yaml, parse
+from components.base.errors import FarposeError, unknown_name
+from pipelines import settings
+
+
+def parameters() -> dict[str, Any]:
+    """Every parameter of the default run, typed: `data`, `degrade`, `evaluate`, `train`, `pipeline` and each variant's recipe.
+
+    Raises:
+        FarposeError: the first thing that is wrong in params/, with its place.
+    """
+    from components.datasets.synthetic.params import SyntheticParams
+    from components.models import zoo
+    from components.train import recipe as recipes
+
+    pipeline = settings.load()
+    found: dict[str, Any] = {
+        "data": settings.data(),
+        "synthetic": parse(SyntheticParams, load_yaml(PARAMS / "data.yaml").get("synthetic", {}), "params/data.yaml: synthetic"),
+        "degrade": settings.degrade(),
+        "evaluate": settings.evaluation(),
+        "train": recipes.load(),
+        "pipeline": pipeline,
+    }
+    variants = zoo.load_variants()
+    for name, plan in pipeline.variants.items():
+        where = f"params/pipeline.yaml: variants.{name}"
+        if name not in variants:
+            raise unknown_name("variant", name, variants, where=where)
+        table = PARAMS / "variants" / f"{plan.table}.yaml"
+        if name not in load_yaml(table):
+            raise FarposeError(f"variant is not in {table.name}", where=where, fix="correct `table`")
+        if pipeline.shards[plan.shards].input_size != variants[name].input_size:
+            size = "{}x{}".format(*variants[name].input_size)
+            raise FarposeError(f"the variant needs crops of {size} px, {plan.shards} has others", where=where, fix="correct `shards`")
+    for variant in variants.values():
+        recipes.resolve(variant, found["train"])
+    return found

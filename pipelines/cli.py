@@ -1,0 +1,103 @@
+"""The command `farpose`. Only the standard library is imported here, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from pipelines import environment  # noqa: F401  (prepares the environment)
+
+DESCRIPTION = "Find the joints of people who cover few pixels: raw images and annotations in, trained and compared models out."
+EPILOG = "Start with `farpose acquire synthetic`, then `farpose run`. Parameters live in params/, every key with its comment."
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; each command's defaults name the function that runs it."""
+    root = argparse.ArgumentParser(prog="farpose", description=DESCRIPTION, epilog=EPILOG)
+    root.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, handler: str, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        added.set_defaults(handler=handler)
+        return added
+
+    acquire = command("acquire", "data:acquire", "fill data/ with a data set and let DVC own it")
+    acquire.add_argument("source", help="synthetic, coco, or another source of params/data.yaml")
+    acquire.add_argument("--from", dest="origin", metavar="PATH|URL|s3://…", help="local folder, HTTP(S) address or S3 prefix")
+    acquire.add_argument("--endpoint", metavar="URL", help="S3 endpoint other than Amazon's")
+    acquire.add_argument("--accept-changes", action="store_true", help="replace the committed manifest if the files differ from it")
+
+    run = command("run", "run:run", "bring every stage up to date, as a Prefect flow over DVC's graph")
+    run.add_argument("targets", nargs="*", metavar="STAGE", help="only these stages and what they need (such as compare, train@NAME)")
+    run.add_argument("--no-verify", action="store_true", help="leave out the checks that come before the first stage")
+
+    stage = command("stage", "run:stage", "run one stage's code directly, as dvc.yaml does; its inputs must be there")
+    stage.add_argument("name", metavar="NAME", help="fetch, validate, degrade, train, evaluate, compare or register")
+    stage.add_argument("item", nargs="?", metavar="ITEM", help="shards for degrade; variant for train and evaluate")
+
+    train = command("train", "run:train", "train one variant")
+    train.add_argument("variant", help="a variant of the pipeline, or any other of params/variants/ (then into scratch/)")
+    train.add_argument("--shards", help="crops for a variant that is not in the pipeline")
+
+    evaluate = command("evaluate", "run:evaluate", "evaluate one trained variant")
+    evaluate.add_argument("variant", help="as for `train`")
+    evaluate.add_argument("--shards", help="crops for a variant that is not in the pipeline")
+
+    command("compare", "run:compare", "print the table of all variants")
+    verify = command("verify", "verify:verify", "run the checks that need no training: AP of the truth, flips, round trips, ceilings")
+    verify.add_argument("--without-crops", action="store_true", help="do not compare crops with the table (they may be about to be made)")
+
+    predict = command("predict", "predict:predict", "find the joints of the persons in some images")
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    predict.add_argument("--variant", required=True, help="a trained variant")
+    predict.add_argument("--boxes", type=Path, metavar="FILE", help="person boxes: COCO detections or annotations (JSON)")
+    predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER", help="where to write (predictions/)")
+
+    params = command("params", "params:params", "check all parameters and print them, or one variant's")
+    params.add_argument("variant", nargs="?", help="print this variant with everything resolved")
+    params.add_argument("--apply", metavar="NAME", help="lay params/examples/NAME over params/")
+    params.add_argument("--force", action="store_true", help="with --apply: also over edits that are not committed")
+
+    command("models", "params:models", "list every variant of params/variants/ with its paper's AP")
+    command("doctor", "doctor:doctor", "print versions, devices, disk, stores, and what is missing")
+    return root
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 after an error (one line on stderr), 2 for a wrong command line, 130 after Ctrl-C."""
+    options = parser().parse_args(arguments)
+    module, function = options.handler.split(":")
+    try:
+        return int(getattr(importlib.import_module(f"pipelines.commands.{module}"), function)(options) or 0)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if options.debug:
+            raise
+        return report(error)
+
+
+def report(error: BaseException) -> int:
+    """Print an error on one line of stderr; the exit code."""
+    from components.base.errors import FarposeError
+
+    text = " ".join(str(error).split())
+    if not isinstance(error, FarposeError):
+        text = f"{type(error).__name__}: {text} (not foreseen; `farpose --debug …` shows where)"
+    print(f"farpose: error: {text}", file=sys.stderr)
+    return 1
+
+
+def _interrupted() -> int:
+    print("farpose: interrupted; the same command continues where it stopped", file=sys.stderr)
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

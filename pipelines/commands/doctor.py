@@ -1,0 +1,96 @@
+"""`doctor`: what this machine has, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+
+from pipelines import paths
+
+Line = tuple[str, str, str]  # what, found, advice (empty if all is well)
+LEAST_DISK_GIB = 5
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Print every finding; exit code 1 if something that the pipeline needs is missing."""
+    missing = 0
+    for what, found, advice in [*_versions(), *_devices(), *_disk(), *_stores(), *_pipeline()]:
+        print(f"{what:24} {found}" + (f"   <- {advice}" if advice else ""))
+        missing += bool(advice)
+    print(f"\n{missing} thing(s) to do" if missing else "\nall is well")
+    return 0
+
+
+def _versions() -> Iterator[Line]:
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    yield "python", sys.version.split()[0], "" if supported else "use Python 3.11 or 3.12"
+    for package, pinned in _pins().items():
+        try:
+            found = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            yield package, "missing", "run `make setup`"
+            continue
+        yield package, found, "" if found.split("+")[0] == pinned else f"requirements.lock has {pinned}; run `make setup`"
+    try:
+        importlib.metadata.version("opencv-python")
+        yield "opencv-python", "installed", "remove it: it overwrites opencv-python-headless"
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    yield "git", shutil.which("git") or "missing", "" if shutil.which("git") else "install git; DVC and lineage need it"
+
+
+def _pins() -> dict[str, str]:
+    """Version in requirements.lock of the packages that results depend on."""
+    from components.registry.lineage import PACKAGES
+
+    lines = (paths.REPOSITORY / "requirements.lock").read_text().splitlines()
+    pairs = [line.split(" ")[0].split("==") for line in lines if "==" in line and not line.startswith(" ")]
+    return {name: version for name, version in pairs if name in (*PACKAGES, "great-expectations")}
+
+
+def _devices() -> Iterator[Line]:
+    import torch
+
+    usable = len(os.sched_getaffinity(0))
+    yield "CPU cores", f"{usable} usable of {os.cpu_count()}", ""
+    if not torch.cuda.is_available():
+        yield "GPU", "none (training runs on the CPU)", ""
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        yield f"GPU {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB", ""
+
+
+def _disk() -> Iterator[Line]:
+    free = shutil.disk_usage(paths.REPOSITORY).free / 2**30
+    yield "free disk", f"{free:.0f} GiB", "" if free >= LEAST_DISK_GIB else f"less than {LEAST_DISK_GIB} GiB"
+
+
+def _stores() -> Iterator[Line]:
+    from components.registry import store
+
+    uri = store.tracking_uri()
+    local = uri.startswith("sqlite:")
+    held = "made on first use" if local and not (paths.REPOSITORY / "mlruns" / "mlflow.db").is_file() else "there" if local else "server"
+    yield "MLflow", f"{uri} ({held})", ""
+    yield "Prefect", os.environ.get("PREFECT_API_URL", f"a server of its own for every run, history in {os.environ['PREFECT_HOME']}"), ""
+
+
+def _pipeline() -> Iterator[Line]:
+    from components.base.errors import FarposeError
+    from pipelines import checks
+
+    try:
+        found = checks.parameters()
+    except FarposeError as error:
+        yield "parameters", "wrong", str(error)
+        return
+    yield "parameters", f"{len(found['pipeline'].variants)} variants planned", ""
+    source = found["data"].source
+    data = paths.DATA / source
+    yield "raw data", str(data), "" if data.is_dir() else f"missing: farpose acquire {source}"
+    made = (paths.COMPARISON / "comparison.md").is_file()
+    yield "results", "there: farpose compare" if made else "none yet", "" if made else "farpose run"

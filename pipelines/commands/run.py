@@ -1,0 +1,134 @@
+"""`run`, `stage`, `train`, `evaluate`, `compare`: make results, and show them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from components.base.errors import FarposeError
+from pipelines import paths, settings
+
+
+def run(options: argparse.Namespace) -> None:
+    """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
+    from pipelines import checks
+
+    checks.parameters()  # before a server is started
+    from pipelines import flows
+
+    results = flows.run(options.targets or None, verify=not options.no_verify)
+    counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in ("ran", "restored", "unchanged")}
+    print(f"\n{len(results)} stages: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
+    if not options.targets:
+        compare(options)
+        print(_where_next())
+
+
+def stage(options: argparse.Namespace) -> None:
+    """One stage's code in this process."""
+    from pipelines import stages
+
+    stages.run_stage(options.name, options.item)
+
+
+def train(options: argparse.Namespace) -> None:
+    """One variant's train stage; a variant that is not in the pipeline goes to scratch/."""
+    if not _is_outside(options):
+        return _reproduce("train", options.variant)
+    from pipelines import stages
+
+    folder = paths.SCRATCH / options.variant / "model"
+    stages.train(options.variant, options.shards, folder)
+    print(f"weights in {_shown(folder)}; next: farpose evaluate {options.variant} --shards {options.shards}")
+    return None
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """One variant's evaluate stage; for a variant that is not in the pipeline, of what `train` left in scratch/."""
+    if not _is_outside(options):
+        return _reproduce("evaluate", options.variant)
+    from pipelines import stages
+
+    folder = paths.SCRATCH / options.variant
+    stages.evaluate(options.variant, options.shards, folder / "model", folder / "evaluation")
+    return None
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print the table of all variants."""
+    path = paths.COMPARISON / "comparison.md"
+    if not path.is_file():
+        raise FarposeError("nothing has been compared yet", where=_shown(path), fix="`farpose run` makes it")
+    print("\n" + aligned(path.read_text()))
+
+
+def aligned(markdown: str) -> str:
+    """Markdown whose tables' columns are padded, so that they read well in a terminal."""
+    lines = markdown.splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = []
+    for line in lines:
+        if not line.startswith("|"):
+            shown.append(line)
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if set("".join(cells)) <= set("-:"):
+            cells = ["-" * width for width in widths]
+        shown.append(
+            "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=True)))
+        )
+    return "\n".join(shown)
+
+
+def _is_outside(options: argparse.Namespace) -> bool:
+    """Whether the variant is not in the pipeline; then its shards must be named."""
+    from components.models import zoo
+
+    pipeline = settings.load()
+    zoo.variant(options.variant)  # a misspelt name is told apart from one that is only not planned
+    if options.variant in pipeline.variants:
+        if options.shards not in (None, pipeline.variants[options.variant].shards):
+            raise FarposeError("--shards contradicts params/pipeline.yaml", where=options.variant, fix="leave it out")
+        return False
+    if options.shards is None:
+        made = sorted(path.name for path in paths.SHARDS.glob("*")) if paths.SHARDS.is_dir() else []
+        fix = f"add it there, or name its crops with --shards (there now: {', '.join(made) or 'none'})"
+        raise FarposeError("variant is not in params/pipeline.yaml", where=options.variant, fix=fix)
+    return True
+
+
+def _reproduce(kind: str, variant: str) -> None:
+    from pipelines import graph
+    from pipelines.driver import Driver
+
+    name = f"{kind}@{variant}"
+    wanted = next(stage for stage in graph.load() if stage.name == name)
+    driver = Driver(paths.REPOSITORY, settings.load().flow.stage_timeout_hours * 3600, print)
+    try:
+        result = driver.reproduce(wanted)
+    finally:
+        driver.stop()
+    print(f"{name}: {result.outcome}")
+
+
+def _where_next() -> str:
+    places = {
+        "table and plots of all variants": paths.COMPARISON / "comparison.html",
+        "AP against person height": paths.COMPARISON / "by_height.png",
+        "best, median and worst predictions": paths.EVALUATIONS / "*" / "gallery.png",
+        "what the networks see": paths.SHARDS / "*" / "contact_sheet.png",
+        "verdict on the data": paths.VALIDATION / "docs" / "index.html",
+    }
+    lines = [f"  {text:38} {_shown(path)}" for text, path in places.items()]
+    commands = {
+        "runs, models and the flow in a browser": "make ui",
+        "joints of your own image": "farpose predict IMAGE --variant NAME",
+        "change a parameter, run what depends on it": "edit params/, then `farpose run` or `dvc repro`",
+    }
+    lines += [f"  {text:38} {command}" for text, command in commands.items()]
+    return "\nWhere to look next\n" + "\n".join(lines)
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(paths.REPOSITORY)) if path.is_relative_to(paths.REPOSITORY) else str(path)

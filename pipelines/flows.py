@@ -1,0 +1,110 @@
+"""The Prefect flow: one task per DVC stage, edges from DVC's graph, every stage one `dvc repro --single-item`."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import MissingContextError
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from components.base.errors import FarposeError
+from pipelines import graph, settings
+from pipelines.driver import Driver, StageResult, Stopped
+from pipelines.environment import REPOSITORY
+
+COMPARISON = Path("artifacts", "comparison", "comparison.md")
+VERIFY = "verify"
+_printing = threading.Lock()
+
+
+def run(targets: list[str] | None = None, verify: bool = True, repository: Path = REPOSITORY) -> list[StageResult]:
+    """Bring `targets` (all stages if none) and what they need up to date; what DVC decided for each, in the graph's order.
+
+    Raises:
+        FarposeError: a stage failed (the first failure, in the stage's own words), or DVC still sees changes at the end.
+    """
+    plan = settings.load(repository / "params" / "pipeline.yaml").flow
+    runner: ThreadPoolTaskRunner = ThreadPoolTaskRunner(max_workers=plan.max_parallel)
+    name = "farpose " + (", ".join(targets) if targets else "all stages")
+    return farpose_flow.with_options(task_runner=runner, flow_run_name=name)(targets, verify, str(repository))
+
+
+@flow(name="farpose", validate_parameters=False)
+def farpose_flow(targets: list[str] | None = None, verify: bool = True, repository: str = str(REPOSITORY)) -> list[StageResult]:
+    """Reproduce the graph of dvc.yaml, or the part of it that `targets` name; see `run`."""
+    from components.registry import tracking
+
+    root = Path(repository)
+    stages = graph.load(root)
+    wanted = graph.select(stages, targets) if targets else stages
+    timeout_s = settings.load(root / "params" / "pipeline.yaml").flow.stage_timeout_hours * 3600
+    with tracking.pipeline_run(str(runtime.flow_run.id or ""), root) as (parent, variables):
+        driver = Driver(root, timeout_s, _echo, variables)
+        try:
+            results = _reproduce(driver, wanted, verify)
+            if not targets:
+                _require_clean(driver)
+        finally:
+            driver.stop()
+        parent.metrics({"seconds": {tracking.key_name(result.name): result.seconds for result in results}})
+        parent.tags({f"outcome.{result.name}": result.outcome for result in results})
+    if not targets and (root / COMPARISON).is_file():
+        create_markdown_artifact((root / COMPARISON).read_text(), key="comparison", description="All variants of this run")
+    return results
+
+
+def _reproduce(driver: Driver, stages: list[graph.Stage], verify: bool) -> list[StageResult]:
+    """Submit every stage after those it waits for; stages that need no failed one still run."""
+    first: list[PrefectFuture[Any]] = [_verify.submit(driver)] if verify else []
+    futures: dict[str, PrefectFuture[Any]] = {}
+    for stage in stages:
+        needed = [futures[name] for name in stage.after if name in futures] or first
+        futures[stage.name] = _stage.with_options(task_run_name=stage.name).submit(driver, stage, wait_for=needed)
+    failures = []
+    for future in [*first, *futures.values()]:
+        future.wait()
+        if future.state.is_failed() or future.state.is_crashed():
+            failures.append(future.result(raise_on_failure=False))
+    told = [failure for failure in failures if isinstance(failure, FarposeError)]
+    if failures:  # what waits for a failed stage is not ready, which is no failure of its own
+        raise (told or failures)[0]
+    return [future.result() for future in futures.values()]
+
+
+@task(name="stage", cache_policy=NO_CACHE, persist_result=False)
+def _stage(driver: Driver, stage: graph.Stage) -> StageResult:
+    result = driver.reproduce(stage)
+    _echo(f"{stage.name} | {result.outcome} ({result.seconds:.0f} s)")
+    return result
+
+
+@task(name=VERIFY, task_run_name=VERIFY, cache_policy=NO_CACHE, persist_result=False)
+def _verify(driver: Driver) -> None:
+    driver.command(VERIFY, ["pipelines.cli", "verify", "--without-crops"])
+
+
+def _require_clean(driver: Driver) -> None:
+    """DVC must agree that nothing is left to do."""
+    lines = driver.command("status", ["dvc", "--wait-for-lock", "status", "--json", "--quiet"], echo=False)
+    changed = json.loads(lines[-1]) if lines else {}
+    if changed:
+        raise FarposeError(f"DVC still sees changes in {', '.join(changed)}", where="dvc status", fix="run the same command again")
+
+
+def _echo(line: str) -> None:
+    with _printing:
+        print(line, flush=True)
+    try:
+        get_run_logger().info(line)
+    except MissingContextError:
+        return
+
+
+__all__ = ["Stopped", "farpose_flow", "run"]

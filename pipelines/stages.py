@@ -1,0 +1,319 @@
+"""One command per DVC stage: read the parameters, call the component, write the metrics, record the run.
+
+`python -m pipelines.stages NAME [ITEM]` is what dvc.yaml runs. Everything heavy is imported by the stage that needs it.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from components.base.errors import FarposeError, unknown_name
+from components.base.files import atomic_file, read_json, sha256_of, write_json
+from pipelines import paths, settings
+
+SCORED = "val"  # the split that evaluation scores
+
+
+def fetch() -> None:
+    """Raw files → persons table."""
+    from components.datasets.fetch import fetch as read_persons
+    from components.registry import tracking
+
+    params = settings.data()
+    with tracking.run("fetch", params={"data": params}, tags={"kind": "fetch"}) as run:
+        manifest = paths.DATA.parent / params.files.manifest if params.files.manifest else None
+        summary = read_persons(params, paths.DATA / params.source, paths.PERSONS, manifest)
+        print(summary.table())
+        _metrics("fetch.json", summary.metrics(), run)
+
+
+def validate() -> None:
+    """Persons table → verdict and documents."""
+    from components.datasets.validate import validate as check_persons
+    from components.registry import tracking
+
+    params = settings.data()
+    with tracking.run("validate", params={"data": params}, tags={"kind": "validate"}) as run:
+        summary = check_persons(paths.PERSONS, paths.DATA / params.source, params, paths.VALIDATION)
+        print(summary.table())
+        run.metrics({"checks": len(summary.checks), "persons": summary.persons, "images": summary.images})
+        run.artifact(paths.VALIDATION, "validation")
+
+
+def degrade(name: str) -> None:
+    """Persons table and images → crop shards `name`."""
+    from components.degrade.stage import degrade as cut_crops
+    from components.pose.persons import Persons
+    from components.registry import tracking
+
+    params, pipeline = settings.degrade(), settings.load()
+    if name not in pipeline.shards:
+        raise unknown_name("shards", name, pipeline.shards, where="params/pipeline.yaml")
+    spec = pipeline.shards[name]
+    with tracking.run(f"degrade@{name}", params={"shards": spec, "degrade": params}, tags={"kind": "degrade"}) as run:
+        persons = Persons.read(paths.PERSONS / "persons.parquet")
+        summary = cut_crops(persons, paths.DATA / settings.data().source, spec, params, paths.SHARDS / name)
+        _metrics(f"degrade/{name}.json", {split: summary[split] for split in ("train", "val")}, run)
+        run.artifact(paths.SHARDS / name / "contact_sheet.png")
+
+
+def train(name: str, shards: str | None = None, output: Path | None = None) -> None:
+    """Crop shards → weights of one variant.
+
+    Args:
+        shards, output: for a variant that is not in the pipeline, whose metrics are then kept beside its weights.
+    """
+    from components.models import zoo
+    from components.registry import tracking
+    from components.registry.register import WEIGHTS_TAG
+    from components.train import recipe as recipes
+    from components.train.loop import train as train_variant
+
+    variant = zoo.variant(name)
+    recipe = recipes.resolve(variant, recipes.load())
+    shards = shards or settings.load().shards_of(name)
+    folder = output or paths.MODELS / name
+    device = device_name()
+    parameters = {"variant": variant, "recipe": recipe, "shards": shards, "device": device}
+    with tracking.run(f"train@{name}", params=parameters, tags={"kind": "train", "variant": name}) as run, device_lock(device):
+        tracker = run.tracker()
+        summary = train_variant(variant, paths.SHARDS / shards, folder, recipe, device, paths.CHECKPOINTS, tracker)
+        tracker.flush()
+        run.tags({WEIGHTS_TAG: sha256_of(folder / "model.safetensors")})
+        run.artifact(folder / "learning_curves.png")
+        if output is None:
+            _metrics(f"train/{name}.json", summary)
+            _history(paths.RESULTS / "train" / f"{name}.csv", read_json(folder / "history.json"))
+
+
+def evaluate(name: str, shards: str | None = None, model: Path | None = None, output: Path | None = None) -> None:
+    """Weights and validation crops → predictions, AP with its interval and ceiling, curves and gallery.
+
+    Args:
+        shards, model, output: for a variant that is not in the pipeline.
+    """
+    from components.evaluate.stage import evaluate as score
+    from components.models import costs, zoo
+    from components.registry import lineage, tracking
+
+    params, variant = settings.evaluation(), zoo.variant(name)
+    shards = shards or settings.load().shards_of(name)
+    weights, folder = (model or paths.MODELS / name) / "model.safetensors", output or paths.EVALUATIONS / name
+    device = device_name()
+    parameters = {"variant": variant, "evaluate": params, "shards": shards, "device": device}
+    with tracking.run(f"evaluate@{name}", params=parameters, tags={"kind": "evaluate", "variant": name}) as run, device_lock(device):
+        built = trained(variant, weights)
+        data = _validation_data(shards, variant)
+        provenance = {
+            "variant": name,
+            "weights_sha256": sha256_of(weights),
+            "data_md5": lineage.data_digest(),
+            "shards": shards,
+            "git_commit": lineage.git_commit(),
+            "versions": lineage.versions(),
+        }
+        run.tags({"weights.sha256": provenance["weights_sha256"]})
+        metrics: dict[str, Any] = score(built.model, built.codec, data, params, folder, provenance, device, name)
+        spent = costs.of_variant(variant)
+        metrics |= {"params_m": spent.params / 1e6, "gmacs": spent.macs / 1e9}
+        metrics |= {"paper_AP": variant.paper.ap / 100} if variant.paper.ap is not None else {}
+        run.metrics(metrics)
+        for picture in ("gallery.png", "by_height.png", "by_reduction.png"):
+            run.artifact(folder / picture)
+        write_json(paths.RESULTS / "evaluate" / f"{name}.json" if output is None else folder / "metrics.json", metrics)
+        print(f"{name}: AP {metrics['AP_gt_boxes']:.3f} (ceiling {metrics['ceiling_AP']:.3f}), pictures in {folder}")
+
+
+def trained(variant: Any, weights: Path) -> Any:
+    """The variant with trained weights, as `zoo.Built`."""
+    from components.models import zoo
+    from components.models.weights import load_weights
+
+    built = zoo.build(variant)
+    built.model.load_state_dict(load_weights(weights, variant))
+    return built
+
+
+def _validation_data(shards: str, variant: Any) -> Any:
+    from components.datasets.fetch import IMAGES_FILE, PERSONS_FILE, read_images
+    from components.degrade.shards import EvalCrops
+    from components.evaluate.stage import EvaluationData
+    from components.pose.persons import Persons
+
+    images = read_images(paths.PERSONS / IMAGES_FILE)
+    return EvaluationData(
+        crops=EvalCrops.open(paths.SHARDS / shards, variant.convention),
+        persons=Persons.read(paths.PERSONS / PERSONS_FILE).split(SCORED),
+        images=images[images["split"] == SCORED],
+        data_root=paths.DATA / settings.data().source,
+        degrade=settings.degrade(),
+    )
+
+
+def compare() -> None:
+    """All variants' numbers → one table and its plots."""
+    import platform
+
+    from components.base.files import atomic_directory
+    from components.evaluate.compare import compare as tabulate
+    from components.registry import tracking
+
+    names = list(settings.load().variants)
+    with tracking.run("compare", params={"variants": ", ".join(names)}, tags={"kind": "compare"}) as run:
+        rows = [_row(name) for name in names]
+        note = f"Data: {settings.data().source}. Trained on {', '.join(sorted({row['device'] for row in rows}))}, {platform.machine()}."
+        with atomic_directory(paths.COMPARISON) as folder:
+            tabulate(rows, folder, note)
+        run.artifact(paths.COMPARISON)
+        run.metrics({f"AP {row['variant']}": row["AP_gt_boxes"] for row in rows})
+        kept = ("AP_gt_boxes", "AP_gt_boxes_low", "AP_gt_boxes_high", "ceiling_AP", "params_m", "gmacs")
+        write_json(paths.RESULTS / "comparison.json", {row["variant"]: {key: row[key] for key in kept if key in row} for row in rows})
+        print((paths.COMPARISON / "comparison.md").read_text())
+
+
+def _row(name: str) -> dict[str, Any]:
+    training = read_json(paths.RESULTS / "train" / f"{name}.json")
+    evaluation = read_json(paths.RESULTS / "evaluate" / f"{name}.json")
+    return {
+        "variant": name,
+        **evaluation,
+        "images_per_s": training["images_per_second"],
+        "training_s": training["train_seconds"],
+        "device": training["device"],
+        "by_height": read_json(paths.EVALUATIONS / name / "by_height.json"),
+    }
+
+
+def register() -> None:
+    """Every model → MLflow's registry, with its card and the alias `challenger`."""
+    from components.base.files import atomic_directory
+    from components.registry import register as registry
+    from components.registry import tracking
+
+    pipeline = settings.load()
+    with tracking.run("register", params={"variants": ", ".join(pipeline.variants)}, tags={"kind": "register"}) as run:
+        registered = {}
+        with atomic_directory(paths.REGISTRATION) as folder:
+            for name, plan in pipeline.variants.items():
+                candidate = _candidate(name, plan.shards)
+                version = registry.register(candidate, run)
+                (folder / f"{name}.md").write_text(candidate.card)
+                registered[name] = {"alias": registry.CHALLENGER, "weights_sha256": sha256_of(candidate.weights)}
+                print(f"{name}: version {version.version}, alias {registry.CHALLENGER}")
+            write_json(folder / "registration.json", registered)
+        run.artifact(paths.REGISTRATION)
+
+
+def _candidate(name: str, shards: str) -> Any:
+    from components.degrade.shards import EvalCrops
+    from components.models import zoo
+    from components.pose.persons import Persons
+    from components.registry import lineage
+    from components.registry.model_card import Facts, model_card
+    from components.registry.register import Candidate
+    from components.train import recipe as recipes
+
+    variant = zoo.variant(name)
+    weights = paths.MODELS / name / "model.safetensors"
+    metrics, training = (read_json(paths.RESULTS / kind / f"{name}.json") for kind in ("evaluate", "train"))
+    crops = EvalCrops.open(paths.SHARDS / shards, variant.convention)
+    licences = Persons.read(paths.PERSONS / "persons.parquet").frame["licence"].unique()
+    facts = Facts(
+        weights_sha256=sha256_of(weights),
+        data_md5=lineage.data_digest(),
+        git_commit=lineage.git_commit(),
+        data={"source": settings.data().source, "shards": shards, "licences": ", ".join(sorted(licences))},
+        recipe=dataclasses.asdict(recipes.resolve(variant, recipes.load())),
+        metrics=metrics,
+        training=training,
+        versions=lineage.versions(),
+    )
+    tags = {"git.commit": facts.git_commit, "data.md5": facts.data_md5, "shards": shards, "AP_gt_boxes": f"{metrics['AP_gt_boxes']:.4f}"}
+    return Candidate(variant, weights, model_card(variant, facts), metrics, crops.pixels, {**tags, **_lock_tags(name)})
+
+
+def _lock_tags(name: str) -> dict[str, str]:
+    """DVC's hashes of what the model was trained from, and of the model itself."""
+    from components.registry import lineage
+
+    hashes = lineage.lock_hashes(f"train@{name}")
+    return {f"dvc.{path}": value for path, value in hashes.items() if path.startswith("artifacts/")}
+
+
+def _history(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Losses and validation APs per epoch as CSV, for `dvc plots`."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with atomic_file(path) as temporary, open(temporary, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows)
+
+
+def _metrics(name: str, values: dict[str, Any], run: Any = None) -> None:
+    """Write a metrics file under results/pipeline/ and, for the stage's run, to MLflow."""
+    write_json(paths.RESULTS / name, values)
+    if run is not None:
+        run.metrics(values)
+
+
+def device_name() -> str:
+    """FARPOSE_DEVICE if set, else the first GPU, else the CPU."""
+    import torch
+
+    return os.environ.get("FARPOSE_DEVICE") or ("cuda:0" if torch.cuda.is_available() else "cpu")
+
+
+def device_lock(device: str) -> Any:
+    """Hold a GPU alone, whoever starts the stage; nothing on a CPU."""
+    import contextlib
+    import tempfile
+
+    from filelock import FileLock
+
+    if not device.startswith("cuda"):
+        return contextlib.nullcontext()
+    return FileLock(Path(tempfile.gettempdir()) / f"farpose-{device.replace(':', '-')}.lock", mode=0o666)
+
+
+STAGES: dict[str, Callable[..., None]] = {
+    "fetch": fetch,
+    "validate": validate,
+    "degrade": degrade,
+    "train": train,
+    "evaluate": evaluate,
+    "compare": compare,
+    "register": register,
+}
+WITH_ITEM = ("degrade", "train", "evaluate")
+
+
+def run_stage(name: str, item: str | None = None) -> None:
+    """Run one stage by name.
+
+    Args:
+        item: the shards of `degrade`, the variant of `train` and `evaluate`; None for the other stages.
+    Raises:
+        FarposeError: unknown stage, or an item too few or too many; what the stage raises.
+    """
+    if name not in STAGES:
+        raise unknown_name("stage", name, STAGES)
+    if (name in WITH_ITEM) != (item is not None):
+        raise FarposeError(f"stage {name} takes {'one item' if name in WITH_ITEM else 'no item'}", fix=f"`farpose stage {name} ...`")
+    STAGES[name](*([item] if item is not None else []))
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code of `python -m pipelines.stages NAME [ITEM]`."""
+    from pipelines.cli import main as farpose
+
+    return farpose(["stage", *arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
