@@ -59,8 +59,8 @@ def _backbone_state(model: nn.Module) -> dict[str, Tensor]:
 def _from_timm(backbone: str, where: str) -> dict[str, Tensor]:
     import timm
 
-    if backbone not in timm.list_models(pretrained=True):
-        raise FarposeError("timm has no ImageNet weights for it", where=where, fix="train from `init: none`")
+    if not timm.is_model(backbone):
+        raise FarposeError("timm does not know it", where=where, fix="train from `init: none`")
     try:
         return timm.create_model(backbone, pretrained=True).state_dict()
     except Exception as error:  # whatever the download client raises when it is offline

@@ -5,8 +5,6 @@ Parameter names are those of the published checkpoints (`conv1`, `bn1`, …, `do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 
@@ -72,18 +70,12 @@ def residual_layer(block: type[BasicBlock] | type[Bottleneck], inputs: int, widt
     return nn.Sequential(block(inputs, width, stride), *(block(outputs, width) for _ in range(count - 1)))
 
 
-def published_initialisation(model: nn.Module, keep: Sequence[nn.Module] = ()) -> None:
+def published_initialisation(model: nn.Module) -> None:
     """Initialise as the published pose networks do: convolutions from N(0, 0.001²), biases 0, batch norms 1 and 0.
 
-    Batch norms make the small convolutions harmless: only their direction matters after the first one.
-
-    Args:
-        keep: submodules that are left as they are.
+    Batch norms make the small convolutions harmless.
     """
-    kept = {id(module) for part in keep for module in part.modules()}
     for module in model.modules():
-        if id(module) in kept:
-            continue
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=0.001)
             if module.bias is not None:

@@ -1,0 +1,119 @@
+"""ImageNet weights: the backbone takes them, the rest does not, and a wrong source is named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from components.base.errors import FarposeError
+from components.models import zoo
+from components.models.keys import authors_key
+from components.models.pretrained import load_backbone
+from tests.test_models import SMALL, small_variant
+
+
+def imagenet_checkpoint(backbone: str) -> dict[str, torch.Tensor]:
+    """What a classifier's authors would publish: the plain backbone under their names, and a classifier."""
+    torch.manual_seed(5)
+    model = zoo.network(small_variant("hrnet" if backbone.startswith("hrnet") else "simple", backbone))
+    state = {authors_key(key): torch.randn(value.shape) for key, value in model.state_dict().items() if key.startswith("backbone.")}
+    return {key: value for key, value in state.items() if value.ndim} | {"classifier.weight": torch.zeros(10, 8)}
+
+
+@pytest.mark.parametrize(("method", "backbone"), SMALL)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_the_backbone_is_taken_and_nothing_else(tmp_path, method, backbone, suffix):
+    checkpoint, path = imagenet_checkpoint(backbone), tmp_path / f"imagenet{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": {f"module.{key}": value for key, value in checkpoint.items()}}, path)
+    else:
+        save_file(checkpoint, path)
+    model = zoo.network(small_variant(method, backbone))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    taken = load_backbone(model, path)
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert len(changed) == taken
+    assert all(torch.equal(model.state_dict()[key], checkpoint[authors_key(key)]) for key in changed)
+    kept = {key for key, value in before.items() if value.ndim and key not in changed}
+    new = ("head.", "final_layer.", "heatmap_head.", "offset_head.", "offset_end.")
+    if method.startswith("udp") and backbone.startswith("hrnet"):
+        new = (*new, "backbone.end.stage.0.fuse_layers.")  # the widened fusion of the only module
+    assert kept == {key for key, value in before.items() if value.ndim and key.startswith(new)}
+
+
+def test_three_branches_take_their_part_of_four(tmp_path):
+    save_file(imagenet_checkpoint("hrnet_tiny"), tmp_path / "imagenet.safetensors")
+    model = zoo.network(small_variant("hrnet", "hrnet_tiny", branches=3))
+    assert load_backbone(model, tmp_path / "imagenet.safetensors") > 0
+
+
+def test_another_backbone_s_weights_are_refused(tmp_path):
+    save_file(imagenet_checkpoint("resnet18"), tmp_path / "imagenet.safetensors")
+    model = zoo.network(small_variant("hrnet", "hrnet_tiny"))
+    before = model.backbone.trunk.conv1.weight.clone()
+    with pytest.raises(FarposeError, match=r"backbone hrnet_tiny from .*'conv1\.weight' is of shape \(64, 3, 7, 7\)"):
+        load_backbone(model, tmp_path / "imagenet.safetensors")
+    assert torch.equal(model.backbone.trunk.conv1.weight, before)
+
+
+def test_a_missing_tensor_is_named(tmp_path):
+    checkpoint = imagenet_checkpoint("resnet18")
+    del checkpoint["layer3.1.bn2.weight"]
+    save_file(checkpoint, tmp_path / "imagenet.safetensors")
+    with pytest.raises(FarposeError, match=r"'layer3\.1\.bn2\.weight' is absent"):
+        load_backbone(zoo.network(small_variant("simple", "resnet18")), tmp_path / "imagenet.safetensors")
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_damaged_and_missing_files_are_named(tmp_path, name):
+    model = zoo.network(small_variant("simple", "resnet18"))
+    with pytest.raises(FarposeError, match="weights file not found"):
+        load_backbone(model, tmp_path / name)
+    (tmp_path / name).write_bytes(b"no weights at all")
+    with pytest.raises(FarposeError, match=f"{name}: damaged"):
+        load_backbone(model, tmp_path / name)
+
+
+class Harmful:
+    """Would run code when unpickled."""
+
+    def __reduce__(self):
+        return (print, ("code was run",))
+
+
+def test_code_in_a_pickle_is_never_run(tmp_path, capsys):
+    torch.save({"conv1.weight": Harmful()}, tmp_path / "weights.pth")
+    with pytest.raises(FarposeError, match="holds more than tensors"):
+        load_backbone(zoo.network(small_variant("simple", "resnet18")), tmp_path / "weights.pth")
+    assert "code was run" not in capsys.readouterr().out
+
+
+def test_a_file_without_named_tensors_is_refused(tmp_path):
+    torch.save([torch.zeros(3)], tmp_path / "weights.pth")
+    with pytest.raises(FarposeError, match="holds no state_dict"):
+        load_backbone(zoo.network(small_variant("simple", "resnet18")), tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize(("method", "backbone"), [("simple", "resnet18"), ("cal", "hrnet_w32")])
+def test_timm_s_names_are_the_backbone_s(monkeypatch, method, backbone):
+    import timm
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name, pretrained=not pretrained))
+    model = zoo.network(small_variant(method, backbone))
+    wanted = [key for key in model.state_dict() if key.startswith(("backbone.", "trunk.", "heatmap_end."))]
+    assert load_backbone(model, "timm") == sum(not key.endswith("num_batches_tracked") for key in wanted)
+
+
+def test_without_the_internet_timm_ends_in_a_clear_error(monkeypatch):
+    import timm
+
+    def offline(name, pretrained):
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(FarposeError, match=r"resnet18 from timm: cannot be downloaded: no route to host \(give a local"):
+        load_backbone(zoo.network(small_variant("simple", "resnet18")), "timm")
+    with pytest.raises(FarposeError, match="hrnet_tiny from timm: timm does not know it"):
+        load_backbone(zoo.network(small_variant("hrnet", "hrnet_tiny")), "timm")

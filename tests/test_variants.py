@@ -1,0 +1,180 @@
+"""Variants: every entry of params/variants/ builds, and a wrong entry is named with the way out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from components import codecs
+from components.base.errors import FarposeError
+from components.models import zoo
+from components.models.backbones import HRNETS, RESNETS
+from components.models.variant import METHODS, Network, Variant
+from components.pose.skeleton import CROWDPOSE_14
+from components.train import recipe
+
+VARIANTS = zoo.load_variants()
+GOOD = """
+cal_hrnet_tiny_coco_64x48:
+  method: cal
+  backbone: hrnet_tiny
+  dataset: coco
+  input_size: [64, 48]
+"""
+
+
+def write(folder, text: str, name: str = "table.yaml"):
+    (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_entry_has_a_codec_and_a_recipe(name):
+    variant = VARIANTS[name]
+    codec = codecs.build(variant.codec_name, variant.geometry(), variant.skeleton, **variant.codec)
+    recipe.resolve(variant, recipe.load())
+    assert codec.convention == variant.convention
+
+
+NETWORKS = {(v.method, v.backbone, v.dataset, v.network): name for name, v in VARIANTS.items()}
+
+
+@pytest.mark.parametrize("name", NETWORKS.values())
+def test_every_network_puts_out_what_its_codec_reads(name):
+    variant = VARIANTS[name]
+    codec = codecs.build(variant.codec_name, variant.geometry(), variant.skeleton, **variant.codec)
+    with torch.device("meta"):
+        outputs = zoo.network(variant).eval()(torch.empty(1, 3, *variant.input_size))
+    assert [tuple(output.shape[1:]) for output in outputs] == [(c, *variant.heatmap_size) for c in codec.output_channels]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"{b}_coco_{s}" for b in ("hrnet_w32", "hrnet_w48") for s in ("256x192", "384x288", "128x96", "64x48")),
+        *(f"simple_{b}_coco_{s}" for b in ("resnet50", "resnet101", "resnet152") for s in ("256x192", "384x288", "128x96", "64x48")),
+        *(f"udp_{t}_{b}_coco_{s}" for t in ("gaussian", "offset") for b in ("hrnet_w32", "hrnet_w48", "resnet50", "resnet152")
+          for s in ("256x192", "384x288", "128x96", "64x48")),
+        *(f"dark_{b}_coco_{s}" for b in ("hrnet_w32", "hrnet_w48") for s in ("256x192", "384x288", "128x96", "64x48")),
+        *(f"cal_{b}_coco_{s}" for b in ("hrnet_w32", "hrnet_w48") for s in ("128x96", "64x48", "64x48_static")),
+        *(f"{p}_tiny_{d}_64x48" for p in ("hrnet", "dark_hrnet", "udp_offset_hrnet", "cal_hrnet") for d in ("synthetic", "coco")),
+    ],
+)  # fmt: skip
+def test_the_papers_rows_are_there(name):
+    assert name in VARIANTS
+
+
+def test_cal_s_table_is_complete():
+    """AP and AR of the 64x48 table, W32 and W48."""
+    printed = {"": (29.7, 37.3, 32.4, 39.3), "udp_gaussian_": (47.4, 53.8, 51.0, 57.3), "cal_": (58.4, 64.8, 61.5, 66.3)}
+    for prefix, numbers in printed.items():
+        papers = [VARIANTS[f"{prefix}hrnet_{width}_coco_64x48"].paper for width in ("w32", "w48")]
+        assert tuple(value for paper in papers for value in (paper.ap, paper.ar)) == numbers
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if VARIANTS[name].paper.ap is not None])
+def test_printed_numbers_are_in_a_plausible_order(name):
+    """Catches swapped columns: AP75 < AP50, AP between them, AP below AR."""
+    paper = VARIANTS[name].paper
+    assert paper.ap < paper.ar < 100
+    assert paper.ap75 < paper.ap50
+    assert min(paper.ap_medium, paper.ap_large) - 0.5 < paper.ap < paper.ap50
+    assert paper.source
+
+
+def test_methods_have_a_builder_each_and_known_codecs():
+    assert zoo.BUILDERS.keys() == METHODS.keys()
+    for method in METHODS.values():
+        assert codecs.convention_of(method.codec) == method.convention
+
+
+@pytest.mark.parametrize(("name", "convention", "heatmap_size"), [
+    ("hrnet_w32_coco_256x192", "classic", (64, 48)),
+    ("simple_resnet50_coco_64x48", "classic", (16, 12)),
+    ("dark_hrnet_w32_coco_128x96", "dark", (32, 24)),
+    ("udp_offset_hrnet_w32_coco_64x48", "unbiased", (16, 12)),
+    ("cal_hrnet_w32_coco_64x48", "unbiased", (16, 12)),
+])  # fmt: skip
+def test_geometry_follows_from_the_method_and_the_input(name, convention, heatmap_size):
+    geometry = VARIANTS[name].geometry()
+    assert (geometry.convention, geometry.heatmap_size) == (convention, heatmap_size)
+    assert geometry.input_size == VARIANTS[name].input_size
+
+
+def test_joints_follow_from_the_data_set():
+    assert VARIANTS["hrnet_w32_mpii_256x256"].num_keypoints == 16
+    assert VARIANTS["hrnet_w32_coco_256x192"].num_keypoints == 17
+
+
+def test_build_gives_network_and_codec_and_refuses_other_joints():
+    variant = VARIANTS["cal_hrnet_tiny_coco_64x48"]
+    built = zoo.build(variant)
+    assert built.codec.decode(built.model.eval()(torch.zeros(1, 3, 64, 48)))[0].shape == (1, 17, 2)
+    with pytest.raises(FarposeError, match="made for 17 keypoints, but skeleton crowdpose_14 has 14"):
+        zoo.build(variant, CROWDPOSE_14)
+
+
+def test_an_unknown_variant_suggests_the_nearest():
+    with pytest.raises(FarposeError, match="did you mean 'cal_hrnet_w48_coco_64x48'"):
+        zoo.variant("cal_hrnet_w48_coco_64x84")
+
+
+def test_fragments_are_not_variants(tmp_path):
+    folder = write(tmp_path, "_base: &base {method: dark, dataset: coco}\n\ndark_resnet18_coco_96x96:\n  <<: *base\n"
+                             "  backbone: resnet18\n  input_size: [96, 96]\n")  # fmt: skip
+    assert list(zoo.load_variants(folder)) == ["dark_resnet18_coco_96x96"]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("hrnet_tiny\n", "hrnet_w23\n", r"unknown backbone 'hrnet_w23' \(did you mean 'hrnet_w32'\?\)"),
+    ("hrnet_tiny\n", "transformer\n", r"unknown backbone 'transformer' \(known: hrnet_tiny, .*resnet50"),
+    ("hrnet_tiny\n", "resnet50\n", "method 'cal' cannot stand on backbone 'resnet50' .*hrnet_w32"),
+    ("method: cal", "method: call", "unknown method 'call' .*did you mean 'cal'"),
+    ("dataset: coco", "dataset: cocoa", "the name disagrees with the entry, which makes 'cal_hrnet_tiny_cocoa_64x48'"),
+    ("[64, 48]", "[128, 96]", "which makes 'cal_hrnet_tiny_coco_128x96'"),
+    ("[64, 48]", "[64, 50]", "multiples of 4"),
+    ("[64, 48]", "[64, 48, 3]", "expected 2 values"),
+    ("[64, 48]", "[64, 48]\n  tag: pixel", "which makes 'cal_hrnet_tiny_coco_64x48_pixel'"),
+    ("[64, 48]", "[64, 48]\n  network: {branch: 3}", r"network: unknown parameter 'branch' \(did you mean 'branches'"),
+    ("[64, 48]", "[64, 48]\n  network: {branches: 5}", "branches must be 3 or 4"),
+    ("[64, 48]", "[64, 48]\n  paper: {mAP: 1}", "unknown parameter 'mAP'"),
+    ("input_size", "size", "unknown parameter 'size'"),
+    ("  dataset: coco\n", "", "parameter 'dataset' is missing"),
+])  # fmt: skip
+def test_a_wrong_entry_is_named(tmp_path, old, new, message):
+    assert old in GOOD
+    folder = write(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(FarposeError, match=message) as caught:
+        zoo.load_variants(folder)
+    assert "cal_hrnet_tiny_coco_64x48" in str(caught.value)
+
+
+def test_an_entry_must_be_a_mapping(tmp_path):
+    with pytest.raises(FarposeError, match="hrnet: expected a mapping, got 3"):
+        zoo.load_variants(write(tmp_path, "hrnet: 3\n"))
+
+
+def test_a_name_in_two_files_is_refused(tmp_path):
+    write(tmp_path, GOOD, "a.yaml")
+    write(tmp_path, GOOD, "b.yaml")
+    with pytest.raises(FarposeError, match=r"b\.yaml: variant 'cal_hrnet_tiny_coco_64x48' is already in a\.yaml"):
+        zoo.load_variants(tmp_path)
+
+
+def test_a_folder_without_tables_is_refused(tmp_path):
+    with pytest.raises(FarposeError, match="no variant files"):
+        zoo.load_variants(tmp_path)
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"method": "simple", "backbone": "resnet50", "network": Network(branches=3)}, "network.branches has no meaning for resnet50"),
+    ({"method": "hrnet", "backbone": "hrnet_w32", "network": Network(offset_width=9)}, "offset_width has no meaning for method hrnet"),
+])  # fmt: skip
+def test_settings_that_nothing_reads_are_refused(fields, message):
+    name = "_".join([*([] if fields["method"] == "hrnet" else [fields["method"]]), fields["backbone"], "coco_64x48"])
+    with pytest.raises(FarposeError, match=message):
+        Variant(name=name, dataset="coco", input_size=(64, 48), **fields)
+
+
+def test_backbones_are_known_by_their_own_names():
+    assert all(name == shape.name for name, shape in {**HRNETS, **RESNETS}.items())
