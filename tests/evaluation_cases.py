@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from components.degrade.shards import EvalCrops
 from components.evaluate.oks import NAMES
 from components.evaluate.predictions import Predictions
+from components.pose.crop import CropGeometry
 from components.pose.persons import Persons
 from components.pose.skeleton import COCO_17, Skeleton
 
@@ -120,6 +122,29 @@ def predictions_of(image_id: np.ndarray, keypoints: np.ndarray, scores: np.ndarr
         box_scores=np.asarray(scores, np.float64),
         bbox_xywh=np.concatenate([low, extent], 1),
         areas=extent.prod(1) * 1.5625,
+    )
+
+
+def crops_of(persons: Persons, geometry: CropGeometry) -> EvalCrops:
+    """Evaluation crops of all `persons` whose first pixel holds the row + 1 (red: low byte, green: high byte), else black."""
+    center, size = geometry.box_to_center_size(persons.bbox_xywh)
+    pixels = np.zeros((len(persons), 3, *geometry.input_size), np.uint8)
+    numbers = np.arange(1, len(persons) + 1)
+    pixels[:, 0, 0, 0], pixels[:, 1, 0, 0] = numbers % 256, numbers // 256
+    frame = persons.frame
+    return EvalCrops(
+        pixels=pixels,
+        annotation_id=frame["annotation_id"].to_numpy(),
+        image_id=frame["image_id"].to_numpy(),
+        image_path=frame["image_path"].to_numpy(dtype=object),
+        center=center,
+        size=size,
+        bbox_xywh=persons.bbox_xywh,
+        keypoints_image=persons.keypoints,
+        area=frame["area"].to_numpy(),
+        skeleton=persons.skeleton,
+        protocol="direct",
+        geometry=geometry,
     )
 
 

@@ -79,7 +79,7 @@ def write_coco_results(path: str | Path, predictions: Predictions, scores: np.nd
         raise FarposeError(
             f"prediction {row} (image {predictions.image_id[row]}) is not finite", where=path, fix="look at this model's loss and weights"
         )
-    joints = np.concatenate([predictions.keypoints_image, predictions.keypoint_scores[..., None]], -1).reshape(len(predictions), -1)
+    joints = np.concatenate([predictions.keypoints_image, predictions.keypoint_scores[..., None]], -1)
     text = ",\n".join(json.dumps(_record(predictions, joints, scores, provenance, row)) for row in range(len(predictions)))
     with atomic_file(path) as temporary:
         temporary.write_text(f"[{text}]\n")
@@ -89,7 +89,7 @@ def _record(predictions: Predictions, joints: np.ndarray, scores: np.ndarray, pr
     record: dict[str, Any] = {
         "image_id": int(predictions.image_id[row]),
         "category_id": PERSON_CATEGORY,
-        "keypoints": joints[row].tolist(),
+        "keypoints": joints[row].ravel().tolist(),
         "score": float(scores[row]),
         "box_score": float(predictions.box_scores[row]),
         "box_xywh": predictions.bbox_xywh[row].tolist(),
