@@ -15,6 +15,7 @@ from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
 from components.datasets.coco import IMAGE_COLUMNS
 from components.datasets.fetch import fetch, read_images
+from components.datasets.manifest import write_manifest
 from components.datasets.params import DataParams, FilterParams
 from components.datasets.synthetic.params import SyntheticParams
 from components.pose.persons import Persons
@@ -170,6 +171,27 @@ def test_bad_input_leaves_earlier_output_intact(tmp_path: Path, case: str) -> No
     with pytest.raises(FarposeError, match=message):
         fetch(params, tmp_path / "data", tmp_path / "out", None)
     assert digests(tmp_path / "out") == before and sorted(p.name for p in tmp_path.iterdir()) == ["data", "out"]
+
+
+EDITS: dict[str, Callable[[Path], Any]] = {
+    "changed annotations/train.json": lambda root: (root / "annotations/train.json").write_text("{}"),
+    "changed val/001002.png": lambda root: (root / "val/001002.png").write_bytes(b"another picture"),
+    "missing val/001002.png": lambda root: (root / "val/001002.png").unlink(),
+    "unexpected val/new.png": lambda root: (root / "val/new.png").write_bytes(b"one more"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("difference", EDITS)
+def test_data_edited_behind_the_manifest_are_refused(tmp_path: Path, difference: str) -> None:
+    manifest = tmp_path / "coco.sha256"
+    params = write_dataset(tmp_path / "data", random_coco(0), random_coco(1, 1000))
+    write_manifest(tmp_path / "data", manifest)
+    fetch(params, tmp_path / "data", tmp_path / "out", manifest)
+    before = digests(tmp_path / "out")
+    EDITS[difference](tmp_path / "data")
+    with pytest.raises(FarposeError, match=difference):
+        fetch(params, tmp_path / "data", tmp_path / "out", manifest)
+    assert digests(tmp_path / "out") == before
 
 
 def test_real_pack(real_data: Path, tmp_path: Path) -> None:
