@@ -121,7 +121,7 @@ class CalCodec(MapCodec):
         """Also logs `cal_cov_x`, `cal_cov_y`, `cal_cov_xy` (cells²): the spread of predicted around true peaks in the batch."""
         heatmaps, offsets = (single_precision(output) for output in outputs)
         weights = targets["weights"]
-        gaussian, spread = gaussian_mask(heatmaps, targets["heatmaps"], weights, self.grid(heatmaps))
+        gaussian, spread = gaussian_mask(heatmaps, targets["heatmaps"], weights)
         mask = self._mask(heatmaps, targets, gaussian, spread.joints)
         heatmap = cal_heatmap_loss(heatmaps, targets["heatmaps"], weights, self.settings.pixel_weights)
         offset = masked_offset_loss(offsets, targets["offsets"], mask, weights, self.settings.smooth_l1)

@@ -37,44 +37,53 @@ def measure_spread(predicted: Peaks, expected: Peaks, weights: Tensor) -> Spread
     """Fit one Gaussian to the displacements of the joints whose weight is not 0.
 
     It is the closed form of the published `GaussianMixture(1)`. Finite for any number of joints: without any, the mean is 0.
+    Double precision, because two joints far off in one direction give a covariance whose determinant drowns in single.
     """
-    counted = (weights != 0).to(weights.dtype)
-    count = counted.sum()
-    displacement = predicted.coordinates() - expected.coordinates()
-    mean = (displacement * counted[..., None]).sum((0, 1)) / count.clamp(min=1)
+    counted = (weights != 0).double()
+    joints = counted.sum()
+    displacement = torch.stack([predicted.x - expected.x, predicted.y - expected.y], -1).double()
+    mean = (displacement * counted[..., None]).sum((0, 1)) / joints.clamp(min=1)
     centered = (displacement - mean) * counted[..., None]
     products = centered[..., :, None] * centered[..., None, :]
     ridge = RIDGE * torch.eye(2, dtype=mean.dtype, device=mean.device)
-    return Spread(mean, products.sum((0, 1)) / count.clamp(min=1) + ridge, count)
+    return Spread(mean, products.sum((0, 1)) / joints.clamp(min=1) + ridge, joints)
 
 
-def density(spread: Spread, dx: Tensor, dy: Tensor) -> Tensor:
-    """The Gaussian's density at displacements (broadcast together), per square cell; 0 beyond `REACH`."""
+def density(spread: Spread) -> Tensor:
+    """(7, 7) the Gaussian's density at whole displacements from -`REACH` to `REACH` (rows y, columns x), per square cell."""
+    steps = torch.arange(-REACH, REACH + 1, dtype=spread.mean.dtype, device=spread.mean.device)
     a, b, c = spread.covariance[0, 0], spread.covariance[0, 1], spread.covariance[1, 1]
-    x, y = dx - spread.mean[0], dy - spread.mean[1]
+    x, y = steps - spread.mean[0], (steps - spread.mean[1])[:, None]
     determinant = a * c - b * b
     mahalanobis = (c * x * x - 2 * b * x * y + a * y * y) / determinant
-    value = torch.exp(-0.5 * mahalanobis) / (2 * math.pi * determinant.sqrt())
-    return value * ((dx.abs() <= REACH) & (dy.abs() <= REACH))
+    return torch.exp(-0.5 * mahalanobis) / (2 * math.pi * determinant.sqrt())
 
 
-def gaussian_mask(predicted: Tensor, expected: Tensor, weights: Tensor, grid: tuple[Tensor, Tensor]) -> tuple[Tensor, Spread]:
+def gaussian_mask(predicted: Tensor, expected: Tensor, weights: Tensor) -> tuple[Tensor, Spread]:
     """The per-batch Gaussian mask: the spread's density around each target peak, each joint's scaled to reach 1.
 
     Args:
         predicted, expected: (B, K, H, W) heatmaps.
         weights: (B, K); joints without weight 1 get a mask of zeros.
-        grid: columns (W,) and rows (H, 1).
     Returns:
         (B, K, H, W) mask without gradient, and the spread.
     """
     with torch.no_grad():
         target = find_peaks(expected)
         spread = measure_spread(find_peaks(predicted), target, weights)
-        columns, rows = grid
-        dx, dy = columns - target.x[..., None, None], rows - target.y[..., None, None]
-        mask = density(spread, dx, dy) * (weights == 1)[..., None, None]
-        return scaled_to_one(mask), spread
+        mask = pasted(density(spread).to(predicted.dtype), target, (expected.shape[-2], expected.shape[-1]))
+        return scaled_to_one(mask * (weights == 1)[..., None, None]), spread
+
+
+def pasted(patch: Tensor, peaks: Peaks, size: tuple[int, int]) -> Tensor:
+    """(B, K, H, W) zeros with the (7, 7) patch around each peak, cropped at the border."""
+    height, width = size
+    dx = torch.arange(width, device=patch.device) - peaks.x[..., None] + REACH
+    dy = torch.arange(height, device=patch.device) - peaks.y[..., None] + REACH
+    side = 2 * REACH + 1
+    reached = ((dy >= 0) & (dy < side))[..., :, None] & ((dx >= 0) & (dx < side))[..., None, :]
+    index = dy.clamp(0, side - 1)[..., :, None] * side + dx.clamp(0, side - 1)[..., None, :]
+    return patch.flatten()[index] * reached
 
 
 def scaled_to_one(mask: Tensor) -> Tensor:

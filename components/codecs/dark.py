@@ -110,7 +110,6 @@ def decode_dark(heatmaps: Tensor, size: int, published: bool = False) -> tuple[T
     Differs from the released code (`published`): a step needs a parabola with a top, is at most one cell along each axis, and
     stays on the map; a Newton step to a saddle, or far away on a nearly flat map, is refused.
     """
-    dtype, heatmaps = heatmaps.dtype, heatmaps.double() if published else heatmaps
     peaks = find_peaks(heatmaps)
     map_size = (heatmaps.shape[-2], heatmaps.shape[-1])
     log_maps = smooth(heatmaps, size).clamp(min=1e-10).log()
@@ -118,5 +117,5 @@ def decode_dark(heatmaps: Tensor, size: int, published: bool = False) -> tuple[T
     allowed = inside(peaks, map_size, low=1, high=2)
     if published:
         step = torch.where((allowed & torch.isfinite(step).all(-1))[..., None], step, 0.0)  # a singular Hessian is skipped
-        return (peaks.coordinates() + step).to(dtype), peaks.scores.to(dtype)
+        return peaks.coordinates() + step, peaks.scores
     return safe_coordinates(peaks, step, allowed & has_top, map_size), peaks.scores

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from components.base.errors import FarposeError
 from components.codecs.codec import MapCodec, Outputs, Targets, choose, require_positive, scaled_sigma, single_precision
 from components.codecs.gaussians import outer, patch_weights, profile, rounded, window
 from components.codecs.losses import joints_mse, joints_mse_ohkm
@@ -46,6 +47,8 @@ class HeatmapCodec(MapCodec):
         super().__init__(geometry, skeleton)
         self.settings = settings = settings or HeatmapSettings()
         self.sigma = require_positive("sigma", choose("sigma", settings.sigma, settings.preset, scaled_sigma(geometry)))
+        if not 0 <= settings.hardest_joints <= self.num_keypoints:
+            raise FarposeError(f"hardest_joints must be 0 to {self.num_keypoints}, got {settings.hardest_joints}")
 
     @property
     def constants(self) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def scaled_radius(width: int) -> float:
 def scaled_blur(published: int, width: int) -> int:
     """The largest odd kernel not above the published one's share of a map 48 cells wide: 15, 7, 3 and 7, 3, 1.
 
-    On a map 12 cells wide the published 15 and 7 blur a perfect answer down to 27 % AP; 3 and 1 keep 99.8 %.
+    On a map 12 cells wide the published 15 and 7 reach across it and average even a perfect answer away.
     """
     scaled = int(published * width / 48)
     return max(1, scaled - 1 + scaled % 2)
