@@ -133,7 +133,7 @@ class Augmenter:
         grey_levels = taps[0] if len(taps) == 1 else torch.stack(taps).mean(0)
         keypoints = torch.where(mirrored[:, None, None], keypoints[:, flip_permutation], keypoints)
         visible = torch.where(mirrored[:, None], visible[:, flip_permutation], visible)
-        return Batch(normalise(grey_levels), transform(matrix, keypoints).float(), visible)
+        return Batch(normalise(grey_levels, out=grey_levels), transform(matrix, keypoints).float(), visible)
 
     def _boxes(self, center: Tensor, size: Tensor, keypoints: Tensor, chosen: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """Centre and size (B, 2), image px: of the chosen half where that is wanted and possible."""
