@@ -22,6 +22,16 @@ PROGRESS_EVERY_S = 10.0  # a progress bar's redraws are shown this seldom when t
 GRACE_S = 10.0  # between asking a stage to stop and killing it
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "Unable to read RWLock-file")  # another stage touches the same path
 BUSY_RETRIES, BUSY_WAIT_S = 60, 1.0
+CHATTER = (  # lines of DVC that no one waiting for a result needs
+    "Data and pipelines are up to date",
+    "Generating lock file",
+    "To enable auto staging",
+    "To track the changes",
+    "Updating lock file",
+    "Use `dvc push`",
+    "\tdvc config",
+    "\tgit add",
+)
 ERROR_PREFIX = "farpose: error: "
 
 
@@ -152,7 +162,8 @@ class Driver:
                     continue
                 shown = time.monotonic() if redraw else shown
                 lines.append(text)
-                echo(text)
+                if not text.startswith(CHATTER):
+                    echo(text)
         if pending.strip():
             lines.append(pending.decode(errors="replace").rstrip())
             echo(lines[-1])
@@ -171,9 +182,9 @@ class Driver:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
         missing = [str(output.path) for output in stage.outputs if output.cached and not output.path.exists()]
-        for path in missing:  # one at a time: what was never made has no entry to check out
+        for place in missing:  # one at a time: what was never made has no entry to check out
             subprocess.run(
-                [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--quiet", "--force", path],
+                [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--quiet", "--force", place],
                 cwd=self.repository,
                 env=self.variables,
                 capture_output=True,

@@ -31,7 +31,7 @@ def run(targets: list[str] | None = None, verify: bool = True, repository: Path 
         FarposeError: a stage failed (the first failure, in the stage's own words), or DVC still sees changes at the end.
     """
     plan = settings.load(repository / "params" / "pipeline.yaml").flow
-    runner: ThreadPoolTaskRunner = ThreadPoolTaskRunner(max_workers=plan.max_parallel)
+    runner: Any = ThreadPoolTaskRunner(max_workers=plan.max_parallel)
     name = "farpose " + (", ".join(targets) if targets else "all stages")
     return farpose_flow.with_options(task_runner=runner, flow_run_name=name)(targets, verify, str(repository))
 
@@ -66,7 +66,8 @@ def _reproduce(driver: Driver, stages: list[graph.Stage], verify: bool) -> list[
     futures: dict[str, PrefectFuture[Any]] = {}
     for stage in stages:
         needed = [futures[name] for name in stage.after if name in futures] or first
-        futures[stage.name] = _stage.with_options(task_run_name=stage.name).submit(driver, stage, wait_for=needed)
+        task_of: Any = _stage.with_options(task_run_name=stage.name)
+        futures[stage.name] = task_of.submit(driver, stage, wait_for=needed)
     failures = []
     for future in [*first, *futures.values()]:
         future.wait()

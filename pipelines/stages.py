@@ -110,7 +110,7 @@ def evaluate(name: str, shards: str | None = None, model: Path | None = None, ou
     with tracking.run(f"evaluate@{name}", params=parameters, tags={"kind": "evaluate", "variant": name}) as run, device_lock(device):
         built = trained(variant, weights)
         data = _validation_data(shards, variant)
-        provenance = {
+        provenance: dict[str, Any] = {
             "variant": name,
             "weights_sha256": sha256_of(weights),
             "data_md5": lineage.data_digest(),

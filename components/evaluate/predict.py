@@ -62,7 +62,7 @@ def predict(
     with torch.inference_mode():
         for start in range(0, len(crops.pixels), batch_size):
             pixels = torch.from_numpy(np.array(crops.pixels[start : start + batch_size])).to(device)
-            outputs = _outputs(model, codec, normalise(pixels), flip, bf16)
+            outputs = outputs_of(model, codec, normalise(pixels), flip, bf16)
             _check_finite(outputs, crops.annotation_id[start : start + batch_size])
             decoded = codec.decode(outputs)
             keypoints.append(decoded[0].double().cpu().numpy())
@@ -93,7 +93,8 @@ def to_predictions(
     )
 
 
-def _outputs(model: nn.Module, codec: Any, images: Tensor, flip: bool, bf16: bool) -> tuple[Tensor, ...]:
+def outputs_of(model: nn.Module, codec: Any, images: Tensor, flip: bool = True, bf16: bool = False) -> tuple[Tensor, ...]:
+    """The network's outputs for normalised images (B, 3, H, W), as float32; with `flip` the mean with the mirrored ones' aligned."""
     outputs = _forward(model, images, bf16)
     if not flip:
         return outputs

@@ -34,11 +34,10 @@ def lock_hashes(stage: str, repository: Path = REPOSITORY) -> dict[str, str]:
 def git_commit(repository: Path = REPOSITORY) -> str:
     """The commit that is checked out, with `-dirty` behind it if tracked files differ; empty outside of git."""
     commit = _git(repository, "rev-parse", "HEAD")
+    code = [".", *(f":!{path}" for path in WRITTEN)]
     if not commit:
         return ""
-    return commit + (
-        "-dirty" if _git(repository, "status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in WRITTEN)) else ""
-    )
+    return commit + ("-dirty" if _git(repository, "status", "--porcelain", "--untracked-files=no", "--", *code) else "")
 
 
 @functools.cache

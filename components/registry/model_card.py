@@ -37,6 +37,7 @@ class Facts:
 def model_card(variant: Variant, facts: Facts) -> str:
     """The card as Markdown. It names contents, not runs, so equal models have equal cards."""
     height, width = variant.input_size
+    origin = {"weights (SHA-256)": facts.weights_sha256, "data (DVC md5)": facts.data_md5, "code (git)": facts.git_commit, **facts.data}
     return f"""# {variant.name}
 
 Finds {variant.num_keypoints} joints ({variant.skeleton.name}) of one person in a crop of {height}x{width} px (height x width).
@@ -47,7 +48,7 @@ Method `{variant.method}` on backbone `{variant.backbone}`, crop convention `{va
 The ceiling is what a network without error would score through the same codec. {_paper(variant)}
 
 ## Where it came from
-{_table({"weights (SHA-256)": facts.weights_sha256, "data (DVC md5)": facts.data_md5, "code (git)": facts.git_commit, **facts.data}, ("what", "which"))}
+{_table(origin, ("what", "which"))}
 ## How it was trained
 {_table({**facts.recipe, **facts.training}, ("parameter", "value"))}
 ## Limits
@@ -64,7 +65,8 @@ The code is Apache-2.0. Weights carry what the training data's licences ask for:
 ```python
 import mlflow
 model = mlflow.pyfunc.load_model("models:/{variant.name}@challenger")
-joints = model.predict(crops)  # crops: (N, {height}, {width}, 3) uint8 RGB -> keypoints (N, {variant.num_keypoints}, 2) px of the crop, scores
+# crops: (N, {height}, {width}, 3) uint8 RGB; joints: "keypoints" (N, {variant.num_keypoints}, 2), px of the crop, and "scores"
+joints = model.predict(crops)
 ```
 Or `farpose predict IMAGE --variant {variant.name}` in the repository.
 

@@ -182,7 +182,7 @@ def _signature(variant: Variant) -> Any:
 
     height, width = variant.input_size
     joints = variant.num_keypoints
-    outputs = [
+    outputs: list[Any] = [
         TensorSpec(np.dtype(np.float32), (-1, joints, 2), "keypoints"),
         TensorSpec(np.dtype(np.float32), (-1, joints), "scores"),
     ]

@@ -15,7 +15,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from components.base.config import load_yaml, parse
 from components.degrade.augment import normalise
-from components.evaluate.predict import flip_averaged
+from components.evaluate.predict import outputs_of
 from components.models import zoo
 from components.models.variant import Variant
 from components.models.weights import load_weights
@@ -35,7 +35,7 @@ class PosePredictor(PythonModel):
         """Joints of a batch of crops; see the head of this file."""
         images = torch.from_numpy(np.ascontiguousarray(model_input)).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            keypoints_heatmap, scores = self.codec.decode(flip_averaged(self.model, self.codec, normalise(images)))
+            keypoints_heatmap, scores = self.codec.decode(outputs_of(self.model, self.codec, normalise(images)))
         keypoints_crop = self.codec.geometry.heatmap_to_crop(keypoints_heatmap)
         return {"keypoints": keypoints_crop.numpy().astype(np.float32), "scores": scores.numpy().astype(np.float32)}
 

@@ -1,0 +1,39 @@
+"""`acquire`: raw data into data/, owned by DVC."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from components.base.config import PARAMS, load_yaml, parse
+from components.base.errors import FarposeError
+from pipelines import paths
+
+
+def acquire(options: argparse.Namespace) -> None:
+    """Fill data/SOURCE, write its manifest, and add data/ to DVC."""
+    from components.datasets.acquire import acquire as collect
+    from components.datasets.synthetic import SyntheticParams
+
+    params = parse(SyntheticParams, load_yaml(PARAMS / "data.yaml").get("synthetic", {}), "params/data.yaml: synthetic")
+    got = collect(
+        options.source,
+        options.origin,
+        paths.DATA,
+        endpoint=options.endpoint,
+        accept_changes=options.accept_changes,
+        synthetic=params,
+        progress=sys.stderr.isatty(),
+    )
+    print(f"{options.source}: {got.files} files, {got.size_bytes / 1e6:.0f} MB in data/{options.source}")
+    _add_to_dvc()
+    print("data.dvc is up to date; next: farpose run")
+
+
+def _add_to_dvc() -> None:
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "add", "--quiet", "data"]
+    done = subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = " ".join(done.stderr.split()).removeprefix("ERROR: ")
+        raise FarposeError(f"DVC could not take the data: {said}", where=paths.DATA, fix="`python -m dvc add data` shows more")
