@@ -27,7 +27,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with _full_disk_named(path):
+        with full_disk_named(path):
             yield temporary
         os.replace(temporary, path)
     finally:
@@ -46,7 +46,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     temporary.chmod(0o755)
     try:
-        with _full_disk_named(path):
+        with full_disk_named(path):
             yield temporary
         if path.exists():
             retired = temporary.with_suffix(".old")
@@ -60,7 +60,8 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _full_disk_named(path: Path) -> Iterator[None]:
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Turn the error of a full disk into a FarposeError that names `path` and the space that is left."""
     try:
         yield
     except OSError as error:

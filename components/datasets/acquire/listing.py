@@ -1,0 +1,120 @@
+"""What a place offers: files with sizes and, where known, checksums."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+
+from components.base.errors import FarposeError
+
+KINDS = (".jpg", ".jpeg", ".png", ".json", ".json.gz", ".txt", ".md")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+CHECKSUM_LISTS = ("MANIFEST.json", "SHA256SUMS")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file on offer.
+
+    Attributes:
+        path: relative, with forward slashes.
+        size: bytes, if known before the transfer.
+        tag: changes whenever the file changes (ETag, time of modification, checksum); empty if there is nothing of the kind.
+        sha256: hexadecimal, if the place says it.
+    """
+
+    path: str
+    size: int | None = None
+    tag: str = ""
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Bytes on their way: from offset `start` on, of a file of `total` bytes (if known)."""
+
+    start: int
+    total: int | None
+    chunks: Iterator[bytes]
+
+
+class BrokenTransfer(Exception):
+    """The transfer stopped for a reason that may pass; worth another attempt."""
+
+
+class Place(Protocol):
+    """Where files come from."""
+
+    threads: int  # transfers at one time
+
+    def entries(self) -> list[Entry]:
+        """All files on offer of a known kind. Raises FarposeError when the place cannot be listed."""
+
+    def open(self, entry: Entry, offset: int) -> Stream:
+        """Bytes from `offset` on, or from 0 if the place cannot resume. Raises BrokenTransfer or FarposeError."""
+
+
+def wanted(path: str) -> bool:
+    """Whether a file is of a known kind: image, annotation or note; no hidden files, no checksum lists."""
+    parts = PurePosixPath(path).parts
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return path.lower().endswith(KINDS) and not hidden and path not in CHECKSUM_LISTS
+
+
+def is_archive(name: str) -> bool:
+    return name.lower().endswith(ARCHIVES)
+
+
+def safe_path(path: str, where: object) -> str:
+    """`path`, if it stays inside the folder that it is relative to.
+
+    Raises:
+        FarposeError: it is absolute, climbs out with `..`, or is empty or unprintable.
+    """
+    parts = PurePosixPath(path).parts
+    outside = path.startswith("/") or ".." in parts or "\\" in path or re.match(r"[A-Za-z]:", path)
+    if outside or not parts or any(ord(character) < 32 for character in path):
+        raise FarposeError(f"unsafe file name {path!r}", where=where, fix="do not use data from this place")
+    return str(PurePosixPath(*parts))
+
+
+def parse_checksums(name: str, content: bytes, where: object) -> list[Entry]:
+    """Entries of a MANIFEST.json ({path: sha256}, or {"files": [{"path" or "file", "sha256", "bytes" or "size"}]}) or a SHA256SUMS.
+
+    Raises:
+        FarposeError: the list is malformed or names an unsafe path.
+    """
+    try:
+        rows = _json_rows(json.loads(content)) if name.endswith(".json") else _sum_rows(content.decode())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FarposeError(f"not a list of checksums: {error}", where=where, fix="write it with `sha256sum`") from error
+    entries = []
+    for path, digest, size in rows:
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise FarposeError(f"{path}: {digest!r} is no SHA-256", where=where, fix="write the list with `sha256sum`")
+        entries.append(Entry(safe_path(path.removeprefix("./"), where), size, digest, digest))
+    return entries
+
+
+def _json_rows(value: Any) -> list[tuple[str, str, int | None]]:
+    files = value.get("files", value) if isinstance(value, dict) else value
+    if isinstance(files, dict):
+        return [(path, digest.lower(), None) for path, digest in files.items()]
+    rows = []
+    for row in files:
+        size = row.get("bytes", row.get("size"))
+        rows.append((row["path"] if "path" in row else row["file"], row["sha256"].lower(), None if size is None else int(size)))
+    return rows
+
+
+def _sum_rows(text: str) -> list[tuple[str, str, int | None]]:
+    rows: list[tuple[str, str, int | None]] = []
+    for line in text.splitlines():
+        if line.strip():
+            digest, path = line.split(maxsplit=1)
+            rows.append((path.removeprefix("*"), digest.lower(), None))
+    return rows

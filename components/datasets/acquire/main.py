@@ -1,0 +1,188 @@
+"""`farpose acquire`: collect a data set beside its place, check it, put it in place, and write down what it is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.base.config import PARAMS
+from components.base.errors import FarposeError, unknown_name
+from components.datasets.acquire import transfer
+from components.datasets.acquire.http import HttpPlace
+from components.datasets.acquire.listing import BrokenTransfer, Entry, Place, is_archive
+from components.datasets.acquire.local import LocalFolder
+from components.datasets.acquire.s3 import S3Place
+from components.datasets.acquire.sources import SOURCES, require_parts, write_readme
+from components.datasets.acquire.transfer import Ledger, Transfer
+from components.datasets.acquire.unpack import unpack
+from components.datasets.manifest import differences, digest_tree, read_manifest, save_manifest, summary
+from components.datasets.synthetic import SyntheticParams, write_synthetic
+
+MANIFESTS = PARAMS / "manifests"
+LISTING_ATTEMPTS = 3
+WORK = ".cache"  # inside the data root, so that the last step is a rename; .dvcignore names it
+
+
+@dataclass(frozen=True)
+class Acquired:
+    """What was acquired: its folder, manifest, number of files, size, and whether it differs from the earlier manifest."""
+
+    folder: Path
+    manifest: Path
+    files: int
+    size_bytes: int
+    changed: bool
+
+
+def acquire(
+    source: str,
+    location: str | None,
+    root: Path,
+    *,
+    endpoint: str | None = None,
+    sha256: Mapping[str, str] | None = None,
+    manifests: Path = MANIFESTS,
+    accept_changes: bool = False,
+    synthetic: SyntheticParams | None = None,
+    progress: bool = True,
+) -> Acquired:
+    """Fill `root`/`source` and write its manifest and `root`/README.md.
+
+    The new data replace the old ones in one step at the end. Interrupted and repeated, it continues: whole files are kept, parts
+    are resumed, and files of the old data that have the expected checksum are not fetched again.
+
+    Args:
+        source: a name of `SOURCES`.
+        location: local folder or archive, http(s) address of an archive or of a folder with a MANIFEST.json or SHA256SUMS, or
+            s3://bucket/prefix; None for a rendered source.
+        root: the data folder.
+        endpoint: S3 endpoint other than Amazon's.
+        sha256: expected digests by path inside the data set, or by file name of the archive.
+        manifests: folder of the committed manifests.
+        accept_changes: take data that differ from the committed manifest.
+        synthetic: what the renderer draws.
+    Raises:
+        FarposeError: unknown source or location; a file is missing, truncated or tampered with; the data differ from the
+            committed manifest; the disk is full; another acquisition is at work. Data that were there before stay as they were.
+    """
+    if source not in SOURCES:
+        raise unknown_name("source", source, SOURCES)
+    manifest = manifests / f"{source}.sha256"
+    committed = read_manifest(manifest) if manifest.exists() else {}
+    with _alone(root):
+        staging, retired = root / WORK / source, root / WORK / f"{source}.old"
+        if retired.exists() and not (root / source).exists():  # a run was killed between the two renames
+            os.replace(retired, root / source)
+        if SOURCES[source].rendered:
+            if location is not None:
+                raise FarposeError(f"{source} is rendered here, not fetched", where=location, fix="leave out --from")
+            write_synthetic(staging, synthetic or SyntheticParams(), progress)
+            digests = digest_tree(staging)
+        else:
+            expected = {**({} if accept_changes else committed), **(sha256 or {})}
+            digests = _collect(source, location, root, endpoint, expected, progress)
+        require_parts(source, staging, where=location or source)
+        different = differences(committed, digests) if committed else []
+        if different and not accept_changes:
+            fix = f"the old data stay; `farpose acquire {source} --accept-changes` takes the new ones"
+            raise FarposeError(f"the data differ from the committed ones: {summary(different)}", where=manifest, fix=fix)
+        size = sum((staging / path).stat().st_size for path in digests)
+        _install(staging, root / source, retired)
+        save_manifest(digests, manifest, where=root / source)
+        write_readme(root)
+        shutil.rmtree(root / WORK)
+    return Acquired(root / source, manifest, len(digests), size, bool(different))
+
+
+def _collect(
+    source: str, location: str | None, root: Path, endpoint: str | None, expected: Mapping[str, str], progress: bool
+) -> dict[str, str]:
+    """Bring the files from `location` into the staging folder; their digests."""
+    if not location:
+        raise FarposeError(f"where is {source} to come from?", fix=f"farpose acquire {source} --from PATH|URL|s3://bucket/prefix")
+    work, staging = root / WORK, root / WORK / source
+    place = _place(location, endpoint)
+    if place is None:
+        unpack(Path(location).expanduser(), staging, progress)
+        return digest_tree(staging)
+    ledger = Ledger(work / f"{source}.jsonl", location)
+    archives = work / f"{source}.archive"
+    if not ledger.continues:
+        for folder in (staging, archives):
+            shutil.rmtree(folder, ignore_errors=True)
+    entries = _entries(place, location)
+    if len(entries) == 1 and is_archive(entries[0].path):
+        Transfer(place, archives, ledger, expected, progress=progress).run(entries)
+        unpack(archives / entries[0].path, staging, progress)
+        return digest_tree(staging)
+    Transfer(place, staging, ledger, expected, root / source, progress).run(entries)
+    digests = digest_tree(staging)
+    for path, digest in digests.items():
+        if digest != ledger.files[path]["sha256"]:
+            (staging / path).unlink()
+            raise FarposeError("the file changed on disk after it had arrived", where=path, fix="run the same command again")
+    return digests
+
+
+def _place(location: str, endpoint: str | None) -> Place | None:
+    """Where the files come from; None for a local archive."""
+    scheme = location.partition("://")[0].lower() if "://" in location else ""
+    if scheme in ("http", "https"):
+        return HttpPlace(location, single=is_archive(location.partition("?")[0]))
+    if scheme == "s3":
+        return S3Place(location, endpoint)
+    if scheme:
+        raise unknown_name("kind of address", scheme, ("http", "https", "s3"), where=location)
+    path = Path(location).expanduser()
+    if path.is_dir():
+        return LocalFolder(path)
+    if path.is_file() and is_archive(path.name):
+        return None
+    problem = "not a folder, .zip or .tar.gz" if path.exists() else "no such file or folder"
+    raise FarposeError(problem, where=location, fix="give an existing folder or archive, an address, or s3://bucket/prefix")
+
+
+def _entries(place: Place, location: str) -> list[Entry]:
+    for attempt in range(1, LISTING_ATTEMPTS + 1):
+        try:
+            entries = place.entries()
+            break
+        except BrokenTransfer as error:
+            if attempt == LISTING_ATTEMPTS:
+                raise FarposeError(f"cannot reach it: {error}", where=location, fix="check the address and the network") from error
+            time.sleep(transfer.FIRST_PAUSE_S * 2**attempt)
+    if not entries:
+        raise FarposeError("no images or annotations there", where=location, fix="check the address")
+    return entries
+
+
+def _install(staging: Path, folder: Path, retired: Path) -> None:
+    """Put the collected data in place of the old ones."""
+    shutil.rmtree(retired, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, retired)
+    os.replace(staging, folder)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Hold a lock on the data folder, and clear away what a killed run left half made."""
+    root.mkdir(parents=True, exist_ok=True)
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (root / WORK).mkdir(exist_ok=True)
+        for leftover in (root / WORK).glob(".*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+    except BlockingIOError:
+        raise FarposeError("another `farpose acquire` is filling this folder", where=root, fix="wait until it has ended") from None
+    finally:
+        os.close(handle)

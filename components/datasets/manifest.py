@@ -1,0 +1,112 @@
+"""Manifests of raw data: SHA-256 of every file, in the format of `sha256sum -c`, kept in git while the data are not."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from components.base.errors import FarposeError
+from components.base.files import atomic_file, sha256_of
+
+NAMED = 5  # differences that an error names
+_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+
+
+def digest_tree(root: Path) -> dict[str, str]:
+    """SHA-256 of every file under `root` by its path relative to it, sorted. Hashing runs in threads, as fast as the disk reads."""
+    paths = _files(root)
+    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2)) as pool:
+        return dict(zip(paths, pool.map(lambda path: sha256_of(root / path), paths), strict=True))
+
+
+def write_manifest(root: Path, path: Path) -> dict[str, str]:
+    """Hash the files under `root` and write the manifest `path`.
+
+    Returns:
+        path relative to `root` → SHA-256, as written.
+    Raises:
+        FarposeError: there is no file, or a file's name does not fit on a line.
+    """
+    digests = digest_tree(root)
+    save_manifest(digests, path, where=root)
+    return digests
+
+
+def save_manifest(digests: Mapping[str, str], path: Path, where: object = None) -> None:
+    """Write known digests, sorted by path.
+
+    Raises:
+        FarposeError: `digests` is empty, or a name holds a line break or a backslash (which `sha256sum` escapes).
+    """
+    if not digests:
+        raise FarposeError("no files to list in a manifest", where=where)
+    for name in digests:
+        if re.search(r"[\n\r\\]", name):
+            raise FarposeError(f"the file name {name!r} holds a line break or a backslash", where=where, fix="rename the file")
+    with atomic_file(path) as temporary:
+        temporary.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())))
+
+
+def read_manifest(path: Path) -> dict[str, str]:
+    """Path → SHA-256 of a manifest.
+
+    Raises:
+        FarposeError: the manifest is missing, or a line is not one of `sha256sum`'s.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        raise FarposeError("manifest not found", where=path, fix="restore it with `git checkout`, or run `farpose acquire`") from None
+    digests = {}
+    for number, line in enumerate(lines, start=1):
+        match = _LINE.fullmatch(line)
+        if not match:
+            raise FarposeError(f"not a line of `sha256sum`: {line[:80]!r}", where=f"{path}:{number}", fix="restore it with `git checkout`")
+        digests[match[2]] = match[1]
+    return digests
+
+
+def check_manifest(root: Path, path: Path) -> None:
+    """Compare the files under `root` with the manifest `path`.
+
+    Raises:
+        FarposeError: files are missing, changed, or not in the manifest; the first five are named.
+    """
+    expected = read_manifest(path)
+    restore = "restore with `dvc checkout data.dvc`"
+    accept = f"accept new data with `farpose acquire {path.stem} --accept-changes`"
+    if not root.is_dir():
+        raise FarposeError("raw data not found", where=root, fix=f"{restore}, or fetch them with `farpose acquire {path.stem}`")
+    present = set(_files(root))
+    # A difference in names is found without reading 20 GB first.
+    if present == set(expected):
+        different = differences(expected, digest_tree(root))
+    else:
+        different = differences(dict.fromkeys(expected, ""), dict.fromkeys(present, ""))
+    if different:
+        raise FarposeError(f"raw data differ from {path.name}: {summary(different)}", where=root, fix=f"{restore}, or {accept}")
+
+
+def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """What differs between two trees of digests, as clauses like "missing a.jpg": missing files, unexpected ones, changed ones."""
+    missing = [f"missing {name}" for name in sorted(expected) if name not in found]
+    unexpected = [f"unexpected {name}" for name in sorted(found) if name not in expected]
+    changed = [f"changed {name}" for name in sorted(expected) if name in found and found[name] != expected[name]]
+    return missing + unexpected + changed
+
+
+def summary(different: list[str]) -> str:
+    """The first few differences and the number of the others."""
+    more = f" and {len(different) - NAMED} more" if len(different) > NAMED else ""
+    return ", ".join(different[:NAMED]) + more
+
+
+def _files(root: Path) -> list[str]:
+    return sorted(
+        os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/")
+        for folder, _, names in os.walk(root, followlinks=True)
+        for name in names
+    )
