@@ -93,12 +93,13 @@ def _pair(crops: EvalCrops, predictions: Predictions, person: int, data_root: Pa
     for picture in pictures:
         place = lambda points: transform(image_to_tile, points[None])[0]  # noqa: E731
         visible = truth[:, 2] > 0
-        _draw(picture, place(truth[:, :2]), visible, crops.skeleton, truth=True)
-        _draw(picture, place(predictions.keypoints_image[person]), visible, crops.skeleton, truth=False)
+        draw_joints(picture, place(truth[:, :2]), visible, crops.skeleton, truth=True)
+        draw_joints(picture, place(predictions.keypoints_image[person]), visible, crops.skeleton, truth=False)
     return np.concatenate([pictures[0], np.full((tile[0], 4, 3), 255, np.uint8), pictures[1]], 1)
 
 
-def _draw(picture: np.ndarray, points: np.ndarray, visible: np.ndarray, skeleton: Skeleton, truth: bool) -> None:
+def draw_joints(picture: np.ndarray, points: np.ndarray, visible: np.ndarray, skeleton: Skeleton, truth: bool = False) -> None:
+    """Draw one person onto (H, W, 3) uint8 RGB: `points` (K, 2) px of the picture, those of `visible` (K,); `truth` in white."""
     import cv2
 
     fixed = np.round(np.clip(points, -1e4, 1e4) * (1 << SUBPIXEL)).astype(int)

@@ -23,7 +23,7 @@ class EvaluateParams:
         soft_nms: soft instead of hard suppression.
         bootstrap_resamples: resamplings of the images behind each interval.
         bootstrap_seed: start of the resampling.
-        height_bins_px: ascending inner edges of the person-height bins, px of the original image.
+        height_bins_px: ascending inner edges of the person-height bins, px of the image.
         reduction_bins: ascending inner edges of the bins of source px per input px.
         gallery_size: best, median and worst predictions shown of each.
 
