@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import decimal
 import hashlib
 import json
-import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
+from components.base.config import PARAMS as PARAM_FILES
+from components.datasets.manifest import read_manifest
 from components.datasets.synthetic import Draw, Place, SyntheticParams, coco, render_scene, write_synthetic
-from components.datasets.synthetic.body import Build, pose_body
-from components.datasets.synthetic.exact import about_x, about_y, about_z, chain, cosine, dot, sine, turn, unit
-from components.datasets.synthetic.poses import LIMITS, PAIRED, POSES, draw_angles
 from components.pose.skeleton import COCO_17
 
 PARAMS = SyntheticParams()
@@ -79,6 +77,13 @@ def test_images_and_annotations_are_the_committed_ones(tmp_path, split, index):
     assert digests(tmp_path, split, index) == GOLDEN[split, index]
 
 
+def test_the_committed_manifest_lists_these_images():
+    manifest = read_manifest(PARAM_FILES / "manifests" / "synthetic.sha256")
+    assert len(manifest) == PARAMS.train_images + PARAMS.val_images + 2
+    for (split, index), (image, _) in GOLDEN.items():
+        assert manifest[f"{split}/{coco.SPLITS[split] * coco.IDS_PER_SPLIT + index + 1:012d}.jpg"] == image
+
+
 def test_vector_units_do_not_matter(tmp_path):
     """numpy, OpenCV, libjpeg and libm without their vector code give the same bytes."""
     from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
@@ -121,97 +126,6 @@ def test_images_do_not_depend_on_order_or_number_of_processes(tmp_path):
 def test_seed_split_and_index_give_other_images():
     images = {render_scene(Draw(*key), PARAMS)[0].tobytes() for key in ((1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1))}
     assert len(images) == 4
-
-
-def test_sine_table_does_not_depend_on_the_mathematical_library():
-    """Every entry is the rounded true sine, and no true sine lies so near a rounding boundary that a library's error could matter."""
-    decimal.getcontext().prec = 40
-    pi = decimal.Decimal("3.14159265358979323846264338327950288419717")
-    for tenths in range(901):
-        x = pi * tenths / 1800
-        term, total, n = x, x, 1
-        while abs(term) > decimal.Decimal(10) ** -35:
-            term *= -x * x / ((n + 1) * (n + 2))
-            total, n = total + term, n + 2
-        scaled = total * 10**9
-        assert sine(tenths / 10) == float(round(scaled)) / 1e9
-        assert abs(abs(scaled - round(scaled)) - decimal.Decimal("0.5")) > decimal.Decimal("1e-5")
-
-
-@pytest.mark.parametrize("degrees", [-725.3, -90, 0, 12.34, 45, 179.9, 180, 270, 1000])
-def test_sine_and_cosine(degrees):
-    exact = math.radians(round(degrees, 1))
-    assert sine(degrees) == pytest.approx(math.sin(exact), abs=1e-9)
-    assert cosine(degrees) == pytest.approx(math.cos(exact), abs=1e-9)
-
-
-@pytest.mark.parametrize("rotation", [about_x, about_y, about_z])
-def test_rotations_keep_lengths_and_undo(rotation):
-    back = turn(chain(rotation(-33.3), rotation(33.3)), (0.3, -0.5, 0.8))
-    assert back == pytest.approx((0.3, -0.5, 0.8), abs=1e-8)
-
-
-# --- the body
-
-
-def bodies(count: int):
-    for index in range(count):
-        draw = Draw(9, index)
-        build, angles = Build.draw(draw), draw_angles(draw)
-        yield build, angles, pose_body(build, angles)
-
-
-def bone(joints, a, b):
-    return tuple(q - p for p, q in zip(joints[a], joints[b], strict=True))
-
-
-def test_poses_name_known_joints_and_stay_inside_their_limits():
-    for pose in POSES.values():
-        for name, (low, high) in pose.items():
-            joint = name.removeprefix("near_").removeprefix("far_")
-            assert LIMITS[joint][0] <= low <= high <= LIMITS[joint][1]
-
-
-def test_drawn_angles_respect_the_limits():
-    for _, angles, _ in bodies(300):
-        assert set(angles) == {f"{s}_{n}" for n in PAIRED for s in ("left", "right")} | (set(LIMITS) - set(PAIRED))
-        for name, degrees in angles.items():
-            low, high = LIMITS[name.removeprefix("left_").removeprefix("right_")]
-            assert low <= degrees <= high
-
-
-def test_elbows_and_knees_bend_as_far_and_in_the_direction_that_they_can():
-    for _, _, body in bodies(300):
-        for side in ("left", "right"):
-            bone_of = lambda a, b: bone(body.joints, f"{side}_{a}", f"{side}_{b}")  # noqa: B023, E731
-            elbow = math.degrees(math.acos(min(1, dot(unit(bone_of("shoulder", "elbow")), unit(bone_of("elbow", "wrist"))))))
-            knee = math.degrees(math.acos(min(1, dot(unit(bone_of("hip", "knee")), unit(bone_of("knee", "ankle"))))))
-            assert elbow <= LIMITS["elbow_flexion"][1] + 0.01
-            assert knee <= LIMITS["knee_flexion"][1] + 0.01
-            shin, toes = unit(bone_of("knee", "ankle")), bone_of("heel", "toe")
-            forward = tuple(t - dot(toes, shin) * s for t, s in zip(toes, shin, strict=True))
-            assert dot(bone_of("hip", "knee"), forward) > -1e-6, "a knee bends backwards only"
-
-
-def test_both_sides_have_bones_of_one_length():
-    for _, _, body in bodies(100):
-        for a, b in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"), ("heel", "toe")):
-            left, right = (bone(body.joints, f"{side}_{a}", f"{side}_{b}") for side in ("left", "right"))
-            assert dot(left, left) == pytest.approx(dot(right, right), rel=1e-7)
-
-
-def test_mirrored_angles_give_the_mirrored_body():
-    for build, angles, body in bodies(50):
-        mirrored = {_swapped(name): -value if name in ("spine_side", "spine_twist", "neck_side", "neck_twist") else value
-                    for name, value in angles.items()}  # fmt: skip
-        other = pose_body(build, mirrored)
-        for name, (x, y, z) in body.joints.items():
-            assert other.joints[_swapped(name)] == pytest.approx((-x, y, z), abs=1e-9)
-
-
-def _swapped(name: str) -> str:
-    side, _, rest = name.partition("_")
-    return {"left": f"right_{rest}", "right": f"left_{rest}"}.get(side, name)
 
 
 # --- what is seen and what is annotated
@@ -357,6 +271,34 @@ def test_a_failed_run_leaves_the_old_data_in_place(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         write_synthetic(root, SMALL, progress=False, workers=1)
     assert [p.name for p in tmp_path.rglob("*")] == ["synthetic", "old.txt"]
+
+
+def test_a_killed_run_leaves_nothing_half_made_and_no_orphans(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from components.datasets.acquire import acquire
+from components.datasets.synthetic import SyntheticParams
+if __name__ == "__main__":
+    here = Path(sys.argv[1])
+    acquire("synthetic", None, here / "data", manifests=here, synthetic=SyntheticParams(train_images=int(sys.argv[2]), val_images=1))
+"""
+    script = tmp_path / "run.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    run = [sys.executable, str(script), str(tmp_path)]
+    killed = subprocess.Popen([*run, "3000"], env=environment, stderr=subprocess.PIPE)
+    while not list(tmp_path.glob("data/.cache/.synthetic.*.tmp/train/*.jpg")):
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.kill()
+    assert killed.stderr is not None
+    killed.stderr.read()  # ends when the last process that holds it has ended
+    killed.wait()
+    assert not (tmp_path / "data" / "synthetic").exists()
+    subprocess.run([*run, "3"], env=environment, check=True, capture_output=True)
+    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["README.md", "synthetic"]
+    assert len(tree(tmp_path / "data" / "synthetic")) == 6
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
@@ -63,8 +65,21 @@ def _run(jobs: list[_Job], workers: int) -> Iterable[_Record]:
         yield from map(write_image, jobs)
         return
     # Spawned, not forked: the caller may hold threads and locks.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent) as pool:
         yield from pool.map(write_image, jobs, chunksize=4)
+
+
+def _end_with_parent() -> None:
+    """Let Ctrl-C be the parent's business, and leave no orphan behind when the parent is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _progress(records: Iterable[_Record], total: int, shown: bool) -> Iterable[_Record]:
