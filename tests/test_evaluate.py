@@ -23,6 +23,7 @@ from components.evaluate import curves, oks
 from components.evaluate.ceiling import perfect_predictions
 from components.evaluate.compare import compare
 from components.evaluate.gallery import choose
+from components.evaluate.overview import overview
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predict import predict
 from components.evaluate.predictions import Predictions, read_coco_results, read_detections, write_coco_results
@@ -218,7 +219,7 @@ def test_stage_numbers_equal_pycocotools_on_its_own_file(tmp_path: Path, soft: b
     assert (metrics["persons"], metrics["images"]) == (len(data.crops), 12)
     written = {path.name for path in out.iterdir()}
     curve_files = {f"{name}.{kind}" for name in ("by_height", "by_reduction") for kind in ("json", "csv", "png")}
-    assert written == {"metrics.json", "predictions.json", "gallery.png"} | curve_files
+    assert written == {"metrics.json", "predictions.json", "gallery.png", "overview.png"} | curve_files
     assert min(cv2.imread(str(path)).std() for path in out.glob("*.png")) > 5
 
 
@@ -367,3 +368,11 @@ def test_predictions_select_keeps_rows_together() -> None:
     predictions, _ = cases.noisy_predictions(cases.random_coco(1), 2)
     part = predictions.select(np.arange(len(predictions)) % 3 == 0)
     assert isinstance(part, Predictions) and len(part) == len(part.areas) == -(-len(predictions) // 3)
+
+
+def test_overview_needs_a_far_person(tmp_path: Path) -> None:
+    _, data = scene(tmp_path)
+    crops = replace(data.crops, bbox_xywh=data.crops.bbox_xywh * 0 + 400.0)
+    predictions = predict(Oracle(codec_of("dark"), data.persons.labelled()), codec_of("dark"), data.crops)
+    assert not overview(tmp_path / "overview.png", "t", crops, predictions, np.ones(len(crops)), data.data_root, [])
+    assert not (tmp_path / "overview.png").exists()

@@ -79,23 +79,37 @@ def _pair(crops: EvalCrops, predictions: Predictions, person: int, data_root: Pa
     """(H, 2 W, 3) uint8 RGB: the image around the person, and the crop enlarged without smoothing, both drawn on."""
     import cv2
 
-    tile = _tile_size(crops)
+    height, width = _tile_size(crops)
+    image = np.ascontiguousarray(read_image(data_root / str(crops.image_path[person]))[..., ::-1])
+    around = cv2.warpAffine(image, _image_to_tile(crops, person)[0], (width, height), flags=cv2.INTER_LINEAR)
+    pictures = [_drawn(around, crops, predictions, person), draw_prediction(crops, predictions, person)]
+    return np.concatenate([pictures[0], np.full((height, 4, 3), 255, np.uint8), pictures[1]], 1)
+
+
+def draw_prediction(crops: EvalCrops, predictions: Predictions, person: int) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: a person's crop enlarged without smoothing, annotation and prediction drawn on it."""
+    import cv2
+
     one = slice(person, person + 1)
-    image_to_tile = CropGeometry(tile, tile, crops.geometry.convention).image_to_crop(crops.center[one], crops.size[one])
-    crop_to_tile = compose(image_to_tile, invert(crops.geometry.image_to_crop(crops.center[one], crops.size[one])))
-    image = read_image(data_root / str(crops.image_path[person]))[..., ::-1]
+    image_to_crop = crops.geometry.image_to_crop(crops.center[one], crops.size[one])
+    crop_to_tile = compose(_image_to_tile(crops, person), invert(image_to_crop))
+    height, width = _tile_size(crops)
     crop = np.ascontiguousarray(crops.pixels[person].transpose(1, 2, 0))
-    pictures = [
-        cv2.warpAffine(np.ascontiguousarray(image), image_to_tile[0], tile[::-1], flags=cv2.INTER_LINEAR),
-        cv2.warpAffine(crop, crop_to_tile[0], tile[::-1], flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE),
-    ]
-    truth = crops.keypoints_image[person]
-    for picture in pictures:
-        place = lambda points: transform(image_to_tile, points[None])[0]  # noqa: E731
-        visible = truth[:, 2] > 0
-        draw_joints(picture, place(truth[:, :2]), visible, crops.skeleton, truth=True)
-        draw_joints(picture, place(predictions.keypoints_image[person]), visible, crops.skeleton, truth=False)
-    return np.concatenate([pictures[0], np.full((tile[0], 4, 3), 255, np.uint8), pictures[1]], 1)
+    enlarged = cv2.warpAffine(crop, crop_to_tile[0], (width, height), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    return _drawn(enlarged, crops, predictions, person)
+
+
+def _image_to_tile(crops: EvalCrops, person: int) -> np.ndarray:
+    tile, one = _tile_size(crops), slice(person, person + 1)
+    return CropGeometry(tile, tile, crops.geometry.convention).image_to_crop(crops.center[one], crops.size[one])
+
+
+def _drawn(picture: np.ndarray, crops: EvalCrops, predictions: Predictions, person: int) -> np.ndarray:
+    """`picture`, a tile, with annotation and prediction drawn on it in place."""
+    image_to_tile, truth = _image_to_tile(crops, person), crops.keypoints_image[person]
+    for points, is_truth in ((truth[:, :2], True), (predictions.keypoints_image[person], False)):
+        draw_joints(picture, transform(image_to_tile, points[None])[0], truth[:, 2] > 0, crops.skeleton, truth=is_truth)
+    return picture
 
 
 def draw_joints(picture: np.ndarray, points: np.ndarray, visible: np.ndarray, skeleton: Skeleton, truth: bool = False) -> None:

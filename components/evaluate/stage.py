@@ -22,6 +22,7 @@ from components.evaluate.detector import detector_crops
 from components.evaluate.gallery import gallery
 from components.evaluate.nms import suppress
 from components.evaluate.oks import match, summarise
+from components.evaluate.overview import overview
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predict import predict
 from components.evaluate.predictions import Predictions, write_coco_results
@@ -65,7 +66,7 @@ def evaluate(
     """Score a model and write everything about it into the directory `out`.
 
     Files: metrics.json, predictions.json (and predictions_detector_boxes.json), by_height and by_reduction as .json, .csv
-    and .png, gallery.png.
+    and .png, gallery.png, overview.png.
 
     Args:
         provenance: what made the model; repeated in every record of the prediction files.
@@ -86,9 +87,10 @@ def evaluate(
     metrics |= {f"ceiling_{name}": limit[name] for name in ("AP", "AP50", "AP75")}
     if params.boxes == "detector":
         metrics |= _score_detector(model, codec, data, params, out, provenance, device)
-    _write_curves(predictions, codec, data, params, out, title or "model")
+    heights = _write_curves(predictions, codec, data, params, out, title or "model")
     heading = f"{title}: AP {metrics['AP_gt_boxes']:.3f}, annotated boxes".removeprefix(": ")
     gallery(out / "gallery.png", heading, data.crops, predictions, oks, data.data_root, params.gallery_size)
+    overview(out / "overview.png", title, data.crops, predictions, oks, data.data_root, heights)
     write_json(out / "metrics.json", metrics)
     return metrics
 
@@ -147,12 +149,16 @@ def _score_detector(
     return metrics | {"detections": len(predictions)}
 
 
-def _write_curves(predictions: Predictions, codec: Codec, data: EvaluationData, params: EvaluateParams, out: Path, label: str) -> None:
+def _write_curves(
+    predictions: Predictions, codec: Codec, data: EvaluationData, params: EvaluateParams, out: Path, label: str
+) -> list[dict[str, Any]]:
+    """Write the curves by size; returns the bins by height."""
     kept, scores = finish(predictions, params, np.asarray(data.persons.skeleton.sigmas))
     measures = {
         "by_height": (curves.heights(data.persons, kept), params.height_bins_px, HEIGHT_LABEL),
         "by_reduction": (curves.reductions(data.persons, kept, codec.geometry), params.reduction_bins, REDUCTION_LABEL),
     }
+    written: dict[str, list[dict[str, Any]]] = {}
     for name, (sizes, edges, size_label) in measures.items():
         points = curves.by_size(
             data.persons,
@@ -165,4 +171,6 @@ def _write_curves(predictions: Predictions, codec: Codec, data: EvaluationData, 
             params.bootstrap_seed,
         )
         curves.write_points(out, name, points)
-        curves.plot(out / f"{name}.png", {label: [asdict(point) for point in points]}, size_label)
+        written[name] = [asdict(point) for point in points]
+        curves.plot(out / f"{name}.png", {label: written[name]}, size_label)
+    return written["by_height"]
