@@ -55,6 +55,14 @@ def blur(maps: Tensor, size: int, border: Border) -> Tensor:
         return rows @ maps @ columns.T
 
 
+def blurred_at(maps: Tensor, x: Tensor, y: Tensor, size: int, border: Border) -> Tensor:
+    """(B, K, C) values that `blur` would give to (B, K, C, H, W) maps at the cells (x, y) (B, K), without blurring the rest."""
+    rows = _band_matrix(maps.shape[-2], size, border, maps.dtype, maps.device)[y]
+    columns = _band_matrix(maps.shape[-1], size, border, maps.dtype, maps.device)[x]
+    weights = rows[..., :, None] * columns[..., None, :]
+    return (maps * weights[:, :, None]).sum((-2, -1))
+
+
 @lru_cache(maxsize=64)
 def _band_matrix(length: int, size: int, border: Border, dtype: torch.dtype, device: torch.device) -> Tensor:
     matrix = torch.zeros(length, length, dtype=torch.float64)

@@ -112,8 +112,7 @@ class CalCodec(MapCodec):
         """The peak's cell plus the offset there. A joint may lie outside the map, because an offset can say so."""
         heatmaps, offsets = (single_precision(output) for output in outputs)
         peaks = find_peaks(heatmaps)
-        by_axis = offsets.unflatten(1, (-1, 2))
-        offset = self.offset_unit * torch.stack([values_at(by_axis[:, :, axis], peaks) for axis in (0, 1)], -1)
+        offset = self.offset_unit * values_at(offsets.unflatten(1, (-1, 2)), peaks)
         scores = calibrated(peaks.scores, offset, self.sigma) if self.confidence else peaks.scores
         return peaks.coordinates() + offset, scores
 

@@ -26,7 +26,7 @@ from components.codecs.codec import (
 from components.codecs.gaussians import outer, patch_weights, profile
 from components.codecs.losses import joints_mse
 from components.codecs.newton import Differences, newton_step, safe_coordinates
-from components.codecs.peaks import find_peaks, inside
+from components.codecs.peaks import find_peaks, inside, neighbours
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
@@ -37,7 +37,7 @@ class DarkSettings:
 
     Attributes:
         preset: "derived" or "published"; the constants are equal (see `blur_for`), the arithmetic of "published" is the
-            released code's: steps of any length in any direction, and NaN nowhere only because flat maps peak in a corner.
+            released code's: steps of any length in any direction, and a joint's weight is lost a cell later.
         sigma: target's standard deviation, cells; by default a 24th of the map's width, at least 1, as published.
         blur: kernel size in decoding, cells, odd; by default follows from sigma.
     """
@@ -88,11 +88,11 @@ def blur_for(sigma: float) -> int:
 
 
 _DIFFERENCES = Differences(  # over two cells for second derivatives, as in the released code
-    dx={(1, 0): 0.5, (-1, 0): -0.5},
-    dy={(0, 1): 0.5, (0, -1): -0.5},
-    dxx={(2, 0): 0.25, (0, 0): -0.5, (-2, 0): 0.25},
-    dyy={(0, 2): 0.25, (0, 0): -0.5, (0, -2): 0.25},
-    dxy={(1, 1): 0.25, (1, -1): -0.25, (-1, 1): -0.25, (-1, -1): 0.25},
+    {(1, 0): 0.5, (-1, 0): -0.5},
+    {(0, 1): 0.5, (0, -1): -0.5},
+    {(2, 0): 0.25, (0, 0): -0.5, (-2, 0): 0.25},
+    {(0, 2): 0.25, (0, 0): -0.5, (0, -2): 0.25},
+    {(1, 1): 0.25, (1, -1): -0.25, (-1, 1): -0.25, (-1, -1): 0.25},
 )
 
 
@@ -112,8 +112,8 @@ def decode_dark(heatmaps: Tensor, size: int, published: bool = False) -> tuple[T
     """
     peaks = find_peaks(heatmaps)
     map_size = (heatmaps.shape[-2], heatmaps.shape[-1])
-    log_maps = smooth(heatmaps, size).clamp(min=1e-10).log()
-    step, has_top = newton_step(log_maps, peaks, _DIFFERENCES)
+    values = neighbours(smooth(heatmaps, size), peaks, _DIFFERENCES.steps)
+    step, has_top = newton_step(values.clamp(min=1e-10).log(), _DIFFERENCES)
     allowed = inside(peaks, map_size, low=1, high=2)
     if published:
         step = torch.where((allowed & torch.isfinite(step).all(-1))[..., None], step, 0.0)  # a singular Hessian is skipped

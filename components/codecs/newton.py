@@ -6,43 +6,35 @@ DARK (Zhang et al. 2020, section 3.1, equations 3 to 8) and UDP's Gaussian decod
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from components.codecs.peaks import Peaks, neighbours
+from components.codecs.peaks import Peaks
 
-Stencil = dict[tuple[int, int], float]
-
-
-class Differences(NamedTuple):
-    """Finite differences, as weights of the values at (x, y) steps from the peak."""
-
-    dx: Stencil
-    dy: Stencil
-    dxx: Stencil
-    dyy: Stencil
-    dxy: Stencil
-
-    def steps(self) -> tuple[tuple[int, int], ...]:
-        return tuple(sorted({step for stencil in self for step in stencil}))
+Step = tuple[int, int]
 
 
-def newton_step(log_maps: Tensor, peaks: Peaks, differences: Differences, ridge: float = 0.0) -> tuple[Tensor, Tensor]:
+class Differences:
+    """Finite differences as weights of the values at (x, y) steps from the peak, in the order dx, dy, dxx, dyy, dxy."""
+
+    def __init__(self, *stencils: dict[Step, float]) -> None:
+        self.steps: tuple[Step, ...] = tuple(sorted({step for stencil in stencils for step in stencil}))
+        self.table = tuple(tuple(stencil.get(step, 0.0) for stencil in stencils) for step in self.steps)
+
+
+def newton_step(values: Tensor, differences: Differences, ridge: float = 0.0) -> tuple[Tensor, Tensor]:
     """Step from the peak to the top of the parabola through its neighbours.
 
     Args:
-        log_maps: (B, K, H, W) logarithms of heatmaps.
+        values: (B, K, n) logarithms of the heatmap at `differences.steps` from the peak.
         ridge: added to the diagonal of the Hessian.
 
     Returns:
         (B, K, 2) step in cells (not finite where the Hessian is singular), and (B, K) bool: the parabola has a top.
     """
-    values = neighbours(log_maps, peaks, differences.steps())
-    weights = _weights(tuple(tuple(sorted(stencil.items())) for stencil in differences), log_maps.dtype, log_maps.device)
-    with torch.autocast(log_maps.device.type, enabled=False):
-        dx, dy, dxx, dyy, dxy = (values @ weights).unbind(-1)
+    with torch.autocast(values.device.type, enabled=False):
+        dx, dy, dxx, dyy, dxy = (values @ _weights(differences.table, values.dtype, values.device)).unbind(-1)
     dxx, dyy = dxx + ridge, dyy + ridge
     determinant = dxx * dyy - dxy * dxy
     step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / determinant[..., None]
@@ -65,8 +57,5 @@ def safe_coordinates(peaks: Peaks, step: Tensor, allowed: Tensor, size: tuple[in
 
 
 @lru_cache(maxsize=16)
-def _weights(stencils: tuple[tuple[tuple[tuple[int, int], float], ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(number of steps, 5) matrix whose columns are the five differences."""
-    tables = [dict(stencil) for stencil in stencils]
-    steps = sorted({step for table in tables for step in table})
-    return torch.tensor([[table.get(step, 0.0) for table in tables] for step in steps], dtype=dtype, device=device)
+def _weights(table: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(table, dtype=dtype, device=device)

@@ -22,7 +22,7 @@ from components.codecs.codec import (
 from components.codecs.heatmap import truncated_gaussians
 from components.codecs.losses import joints_mse
 from components.codecs.newton import Differences, newton_step, safe_coordinates
-from components.codecs.peaks import find_peaks
+from components.codecs.peaks import find_peaks, neighbours
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
@@ -82,11 +82,11 @@ def blur_for(geometry: CropGeometry) -> int:
 
 
 _DIFFERENCES = Differences(
-    dx={(1, 0): 0.5, (-1, 0): -0.5},
-    dy={(0, 1): 0.5, (0, -1): -0.5},
-    dxx={(1, 0): 1.0, (0, 0): -2.0, (-1, 0): 1.0},
-    dyy={(0, 1): 1.0, (0, 0): -2.0, (0, -1): 1.0},
-    dxy={(1, 1): 0.5, (1, 0): -0.5, (0, 1): -0.5, (0, 0): 1.0, (-1, 0): -0.5, (0, -1): -0.5, (-1, -1): 0.5},
+    {(1, 0): 0.5, (-1, 0): -0.5},
+    {(0, 1): 0.5, (0, -1): -0.5},
+    {(1, 0): 1.0, (0, 0): -2.0, (-1, 0): 1.0},
+    {(0, 1): 1.0, (0, 0): -2.0, (0, -1): 1.0},
+    {(1, 1): 0.5, (1, 0): -0.5, (0, 1): -0.5, (0, 0): 1.0, (-1, 0): -0.5, (0, -1): -0.5, (-1, -1): 0.5},
 )
 
 
@@ -99,9 +99,9 @@ def decode_gaussian(heatmaps: Tensor, size: int, published: bool = False) -> tup
     dtype, heatmaps = heatmaps.dtype, heatmaps.double() if published else heatmaps
     peaks = find_peaks(heatmaps)
     blurred = blur(heatmaps, size, "reflect")
-    low, high = blurred.amin((-2, -1), keepdim=True), blurred.amax((-2, -1), keepdim=True)
-    log_maps = ((blurred - low) / (high - low) * peaks.scores[..., None, None]).clamp(0.001, 50).log()
-    step, has_top = newton_step(log_maps, peaks, _DIFFERENCES, ridge=torch.finfo(torch.float32).eps)
+    low, high = blurred.amin((-2, -1))[..., None], blurred.amax((-2, -1))[..., None]
+    values = (neighbours(blurred, peaks, _DIFFERENCES.steps) - low) / (high - low) * peaks.scores[..., None]
+    step, has_top = newton_step(values.clamp(0.001, 50).log(), _DIFFERENCES, ridge=torch.finfo(torch.float32).eps)
     if published:
         return (peaks.coordinates() + step).to(dtype), peaks.scores.to(dtype)
     return safe_coordinates(peaks, step, has_top, (heatmaps.shape[-2], heatmaps.shape[-1])), peaks.scores

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from components.codecs.blur import blur
+from components.codecs.blur import blur, blurred_at
 from components.codecs.codec import MapCodec, Outputs, Targets, choose, require_odd, require_positive, single_precision
 from components.codecs.losses import udp_offset_loss
-from components.codecs.peaks import find_peaks, values_at
+from components.codecs.peaks import find_peaks
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
@@ -122,5 +122,5 @@ def decode_offset(combined: Tensor, radius: float, blur_heatmap: int, blur_offse
     """
     maps = combined.unflatten(1, (-1, 3))
     peaks = find_peaks(blur(maps[:, :, 0], blur_heatmap, "reflect"))
-    offsets = [values_at(blur(maps[:, :, axis], blur_offset, "reflect"), peaks) for axis in (1, 2)]
-    return peaks.coordinates() + radius * torch.stack(offsets, -1), peaks.scores
+    offset = blurred_at(maps[:, :, 1:], peaks.x, peaks.y, blur_offset, "reflect")
+    return peaks.coordinates() + radius * offset, peaks.scores

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.codecs.blur import blur, gaussian_kernel
+from components.codecs.blur import blur, blurred_at, gaussian_kernel
 
 KERNELS = [1, 3, 5, 7, 9, 11, 15, 17]
 
@@ -27,6 +27,17 @@ def test_blur_equals_opencv(size: int, shape: tuple[int, int], border: str) -> N
     for i, j in np.ndindex(2, 3):
         expected = cv2.GaussianBlur(maps[i, j], (size, size), 0, borderType=mode)
         np.testing.assert_allclose(found[i, j], expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", KERNELS)
+@pytest.mark.parametrize("border", ["zero", "reflect"])
+def test_blurring_one_cell_equals_blurring_all(size: int, border: str) -> None:
+    maps = torch.randn(2, 5, 2, 16, 12, dtype=torch.float64)
+    x, y = torch.tensor([[0, 11, 3, 1, 10]] * 2), torch.tensor([[0, 15, 8, 14, 1]] * 2)
+    found = blurred_at(maps, x, y, size, border)  # type: ignore[arg-type]
+    whole = blur(maps, size, border)  # type: ignore[arg-type]
+    for i, k in np.ndindex(2, 5):
+        torch.testing.assert_close(found[i, k], whole[i, k, :, y[i, k], x[i, k]])
 
 
 def test_a_kernel_wider_than_the_map_keeps_its_mean() -> None:

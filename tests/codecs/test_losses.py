@@ -13,7 +13,7 @@ from torch import Tensor
 from components.codecs.accuracy import pck_accuracy
 from components.codecs.cal_masks import gaussian_mask
 from components.codecs.losses import joints_mse, joints_mse_ohkm, udp_offset_loss
-from components.codecs.peaks import Peaks, find_peaks, values_at
+from components.codecs.peaks import find_peaks, values_at
 from tests.codecs.cases import CASES, SIZES, Case, make, noise, people
 from tests.codecs.conftest import Reference
 
@@ -108,7 +108,9 @@ def test_pck_accuracy(reference: Reference, case: str) -> None:
     rows, columns = heatmaps.shape[-2:]
     lengths = rows / 10, columns / 10
     found, expected = (find_peaks(maps.detach()) for maps in (heatmaps, targets["heatmaps"]))
-    found_offset, expected_offset = offsets_at(offsets.detach(), found), offsets_at(targets["offsets"], expected)
+    found_offset, expected_offset = (
+        values_at(maps.unflatten(1, (-1, 2)), peaks) for maps, peaks in ((offsets.detach(), found), (targets["offsets"], expected))
+    )
     start, goal = found.coordinates(), expected.coordinates()
     accuracies = [
         pck_accuracy(start + 1.5 * found_offset, goal + 1.5 * expected_offset, (goal > 0).all(-1), lengths),
@@ -119,11 +121,6 @@ def test_pck_accuracy(reference: Reference, case: str) -> None:
     torch.testing.assert_close(per_joint, reference("cal_loss", f"{case}_accuracy2")[1:], atol=1e-6, rtol=0)
     for accuracy in accuracies:
         np.testing.assert_allclose(accuracy.mean, np.nanmean(accuracy.per_joint.numpy()), rtol=1e-6)
-
-
-def offsets_at(maps: Tensor, peaks: Peaks) -> Tensor:
-    by_axis = maps.unflatten(1, (-1, 2))
-    return torch.stack([values_at(by_axis[:, :, axis], peaks) for axis in (0, 1)], -1)
 
 
 def test_pck_accuracy_without_valid_joints_is_zero() -> None:
