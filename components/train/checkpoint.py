@@ -2,7 +2,8 @@
 
 They lie outside the stage's outputs (DVC deletes those before a stage runs), in a folder named after a digest of all that
 decides the result. The newest two are kept while training runs; all are removed once the trained model has been written,
-so that finished variants take no room. Tensors are safetensors, scalars JSON: nothing is unpickled.
+so that finished variants take no room. Those of a run that was given up (killed, then changed) stay until someone deletes
+their folder, which is safe at any time. Tensors are safetensors, scalars JSON: nothing is unpickled.
 """
 
 from __future__ import annotations

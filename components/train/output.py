@@ -51,6 +51,7 @@ def _summary(model: nn.Module, progress: Progress) -> dict[str, Any]:
 def _draw_curves(path: Path, history: list[dict[str, float]], title: str) -> None:
     """Loss (logarithmic) and learning rate's drops on the left, validation AP on the right, against epochs."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -63,4 +64,6 @@ def _draw_curves(path: Path, history: list[dict[str, float]], title: str) -> Non
     validated = [row for row in history if "val_AP_gt_boxes" in row]
     right.plot([row["epoch"] for row in validated], [row["val_AP_gt_boxes"] for row in validated], "o-", color="C1")
     right.set(xlabel="epoch", ylabel="validation AP", title="boxes of the ground truth", ylim=(0, None), xlim=left.get_xlim())
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, dpi=110)
