@@ -55,27 +55,40 @@ class Driver:
         repository: folder of dvc.yaml.
         timeout_s: after which a stage is stopped.
         echo: receives every line of output, already prefixed with the stage's name.
+        max_parallel: stages that run side by side; others wait for their turn.
         variables: set for the subprocesses on top of this process's own.
     """
 
-    def __init__(self, repository: Path, timeout_s: float, echo: Callable[[str], None], variables: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        timeout_s: float,
+        echo: Callable[[str], None],
+        max_parallel: int = 1,
+        variables: dict[str, str] | None = None,
+    ) -> None:
         environment.prepare()
         self.repository, self.timeout_s, self.echo = repository, timeout_s, echo
         self.variables = {**os.environ, "PYTHONUNBUFFERED": "1", **(variables or {})}
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._turn = threading.Semaphore(max_parallel)
 
-    def reproduce(self, stage: Stage) -> StageResult:
-        """Bring one stage up to date, as DVC decides.
+    def reproduce(self, stage: Stage, force: bool = False) -> StageResult:
+        """Bring one stage up to date, as DVC decides, or run it in any case with `force`.
 
         Raises:
             FarposeError: the stage failed (its own message), took too long or was stopped; its earlier outputs are back.
         """
+        with self._turn:
+            return self._reproduce(stage, force)
+
+    def _reproduce(self, stage: Stage, force: bool) -> StageResult:
         kept = {output.path: output.path.read_bytes() for output in stage.outputs if not output.cached and output.path.is_file()}
         started = time.monotonic()
         try:
-            lines = self._reproduce_when_free(stage)
+            lines = self._reproduce_when_free(stage, force)
         except FarposeError:
             self._bring_back(stage, kept)
             raise
@@ -105,8 +118,8 @@ class Driver:
                 process.wait(max(0.0, deadline - time.monotonic()))
             _signal_group(process, signal.SIGKILL)
 
-    def _reproduce_when_free(self, stage: Stage) -> list[str]:
-        arguments = ["dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
+    def _reproduce_when_free(self, stage: Stage, force: bool) -> list[str]:
+        arguments = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage.name]
         for _ in range(BUSY_RETRIES):
             code, lines = self._watched(stage.name, arguments)
             if code == 0:

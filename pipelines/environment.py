@@ -21,6 +21,7 @@ DEFAULTS = {
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # a person reads the stages' own output; the UI gets everything
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # 15 s; a server that is not there should be told soon
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MPLBACKEND": "Agg",
 }

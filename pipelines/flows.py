@@ -15,12 +15,15 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.base.errors import FarposeError
+from components.base.files import read_json
 from pipelines import graph, settings
 from pipelines.driver import Driver, StageResult, Stopped
 from pipelines.environment import REPOSITORY
 
+REGISTRATION = Path("artifacts", "registration", "registration.json")
 COMPARISON = Path("artifacts", "comparison", "comparison.md")
 VERIFY = "verify"
+MOST_TASKS = 1000  # a task that waits for another holds a thread; `flow.max_parallel` is kept by the driver
 _printing = threading.Lock()
 
 
@@ -30,8 +33,7 @@ def run(targets: list[str] | None = None, verify: bool = True, repository: Path 
     Raises:
         FarposeError: a stage failed (the first failure, in the stage's own words), or DVC still sees changes at the end.
     """
-    plan = settings.load(repository / "params" / "pipeline.yaml").flow
-    runner: Any = ThreadPoolTaskRunner(max_workers=plan.max_parallel)
+    runner: Any = ThreadPoolTaskRunner(max_workers=MOST_TASKS)
     name = "farpose " + (", ".join(targets) if targets else "all stages")
     return farpose_flow.with_options(task_runner=runner, flow_run_name=name)(targets, verify, str(repository))
 
@@ -44,12 +46,13 @@ def farpose_flow(targets: list[str] | None = None, verify: bool = True, reposito
     root = Path(repository)
     stages = graph.load(root)
     wanted = graph.select(stages, targets) if targets else stages
-    timeout_s = settings.load(root / "params" / "pipeline.yaml").flow.stage_timeout_hours * 3600
+    plan = settings.load(root / "params" / "pipeline.yaml").flow
     with tracking.pipeline_run(str(runtime.flow_run.id or ""), root) as (parent, variables):
-        driver = Driver(root, timeout_s, _echo, variables)
+        driver = Driver(root, plan.stage_timeout_hours * 3600, _echo, plan.max_parallel, variables)
         try:
             results = _reproduce(driver, wanted, verify)
             if not targets:
+                _register_again(driver, wanted)
                 _require_clean(driver)
         finally:
             driver.stop()
@@ -89,6 +92,18 @@ def _stage(driver: Driver, stage: graph.Stage) -> StageResult:
 @task(name=VERIFY, task_run_name=VERIFY, cache_policy=NO_CACHE, persist_result=False)
 def _verify(driver: Driver) -> None:
     driver.command(VERIFY, ["pipelines.cli", "verify", "--without-crops"])
+
+
+def _register_again(driver: Driver, stages: list[graph.Stage]) -> None:
+    """DVC sees that the models were registered once, not that this store lacks them: a fresh clone's store is empty."""
+    from components.registry import register
+
+    record = driver.repository / REGISTRATION
+    if not record.is_file():
+        return
+    expected = {name: entry["weights_sha256"] for name, entry in read_json(record).items()}
+    if register.missing(expected, driver.repository):
+        driver.reproduce(next(stage for stage in stages if stage.name == "register"), force=True)
 
 
 def _require_clean(driver: Driver) -> None:

@@ -70,4 +70,5 @@ def _stage(stage, graph) -> Stage:
 
 
 def _name(stage) -> str:
-    return str(stage.addressing)
+    """`train@NAME`; an address would depend on the folder that one is in."""
+    return str(getattr(stage, "name", None) or stage.addressing)

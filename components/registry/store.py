@@ -35,8 +35,8 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    for noisy in ("mlflow", "alembic"):  # a line for each table they make
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for noisy in ("mlflow", "alembic"):  # a line for each table they make, and warnings about conda
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     uri = tracking_uri(repository)
     local = uri.startswith("sqlite:")
     folder = repository / "mlruns"

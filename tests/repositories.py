@@ -1,0 +1,112 @@
+"""Small repositories for tests of the pipeline: a toy graph, and a copy of this one with little to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PARTS = ("components", "pipelines", "params", "dvc.yaml", ".dvc", ".dvcignore", ".gitignore")
+PYTHON = sys.executable
+
+TOY_PARAMS = "shards: {}\nvariants: {}\nflow: {max_parallel: 2, stage_timeout_hours: 1}\n"
+TOY_GRAPH = """
+stages:
+  first:
+    cmd: echo one > first.txt
+    outs:
+      - first.txt
+  middle:
+    foreach: [x, y]
+    do:
+      cmd: ${python} middle.py ${item}
+      deps:
+        - first.txt
+        - mode-${item}.txt
+      outs:
+        - middle-${item}.txt
+      metrics:
+        - metric-${item}.json:
+            cache: false
+  last:
+    cmd: cat middle-x.txt middle-y.txt > last.txt
+    deps:
+      - middle-x.txt
+      - middle-y.txt
+    outs:
+      - last.txt
+vars:
+  - python: PYTHON
+"""
+TOY_MIDDLE = """
+import sys, time
+item, start = sys.argv[1], time.time()
+mode = open(f"mode-{item}.txt").read().strip()
+if mode == "fail":
+    sys.exit(f"farpose: error: rows.json: row 7 is bad (mend {item})")
+if mode == "hang":
+    print("hanging", flush=True)
+    time.sleep(600)
+time.sleep(1.5)
+open(f"middle-{item}.txt", "w").write(f"{mode} {start} {time.time()}\\n")
+open(f"metric-{item}.json", "w").write('{"score": 1}')
+"""
+
+
+def toy_repository(folder: Path) -> Path:
+    """A graph first → middle@x, middle@y → last in a git repository; mode-x.txt and mode-y.txt say what the middle does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params").mkdir()
+    (folder / "mlruns").mkdir()
+    (folder / "params" / "pipeline.yaml").write_text(TOY_PARAMS)
+    (folder / "dvc.yaml").write_text(TOY_GRAPH.replace("PYTHON", PYTHON))
+    (folder / "middle.py").write_text(TOY_MIDDLE)
+    for item in "xy":
+        (folder / f"mode-{item}.txt").write_text("work\n")
+    (folder / ".dvc").mkdir()
+    shutil.copy(REPOSITORY / ".dvc" / "config", folder / ".dvc" / "config")
+    git(folder, "init", "--quiet")
+    return folder
+
+
+def copy_of_this(folder: Path) -> Path:
+    """This repository's code and parameters in a git repository of their own, without data and outputs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        source = REPOSITORY / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local"))
+        else:
+            shutil.copy(source, folder / part)
+    git(folder, "init", "--quiet")
+    commit(folder)
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", "state")
+
+
+def farpose(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `farpose` of the repository in `folder`."""
+    return module(folder, "pipelines.cli", *arguments, **environment)
+
+
+def dvc(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return module(folder, "dvc", *arguments, **environment)
+
+
+def module(folder: Path, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PREFECT_", "FARPOSE_", "PYTEST_"))}
+    path = os.pathsep.join([str(Path(PYTHON).parent), kept.get("PATH", "")])
+    variables = {**kept, "PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", **environment}
+    return subprocess.run([PYTHON, "-m", name, *arguments], cwd=folder, env=variables, capture_output=True, text=True, check=False)

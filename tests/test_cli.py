@@ -1,0 +1,223 @@
+"""The command `farpose`: quick help, one-line errors with a way out, parameters, boxes."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from components.base.errors import FarposeError
+from pipelines import cli, settings
+from pipelines.commands import predict, run
+from tests.repositories import REPOSITORY, copy_of_this, farpose, git
+
+COMMANDS = ("acquire", "run", "stage", "train", "evaluate", "compare", "verify", "predict", "params", "doctor")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A copy of this repository, without data."""
+    return copy_of_this(tmp_path / "copy")
+
+
+def edit(path: Path, **changes) -> None:
+    """Change keys (`a__b` for a nested one) of a YAML file."""
+    value = yaml.safe_load(path.read_text())
+    for key, new in changes.items():
+        *parents, last = key.split("__")
+        inner = value
+        for parent in parents:
+            inner = inner[parent]
+        inner[last] = new
+    path.write_text(yaml.safe_dump(value, sort_keys=False))
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """Exit code 1 and one line on stderr that holds all `parts`, without a traceback."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("farpose: error: "), done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    for part in parts:
+        assert part in done.stderr
+
+
+def test_help_names_every_command_within_a_second_of_cpu():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-m", "pipelines.cli", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+    assert all(f"    {name}" in done.stdout for name in COMMANDS)
+
+
+def test_every_command_has_its_function():
+    import importlib
+
+    root = cli.parser()
+    commands = next(action for action in root._actions if action.dest == "command").choices
+    for name, command in commands.items():
+        module, function = command.get_default("handler").split(":")
+        assert callable(getattr(importlib.import_module(f"pipelines.commands.{module}"), function)), name
+
+
+def test_errors_are_one_line_and_debug_shows_more(here):
+    assert_one_line(farpose(here, "stage", "fetsch"), "unknown stage 'fetsch'", "did you mean 'fetch'?")
+    assert_one_line(farpose(here, "stage", "train"), "stage train takes one item")
+    assert_one_line(farpose(here, "compare"), "nothing has been compared yet", "farpose run")
+    done = farpose(here, "--debug", "stage", "fetsch")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_an_unforeseen_error_is_named_as_such(capsys):
+    assert cli.report(KeyError("x\ny")) == 1
+    assert capsys.readouterr().err == "farpose: error: KeyError: 'x\\ny' (not foreseen; `farpose --debug …` shows where)\n"
+
+
+def test_an_interruption_is_no_error(monkeypatch, capsys):
+    from pipelines.commands import run as module
+
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "compare", interrupt)
+    assert cli.main(["compare"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "parts"),
+    [
+        ("train.yaml", {"train__epoch": 3}, ("train.yaml: train", "unknown parameter 'epoch'", "did you mean 'epochs'?")),
+        ("train.yaml", {"train__epochs": "many"}, ("train.epochs", "expected an integer, got 'many'")),
+        ("degrade.yaml", {"degrad": {}}, ("degrade.yaml", "unknown parameter 'degrad'")),
+        ("data.yaml", {"data__source": "cocoo"}, ("source", "did you mean 'coco'?")),
+        ("evaluate.yaml", {"evaluate__oks_nms_threshold": 2.0}, ("oks_nms_threshold must be in (0, 1]",)),
+        ("pipeline.yaml", {"flow__max_parallel": 0}, ("flow.max_parallel",)),
+        ("pipeline.yaml", {"variants__typo_64x48": {"table": "demo", "shards": "direct_64x48"}}, ("unknown variant 'typo_64x48'",)),
+        ("pipeline.yaml", {"shards__direct_64x48__protocol": "sensor"}, ("shards.direct_64x48", "'sensor_64x48'")),
+        ("variants/demo.yaml", {"hrnet_tiny_synthetic_64x48__backbone": "hrnet_tinny"}, ("unknown backbone 'hrnet_tinny'", "hrnet_tiny")),
+        ("variants/demo.yaml", {"hrnet_tiny_synthetic_64x48__train": {"lr": 1}}, ("hrnet_tiny_synthetic_64x48: train", "parameter 'lr'")),
+    ],
+)
+def test_a_wrong_parameter_is_told_before_anything_runs(here, file, changes, parts):
+    edit(here / "params" / file, **changes)
+    assert_one_line(farpose(here, "params"), *parts)
+    assert not (here / "artifacts").exists()
+
+
+def test_run_checks_the_parameters_first(here):
+    edit(here / "params" / "train.yaml", train__epoch=3)
+    assert_one_line(farpose(here, "run"), "unknown parameter 'epoch'")
+    assert not (here / "mlruns").exists()  # no server, no store
+
+
+def test_a_missing_parameter_file_is_named(here):
+    (here / "params" / "evaluate.yaml").unlink()
+    assert_one_line(farpose(here, "params"), "evaluate.yaml: parameter file not found")
+
+
+def test_params_prints_a_variant_resolved():
+    done = farpose(REPOSITORY, "params", "cal_hrnet_tiny_synthetic_64x48")
+    assert done.returncode == 0, done.stderr
+    for line in ("variant.method: cal", "crop.convention: unbiased", "recipe.seed: 0"):
+        assert line in done.stdout.splitlines()
+    assert_one_line(farpose(REPOSITORY, "params", "cal_hrnet_tinny_synthetic_64x48"), "did you mean 'cal_hrnet_tiny_synthetic_64x48'?")
+
+
+def test_an_example_is_laid_over_the_parameters_but_not_over_edits(here):
+    example = here / "params" / "examples" / "short"
+    example.mkdir(parents=True)
+    short = yaml.safe_load((here / "params" / "train.yaml").read_text())
+    short["train"]["epochs"] = 3
+    (example / "train.yaml").write_text(yaml.safe_dump(short))
+    git(here, "add", "--all")
+    git(here, "commit", "--quiet", "--message", "example")
+    edited = here / "params" / "evaluate.yaml"
+    before = edited.read_text()
+    edited.write_text(before + "# mine\n")
+    assert_one_line(farpose(here, "params", "--apply", "short"), "params/evaluate.yaml", "not committed", "--force")
+    assert_one_line(farpose(here, "params", "--apply", "shrot", "--force"), "unknown example 'shrot'", "did you mean 'short'?")
+    done = farpose(here, "params", "--apply", "short", "--force")
+    assert done.returncode == 0 and "+  epochs: 3" in done.stdout
+    assert yaml.safe_load((here / "params" / "train.yaml").read_text()) == short
+    assert edited.read_text() == before + "# mine\n"
+
+
+def test_every_committed_example_is_valid(tmp_path):
+    """Laid over the defaults, each passes the check of all parameters."""
+    here = copy_of_this(tmp_path / "copy")
+    examples = sorted(path.name for path in (REPOSITORY / "params" / "examples").iterdir() if path.is_dir())
+    for name in examples:
+        git(here, "checkout", "--quiet", "--", "params")
+        assert farpose(here, "params", "--apply", name).returncode == 0
+        done = farpose(here, "params")
+        assert done.returncode == 0, f"{name}: {done.stderr}"
+
+
+def test_a_variant_outside_the_pipeline_must_name_its_crops(here):
+    name = "hrnet_w32_coco_256x192"
+    assert_one_line(farpose(here, "train", name), name, "not in params/pipeline.yaml", "--shards")
+    assert_one_line(farpose(here, "predict", __file__, "--variant", name), f"variant '{name}' is not trained", f"farpose train {name}")
+
+
+def test_stages_name_what_is_missing(here):
+    assert_one_line(farpose(here, "stage", "fetch"), "raw data not found", "farpose acquire synthetic")
+    assert_one_line(farpose(here, "stage", "degrade", "direct_64x48"), "persons table not found", "fetch stage")
+    assert_one_line(farpose(here, "stage", "degrade", "direct_32x24"), "unknown shards 'direct_32x24'")
+    assert_one_line(farpose(here, "stage", "train", "hrnet_tiny_synthetic_64x48"), "no crop shard here", "degrade")
+    assert_one_line(farpose(here, "stage", "evaluate", "hrnet_tiny_synthetic_64x48"), "weights file not found", "train")
+
+
+def test_doctor_says_what_is_missing(here):
+    (here / "requirements.lock").write_text((REPOSITORY / "requirements.lock").read_text())
+    done = farpose(here, "doctor")
+    assert done.returncode == 0, done.stderr
+    assert "missing: farpose acquire synthetic" in done.stdout and "CPU cores" in done.stdout and "sqlite:///" in done.stdout
+
+
+def test_pipeline_names_its_variants_and_shards():
+    pipeline = settings.load()
+    assert pipeline.shards_of("cal_hrnet_tiny_synthetic_64x48") == "direct_64x48"
+    with pytest.raises(FarposeError, match="not in the pipeline"):
+        pipeline.shards_of("hrnet_w32_coco_256x192")
+
+
+def test_a_table_is_aligned_for_the_terminal():
+    shown = run.aligned("| name | AP |\n| --- | ---: |\n| a | 1.0 |\n| longer | 12.0 |\n\nnote\n").splitlines()
+    assert shown == ["name      AP", "------  ----", "a        1.0", "longer  12.0", "", "note"]
+
+
+def test_boxes_are_matched_by_file_name_or_by_number(tmp_path):
+    files = {7: tmp_path / "000007.jpg", 9: tmp_path / "000009.jpg"}
+    annotations = {
+        "images": [{"id": 1, "file_name": "val/000009.jpg"}, {"id": 2, "file_name": "000011.jpg"}],
+        "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}, {"image_id": 2, "bbox": [0, 0, 1, 1]}],
+    }
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps(annotations))
+    found = predict._boxes(path, files)
+    assert len(found[7]) == 0 and np.array_equal(found[9], [[1, 2, 3, 4]])
+    path.write_text(json.dumps([{"image_id": 7, "bbox": [5, 6, 7, 8], "score": 0.5, "category_id": 1}]))
+    found = predict._boxes(path, files)
+    assert len(found[9]) == 0 and np.array_equal(found[7], [[5, 6, 7, 8]])
+    path.write_text(json.dumps({"images": [{}], "annotations": []}))
+    with pytest.raises(FarposeError, match="neither COCO annotations nor COCO detections"):
+        predict._boxes(path, files)
+
+
+def test_images_are_numbered_by_coco_names_or_counted(tmp_path):
+    named = [tmp_path / "000000000042.jpg", tmp_path / "7.png"]
+    other = [*named, tmp_path / "street.jpg"]
+    for path in other:
+        path.write_bytes(b"")
+    assert list(predict._unique(named)) == [42, 7] and list(predict._unique(other)) == [1, 2, 3]
+    with pytest.raises(FarposeError, match="image not found"):
+        predict._unique([tmp_path / "missing.jpg"])
+    (tmp_path / "7.jpg").write_bytes(b"")
+    with pytest.raises(FarposeError, match="same name"):
+        predict._unique([*named, tmp_path / "7.jpg"])

@@ -1,0 +1,174 @@
+"""The driver of single stages, and the Prefect flow over DVC's graph, on a toy graph."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from components.base.errors import FarposeError
+from pipelines import graph
+from pipelines.driver import Driver
+from tests.repositories import REPOSITORY, copy_of_this, dvc, git, toy_repository
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    return toy_repository(tmp_path / "toy")
+
+
+def stage(repository: Path, name: str) -> graph.Stage:
+    return next(stage for stage in graph.load(repository) if stage.name == name)
+
+
+def driver(repository: Path, timeout_s: float = 60.0) -> tuple[Driver, list[str]]:
+    lines: list[str] = []
+    return Driver(repository, timeout_s, lines.append, max_parallel=2), lines
+
+
+@pytest.mark.parametrize("which", ["toy", "this"])
+def test_edges_are_those_that_dvc_draws(which, tmp_path):
+    repository = toy_repository(tmp_path / "r") if which == "toy" else copy_of_this(tmp_path / "r")
+    drawn = dvc(repository, "dag", "--dot").stdout
+    edges = {(b, a) for a, b in re.findall(r'"([^"]+)" -> "([^"]+)"', drawn)}
+    stages = graph.load(repository)
+    assert {(stage.name, needed) for stage in stages for needed in stage.after} == edges
+    order = [stage.name for stage in stages]
+    assert all(order.index(needed) < order.index(stage.name) for stage in stages for needed in stage.after)
+
+
+def test_a_part_of_the_graph_holds_what_it_needs(toy):
+    stages = graph.load(toy)
+    assert [stage.name for stage in graph.select(stages, ["middle@y"])] == ["first", "middle@y"]
+    assert [stage.name for stage in graph.select(stages, ["middle"])] == ["first", "middle@x", "middle@y"]
+    with pytest.raises(FarposeError, match=r"no stage 'midle'.*known: first"):
+        graph.select(stages, ["midle"])
+
+
+def test_a_broken_graph_is_one_line(toy):
+    (toy / "dvc.yaml").write_text("stages: {a: {cmd: 1, outs: [")
+    with pytest.raises(FarposeError, match=r"^dvc\.yaml: .*"):
+        graph.load(toy)
+
+
+def test_dvc_decides_run_skip_or_restore(toy):
+    work, _ = driver(toy)
+    assert [work.reproduce(stage(toy, name)).outcome for name in ("first", "middle@x", "middle@x")] == ["ran", "ran", "unchanged"]
+    made = (toy / "middle-x.txt").read_text()
+    (toy / "mode-x.txt").write_text("other\n")
+    assert work.reproduce(stage(toy, "middle@x")).outcome == "ran"
+    (toy / "mode-x.txt").write_text("work\n")
+    assert work.reproduce(stage(toy, "middle@x")).outcome == "restored"
+    assert (toy / "middle-x.txt").read_text() == made
+    assert work.reproduce(stage(toy, "middle@x"), force=True).outcome == "ran"
+
+
+def test_a_failed_stage_says_why_and_leaves_the_earlier_outputs(toy):
+    work, lines = driver(toy)
+    for name in ("first", "middle@x"):
+        work.reproduce(stage(toy, name))
+    before = {path: (toy / path).read_bytes() for path in ("middle-x.txt", "metric-x.json", "first.txt")}
+    (toy / "mode-x.txt").write_text("fail\n")
+    with pytest.raises(FarposeError, match=r"^stage middle@x: rows\.json: row 7 is bad \(mend x\)$"):
+        work.reproduce(stage(toy, "middle@x"))
+    assert {path: (toy / path).read_bytes() for path in before} == before
+    assert any(line.startswith("middle@x | farpose: error:") for line in lines)
+
+
+def test_a_stage_that_takes_too_long_is_killed_with_its_children(toy):
+    work, _ = driver(toy, timeout_s=6.0)
+    work.reproduce(stage(toy, "first"))
+    (toy / "mode-x.txt").write_text("hang\n")
+    with pytest.raises(FarposeError, match=r"took longer than .*stage_timeout_hours"):
+        work.reproduce(stage(toy, "middle@x"))
+    assert not processes_of(toy)
+
+
+def test_stopping_kills_what_runs_and_starts_nothing_more(toy):
+    work, lines = driver(toy)
+    work.reproduce(stage(toy, "first"))
+    (toy / "mode-x.txt").write_text("hang\n")
+    failures: list[BaseException] = []
+
+    def reproduce() -> None:
+        try:
+            work.reproduce(stage(toy, "middle@x"))
+        except FarposeError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=reproduce)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not any("hanging" in line for line in lines) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    work.stop()
+    thread.join(30)
+    assert "stopped" in str(failures[0]) and not processes_of(toy)
+    with pytest.raises(FarposeError, match="stopped before it began"):
+        work.reproduce(stage(toy, "middle@y"))
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Processes that work in `folder`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory):
+    """Prefect with a history of its own, its server started once."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+def test_the_flow_runs_side_by_side_fails_in_one_line_and_continues(prefect, toy, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    from pipelines import flows
+
+    git(toy, "commit", "--quiet", "--allow-empty", "--message", "state")
+    (toy / "mode-y.txt").write_text("fail\n")
+    with pytest.raises(FarposeError, match=r"^stage middle@y: rows\.json: row 7 is bad"):
+        flows.run(verify=False, repository=toy)
+    assert (toy / "middle-x.txt").is_file() and not (toy / "last.txt").exists()  # what needs no failed stage has run
+
+    (toy / "mode-y.txt").write_text("work\n")
+    results = {result.name: result.outcome for result in flows.run(verify=False, repository=toy)}
+    assert results == {"first": "unchanged", "middle@x": "unchanged", "middle@y": "ran", "last": "ran"}
+
+    for item in "xy":
+        (toy / f"mode-{item}.txt").write_text("again\n")
+    assert {result.outcome for result in flows.run(verify=False, repository=toy)} == {"unchanged", "ran"}
+    spans = [tuple(map(float, (toy / f"middle-{item}.txt").read_text().split()[1:])) for item in "xy"]
+    assert max(start for start, _ in spans) < min(end for _, end in spans)
+
+    assert dvc(toy, "status", "--json").stdout.strip() == "{}"
+    assert statuses(toy) == ["FAILED", "FINISHED", "FINISHED"]
+
+
+def statuses(repository: Path) -> list[str]:
+    """Statuses of the pipeline's MLflow runs, in order."""
+    from components.registry import store
+
+    client, experiment_id = store.open_store(repository)
+    runs = client.search_runs([experiment_id], "attributes.run_name = 'pipeline'", order_by=["attributes.start_time ASC"])
+    return [run.info.status for run in runs]
+
+
+def test_the_deployment_names_this_flow():
+    import yaml
+
+    deployment = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"][0]
+    path, name = deployment["entrypoint"].split(":")
+    assert f"def {name}(" in (REPOSITORY / path).read_text()

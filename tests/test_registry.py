@@ -1,0 +1,248 @@
+"""Runs, lineage, the model card and the model registry, in stores of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.base.errors import FarposeError
+from components.base.files import sha256_of
+from components.degrade.augment import normalise
+from components.evaluate.predict import outputs_of
+from components.models import zoo
+from components.models.weights import save_weights
+from components.registry import lineage, register, store, tracking
+from components.registry.model_card import Facts, model_card
+from tests.repositories import REPOSITORY
+
+NAME = "cal_hrnet_tiny_synthetic_64x48"
+
+
+@pytest.fixture(scope="module")
+def empty_tables(tmp_path_factory) -> Path:
+    """A store's tables, which take seconds to make."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def repository(tmp_path: Path, empty_tables: Path, monkeypatch) -> Path:
+    """An empty store."""
+    for variable in ("MLFLOW_TRACKING_URI", tracking.PIPELINE_RUN, tracking.PREFECT_RUN):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_tables, tmp_path / "mlruns")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def candidate(tmp_path_factory) -> register.Candidate:
+    """A variant with random weights and some crops."""
+    torch.manual_seed(0)
+    variant = zoo.variant(NAME)
+    weights = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_weights(weights, zoo.build(variant).model, {"variant": NAME})
+    crops = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 48), dtype=np.uint8)
+    return register.Candidate(variant, weights, "# card", {"AP_gt_boxes": 0.25}, crops, {"data.md5": "d1"})
+
+
+def test_a_stage_run_is_nested_and_finished(repository, monkeypatch):
+    with tracking.pipeline_run("prefect-1", repository) as (parent, variables):
+        for key, value in variables.items():
+            monkeypatch.setenv(key, value)
+        with tracking.run("train@x", params={"recipe": {"epochs": 2, "sizes": (64, 48), "none": None}}, repository=repository) as run:
+            run.metrics({"AP(M)": 0.5, "nested": {"loss": 1, "text": "no"}, "flag": True}, step=3)
+            run.tags({"outcome.train@x": "ran"})
+    client, experiment_id = store.open_store(repository)
+    child = client.get_run(run.run_id)
+    assert child.data.params == {"recipe.epochs": "2", "recipe.sizes": "[64, 48]"}
+    assert child.data.metrics == {"AP M": 0.5, "nested.loss": 1.0, "flag": 1.0}
+    assert child.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert child.data.tags["prefect.flow_run_id"] == "prefect-1"
+    assert child.data.tags["version.torch"] == torch.__version__.split("+")[0] or child.data.tags["version.torch"] == torch.__version__
+    assert child.info.status == client.get_run(parent.run_id).info.status == "FINISHED"
+    assert client.get_experiment(experiment_id).artifact_location == (repository / "mlruns" / "artifacts").as_uri()
+
+
+def test_a_fresh_store_needs_no_parent(repository, monkeypatch):
+    monkeypatch.setenv(tracking.PIPELINE_RUN, "0" * 32)  # of a store that is gone
+    with tracking.run("fetch", repository=repository) as run:
+        pass
+    assert "mlflow.parentRunId" not in run.client.get_run(run.run_id).data.tags
+
+
+@pytest.mark.parametrize(("error", "status"), [(FarposeError("row 7 is bad"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+def test_a_run_that_raises_says_so(repository, error, status):
+    with pytest.raises(type(error)), tracking.run("fetch", repository=repository) as run:
+        raise error
+    found = run.client.get_run(run.run_id)
+    assert found.info.status == status
+    assert status == "KILLED" or found.data.tags["error"] == "row 7 is bad"
+
+
+def test_runs_left_open_by_a_crash_are_closed_as_killed(repository):
+    client, experiment_id = store.open_store(repository)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    mine = store.process_tags()
+    host = {store.HOST: socket.gethostname()}
+    tags = {
+        "crashed": {**host, store.PID: str(gone.pid), store.STARTED: "1.00"},
+        "number used again": {**host, store.PID: str(os.getpid()), store.STARTED: "1.00"},
+        "alive": mine,
+        "elsewhere": {**mine, store.HOST: "another-machine", store.PID: str(gone.pid)},
+    }
+    runs = {name: client.create_run(experiment_id, run_name=name, tags=values).info.run_id for name, values in tags.items()}
+    store.open_store(repository)
+    statuses = {name: client.get_run(run_id).info.status for name, run_id in runs.items()}
+    assert statuses == {"crashed": "KILLED", "number used again": "KILLED", "alive": "RUNNING", "elsewhere": "RUNNING"}
+
+
+def test_training_numbers_are_sent_in_batches(repository, monkeypatch):
+    with tracking.run("train@x", repository=repository) as run:
+        sent: list[int] = []
+        log_batch = run.client.log_batch
+        monkeypatch.setattr(run.client, "log_batch", lambda *a, **k: (sent.append(len(k["metrics"])), log_batch(*a, **k)))
+        tracker = run.tracker()
+        for step in range(250):
+            tracker.metrics({"loss": 1 / (step + 1)}, step)
+        tracker.flush()
+    assert sent == [200, 50]
+    history = run.client.get_metric_history(run.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(step, 1 / (step + 1)) for step in range(250)]
+
+
+def test_a_store_that_fails_stops_no_training(repository, monkeypatch, capsys):
+    from mlflow.exceptions import MlflowException
+
+    def fail(*arguments, **keywords):
+        raise MlflowException("no answer")
+
+    with tracking.run("train@x", repository=repository) as run:
+        log_batch = run.client.log_batch
+        tracker = run.tracker()
+        monkeypatch.setattr(run.client, "log_batch", fail)
+        tracker.metrics({"loss": 1.0}, 1)
+        tracker.flush()
+        assert "1 numbers wait" in capsys.readouterr().err
+        monkeypatch.setattr(run.client, "log_batch", log_batch)
+        tracker.flush()
+    assert run.client.get_run(run.run_id).data.metrics == {"loss": 1.0}
+
+
+def test_a_store_that_does_not_answer_is_one_line(repository, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(FarposeError, match=r"^http://127.0.0.1:9: no MLflow store: .*set MLFLOW_TRACKING_URI"):
+        store.open_store(repository)
+
+
+def test_registration_is_idempotent_and_the_model_gives_equal_outputs(repository, candidate):
+    with tracking.run("register", repository=repository) as run:
+        first = register.register(candidate, run)
+        again = register.register(candidate, run)
+    client = run.client
+    assert str(first.version) == str(again.version) == "1"
+    held = client.get_model_version_by_alias(NAME, register.CHALLENGER)
+    assert str(held.version) == "1" and held.tags[register.WEIGHTS_TAG] == sha256_of(candidate.weights) and held.tags["data.md5"] == "d1"
+    assert held.description == "# card" and client.get_run(held.run_id).info.run_id == run.run_id
+
+    loaded = register.load(NAME, repository=repository)
+    crops = np.ascontiguousarray(candidate.crops.transpose(0, 2, 3, 1))
+    served = loaded.predict(crops)
+    built = zoo.build(candidate.variant)
+    built.model.load_state_dict(torch_state(candidate))
+    built.model.eval()
+    with torch.inference_mode():
+        keypoints, scores = built.codec.decode(outputs_of(built.model, built.codec, normalise(torch.from_numpy(candidate.crops))))
+    np.testing.assert_allclose(served["keypoints"], built.codec.geometry.heatmap_to_crop(keypoints).numpy(), atol=1e-4)
+    np.testing.assert_allclose(served["scores"], scores.numpy(), atol=1e-5)
+    assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 64, 48, 3)
+    assert not list((repository / "mlruns").rglob("*.pkl"))
+
+
+def torch_state(candidate: register.Candidate) -> dict[str, torch.Tensor]:
+    from components.models.weights import load_weights
+
+    return load_weights(candidate.weights, candidate.variant)
+
+
+def test_other_weights_are_a_new_version_of_their_training_run(repository, candidate, tmp_path):
+    torch.manual_seed(1)
+    weights = tmp_path / "model.safetensors"
+    save_weights(weights, zoo.build(candidate.variant).model, {"variant": NAME})
+    other = register.Candidate(candidate.variant, weights, "# other", candidate.metrics, candidate.crops, {})
+    with tracking.run(f"train@{NAME}", tags={"kind": "train"}, repository=repository) as training:
+        training.tags({register.WEIGHTS_TAG: sha256_of(weights)})
+    with tracking.run("register", repository=repository) as run:
+        register.register(candidate, run)
+        assert str(register.register(other, run).version) == "2"
+    held = run.client.get_model_version_by_alias(NAME, register.CHALLENGER)
+    assert (str(held.version), held.run_id) == ("2", training.run_id)
+    digests = {NAME: sha256_of(weights)}
+    assert register.missing(digests, repository) == []
+    assert register.missing({NAME: sha256_of(candidate.weights)}, repository) == [NAME]
+
+
+def test_models_are_missing_from_a_fresh_store(repository):
+    assert register.missing({NAME: "0" * 64}, repository) == [NAME]
+    with pytest.raises(FarposeError, match=f"no model '{NAME}'"):
+        register.load(NAME, repository=repository)
+
+
+def test_the_card_states_where_a_model_came_from():
+    variant = zoo.variant("cal_hrnet_w48_coco_64x48")
+    facts = Facts("w" * 64, "d" * 32, "c" * 40, {"source": "coco", "licences": "CC BY 4.0"}, {"epochs": 210, "none": None},
+                  {"AP_gt_boxes": 0.1234567, "AP_gt_boxes_low": 0.1}, {"seconds": 3}, {"torch": "2"})  # fmt: skip
+    card = model_card(variant, facts)
+    for fact in ("w" * 64, "d" * 32, "c" * 40, "CC BY 4.0", "| AP_gt_boxes | 0.1235 |", "| AP_gt_boxes_low | 0.1 |", "| epochs | 210 |"):
+        assert fact in card
+    assert f"AP {variant.paper.ap:g}" in card and "none" not in card.split("## How it was trained")[1].split("## Limits")[0]
+
+
+def test_lineage_reads_what_dvc_wrote(tmp_path):
+    (tmp_path / "data.dvc").write_text("outs:\n- md5: abc.dir\n  path: data\n")
+    lock = {
+        "stages": {
+            "train@x": {"deps": [{"path": "artifacts/shards/s", "md5": "1.dir"}], "outs": [{"path": "artifacts/models/x", "md5": "2"}]}
+        }
+    }
+    (tmp_path / "dvc.lock").write_text(json.dumps(lock))
+    assert lineage.data_digest(tmp_path) == "abc.dir"
+    assert lineage.lock_hashes("train@x", tmp_path) == {"artifacts/shards/s": "1.dir", "artifacts/models/x": "2"}
+    assert lineage.lock_hashes("train@y", tmp_path) == {}
+    assert lineage.tags("train@x", tmp_path)["data.md5"] == "abc.dir"
+
+
+def test_lineage_tells_edited_code_from_written_results(tmp_path):
+    from tests.repositories import commit, git
+
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "code.py").write_text("1")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "a.json").write_text("1")
+    commit(tmp_path)
+    head = git(tmp_path, "rev-parse", "HEAD").strip()
+    (tmp_path / "results" / "a.json").write_text("2")
+    assert lineage.git_commit(tmp_path) == head
+    (tmp_path / "code.py").write_text("2")
+    assert lineage.git_commit(tmp_path) == f"{head}-dirty"
+
+
+def test_only_the_registry_imports_mlflow():
+    users = {
+        path.relative_to(REPOSITORY).parts[1] for path in (REPOSITORY / "components").rglob("*.py") if "import mlflow" in path.read_text()
+    }
+    assert users == {"registry"}
