@@ -34,7 +34,7 @@ def run(targets: list[str] | None = None, verify: bool = True, repository: Path 
         FarposeError: a stage failed (the first failure, in the stage's own words), or DVC still sees changes at the end.
     """
     runner: Any = ThreadPoolTaskRunner(max_workers=MOST_TASKS)
-    name = "farpose " + (", ".join(targets) if targets else "all stages")
+    name = ", ".join(targets) if targets else "all stages"
     return farpose_flow.with_options(task_runner=runner, flow_run_name=name)(targets, verify, str(repository))
 
 
@@ -58,8 +58,10 @@ def farpose_flow(targets: list[str] | None = None, verify: bool = True, reposito
             driver.stop()
         parent.metrics({"seconds": {tracking.key_name(result.name): result.seconds for result in results}})
         parent.tags({f"outcome.{result.name}": result.outcome for result in results})
-    if not targets and (root / COMPARISON).is_file():
-        create_markdown_artifact((root / COMPARISON).read_text(), key="comparison", description="All variants of this run")
+        table = root / COMPARISON
+        if not targets and table.is_file():
+            parent.tags({"mlflow.note.content": table.read_text()})
+            create_markdown_artifact(table.read_text(), key="comparison", description="All variants of this run")
     return results
 
 

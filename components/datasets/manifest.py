@@ -76,7 +76,7 @@ def check_manifest(root: Path, path: Path) -> None:
         FarposeError: files are missing, changed, or not in the manifest; the first five are named.
     """
     expected = read_manifest(path)
-    restore = "restore with `dvc checkout data.dvc`"
+    restore = "restore with `git checkout data.dvc && dvc checkout data.dvc`"  # dvc repro writes what it finds into data.dvc
     accept = f"accept new data with `farpose acquire {path.stem} --accept-changes`"
     if not root.is_dir():
         raise FarposeError("raw data not found", where=root, fix=f"{restore}, or fetch them with `farpose acquire {path.stem}`")

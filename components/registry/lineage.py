@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -62,6 +63,10 @@ def tags(stage: str, repository: Path = REPOSITORY) -> dict[str, str]:
     lock = repository / "dvc.lock"
     found = {
         "git.commit": git_commit(repository),
+        "mlflow.source.git.commit": _git(repository, "rev-parse", "HEAD"),
+        "mlflow.source.name": f"farpose stage {stage.replace('@', ' ')}",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": os.environ.get("USER", ""),
         "data.md5": data_digest(repository),
         "dvc.stage": stage,
         "dvc.lock.sha256": sha256_of(lock) if lock.is_file() else "",

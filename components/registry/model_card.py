@@ -82,7 +82,7 @@ def _paper(variant: Variant) -> str:
 
 def _table(values: dict[str, Any], head: tuple[str, str]) -> str:
     rows = [f"| {key} | {_text(value)} |" for key, value in flat_values(values).items()]
-    return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---|", *rows, ""])
+    return "\n".join(["", f"| {head[0]} | {head[1]} |", "|---|---|", *rows, "", ""])
 
 
 def flat_values(values: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 EXPERIMENT = "farpose"
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # opens MLflow's page for training, not the one for language models
+    "mlflow.note.content": "One run per pipeline, with one run per DVC stage inside. Models are registered under their variant's name.",
+}
 PID, STARTED, HOST = "farpose.pid", "farpose.pid_started", "farpose.host"
 
 
@@ -48,7 +52,7 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
                 artifacts = (folder / "artifacts").as_uri() if local else None
-                experiment_id = client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+                experiment_id = client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=EXPERIMENT_TAGS)
             else:
                 experiment_id = experiment.experiment_id
             close_crashed(client, experiment_id)

@@ -21,6 +21,7 @@ PREFECT_RUN = "FARPOSE_PREFECT_RUN"  # Prefect's id of the flow run, kept as a t
 PIPELINE = "pipeline"  # name of that run
 BATCH = 200  # metrics per request
 FLUSH_S = 10.0
+LONGEST_DIGEST = 36
 LONGEST_PARAM, PARAMS_PER_REQUEST = 500, 100
 
 
@@ -51,6 +52,14 @@ class Run:
         from mlflow.entities import RunTag
 
         self.client.log_batch(self.run_id, tags=[RunTag(key_name(key), str(value)[:5000]) for key, value in values.items()])
+
+    def used_data(self, digest: str) -> None:
+        """Name the raw data as the run's input; nothing if there is no digest."""
+        from mlflow.entities import Dataset, DatasetInput
+
+        if digest:
+            dataset = Dataset(name="data", digest=digest[:LONGEST_DIGEST], source_type="dvc", source="data.dvc")
+            self.client.log_inputs(self.run_id, [DatasetInput(dataset)])
 
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
         """Copy a file, or a whole folder, to the run's page."""
@@ -109,6 +118,7 @@ def run(
     client, experiment_id = store.open_store(repository)
     found = {**lineage.tags(name, repository), **store.process_tags(), **(tags or {}), **_parents(client)}
     opened = Run(client, client.create_run(experiment_id, run_name=name, tags=found).info.run_id)
+    opened.used_data(lineage.data_digest(repository))
     status = "FAILED"
     try:
         opened.params(params or {})

@@ -58,7 +58,7 @@ def write_readme(root: Path) -> None:
         "# Raw data",
         "",
         "Immutable input of the pipeline, owned by `data.dvc`. `farpose acquire SOURCE` fills it; nothing else writes here.",
-        "SHA-256 of every file: `params/manifests/<source>.sha256`. Restore with `dvc checkout data.dvc`.",
+        "SHA-256 of every file: `params/manifests/<source>.sha256`. Restore with `git checkout data.dvc && dvc checkout data.dvc`.",
     ]
     for name, source in sorted(SOURCES.items()):
         if (root / name).is_dir():

@@ -1,0 +1,205 @@
+"""The whole graph on a few synthetic people: what runs, what is skipped, what a failure leaves behind."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.repositories import commit, copy_of_this, dvc, farpose, git
+from tests.test_cli import assert_one_line, edit
+
+VARIANTS = ("hrnet_tiny_synthetic_64x48", "dark_hrnet_tiny_synthetic_64x48")
+FIRST, SECOND = VARIANTS
+
+
+def little_to_do(repository: Path) -> None:
+    """Two variants, one epoch, a dozen images."""
+    params = repository / "params"
+    edit(params / "data.yaml", synthetic__train_images=10, synthetic__val_images=6)
+    edit(params / "train.yaml", train__validate_every=0)
+    edit(params / "evaluate.yaml", evaluate__bootstrap_resamples=20, evaluate__gallery_size=1)
+    for name in VARIANTS:
+        overrides = {"epochs": 1, "batch_size": 8, "augmentation": {"half_body_probability": 0.0}}
+        edit(params / "variants" / "demo.yaml", **{f"{name}__train": overrides})
+    pipeline = yaml.safe_load((params / "pipeline.yaml").read_text())
+    pipeline["variants"] = {name: pipeline["variants"][name] for name in VARIANTS}
+    (params / "pipeline.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
+    shutil.rmtree(params / "manifests", ignore_errors=True)
+    for name in ("data.dvc", "dvc.lock"):
+        (repository / name).unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A repository in which everything has run once; tests that change it put it back."""
+    repository = copy_of_this(tmp_path_factory.mktemp("pipeline") / "repository")
+    little_to_do(repository)
+    commit(repository)
+    for done in (farpose(repository, "acquire", "synthetic"), dvc(repository, "repro")):
+        assert done.returncode == 0, done.stdout + done.stderr
+    commit(repository)
+    return repository
+
+
+def outputs(repository: Path) -> dict[str, bytes]:
+    """Everything under artifacts/ and results/pipeline/."""
+    files = [path for top in ("artifacts", "results") for path in (repository / top).rglob("*") if path.is_file()]
+    return {str(path.relative_to(repository)): path.read_bytes() for path in files}
+
+
+def ran(stdout: str) -> set[str]:
+    """Stages that DVC ran."""
+    return {line.split("'")[1] for line in stdout.splitlines() if line.startswith("Running stage")}
+
+
+def test_everything_is_made(finished):
+    made = outputs(finished)
+    table = made["artifacts/comparison/comparison.md"].decode()
+    assert all(name in table for name in VARIANTS) and "95 % interval" in table
+    registered = json.loads(made["artifacts/registration/registration.json"])
+    assert set(registered) == set(VARIANTS)
+    for name in VARIANTS:
+        assert f"artifacts/models/{name}/model.safetensors" in made
+        for picture in ("gallery.png", "by_height.png"):
+            assert made[f"artifacts/evaluations/{name}/{picture}"].startswith(b"\x89PNG")
+        record = json.loads(made[f"artifacts/evaluations/{name}/predictions.json"])[0]
+        assert record["provenance"]["weights_sha256"] == registered[name]["weights_sha256"]
+        card = made[f"artifacts/registration/{name}.md"].decode()
+        assert registered[name]["weights_sha256"] in card and "AP_gt_boxes" in card
+    shown = farpose(finished, "compare")
+    assert shown.returncode == 0 and FIRST in shown.stdout
+
+
+def test_no_output_names_a_run(finished):
+    from components.registry import store
+
+    client, experiment_id = store.open_store(finished)
+    runs = [run.info.run_id for run in client.search_runs([experiment_id])]
+    texts = [content for path, content in outputs(finished).items() if not path.endswith((".png", ".npy", ".parquet", ".safetensors"))]
+    assert len(runs) == 9 and not any(run.encode() in text for run in runs for text in texts)
+
+
+def test_models_are_registered_as_challengers(finished):
+    from components.base.files import sha256_of
+    from components.registry import register
+
+    digests = {name: sha256_of(finished / "artifacts" / "models" / name / "model.safetensors") for name in VARIANTS}
+    assert register.missing(digests, finished) == []
+
+
+def test_repeating_it_does_nothing_within_three_seconds_of_cpu(finished):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = dvc(finished, "repro")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0 and not ran(done.stdout) and "up to date" in done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3.0
+
+
+def test_verify_and_predict_work_on_it(finished, tmp_path):
+    done = farpose(finished, "verify")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ground truth scores AP 1.000" in done.stdout and "crops follow the persons table" in done.stdout
+    image = next((finished / "data" / "synthetic" / "val").glob("*.jpg"))
+    done = farpose(finished, "predict", str(image), "--variant", FIRST, "--output", str(tmp_path / "found"))
+    assert done.returncode == 0 and "each whole image is taken as one person's box" in done.stdout, done.stderr
+    assert len(json.loads((tmp_path / "found" / "predictions.json").read_text())) == 1
+    assert (tmp_path / "found" / f"{image.stem}.png").is_file()
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    assert_one_line(farpose(finished, "predict", str(tmp_path / "broken.jpg"), "--variant", FIRST), "broken.jpg")
+
+
+def test_a_variants_parameter_reruns_only_what_depends_on_it_and_comes_back_from_the_cache(finished):
+    table = finished / "params" / "variants" / "demo.yaml"
+    before, made = table.read_text(), outputs(finished)
+    edit(table, **{f"{FIRST}__train__learning_rate": 1e-4})
+    done = dvc(finished, "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ran(done.stdout) == {f"train@{FIRST}", f"evaluate@{FIRST}", "compare", "register"}
+    assert outputs(finished)[f"artifacts/models/{SECOND}/model.safetensors"] == made[f"artifacts/models/{SECOND}/model.safetensors"]
+
+    table.write_text(before)
+    done = dvc(finished, "repro")
+    assert ran(done.stdout) == {"register"}  # the others are restored; register must write its tags
+    again = outputs(finished)
+    assert again[f"artifacts/models/{FIRST}/model.safetensors"] == made[f"artifacts/models/{FIRST}/model.safetensors"]
+    assert again["results/pipeline/comparison.json"] == made["results/pipeline/comparison.json"]
+    from components.registry import register
+
+    digest = json.loads(again["artifacts/registration/registration.json"])[FIRST]["weights_sha256"]
+    assert register.missing({FIRST: digest}, finished) == []  # the alias is back at the first version
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "unexpected"])
+def test_data_edited_behind_dvcs_back_stops_the_pipeline(finished, damage):
+    images = sorted((finished / "data" / "synthetic" / "train").glob("*.jpg"))
+    before, kept = outputs(finished), images[0].read_bytes()
+    extra = images[0].with_name("extra.jpg")
+    if damage == "changed":
+        images[0].write_bytes(kept + b"x")
+    elif damage == "missing":
+        images[0].unlink()
+    else:
+        extra.write_bytes(kept)
+    done = dvc(finished, "repro")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("farpose: error:")]
+    assert done.returncode != 0 and len(errors) == 1 and "Traceback" not in done.stderr
+    assert f"{damage} train/{extra.name if damage == 'unexpected' else images[0].name}" in errors[0]
+    assert outputs(finished) == before
+
+    assert "git checkout data.dvc && dvc checkout data.dvc" in errors[0]  # because repro has written the new digest into data.dvc
+    git(finished, "checkout", "data.dvc")
+    assert dvc(finished, "checkout", "data.dvc").returncode == 0
+    assert images[0].read_bytes() == kept and not extra.exists()
+    assert dvc(finished, "status", "--json").stdout.strip() == "{}"
+
+
+def test_a_stage_that_fails_leaves_its_earlier_outputs(finished):
+    table = finished / "params" / "variants" / "demo.yaml"
+    kept, before = table.read_text(), outputs(finished)
+    edit(table, **{f"{FIRST}__train__learning_rate": 1e9})  # a loss that is not finite, before long
+    edit(table, **{f"{FIRST}__train__epochs": 40})
+    done = farpose(finished, "train", FIRST)
+    table.write_text(kept)
+    assert_one_line(done, f"stage train@{FIRST}", "not finite")
+    after = outputs(finished)
+    assert {path: content for path, content in after.items() if "checkpoints" not in path} == before
+
+
+def test_weights_of_another_variant_are_refused(finished):
+    first, second = (finished / "artifacts" / "models" / name / "model.safetensors" for name in VARIANTS)
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    done = farpose(finished, "stage", "evaluate", FIRST)
+    first.write_bytes(kept)
+    assert_one_line(done, f"holds weights of variant '{SECOND}'", FIRST)
+
+
+@pytest.mark.slow
+def test_the_flow_registers_again_in_a_fresh_store(finished):
+    shutil.rmtree(finished / "mlruns", ignore_errors=True)
+    done = farpose(finished, "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Where to look next" in done.stdout and "register | " in done.stdout
+    from components.registry import register
+
+    digests = json.loads((finished / "artifacts" / "registration" / "registration.json").read_text())
+    assert register.missing({name: entry["weights_sha256"] for name, entry in digests.items()}, finished) == []
+    assert dvc(finished, "status", "--json").stdout.strip() == "{}"
+
+
+@pytest.mark.slow
+def test_the_default_data_are_drawn_bit_for_bit(tmp_path):
+    """`farpose acquire synthetic` makes what the committed manifest and data.dvc say."""
+    from tests.repositories import REPOSITORY
+
+    repository = copy_of_this(tmp_path / "copy")
+    shutil.copy(REPOSITORY / "data.dvc", repository)
+    commit(repository)
+    done = farpose(repository, "acquire", "synthetic")
+    assert done.returncode == 0, done.stderr
+    assert git(repository, "status", "--porcelain") == ""
