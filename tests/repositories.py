@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -106,7 +107,49 @@ def dvc(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
 
 
 def module(folder: Path, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [PYTHON, "-m", name, *arguments]
+    return subprocess.run(command, cwd=folder, env=_variables() | environment, capture_output=True, text=True, check=False)
+
+
+def _variables() -> dict[str, str]:
+    """This process's environment without what would lead to another store or server."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PREFECT_", "FARPOSE_", "PYTEST_"))}
     path = os.pathsep.join([str(Path(PYTHON).parent), kept.get("PATH", "")])
-    variables = {**kept, "PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", **environment}
-    return subprocess.run([PYTHON, "-m", name, *arguments], cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    return {**kept, "PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+
+
+CONSOLE = """
+import contextlib, io, json, sys
+from pipelines import cli
+for line in sys.stdin:
+    said, complained = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+        try:
+            code = cli.main(json.loads(line))
+        except SystemExit as error:
+            code = error.code
+    print(json.dumps([code, said.getvalue(), complained.getvalue()]), flush=True)
+"""
+
+
+class Console:
+    """Runs many `farpose` commands of the repository in `folder` in one process, so that they import only once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._process = subprocess.Popen(
+            [PYTHON, "-c", CONSOLE], cwd=folder, env=_variables(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def farpose(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(arguments) + "\n")
+        self._process.stdin.flush()
+        code, said, complained = json.loads(self._process.stdout.readline())
+        return subprocess.CompletedProcess(list(arguments), code, said, complained)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()

@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,26 @@ import yaml
 from components.base.errors import FarposeError
 from pipelines import cli, settings
 from pipelines.commands import predict, run
-from tests.repositories import REPOSITORY, copy_of_this, farpose, git
+from tests.repositories import REPOSITORY, Console, copy_of_this, farpose, git
 
 COMMANDS = ("acquire", "run", "stage", "train", "evaluate", "compare", "verify", "predict", "params", "doctor")
 
 
+@pytest.fixture(scope="module")
+def console(tmp_path_factory) -> Iterator[Console]:
+    """A copy of this repository, without data, and a process that runs its commands."""
+    console = Console(copy_of_this(tmp_path_factory.mktemp("console") / "copy"))
+    yield console
+    console.close()
+
+
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """A copy of this repository, without data."""
-    return copy_of_this(tmp_path / "copy")
+def here(console: Console) -> Iterator[Path]:
+    """The copy's folder; edits are taken back afterwards."""
+    state = git(console.folder, "rev-parse", "HEAD").strip()
+    yield console.folder
+    git(console.folder, "reset", "--quiet", "--hard", state)
+    git(console.folder, "clean", "--quiet", "-d", "--force", "-x")
 
 
 def edit(path: Path, **changes) -> None:
@@ -65,10 +77,10 @@ def test_every_command_has_its_function():
         assert callable(getattr(importlib.import_module(f"pipelines.commands.{module}"), function)), name
 
 
-def test_errors_are_one_line_and_debug_shows_more(here):
+def test_errors_are_one_line_and_debug_shows_more(here, console):
     assert_one_line(farpose(here, "stage", "fetsch"), "unknown stage 'fetsch'", "did you mean 'fetch'?")
-    assert_one_line(farpose(here, "stage", "train"), "stage train takes one item")
-    assert_one_line(farpose(here, "compare"), "nothing has been compared yet", "farpose run")
+    assert_one_line(console.farpose("stage", "train"), "stage train takes one item")
+    assert_one_line(console.farpose("compare"), "nothing has been compared yet", "farpose run")
     done = farpose(here, "--debug", "stage", "fetsch")
     assert done.returncode == 1 and "Traceback" in done.stderr
 
@@ -104,32 +116,32 @@ def test_an_interruption_is_no_error(monkeypatch, capsys):
         ("variants/demo.yaml", {"hrnet_tiny_synthetic_64x48__train": {"lr": 1}}, ("hrnet_tiny_synthetic_64x48: train", "parameter 'lr'")),
     ],
 )
-def test_a_wrong_parameter_is_told_before_anything_runs(here, file, changes, parts):
+def test_a_wrong_parameter_is_told_before_anything_runs(here, console, file, changes, parts):
     edit(here / "params" / file, **changes)
-    assert_one_line(farpose(here, "params"), *parts)
+    assert_one_line(console.farpose("params"), *parts)
     assert not (here / "artifacts").exists()
 
 
-def test_run_checks_the_parameters_first(here):
+def test_run_checks_the_parameters_first(here, console):
     edit(here / "params" / "train.yaml", train__epoch=3)
-    assert_one_line(farpose(here, "run"), "unknown parameter 'epoch'")
+    assert_one_line(console.farpose("run"), "unknown parameter 'epoch'")
     assert not (here / "mlruns").exists()  # no server, no store
 
 
-def test_a_missing_parameter_file_is_named(here):
+def test_a_missing_parameter_file_is_named(here, console):
     (here / "params" / "evaluate.yaml").unlink()
-    assert_one_line(farpose(here, "params"), "evaluate.yaml: parameter file not found")
+    assert_one_line(console.farpose("params"), "evaluate.yaml: parameter file not found")
 
 
-def test_params_prints_a_variant_resolved():
-    done = farpose(REPOSITORY, "params", "cal_hrnet_tiny_synthetic_64x48")
+def test_params_prints_a_variant_resolved(console):
+    done = console.farpose("params", "cal_hrnet_tiny_synthetic_64x48")
     assert done.returncode == 0, done.stderr
     for line in ("variant.method: cal", "crop.convention: unbiased", "recipe.seed: 0"):
         assert line in done.stdout.splitlines()
-    assert_one_line(farpose(REPOSITORY, "params", "cal_hrnet_tinny_synthetic_64x48"), "did you mean 'cal_hrnet_tiny_synthetic_64x48'?")
+    assert_one_line(console.farpose("params", "cal_hrnet_tinny_synthetic_64x48"), "did you mean 'cal_hrnet_tiny_synthetic_64x48'?")
 
 
-def test_an_example_is_laid_over_the_parameters_but_not_over_edits(here):
+def test_an_example_is_laid_over_the_parameters_but_not_over_edits(here, console):
     example = here / "params" / "examples" / "short"
     example.mkdir(parents=True)
     short = yaml.safe_load((here / "params" / "train.yaml").read_text())
@@ -140,42 +152,41 @@ def test_an_example_is_laid_over_the_parameters_but_not_over_edits(here):
     edited = here / "params" / "evaluate.yaml"
     before = edited.read_text()
     edited.write_text(before + "# mine\n")
-    assert_one_line(farpose(here, "params", "--apply", "short"), "params/evaluate.yaml", "not committed", "--force")
-    assert_one_line(farpose(here, "params", "--apply", "shrot", "--force"), "unknown example 'shrot'", "did you mean 'short'?")
-    done = farpose(here, "params", "--apply", "short", "--force")
+    assert_one_line(console.farpose("params", "--apply", "short"), "params/evaluate.yaml", "not committed", "--force")
+    assert_one_line(console.farpose("params", "--apply", "shrot", "--force"), "unknown example 'shrot'", "did you mean 'short'?")
+    done = console.farpose("params", "--apply", "short", "--force")
     assert done.returncode == 0 and "+  epochs: 3" in done.stdout
     assert yaml.safe_load((here / "params" / "train.yaml").read_text()) == short
     assert edited.read_text() == before + "# mine\n"
 
 
-def test_every_committed_example_is_valid(tmp_path):
+def test_every_committed_example_is_valid(here, console):
     """Laid over the defaults, each passes the check of all parameters."""
-    here = copy_of_this(tmp_path / "copy")
     examples = sorted(path.name for path in (REPOSITORY / "params" / "examples").iterdir() if path.is_dir())
     for name in examples:
         git(here, "checkout", "--quiet", "--", "params")
-        assert farpose(here, "params", "--apply", name).returncode == 0
-        done = farpose(here, "params")
+        assert console.farpose("params", "--apply", name).returncode == 0
+        done = console.farpose("params")
         assert done.returncode == 0, f"{name}: {done.stderr}"
 
 
-def test_a_variant_outside_the_pipeline_must_name_its_crops(here):
+def test_a_variant_outside_the_pipeline_must_name_its_crops(here, console):
     name = "hrnet_w32_coco_256x192"
-    assert_one_line(farpose(here, "train", name), name, "not in params/pipeline.yaml", "--shards")
-    assert_one_line(farpose(here, "predict", __file__, "--variant", name), f"variant '{name}' is not trained", f"farpose train {name}")
+    assert_one_line(console.farpose("train", name), name, "not in params/pipeline.yaml", "--shards")
+    assert_one_line(console.farpose("predict", __file__, "--variant", name), f"variant '{name}' is not trained", f"farpose train {name}")
 
 
-def test_stages_name_what_is_missing(here):
-    assert_one_line(farpose(here, "stage", "fetch"), "raw data not found", "farpose acquire synthetic")
-    assert_one_line(farpose(here, "stage", "degrade", "direct_64x48"), "persons table not found", "fetch stage")
-    assert_one_line(farpose(here, "stage", "degrade", "direct_32x24"), "unknown shards 'direct_32x24'")
-    assert_one_line(farpose(here, "stage", "train", "hrnet_tiny_synthetic_64x48"), "no crop shard here", "degrade")
-    assert_one_line(farpose(here, "stage", "evaluate", "hrnet_tiny_synthetic_64x48"), "weights file not found", "train")
+def test_stages_name_what_is_missing(here, console):
+    assert_one_line(console.farpose("stage", "fetch"), "raw data not found", "farpose acquire synthetic")
+    assert_one_line(console.farpose("stage", "degrade", "direct_64x48"), "persons table not found", "fetch stage")
+    assert_one_line(console.farpose("stage", "degrade", "direct_32x24"), "unknown shards 'direct_32x24'")
+    assert_one_line(console.farpose("stage", "train", "hrnet_tiny_synthetic_64x48"), "no crop shard here", "degrade")
+    assert_one_line(console.farpose("stage", "evaluate", "hrnet_tiny_synthetic_64x48"), "weights file not found", "train")
 
 
-def test_doctor_says_what_is_missing(here):
+def test_doctor_says_what_is_missing(here, console):
     (here / "requirements.lock").write_text((REPOSITORY / "requirements.lock").read_text())
-    done = farpose(here, "doctor")
+    done = console.farpose("doctor")
     assert done.returncode == 0, done.stderr
     assert "missing: farpose acquire synthetic" in done.stdout and "CPU cores" in done.stdout and "sqlite:///" in done.stdout
 
