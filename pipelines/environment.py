@@ -38,4 +38,9 @@ def prepare() -> None:
         os.environ["PATH"] = os.pathsep.join([here, *path])
 
 
+def make_prefect_home() -> None:
+    """Prefect makes its folder, but not the one around it, and without either its server does not start."""
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+
+
 prepare()

@@ -22,7 +22,7 @@ def main() -> int:
     """Start both servers, print their addresses, and wait; exit code 1 if one cannot start."""
     from pipelines.cli import report
 
-    environment.prepare()
+    environment.make_prefect_home()
     mlflow_port, prefect_port = int(os.environ.get("MLFLOW_PORT", "5000")), int(os.environ.get("PREFECT_PORT", "4200"))
     running: list[subprocess.Popen] = []
     try:

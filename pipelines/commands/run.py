@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from components.base.errors import FarposeError
-from pipelines import paths, settings
+from pipelines import environment, paths, settings
 
 
 def run(options: argparse.Namespace) -> None:
@@ -14,6 +14,7 @@ def run(options: argparse.Namespace) -> None:
     from pipelines import checks
 
     checks.parameters()  # before a server is started
+    environment.make_prefect_home()  # before Prefect is imported
     from pipelines import flows
 
     results = flows.run(options.targets or None, verify=not options.no_verify)
