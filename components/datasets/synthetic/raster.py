@@ -205,9 +205,7 @@ def slab(corners: list[Vector], radii: list[float], paint: Paint, v: tuple[float
     Its rim is four cones, and a face on the viewer's side closes it. The face's normals lean outwards, as on a rounded body.
     """
     ends = (v[0], v[0]), (v[0], v[1]), (v[1], v[1]), (v[1], v[0])
-    solids: list[Solid] = [
-        Cone(corners[i], radii[i], corners[(i + 1) % 4], radii[(i + 1) % 4], paint, ends[i]) for i in range(4) if i != 3
-    ]
+    solids: list[Solid] = [Cone(corners[i], radii[i], corners[(i + 1) % 4], radii[(i + 1) % 4], paint, ends[i]) for i in range(4) if i != 3]
     solids.append(Cone(corners[0], radii[0], corners[3], radii[3], paint, v))
     side = tuple(corners[1][i] - corners[0][i] for i in range(3))
     down = tuple(corners[3][i] - corners[0][i] for i in range(3))
