@@ -50,7 +50,8 @@ def outputs(model: nn.Module, images: Tensor | np.ndarray) -> tuple[Tensor, ...]
     CAL: heatmaps (B, K, h, w), offsets (B, 2K, h, w), per keypoint x, y.
 
     Args:
-        images: (B, 3, H, W) float32 RGB, normalised by ImageNet's mean and standard deviation.
+        images: (B, 3, H, W) float32 RGB, normalised by ImageNet's mean and standard deviation. SimpleBaseline's released
+            configurations trained on BGR instead: reverse the channels before normalising for its authors' checkpoints.
     """
     device = next(model.parameters()).device
     with torch.no_grad():
