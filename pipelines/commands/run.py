@@ -121,13 +121,13 @@ def _where_next() -> str:
         "what the networks see": paths.SHARDS / "*" / "contact_sheet.png",
         "verdict on the data": paths.VALIDATION / "docs" / "index.html",
     }
-    lines = [f"  {text:38} {_shown(path)}" for text, path in places.items()]
+    lines = [f"  {text:44} {_shown(path)}" for text, path in places.items()]
     commands = {
         "runs, models and the flow in a browser": "make ui",
         "joints of your own image": "farpose predict IMAGE --variant NAME",
         "change a parameter, run what depends on it": "edit params/, then `farpose run` or `dvc repro`",
     }
-    lines += [f"  {text:38} {command}" for text, command in commands.items()]
+    lines += [f"  {text:44} {command}" for text, command in commands.items()]
     return "\nWhere to look next\n" + "\n".join(lines)
 
 
