@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from components.base.errors import FarposeError
 from pipelines import graph
 from pipelines.driver import Driver
-from tests.repositories import REPOSITORY, copy_of_this, dvc, git, toy_repository
+from tests.repositories import PYTHON, REPOSITORY, copy_of_this, dvc, git, toy_repository
 
 
 @pytest.fixture
@@ -166,9 +168,34 @@ def statuses(repository: Path) -> list[str]:
     return [run.info.status for run in runs]
 
 
-def test_the_deployment_names_this_flow():
-    import yaml
+@pytest.mark.parametrize(
+    ("stage", "modules"),
+    [
+        ("fetch", ["datasets.fetch", "datasets.manifest"]),
+        ("validate", ["datasets.validate"]),
+        ("degrade", ["degrade.stage", "degrade.contact_sheet"]),
+        ("train", ["train.loop", "train.recipe", "models.zoo", "models.pretrained"]),
+        ("evaluate", ["evaluate.stage", "models.zoo", "models.costs", "models.weights"]),
+        ("compare", ["evaluate.compare"]),
+    ],
+)
+def test_a_stage_depends_on_the_code_that_it_imports(stage, modules):
+    """All of it but `base` (files, errors, parameters)."""
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    entry = stages[stage]
+    covered = [path for path in entry.get("do", entry)["deps"] if path.startswith("components/")]
+    names = [f"components.{module}" for module in modules]
+    code = (
+        f"import importlib, sys; [importlib.import_module(name) for name in {names}]; "
+        "print(*[module.__file__ for name, module in sys.modules.items() if name.startswith('components.')])"
+    )
+    imported = subprocess.run([PYTHON, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
+    paths = [Path(path).relative_to(REPOSITORY).as_posix() for path in imported]
+    wanted = [path for path in paths if not path.startswith("components/base/") and not path.endswith("__init__.py")]
+    assert [path for path in wanted if not any(path == part or path.startswith(f"{part}/") for part in covered)] == []
 
+
+def test_the_deployment_names_this_flow():
     deployment = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"][0]
     path, name = deployment["entrypoint"].split(":")
     assert f"def {name}(" in (REPOSITORY / path).read_text()
