@@ -14,6 +14,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# uv trusts what the machine trusts, as pip does (proxies and mirrors with certificates of their own)
+export UV_SYSTEM_CERTS := true
 
 READY := .venv/.farpose-ready
 TEST_WORKERS ?= 2
