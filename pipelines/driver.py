@@ -29,6 +29,7 @@ CHATTER = (  # lines of DVC that no one waiting for a result needs
     "To track the changes",
     "Updating lock file",
     "Use `dvc push`",
+    "WARNING: Process '",  # of a run that was killed; DVC clears its lock away
     "\tdvc config",
     "\tgit add",
 )

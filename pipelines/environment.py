@@ -17,7 +17,7 @@ ALWAYS = {
 }
 DEFAULTS = {
     "PREFECT_HOME": str(REPOSITORY / "mlruns" / "prefect"),
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # its first start migrates a database
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # of a flow started without `farpose`; a first start makes a database
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # a person reads the stages' own output; the UI gets everything
     "GIT_PYTHON_REFRESH": "quiet",

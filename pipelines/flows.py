@@ -35,13 +35,7 @@ def run(targets: list[str] | None = None, verify: bool = True, repository: Path 
     """
     runner: Any = ThreadPoolTaskRunner(max_workers=MOST_TASKS)
     name = ", ".join(targets) if targets else "all stages"
-    try:
-        return farpose_flow.with_options(task_runner=runner, flow_run_name=name)(targets, verify, str(repository))
-    except RuntimeError as error:
-        if "ephemeral" not in str(error):
-            raise
-        fix = "start one with `make ui` and set PREFECT_API_URL to the address it prints; `dvc repro` needs none"
-        raise FarposeError("Prefect's own server did not start in time", where="farpose run", fix=fix) from error
+    return farpose_flow.with_options(task_runner=runner, flow_run_name=name)(targets, verify, str(repository))
 
 
 @flow(name="farpose", validate_parameters=False)

@@ -1,7 +1,9 @@
-"""`make ui`: MLflow's and Prefect's pages on loopback, until Ctrl-C."""
+"""Servers on loopback: `make ui` shows MLflow's and Prefect's pages until Ctrl-C; `farpose run` has a Prefect server while it runs."""
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import os
 import signal
 import socket
@@ -50,6 +52,27 @@ def main() -> int:
             _stop(process)
 
 
+def own_prefect() -> None:
+    """Start a Prefect server for the rest of this process, unless PREFECT_API_URL names one; before Prefect is imported.
+
+    The server that Prefect would start by itself dies of the same Ctrl-C that the flow has yet to report to it. This one lies
+    in a process group of its own, and stops last: Prefect sends its logs while the interpreter shuts down.
+
+    Raises:
+        FarposeError: the server does not start.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        return
+    environment.make_prefect_home()
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    server = _prefect(port)
+    atexit.register(_stop, server)
+    _wait_until_all_answer([server], (port,))
+    os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
+
+
 def _mlflow(port: int) -> subprocess.Popen:
     arguments = ["mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     return _start([*arguments, "--backend-store-uri", store.tracking_uri(), "--registry-store-uri", store.tracking_uri()])
@@ -62,16 +85,25 @@ def _prefect(port: int) -> subprocess.Popen:
 
 def _start(arguments: list[str]) -> subprocess.Popen:
     log = REPOSITORY / "mlruns" / f"{arguments[0]}-server.log"
+    log.parent.mkdir(exist_ok=True)
     with open(log, "wb") as stream:
         command = [sys.executable, "-m", *arguments]
-        return subprocess.Popen(command, cwd=REPOSITORY, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent
+        )
+
+
+def _end_with_parent() -> None:
+    """On Linux: be told to stop when the parent is killed without a chance to do so (PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
 
 
 def _wait_until_all_answer(running: list[subprocess.Popen], ports: tuple[int, ...]) -> None:
     deadline = time.monotonic() + START_S
     while not all(_answers(port) for port in ports):
         if time.monotonic() > deadline or any(process.poll() is not None for process in running):
-            raise FarposeError("a server does not start", where="make ui", fix="see mlruns/mlflow-server.log and mlruns/prefect-server.log")
+            raise FarposeError("a server does not start", fix="see mlruns/prefect-server.log and mlruns/mlflow-server.log")
         time.sleep(0.3)
 
 

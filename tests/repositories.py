@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARTS = ("components", "pipelines", "params", "dvc.yaml", ".dvc", ".dvcignore", ".gitignore")
 PYTHON = sys.executable
@@ -116,6 +118,18 @@ def _variables() -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PREFECT_", "FARPOSE_", "PYTEST_"))}
     path = os.pathsep.join([str(Path(PYTHON).parent), kept.get("PATH", "")])
     return {**kept, "PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Processes that work in `folder`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
 
 
 CONSOLE = """

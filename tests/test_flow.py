@@ -8,14 +8,13 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
 from components.base.errors import FarposeError
 from pipelines import graph
 from pipelines.driver import Driver
-from tests.repositories import PYTHON, REPOSITORY, copy_of_this, dvc, git, toy_repository
+from tests.repositories import PYTHON, REPOSITORY, copy_of_this, dvc, git, processes_of, toy_repository
 
 
 @pytest.fixture
@@ -112,18 +111,6 @@ def test_stopping_kills_what_runs_and_starts_nothing_more(toy):
     assert "stopped" in str(failures[0]) and not processes_of(toy)
     with pytest.raises(FarposeError, match="stopped before it began"):
         work.reproduce(stage(toy, "middle@y"))
-
-
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """Processes that work in `folder`."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd() == str(folder):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")

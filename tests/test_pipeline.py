@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.repositories import commit, copy_of_this, dvc, farpose, git
+from tests.repositories import PYTHON, commit, copy_of_this, dvc, farpose, git, processes_of
 from tests.test_cli import assert_one_line, edit
 
 VARIANTS = ("hrnet_tiny_synthetic_64x48", "dark_hrnet_tiny_synthetic_64x48")
@@ -189,6 +193,28 @@ def test_the_flow_registers_again_in_a_fresh_store(finished):
 
     digests = json.loads((finished / "artifacts" / "registration" / "registration.json").read_text())
     assert register.missing({name: entry["weights_sha256"] for name, entry in digests.items()}, finished) == []
+    assert dvc(finished, "status", "--json").stdout.strip() == "{}"
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_the_flow_and_all_that_it_started(finished):
+    table = finished / "params" / "variants" / "demo.yaml"
+    kept = table.read_text()
+    edit(table, **{f"{FIRST}__train__epochs": 5000})
+    log = finished / "mlruns" / "interrupted.log"
+    with open(log, "wb") as stream:
+        default = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+        command = [PYTHON, "-m", "pipelines.cli", "run"]
+        flow = subprocess.Popen(command, cwd=finished, stdout=stream, stderr=stream, start_new_session=True, preexec_fn=default)
+    deadline = time.monotonic() + 300
+    while "epoch 2/5000" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    os.killpg(flow.pid, signal.SIGINT)
+    assert flow.wait(60) == 130, log.read_text()
+    table.write_text(kept)
+    assert log.read_text().splitlines()[-1].startswith("farpose: interrupted") and not processes_of(finished)
+    done = dvc(finished, "repro")
+    assert done.returncode == 0 and "Stage 'train@" in done.stdout, done.stdout + done.stderr
     assert dvc(finished, "status", "--json").stdout.strip() == "{}"
 
 

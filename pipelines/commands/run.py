@@ -6,15 +6,15 @@ import argparse
 from pathlib import Path
 
 from components.base.errors import FarposeError
-from pipelines import environment, paths, settings
+from pipelines import paths, settings
 
 
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
-    from pipelines import checks
+    from pipelines import checks, servers
 
     checks.parameters()  # before a server is started
-    environment.make_prefect_home()  # before Prefect is imported
+    servers.own_prefect()
     from pipelines import flows
 
     results = flows.run(options.targets or None, verify=not options.no_verify)
