@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -146,12 +146,18 @@ def plot(path: str | Path, curves: Mapping[str, Sequence[Mapping[str, Any]]], si
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xticks(_ticks([point["middle"] for bins in curves.values() for point in bins if point["middle"]]))
-    axes.set(xlabel=size_label, ylabel="AP, with its 95 % interval", ylim=(0, 1))
+    axes.set(xlabel=size_label, ylabel="AP, with its 95 % interval", ylim=(0, 1 if len(curves) == 1 else top_of(curves.values())))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png")
+
+
+def top_of(curves: Iterable[Sequence[Mapping[str, Any]]]) -> float:
+    """Upper end of an AP axis that shows all intervals large: a multiple of 0.1, at most 1."""
+    highest = max((point["AP_high"] for bins in curves for point in bins if point["AP_high"] is not None), default=1.0)
+    return float(min(1.0, np.ceil(10 * highest + 0.5) / 10))
 
 
 def _details(axes: Any, known: list[Mapping[str, Any]]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from components.base.files import atomic_file
 from components.degrade.images import read_image
+from components.evaluate.curves import top_of
 from components.evaluate.gallery import LEFT, RIGHT, draw_prediction
 from components.evaluate.predictions import Predictions
 
@@ -102,6 +103,7 @@ def _draw_curve(axes: Any, by_height: Sequence[Mapping[str, Any]]) -> None:
     axes.plot(x, [point["AP"] for point in known], "o-", color="#4c78a8", markersize=4)
     axes.fill_between(x, [p["AP_low"] for p in known], [p["AP_high"] for p in known], color="#4c78a8", alpha=0.18, linewidth=0)
     axes.axvspan(*FAR_PX, color="#ffdd00", alpha=0.15, linewidth=0)
-    axes.set(xlabel="person height, px of the image", ylabel="AP, with its 95 % interval", ylim=(0, 1), title="how far away still works")
+    axes.set(xlabel="person height, px of the image", ylabel="AP, with its 95 % interval", ylim=(0, top_of([by_height])))
+    axes.set_title("how far away still works")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
