@@ -22,6 +22,7 @@ from pipelines.environment import REPOSITORY
 
 REGISTRATION = Path("artifacts", "registration", "registration.json")
 COMPARISON = Path("artifacts", "comparison", "comparison.md")
+NUMBERS = Path("results", "pipeline", "comparison.json")
 VERIFY = "verify"
 MOST_TASKS = 1000  # a task that waits for another holds a thread; `flow.max_parallel` is kept by the driver
 _printing = threading.Lock()
@@ -58,8 +59,9 @@ def farpose_flow(targets: list[str] | None = None, verify: bool = True, reposito
             driver.stop()
         parent.metrics({"seconds": {tracking.key_name(result.name): result.seconds for result in results}})
         parent.tags({f"outcome.{result.name}": result.outcome for result in results})
-        table = root / COMPARISON
+        table, numbers = root / COMPARISON, root / NUMBERS
         if not targets and table.is_file():
+            parent.metrics({"AP": {name: row["AP_gt_boxes"] for name, row in read_json(numbers).items()}})
             parent.tags({"mlflow.note.content": table.read_text()})
             create_markdown_artifact(table.read_text(), key="comparison", description="All variants of this run")
     return results

@@ -124,8 +124,8 @@ def evaluate(name: str, shards: str | None = None, model: Path | None = None, ou
         metrics |= {"params_m": spent.params / 1e6, "gmacs": spent.macs / 1e9}
         metrics |= {"paper_AP": variant.paper.ap / 100} if variant.paper.ap is not None else {}
         run.metrics(metrics)
-        for picture in ("gallery.png", "by_height.png", "by_reduction.png"):
-            run.artifact(folder / picture)
+        for picture in sorted(folder.glob("*.png")):
+            run.artifact(picture)
         write_json(paths.RESULTS / "evaluate" / f"{name}.json" if output is None else folder / "metrics.json", metrics)
         print(f"{name}: AP {metrics['AP_gt_boxes']:.3f} (ceiling {metrics['ceiling_AP']:.3f}), pictures in {folder}")
 

@@ -74,8 +74,8 @@ def _show_difference(old: Path, new: Path) -> None:
 
 
 def _edited() -> list[str]:
-    """Tracked or new files of params/, other than the examples, that git sees as changed."""
-    command = ["git", "status", "--porcelain", "--", "params", ":!params/examples"]
+    """Tracked or new files of params/, other than examples and manifests of data, that git sees as changed."""
+    command = ["git", "status", "--porcelain", "--", "params", ":!params/examples", ":!params/manifests"]
     done = subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True, text=True, check=False)
     return [line[3:] for line in done.stdout.splitlines()]
 
