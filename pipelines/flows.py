@@ -17,7 +17,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from components.base.errors import FarposeError
 from components.base.files import read_json
 from pipelines import graph, settings
-from pipelines.driver import Driver, StageResult, Stopped
+from pipelines.driver import Driver, StageResult
 from pipelines.environment import REPOSITORY
 
 REGISTRATION = Path("artifacts", "registration", "registration.json")
@@ -125,6 +125,3 @@ def _echo(line: str) -> None:
         get_run_logger().info(line)
     except MissingContextError:
         return
-
-
-__all__ = ["Stopped", "farpose_flow", "run"]
