@@ -251,7 +251,7 @@ class Constant(nn.Module):
     def __init__(self, codec: Codec) -> None:
         super().__init__()
         height, width = codec.geometry.heatmap_size
-        self.maps = [torch.zeros(1, channels, height, width) for channels in codec.output_channels]
+        self.maps = [torch.zeros(1, *shape) for shape in codec.output_shapes]
         self.maps[0][:, :, height // 2, width // 2] = 1.0
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

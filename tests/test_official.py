@@ -68,7 +68,7 @@ def test_outputs_equal_the_golden_ones(file):
 def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         state = zoo.network(zoo.variant(name)).state_dict()
-    return {authors_key(key): tuple(value.shape) for key, value in state.items()}
+    return {authors_key(key, zoo.variant(name)): tuple(value.shape) for key, value in state.items()}
 
 
 @pytest.fixture

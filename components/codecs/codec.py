@@ -29,8 +29,8 @@ class Codec(Protocol):
     num_keypoints: int
 
     @property
-    def output_channels(self) -> tuple[int, ...]:
-        """Channels of each tensor that the network must output."""
+    def output_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of each tensor that the network must output for one image in eval mode, (K, H, W) for heatmaps."""
         ...
 
     @property
@@ -53,6 +53,10 @@ class Codec(Protocol):
         """Outputs for mirrored crops, aligned with those for the upright ones."""
         ...
 
+    def fuse(self, outputs: Outputs, aligned: Outputs) -> Outputs:
+        """One set of outputs from those for the upright crops and, through `flip`, those for the mirrored ones."""
+        ...
+
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """Keypoints (B, K, 2) in heatmap cells, and scores (B, K)."""
         ...
@@ -62,7 +66,15 @@ class Codec(Protocol):
         ...
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
-        """`loss` is the total, with gradient; other entries are to be logged."""
+        """`loss` is the total, with gradient; other entries are to be logged.
+
+        Args:
+            outputs: of the network in training mode, which may be more than in eval mode (supervised stages).
+        """
+        ...
+
+    def progress(self, fraction: float) -> None:
+        """Called before each epoch with the share of the epochs that are done, for losses that begin late."""
         ...
 
     def accuracy(self, outputs: Outputs, targets: Targets) -> Tensor:
@@ -83,10 +95,21 @@ class MapCodec(ABC):
 
     @property
     def output_channels(self) -> tuple[int, ...]:
+        """Channels of each map that the network must output."""
         return (self.num_keypoints,)
+
+    @property
+    def output_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple((channels, *self.geometry.heatmap_size) for channels in self.output_channels)
 
     @abstractmethod
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]: ...
+
+    def fuse(self, outputs: Outputs, aligned: Outputs) -> Outputs:
+        return tuple((upright + other) / 2 for upright, other in zip(outputs, aligned, strict=True))
+
+    def progress(self, fraction: float) -> None:
+        return None
 
     def flip(self, outputs: Outputs) -> Outputs:
         return tuple(self.mirror(output) for output in outputs)

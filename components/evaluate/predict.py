@@ -94,12 +94,11 @@ def to_predictions(
 
 
 def outputs_of(model: nn.Module, codec: Any, images: Tensor, flip: bool = True, bf16: bool = False) -> tuple[Tensor, ...]:
-    """The network's outputs for normalised images (B, 3, H, W), as float32; with `flip` the mean with the mirrored ones' aligned."""
+    """The network's outputs for normalised images (B, 3, H, W), as float32; with `flip` fused with the mirrored ones' aligned."""
     outputs = _forward(model, images, bf16)
     if not flip:
         return outputs
-    mirrored = codec.flip(_forward(model, images.flip(3), bf16))
-    return tuple((upright + other) / 2 for upright, other in zip(outputs, mirrored, strict=True))
+    return codec.fuse(outputs, codec.flip(_forward(model, images.flip(3), bf16)))
 
 
 def _forward(model: nn.Module, images: Tensor, bf16: bool) -> tuple[Tensor, ...]:

@@ -102,7 +102,7 @@ def _geometry_round_trip(name: str, codec: Codec, boxes: Boxes) -> Check:
 def _flip_twice(name: str, codec: Codec) -> Check:
     """Mirroring outputs twice changes nothing but the columns that the classic shift repeats."""
     generator = torch.Generator().manual_seed(0)
-    shapes = [(2, channels, *codec.geometry.heatmap_size) for channels in codec.output_channels]
+    shapes = [(2, *shape) for shape in codec.output_shapes]
     outputs = tuple(torch.randn(shape, generator=generator) for shape in shapes)
     shift = codec.geometry.flip_shift()
     twice = codec.flip(codec.flip(outputs))

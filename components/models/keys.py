@@ -5,6 +5,11 @@ Inside the parts (blocks, modules, fusions) the names are the published ones alr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from components.models import hrformer, sharpose, simcc, siu, sr_head, srpose, tokenpose, transpose
+from components.models.variant import Variant
+
 AUTHORS_PREFIXES = {
     "backbone.": "",  # ResNet
     "backbone.trunk.": "",  # HRNet
@@ -27,7 +32,24 @@ AUTHORS_PREFIXES = {
 _LONGEST_FIRST = sorted(AUTHORS_PREFIXES, key=len, reverse=True)
 
 
-def authors_key(key: str) -> str:
-    """The authors' name of our parameter or buffer `key` (a key of our networks' state_dict)."""
+_OF_METHOD: dict[str, Callable[[str, Variant], str]] = {
+    "hrformer": hrformer.authors_key,
+    "transpose": transpose.authors_key,
+    "tokenpose": tokenpose.authors_key,
+    "sr_head": sr_head.authors_key,
+    "srpose": srpose.authors_key,
+    "siu": siu.authors_key,
+    "sharpose": sharpose.authors_key,
+    "simcc": simcc.authors_key,
+}
+
+
+def published_name(key: str) -> str:
+    """The name of `key` in the released code of HRNet, SimpleBaseline, DARK, UDP and CAL, and in ImageNet checkpoints."""
     prefix = next(prefix for prefix in _LONGEST_FIRST if key.startswith(prefix))
     return AUTHORS_PREFIXES[prefix] + key.removeprefix(prefix)
+
+
+def authors_key(key: str, variant: Variant) -> str:
+    """The authors' name of `key`, a parameter or buffer of the variant's network (a key of its state_dict)."""
+    return _OF_METHOD[variant.method](key, variant) if variant.method in _OF_METHOD else published_name(key)

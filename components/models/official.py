@@ -34,13 +34,13 @@ def load(name: str, state: Mapping[str, Any], published: bool = True) -> nn.Modu
     with torch.device("meta"):  # every parameter comes from the checkpoint: allocate and draw none
         model = zoo.network(variant, published=published)
     given = {key.removeprefix("module."): _tensor(key, value, where) for key, value in state.items()}
-    expected = {authors_key(key): (key, value) for key, value in model.state_dict().items()}
+    expected = {authors_key(key, variant): (key, value) for key, value in model.state_dict().items()}
     given = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith("num_batches_tracked")} | given
     _check_keys(given, expected, where)
     for key, (_, value) in expected.items():
         _check_shape(key, given[key].shape, value.shape, variant.num_keypoints, where)
     model.load_state_dict({ours: given[key].to(value.dtype) for key, (ours, value) in expected.items()}, assign=True)
-    return model.requires_grad_(True).eval()
+    return model.eval()
 
 
 def outputs(model: nn.Module, images: Tensor | np.ndarray) -> tuple[Tensor, ...]:
@@ -55,7 +55,8 @@ def outputs(model: nn.Module, images: Tensor | np.ndarray) -> tuple[Tensor, ...]
     """
     device = next(model.parameters()).device
     with torch.no_grad():
-        return model.eval()(torch.as_tensor(images, dtype=torch.float32, device=device))
+        forward = getattr(model.eval(), "published_outputs", model)  # where that differs from what our codec reads
+        return forward(torch.as_tensor(images, dtype=torch.float32, device=device))
 
 
 def _tensor(key: str, value: Any, where: str) -> Tensor:

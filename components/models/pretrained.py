@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from components.base.errors import FarposeError
 from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk
 from components.models.backbones.resnet import ResNet
-from components.models.keys import authors_key
+from components.models.keys import published_name
 
 BACKBONE_PARTS = ("backbone.", "trunk.", "heatmap_end.")  # CAL's offset trunk starts from random weights, as published
 
@@ -35,10 +35,10 @@ def load_backbone(model: nn.Module, source: str | Path) -> int:
     weights = {key.removeprefix("module."): value for key, value in weights.items()}
     taken = {}
     for key, current in _backbone_state(model).items():
-        found = weights.get(authors_key(key))
+        found = weights.get(published_name(key))
         if found is None or found.shape != current.shape:
             given = "absent" if found is None else f"of shape {tuple(found.shape)}"
-            problem = f"{authors_key(key)!r} is {given}, the backbone needs {tuple(current.shape)}"
+            problem = f"{published_name(key)!r} is {given}, the backbone needs {tuple(current.shape)}"
             raise FarposeError(problem, where=where, fix=f"give ImageNet weights of {name}, or train from `init: none`")
         taken[key] = found
     model.load_state_dict(taken, strict=False)

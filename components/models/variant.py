@@ -3,32 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from components.base.errors import FarposeError, unknown_name
-from components.models.backbones import HRNETS, RESNETS
+from components.models.backbones import BACKBONES, EFFICIENTVITS, HRFORMERS, HRNETS, RESNETS, TOKENPOSES, TRANSPOSES, VITS
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton, skeleton_of
 
-STRIDE = 4  # input px per heatmap cell of every method here
+STRIDE = 4  # input px per heatmap cell of most methods
+UPSCALE = 4  # how much `network.upscale` enlarges the input
+
+Counting = Literal["summary", "mmcv", "fvcore"]
 
 
 @dataclass(frozen=True)
 class Method:
-    """What a method's name decides: its crop convention, its codec and the backbones that it can stand on."""
+    """What a method's name decides.
+
+    Attributes:
+        convention: how crops are cut.
+        codec: how joints become targets and are read again, a name that `components.codecs.build` knows.
+        backbones: what the method can stand on.
+        stride: input px per cell of the output (1: as many cells as px).
+        reads: fields of `Network` that the method has a use for, beside `branches` where it stands on an HRNet.
+        label: start of its variants' names; "" where the backbone's name says it all.
+    """
 
     convention: Convention
     codec: str
     backbones: tuple[str, ...]
+    stride: int = STRIDE
+    reads: tuple[str, ...] = ()
+    label: str | None = None
 
 
+_CONVOLUTIONAL = (*HRNETS, *RESNETS)
+_PYRAMIDS = (*HRNETS, *RESNETS, *HRFORMERS, *TRANSPOSES)
 METHODS: dict[str, Method] = {
-    "hrnet": Method("classic", "heatmap", tuple(HRNETS)),
-    "simple": Method("classic", "heatmap", tuple(RESNETS)),
-    "dark": Method("dark", "dark", (*HRNETS, *RESNETS)),
-    "udp_gaussian": Method("unbiased", "udp_gaussian", (*HRNETS, *RESNETS)),
-    "udp_offset": Method("unbiased", "udp_offset", (*HRNETS, *RESNETS)),
-    "cal": Method("unbiased", "cal", tuple(HRNETS)),
+    "hrnet": Method("classic", "heatmap", tuple(HRNETS), reads=("upscale", "upscale_weights"), label=""),
+    "simple": Method("classic", "heatmap", (*RESNETS, *EFFICIENTVITS)),
+    "dark": Method("dark", "dark", _CONVOLUTIONAL),
+    "udp_gaussian": Method("unbiased", "udp_gaussian", _CONVOLUTIONAL, reads=("upscale", "upscale_weights")),
+    "udp_offset": Method("unbiased", "udp_offset", _CONVOLUTIONAL, reads=("upscale", "upscale_weights")),
+    "cal": Method("unbiased", "cal", tuple(HRNETS), reads=("offset_width",)),
+    "hrformer": Method("classic", "heatmap", tuple(HRFORMERS), reads=("relative_positions",), label=""),
+    "transpose": Method("classic", "heatmap", tuple(TRANSPOSES), label=""),
+    "tokenpose": Method("dark", "dark", tuple(TOKENPOSES), label=""),
+    "sr_head": Method("classic", "super_resolution", _PYRAMIDS, stride=1, reads=("relative_positions",)),
+    "srpose": Method("classic", "super_resolution", _PYRAMIDS, stride=1, reads=("relative_positions",)),
+    "siu": Method("classic", "heatmap", (*HRNETS, *RESNETS, *EFFICIENTVITS), reads=("downsample",)),
+    "sharpose": Method("unbiased", "sharpose", tuple(VITS), reads=("keep", "gate")),
+    "simcc": Method("classic", "simcc", (*HRNETS, *RESNETS, *TOKENPOSES), stride=1),
 }
 
 
@@ -39,16 +64,38 @@ class Network:
     Attributes:
         branches: branches of HRNet's stage 4: 4 as in its paper, 3 as published for 64x48.
         offset_width: channels of the finest branch of CAL's offset trunk; None for the backbone's own.
+        upscale: enlarge the input fourfold before the network sees it, with "bicubic" or with the generator of SPSR.
+        upscale_weights: file of SPSR's generator (`farpose import-weights spsr_x4 FILE` writes it); the generator is not trained.
+        downsample: SIU on HRNet, its fusions to coarser branches: "depthwise" as in its released code, or HRNet's "convolution".
+        relative_positions: HRFormer, add the learned bias to its attention; False as in its released pose code.
+        keep: SHaRPose, share of the coarse patches that are refined (alpha).
+        gate: SHaRPose, refine a person only if the predicted quality of the coarse heatmaps is below this; None refines always.
     """
 
     branches: int = 4
     offset_width: int | None = None
+    upscale: Literal["bicubic", "spsr"] | None = None
+    upscale_weights: str | None = None
+    downsample: Literal["depthwise", "convolution"] = "depthwise"
+    relative_positions: bool = False
+    keep: float = 0.5
+    gate: float | None = None
 
     def __post_init__(self) -> None:
         if self.branches not in (3, 4):
             raise ValueError(f"branches must be 3 or 4, got {self.branches}")
         if self.offset_width is not None and self.offset_width < 1:
             raise ValueError(f"offset_width must be positive, got {self.offset_width}")
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep must be above 0 and at most 1, got {self.keep}")
+        if self.upscale_weights is not None and self.upscale != "spsr":
+            raise ValueError("upscale_weights has no meaning without upscale: spsr")
+
+    @property
+    def changed(self) -> list[str]:
+        """Names of the settings that are not the default."""
+        default = Network()
+        return [name for name in self.__dataclass_fields__ if getattr(self, name) != getattr(default, name)]
 
 
 @dataclass(frozen=True)
@@ -56,10 +103,16 @@ class Paper:
     """The row as its authors printed it; None where they did not.
 
     Attributes:
-        ap, ap50, ap75, ap_medium, ap_large, ar: COCO val2017, percent.
-        pckh50, pckh10: MPII val mean PCKh at 0.5 and at "0.1" (their code's 0.1 is 0.11), percent.
-        params_m: parameters, millions.
-        gflops: multiply-adds in units of 2³⁰, deconvolutions counted at their output (four times too much).
+        ap, ap50, ap75, ap_medium, ap_large, ar: COCO val2017 (CrowdPose, WholeBody: their own test and val sets), percent.
+        ap_without_shift, ar_without_shift: the same without the quarter-cell shift in decoding.
+        ap_crowd_easy, ap_crowd_medium, ap_crowd_hard: CrowdPose test by crowd index, percent.
+        ap_body, ap_foot, ap_face, ap_hand: COCO-WholeBody val by part, percent; `ap` is the whole body's.
+        pckh50, pckh10: MPII val mean PCKh at 0.5 and at "0.1" (the code's 0.1 is 0.11 where it is HRNet's), percent.
+        params_m: parameters, millions; params_backbone_m, params_head_m where the paper splits them.
+        gflops: multiply-adds as `counting` counts them.
+        counting: the tool of the paper, see `components.models.counting`: "summary" counts in units of 2³⁰ and deconvolutions at
+            their output, "mmcv" adds biases and elementwise layers, "fvcore" adds norms and attention.
+        fps: images per second as printed, on the authors' hardware.
         source: where the row was printed.
     """
 
@@ -69,10 +122,23 @@ class Paper:
     ap_medium: float | None = None
     ap_large: float | None = None
     ar: float | None = None
+    ap_without_shift: float | None = None
+    ar_without_shift: float | None = None
+    ap_crowd_easy: float | None = None
+    ap_crowd_medium: float | None = None
+    ap_crowd_hard: float | None = None
+    ap_body: float | None = None
+    ap_foot: float | None = None
+    ap_face: float | None = None
+    ap_hand: float | None = None
     pckh50: float | None = None
     pckh10: float | None = None
     params_m: float | None = None
+    params_backbone_m: float | None = None
+    params_head_m: float | None = None
     gflops: float | None = None
+    counting: Counting = "summary"
+    fps: float | None = None
     source: str | None = None
 
 
@@ -81,7 +147,8 @@ class Variant:
     """What is trained and compared.
 
     Attributes:
-        name: `<method>_<backbone>_<dataset>_<H>x<W>[_<tag>]`; method "hrnet" is left out, being its own backbone's name.
+        name: `<method>_<backbone>_<dataset>_<H>x<W>[_<tag>]`; the method is left out where it is its backbone's name (HRNet,
+            HRFormer, TransPose, TokenPose), and so is the `vit_` of SHaRPose's backbones.
         input_size: (height, width) of the network's input, px, multiples of 4.
         tag: end of the name where settings differ from the variant without it.
         codec: settings of the method's codec, see `components.codecs`.
@@ -107,9 +174,8 @@ class Variant:
         where = f"variant {self.name}"
         if self.method not in METHODS:
             raise unknown_name("method", self.method, METHODS, where=where)
-        known = {**HRNETS, **RESNETS}
-        if self.backbone not in known:
-            raise unknown_name("backbone", self.backbone, known, where=where)
+        if self.backbone not in BACKBONES:
+            raise unknown_name("backbone", self.backbone, BACKBONES, where=where)
         allowed = METHODS[self.method].backbones
         if self.backbone not in allowed:
             problem = f"method {self.method!r} cannot stand on backbone {self.backbone!r}"
@@ -121,16 +187,18 @@ class Variant:
             raise FarposeError(f"the name disagrees with the entry, which makes {self.expected_name!r}", where=where, fix="correct either")
 
     def _check_network(self, where: str) -> None:
-        if self.backbone in RESNETS and self.network.branches != Network().branches:
-            raise FarposeError(f"network.branches has no meaning for {self.backbone}", where=where, fix="remove it")
-        if self.method != "cal" and self.network.offset_width is not None:
-            raise FarposeError(f"network.offset_width has no meaning for method {self.method}", where=where, fix="remove it")
+        reads = (*METHODS[self.method].reads, *(("branches",) if self.backbone in HRNETS else ()))
+        for setting in self.network.changed:
+            if setting not in reads:
+                subject = self.backbone if setting == "branches" else f"method {self.method}"
+                raise FarposeError(f"network.{setting} has no meaning for {subject}", where=where, fix="remove it")
 
     @property
     def expected_name(self) -> str:
-        method = [] if self.method == "hrnet" else [self.method]
-        tag = [self.tag] if self.tag else []
-        return "_".join([*method, self.backbone, self.dataset, "{}x{}".format(*self.input_size), *tag])
+        label = METHODS[self.method].label
+        method = self.method if label is None else label
+        backbone = self.backbone.removeprefix("vit_")
+        return "_".join(part for part in (method, backbone, self.dataset, "{}x{}".format(*self.input_size), self.tag) if part)
 
     @property
     def convention(self) -> Convention:
@@ -143,9 +211,14 @@ class Variant:
         return METHODS[self.method].codec
 
     @property
+    def stride(self) -> int:
+        """Input px per cell of the output; an input that is enlarged first has that many more cells."""
+        return METHODS[self.method].stride // (UPSCALE if self.network.upscale else 1)
+
+    @property
     def heatmap_size(self) -> tuple[int, int]:
         """(height, width) of the output, cells."""
-        return self.input_size[0] // STRIDE, self.input_size[1] // STRIDE
+        return self.input_size[0] // self.stride, self.input_size[1] // self.stride
 
     @property
     def skeleton(self) -> Skeleton:

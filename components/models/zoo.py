@@ -12,7 +12,7 @@ from components import codecs
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
 from components.codecs.codec import Codec
-from components.models import cal, hrnet, simplebaseline, udp
+from components.models import cal, hrformer, hrnet, sharpose, simcc, simplebaseline, siu, sr_head, srpose, tokenpose, transpose, udp
 from components.models.backbones import HRNETS
 from components.models.variant import Variant
 from components.pose.skeleton import Skeleton
@@ -31,6 +31,14 @@ BUILDERS: dict[str, Callable[[Variant, bool], nn.Module]] = {
     "udp_gaussian": udp.build,
     "udp_offset": udp.build,
     "cal": lambda variant, published: cal.build(variant),
+    "hrformer": hrformer.build,
+    "transpose": transpose.build,
+    "tokenpose": tokenpose.build,
+    "sr_head": sr_head.build,
+    "srpose": srpose.build,
+    "siu": siu.build,
+    "sharpose": sharpose.build,
+    "simcc": simcc.build,
 }
 
 
@@ -87,7 +95,8 @@ def network(variant: Variant, published: bool = False) -> nn.Module:
     """The variant's network with fresh weights, drawn from torch's global generator.
 
     Args:
-        published: with the errors of the published code (SimpleBaseline's surplus cells), for authors' checkpoints.
+        published: with the errors of the published code (SimpleBaseline's surplus cells, SHaRPose's missing row), for authors'
+            checkpoints.
     """
     return BUILDERS[variant.method](variant, published)
 

@@ -96,6 +96,7 @@ def train(
         step = progress.step
         learning_rate = recipe.learning_rate_at(step, batches.steps_per_epoch)
         set_learning_rate(optimiser, learning_rate)
+        codec.progress(step // batches.steps_per_epoch / recipe.epochs)
         torch.manual_seed(step_seed(recipe.seed, step))  # for networks that draw, such as those with dropout
         journal.clock.mark()
         batch, targets = draw(step)

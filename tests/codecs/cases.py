@@ -71,7 +71,7 @@ def people(codec: Codec, count: int = 6, margin: float = 0.0, seed: int = 0) -> 
 def noise(codec: Codec, count: int = 3, seed: int = 1) -> tuple[Tensor, ...]:
     """Random outputs of the codec's shape."""
     generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(count, channels, *codec.geometry.heatmap_size, generator=generator) for channels in codec.output_channels)
+    return tuple(torch.randn(count, *shape, generator=generator) for shape in codec.output_shapes)
 
 
 def edge_maps(rows: int, columns: int) -> Tensor:

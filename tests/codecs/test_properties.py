@@ -32,7 +32,7 @@ def test_targets_have_the_shapes_of_outputs(case: Case, size: str) -> None:
     codec = case.build(size)
     targets = codec.targets(*people(codec, count=2))
     shapes = [tuple(output.shape) for output in codec.perfect(targets)]
-    assert shapes == [(2, channels, *codec.geometry.heatmap_size) for channels in codec.output_channels]
+    assert shapes == [(2, *shape) for shape in codec.output_shapes]
     assert targets["weights"].shape == (2, codec.num_keypoints)
     assert targets["heatmaps"].shape == (2, codec.num_keypoints, *codec.geometry.heatmap_size)
 

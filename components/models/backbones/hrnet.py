@@ -137,24 +137,33 @@ class HighResolutionTrunk(nn.Module):
 
 
 class HighResolutionEnd(nn.Module):
-    """Stage 4: the trunk's three features → the finest branch (B, channels, H/4, W/4).
+    """Stage 4: the trunk's three features → the finest branch (B, channels, H/4, W/4), or all branches.
 
     Args:
         branches: 4 as in the paper, or 3 as the published 64x48 settings of CAL have it.
         width: channels of this stage's finest branch if not those of the trunk (its first block widens it).
         widen: factor on the channels that the last module puts out.
+        multi_scale: put out every branch (`pyramid`), not only the finest.
     """
 
-    def __init__(self, shape: HRNetShape, branches: int = 4, width: int | None = None, widen: int = 1) -> None:
+    def __init__(
+        self, shape: HRNetShape, branches: int = 4, width: int | None = None, widen: int = 1, multi_scale: bool = False
+    ) -> None:
         super().__init__()
         channels = [width or shape.width, *shape.channels(branches)[1:]]
+        targets = branches if multi_scale else 1
         self.channels = channels[0] * widen
+        self.pyramid_channels = tuple(channel * widen for channel in channels[:targets])
         self.widen = widen
         self.transition = Transition(shape.channels(3), shape.channels(branches))
-        self.stage = _stage(shape.channels(branches), channels, shape.modules[2], shape.blocks, targets=1, widen=widen)
+        self.stage = _stage(shape.channels(branches), channels, shape.modules[2], shape.blocks, targets, widen)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        return self.stage(self.transition(features))[0]
+        return self.pyramid(features)[0]
+
+    def pyramid(self, features: list[Tensor]) -> list[Tensor]:
+        """Every branch that the last module puts out, finest first."""
+        return self.stage(self.transition(features))
 
 
 class HRNet(nn.Module):
@@ -163,10 +172,14 @@ class HRNet(nn.Module):
     def __init__(self, trunk: HighResolutionTrunk, end: HighResolutionEnd) -> None:
         super().__init__()
         self.trunk, self.end = trunk, end
-        self.channels = end.channels
+        self.channels, self.pyramid_channels = end.channels, end.pyramid_channels
 
     def forward(self, images: Tensor) -> Tensor:
         return self.end(self.trunk(images))
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Every branch of the end, (B, pyramid_channels[i], ⌈H / 2ⁱ⁺²⌉, ⌈W / 2ⁱ⁺²⌉)."""
+        return self.end.pyramid(self.trunk(images))
 
 
 def _stage(inputs: list[int], channels: list[int], modules: int, blocks: int, targets: int, widen: int = 1) -> nn.Sequential:

@@ -26,6 +26,7 @@ class ResNet(nn.Module):
         self.shape = shape
         expansion = shape.block.expansion
         self.channels = 512 * expansion
+        self.pyramid_channels = tuple(width * expansion for width in (64, 128, 256, 512))
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
@@ -35,5 +36,13 @@ class ResNet(nn.Module):
         self.layer4 = residual_layer(shape.block, 256 * expansion, 512, shape.blocks[3], stride=2)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.pyramid(images)[-1]
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Features of layers 1 to 4, (B, pyramid_channels[i], ⌈H / 2ⁱ⁺²⌉, ⌈W / 2ⁱ⁺²⌉)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        features = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            features.append(x)
+        return features

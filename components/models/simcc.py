@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from torch import nn
+
+from components.models.variant import Variant
+
+
+def build(variant: Variant, published: bool = False) -> nn.Module:
+    raise NotImplementedError
+
+
+def authors_key(key: str, variant: Variant) -> str:
+    raise NotImplementedError
