@@ -31,8 +31,9 @@ from components.train import recipe as recipes
 from components.train.batches import Batches, step_seed
 from components.train.graphed import GraphedStep
 from components.train.loop import train
+from components.train.optimiser import build_optimiser
 from components.train.recipe import Recipe
-from components.train.step import Step, Targets, adam, autocast, eager_step
+from components.train.step import Step, Targets, autocast, eager_step
 from components.train.tracker import JsonLinesTracker
 
 PERSONS, EPOCHS = 149_813, 210  # annotated persons of COCO train2017, and the published schedule
@@ -81,7 +82,7 @@ class Trainee:
         model = built.model.to(crops.device).to(memory_format=torch.channels_last).train()
         self.augment = Augmenter(self.codec.geometry, recipe.augmentation, COCO_17)
         self.batches = Batches(len(crops), recipe.batch_size, recipe.seed, True, crops.device)
-        optimiser = adam(model, recipe.learning_rate, crops.device, graphed=kind == "graphed")
+        optimiser = build_optimiser(model, recipe, crops.device, graphed=kind == "graphed")
         self.run: Step = eager_step(model, self.codec, optimiser, recipe, crops.device)
         self.batch, self.targets = self.draw(0)
         if kind == "model":

@@ -24,8 +24,9 @@ from components.train import recipe as recipes
 from components.train.batches import Batches, step_seed
 from components.train.loop import train
 from components.train.meters import LossSums
+from components.train.optimiser import build_optimiser
 from components.train.recipe import Recipe
-from components.train.step import adam, eager_step
+from components.train.step import eager_step
 from components.train.tracker import JsonLinesTracker
 from tests.tiny_shard import write_tiny_shard
 
@@ -92,6 +93,7 @@ def test_warm_up_rises_linearly_to_the_full_rate():
 
 def test_the_committed_recipe_is_the_published_one():
     assert (BASE.epochs, BASE.batch_size, BASE.learning_rate, BASE.gamma) == (210, 128, 1e-3, 0.1)
+    assert (BASE.optimiser, BASE.weight_decay, BASE.layer_decay) == ("adam", 0, None)
     assert dataclasses.replace(BASE.augmentation) == AugmentParams()
 
 
@@ -111,6 +113,10 @@ def test_a_variants_overrides_change_only_what_they_name():
         ({"milestones": [0.9, 0.5]}, ["milestones must rise"]),
         ({"precision": "fp16"}, ["unknown value 'fp16'"]),
         ({"gradient_clip": -1}, ["gradient_clip must be positive or null"]),
+        ({"optimiser": "sgd"}, ["unknown value 'sgd'"]),
+        ({"weight_decay": 0.1}, ["weight_decay must be 0 with optimiser adam"]),
+        ({"optimiser": "adamw", "weight_decay": -0.1}, ["weight_decay must not be negative"]),
+        ({"layer_decay": 1.5}, ["layer_decay must lie in 0..1"]),
         ({"checkpoint_seconds": -1}, ["checkpoint_seconds must not be negative"]),
     ],
 )
@@ -168,7 +174,7 @@ def test_every_method_learns_one_batch_by_heart(method, shard):
     torch.manual_seed(0)
     built = zoo.build(tiny(method))
     model, codec = built.model.train(), built.codec
-    step = eager_step(model, codec, adam(model, 1e-3, CPU, graphed=False), SHORT, CPU)
+    step = eager_step(model, codec, build_optimiser(model, SHORT, CPU, graphed=False), SHORT, CPU)
     crops = TrainCrops.open(shard)
     batch = Augmenter(codec.geometry, AugmentParams.none(), crops.skeleton)(crops.to(CPU), torch.arange(4), 0)
     targets = codec.targets(batch.keypoints_crop, batch.visible)

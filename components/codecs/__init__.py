@@ -10,6 +10,9 @@ from components.codecs.cal import CalCodec, CalSettings
 from components.codecs.codec import Codec
 from components.codecs.dark import DarkCodec, DarkSettings
 from components.codecs.heatmap import HeatmapCodec, HeatmapSettings
+from components.codecs.sharpose import SharposeCodec, SharposeSettings
+from components.codecs.simcc import SimccCodec, SimccSettings
+from components.codecs.super_resolution import SuperResolutionCodec, SuperResolutionSettings
 from components.codecs.udp_gaussian import UdpGaussianCodec, UdpGaussianSettings
 from components.codecs.udp_offset import UdpOffsetCodec, UdpOffsetSettings
 from components.pose.crop import Convention, CropGeometry
@@ -21,6 +24,9 @@ CODECS: dict[str, tuple[Any, Any]] = {
     "udp_gaussian": (UdpGaussianCodec, UdpGaussianSettings),
     "udp_offset": (UdpOffsetCodec, UdpOffsetSettings),
     "cal": (CalCodec, CalSettings),
+    "simcc": (SimccCodec, SimccSettings),
+    "super_resolution": (SuperResolutionCodec, SuperResolutionSettings),
+    "sharpose": (SharposeCodec, SharposeSettings),
 }
 
 

@@ -90,17 +90,22 @@ _DIFFERENCES = Differences(
 )
 
 
-def decode_gaussian(heatmaps: Tensor, size: int, published: bool = False) -> tuple[Tensor, Tensor]:
+def decode_gaussian(heatmaps: Tensor, size: int, published: bool = False, rescale: bool = True) -> tuple[Tensor, Tensor]:
     """Sub-cell peaks of (B, K, H, W) heatmaps: keypoints (B, K, 2) in cells and scores (B, K), the maxima before blurring.
 
     Differs from the released code (`published`): a step needs a parabola with a top, is at most one cell along each axis and
     stays on the map; a flat map gives its peak cell where the released code gives NaN.
+
+    Args:
+        rescale: stretch the blurred map to 0..maximum before its logarithm, as UDP's code does and mmpose's does not.
     """
     dtype, heatmaps = heatmaps.dtype, heatmaps.double() if published else heatmaps
     peaks = find_peaks(heatmaps)
     blurred = blur(heatmaps, size, "reflect")
-    low, high = blurred.amin((-2, -1))[..., None], blurred.amax((-2, -1))[..., None]
-    values = (neighbours(blurred, peaks, _DIFFERENCES.steps) - low) / (high - low) * peaks.scores[..., None]
+    values = neighbours(blurred, peaks, _DIFFERENCES.steps)
+    if rescale:
+        low, high = blurred.amin((-2, -1))[..., None], blurred.amax((-2, -1))[..., None]
+        values = (values - low) / (high - low) * peaks.scores[..., None]
     step, has_top = newton_step(values.clamp(0.001, 50).log(), _DIFFERENCES, ridge=torch.finfo(torch.float32).eps)
     if published:
         return (peaks.coordinates() + step).to(dtype), peaks.scores.to(dtype)

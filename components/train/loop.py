@@ -1,6 +1,6 @@
 """The training loop, for CPU and GPU: reads from top to bottom.
 
-Crops lie on the device as uint8; a step is: draw a batch's augmentation, warp, draw targets, forward, backward, Adam.
+Crops lie on the device as uint8; a step is: draw a batch's augmentation, warp, draw targets, forward, backward, optimiser.
 All randomness of a step depends on (seed, step) alone, so that a killed and resumed run ends with the same weights.
 """
 
@@ -30,9 +30,10 @@ from components.train.graphed import GraphedStep
 from components.train.guard import Guard, joint_inside
 from components.train.journal import Journal
 from components.train.meters import SAMPLED_EVERY
+from components.train.optimiser import build_optimiser, set_learning_rate
 from components.train.output import write_output
 from components.train.recipe import Recipe
-from components.train.step import Step, Targets, adam, eager_step, precision_of, set_learning_rate
+from components.train.step import Step, Targets, eager_step, precision_of
 from components.train.tracker import NullTracker, Tracker
 from components.train.validation import validation_ap
 
@@ -70,7 +71,7 @@ def train(
     validation = EvalCrops.open(shards_directory, variant.convention)
     model, codec = _build(variant, recipe, crops, device)
     graphed = device.type == "cuda" and recipe.cuda_graphs == "auto"
-    optimiser = adam(model, recipe.learning_rate, device, graphed)
+    optimiser = build_optimiser(model, recipe, device, graphed)
     key = _key(variant, recipe, shards_directory, device)
     store = Checkpoints(checkpoints, variant.name, key, recipe.checkpoint_seconds, recipe.checkpoint_steps)
     progress = store.resume(model, optimiser)

@@ -19,7 +19,10 @@ class Recipe:
 
     epochs: int
     batch_size: int
+    optimiser: Literal["adam", "adamw"]
     learning_rate: float
+    weight_decay: float
+    layer_decay: float | None
     milestones: tuple[float, ...]
     gamma: float
     warmup_steps: int
@@ -44,6 +47,10 @@ class Recipe:
         for name in ("gradient_clip", "checkpoint_steps"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"{name} must be positive or null", value)
+        _require(self.weight_decay >= 0, "weight_decay must not be negative", self.weight_decay)
+        rule = "weight_decay must be 0 with optimiser adam, whose published recipes never apply theirs (adamw does)"
+        _require(self.optimiser == "adamw" or self.weight_decay == 0, rule, self.weight_decay)
+        _require(self.layer_decay is None or 0 < self.layer_decay <= 1, "layer_decay must lie in 0..1 or be null", self.layer_decay)
         epochs = self.milestone_epochs
         _require(all(a > 0 for a in self.milestones), "milestones must be positive", list(self.milestones))
         _require(list(epochs) == sorted(epochs), "milestones must rise", list(self.milestones))

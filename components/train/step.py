@@ -1,4 +1,4 @@
-"""One optimiser step, and the optimiser."""
+"""One optimiser step."""
 
 from __future__ import annotations
 
@@ -8,31 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from components.train.recipe import Recipe
 
 Targets = dict[str, Tensor]
 Step = Callable[[Tensor, Targets], dict[str, Tensor]]
-
-
-def adam(model: nn.Module, learning_rate: float, device: torch.device, graphed: bool) -> Adam:
-    """Adam without weight decay, as all of the published top-down recipes train (their `WD` is never read).
-
-    Args:
-        graphed: the step will be recorded as a CUDA graph, so the learning rate and the step count must be tensors.
-    """
-    rate: Any = torch.tensor(learning_rate, device=device) if graphed else learning_rate
-    return Adam(model.parameters(), lr=rate, fused=True, capturable=graphed)
-
-
-def set_learning_rate(optimiser: Optimizer, value: float) -> None:
-    """Change the learning rate in place, so that a recorded step sees it."""
-    for group in optimiser.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(value)
-        else:
-            group["lr"] = value
 
 
 def eager_step(model: nn.Module, codec: Any, optimiser: Optimizer, recipe: Recipe, device: torch.device) -> Step:

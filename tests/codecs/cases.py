@@ -16,6 +16,7 @@ from components.pose.skeleton import COCO_17
 SIZES = {"64x48": (64, 48), "128x96": (128, 96), "256x192": (256, 192)}
 PERMUTATION = list(COCO_17.flip_permutation)
 NUM_KEYPOINTS = len(COCO_17)
+STRIDES = {"super_resolution": 1}  # input px per cell, where it is not 4
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,15 @@ CASES = [
     Case("cal", EXACT),
     Case("cal", EXACT, settings={"preset": "published_w32"}),
     Case("cal", EXACT, settings={"mask": "static"}),
+    Case("super_resolution", (0.501, 0.501, 0.501)),
+    Case("sharpose", (0.002, 0.002, 0.001), (1.5, 2.5, 5.5)),
 ]
 
 
 def make(name: str, size: str, **settings: Any) -> Codec:
-    """The codec on the geometry of its own convention with a map a quarter of the input."""
-    height, width = SIZES[size]
-    geometry = CropGeometry((height, width), (height // 4, width // 4), codecs.convention_of(name))
+    """The codec on the geometry of its own convention, with a map of its own stride."""
+    (height, width), stride = SIZES[size], STRIDES.get(name, 4)
+    geometry = CropGeometry((height, width), (height // stride, width // stride), codecs.convention_of(name))
     return codecs.build(name, geometry, COCO_17, **settings)
 
 

@@ -33,10 +33,29 @@ RESNETS: dict[str, ResNetShape] = {
 HRFORMERS: dict[str, HRFormerShape] = {name: HRFormerShape(name) for name in ("hrformer_s", "hrformer_tiny")}
 TRANSPOSES: dict[str, TransPoseShape] = {name: TransPoseShape(name) for name in ("transpose_r_a4", "transpose_tiny")}
 TOKENPOSES: dict[str, TokenPoseShape] = {
-    name: TokenPoseShape(name) for name in ("tokenpose_s", "tokenpose_s_v1", "tokenpose_s_v2", "tokenpose_b", "tokenpose_tiny")
+    shape.name: shape
+    for shape in (
+        TokenPoseShape("tokenpose_s"),  # S-v1 as SimCC's table names it
+        TokenPoseShape("tokenpose_s_v1"),
+        TokenPoseShape("tokenpose_s_v2", grid=32),
+        TokenPoseShape("tokenpose_b", trunk=HRNETS["hrnet_w32"], scale_by_head=True),
+        TokenPoseShape("tokenpose_tiny", stem_width=32, layer1_width=16, layer1_blocks=1, dim=96, depth=4, heads=4, scale_by_head=True),
+    )
 }
-VITS: dict[str, ViTShape] = {name: ViTShape(name) for name in ("vit_small", "vit_base", "vit_tiny")}
+VITS: dict[str, ViTShape] = {
+    shape.name: shape
+    for shape in (
+        ViTShape("vit_small", width=384),
+        ViTShape("vit_base", width=768),
+        ViTShape("vit_tiny", width=96, heads=4, depth=6, drop_path=0.0),
+    )
+}
 EFFICIENTVITS: dict[str, EfficientViTShape] = {
-    name: EfficientViTShape(name) for name in ("efficientvit_l0", "efficientvit_l1", "efficientvit_tiny")
+    shape.name: shape
+    for shape in (
+        EfficientViTShape("efficientvit_l0", depths=(1, 1, 1, 4, 4)),
+        EfficientViTShape("efficientvit_l1", depths=(1, 1, 1, 6, 6)),
+        EfficientViTShape("efficientvit_tiny", widths=(8, 16, 32, 64, 128), depths=(1, 1, 1, 1, 1), head_dim=16),
+    )
 }
 BACKBONES: dict[str, Any] = {**HRNETS, **RESNETS, **HRFORMERS, **TRANSPOSES, **TOKENPOSES, **VITS, **EFFICIENTVITS}
