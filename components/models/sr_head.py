@@ -1,13 +1,74 @@
+"""The generic super-resolution head: heatmaps as large as the input from features of a quarter of its size.
+
+Wang, Liu, Tang, Wu 2023, "Lightweight Super-Resolution Head for Human Pose Estimation" (SRPose), section 3.2. Released for
+bottom-up methods only; the top-down form here is that head without the tags, on the features that the plain head of
+each backbone reads: the finest branch (HRNet, HRFormer), or the output of the deconvolutions (ResNet: three, TransPose: one).
+Parameters and multiply-adds of the paper's rows are met by it.
+
+Where 32 does not divide the input, a ResNet's deconvolutions give surplus cells to the right and below (see
+`components.models.simplebaseline`); they are cut off.
+"""
+
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
-from components.models.variant import Variant
+from components.models.backbones import RESNETS
+from components.models.backbones.blocks import published_initialisation
+from components.models.heads.deconvolution import DeconvolutionHead
+from components.models.heads.super_resolution import SuperResolutionHead
+from components.models.pyramids import backbone_key, build_backbone
+from components.models.variant import STRIDE, Variant
 
 
-def build(variant: Variant, published: bool = False) -> nn.Module:
-    raise NotImplementedError
+class SRHeadPose(nn.Module):
+    """(B, 3, H, W) normalised images → ((B, K, H, W),).
+
+    Args:
+        deconvolutions: stride-2 deconvolutions between the backbone and the head, 256 channels each.
+        published: keep the surplus cells.
+    """
+
+    def __init__(self, backbone: nn.Module, keypoints: int, deconvolutions: int = 0, published: bool = False) -> None:
+        super().__init__()
+        self.backbone = backbone
+        channels: int = backbone.channels  # type: ignore[assignment]
+        self.head = nn.ModuleDict()
+        if deconvolutions:
+            self.head["deconvolutions"] = DeconvolutionHead(channels, layers=deconvolutions)
+            channels = self.head["deconvolutions"].channels  # type: ignore[assignment]
+        self.head["heatmaps"] = SuperResolutionHead(channels, keypoints)
+        self.published = published
+        published_initialisation(self.head)
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        features = self.backbone(images)
+        if "deconvolutions" in self.head:
+            features = self.head["deconvolutions"](features)
+        if not self.published:
+            features = features[..., : images.shape[-2] // STRIDE, : images.shape[-1] // STRIDE]
+        return (self.head["heatmaps"](features),)
+
+
+def build(variant: Variant, published: bool = False) -> SRHeadPose:
+    """The head on the variant's backbone, initialised as published: N(0, 0.001²) and biases of 0."""
+    return SRHeadPose(build_backbone(variant, multi_scale=False), variant.num_keypoints, _deconvolutions(variant), published)
+
+
+def _deconvolutions(variant: Variant) -> int:
+    return 3 if variant.backbone in RESNETS else 0
+
+
+_AUTHORS = {
+    "head.deconvolutions.": "keypoint_head.deconv_layers.",
+    "head.heatmaps.encoder.": "keypoint_head.kp_encoder.0.",
+    "head.heatmaps.converge.": "keypoint_head.heatmap_head.",
+}
 
 
 def authors_key(key: str, variant: Variant) -> str:
-    raise NotImplementedError
+    """The name of `key` in the released code (bottom-up, but for the tags)."""
+    for ours, theirs in _AUTHORS.items():
+        if key.startswith(ours):
+            return theirs + key.removeprefix(ours)
+    return backbone_key(key, variant)

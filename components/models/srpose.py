@@ -1,13 +1,220 @@
+"""SRPose: heatmaps from coarse to fine, each supervised at its own resolution, the last one as large as the input.
+
+Wang, Liu, Tang, Wu 2023, "Lightweight Super-Resolution Head for Human Pose Estimation", section 3.3; details from the
+released code (haonanwang0522/SRPose, `top_down_srpose_head.py`).
+
+A stage takes one feature of the backbone's pyramid, coarsest first, and the stage before it. The coarsest stage predicts
+heatmaps of its own resolution and feeds them back; every later one merges and refines. A super-resolution head reads each
+stage: all but the last put out maps of stride 4 and serve training only.
+
+Published for pyramids of four stages, strides 32 to 4, widths 256, 128, 64, 32. Here every pyramid works (`plan`): an HRNet
+with three branches leaves the coarsest stage out, and a narrower backbone has narrower stages. How SRPose stands on
+TransPose was not published. The form here is our own: stages on the encoder's output (stride 8), layer 2 (stride 8) and
+layer 1 (stride 4), widths 256, 128, 32, which meets the paper's 0.55 M parameters.
+
+Where 32 does not divide the input, a stage's map has surplus cells to the right and below; they are cut off.
+"""
+
 from __future__ import annotations
 
-from torch import nn
+import re
+from itertools import pairwise
+from typing import NamedTuple
 
-from components.models.variant import Variant
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from components.models.backbones import HRNETS, TRANSPOSES
+from components.models.heads.super_resolution import SuperResolutionHead
+from components.models.pyramids import backbone_key, build_backbone
+from components.models.variant import STRIDE, Variant
+
+WIDEST_PER_STRIDE = 8  # channels of a stage per px of its stride, in the published four stages
+TRANSPOSE_STAGES = ((8, 256), (8, 128), (4, 32))  # (stride, widest), our own
+LAST_KERNEL = 9  # of the last super-resolution head; 2 less for each stage before
 
 
-def build(variant: Variant, published: bool = False) -> nn.Module:
-    raise NotImplementedError
+class Stage(NamedTuple):
+    """One stage of the head.
+
+    Attributes:
+        inputs: channels of the backbone's feature.
+        width: channels of the stage.
+        factor: enlargement by its super-resolution head.
+        embedding: channels per keypoint in it.
+        kernel: of its grouped convolution.
+    """
+
+    inputs: int
+    width: int
+    factor: int
+    embedding: int
+    kernel: int
+
+
+def plan(pyramid_channels: tuple[int, ...], strides_and_widths: tuple[tuple[int, int], ...] | None = None) -> tuple[Stage, ...]:
+    """The stages for a pyramid, coarsest first.
+
+    A stage is as wide as its stride says (8 channels per px), but no wider than its feature. Its head brings the map to
+    stride 4 with twice as many channels per keypoint as the factor is, the last one to stride 1 with 4. Kernels are
+    9 at the last stage and 2 less for each stage before.
+
+    Args:
+        pyramid_channels: of the backbone's features, finest first.
+        strides_and_widths: of the stages, coarsest first; by default strides of 4, 8, 16, … px and 8 channels per px.
+    """
+    count = len(pyramid_channels)
+    if strides_and_widths is None:
+        strides = [STRIDE * 2**level for level in reversed(range(count))]
+        strides_and_widths = tuple((stride, WIDEST_PER_STRIDE * stride) for stride in strides)
+    stages = []
+    for i, (inputs, (stride, widest)) in enumerate(zip(reversed(pyramid_channels), strides_and_widths, strict=True)):
+        last = i == count - 1
+        factor = stride if last else stride // STRIDE
+        embedding = 4 if last else 2 * factor
+        stages.append(Stage(inputs, min(inputs, widest), factor, embedding, LAST_KERNEL - 2 * (count - 1 - i)))
+    return tuple(stages)
+
+
+class ConvNeXtBlock(nn.Module):
+    """(B, width, h, w) → the same: depthwise 7x7, batch norm and two pointwise layers beside a shortcut.
+
+    The block of Liu et al. 2022 ("A ConvNet for the 2020s", figure 4) with batch norm and without layer scale.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.BatchNorm2d(width)
+        self.pwconv1 = nn.Linear(width, 4 * width)
+        self.pwconv2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)  # (B, h, w, width)
+        y = self.pwconv2(functional.gelu(self.pwconv1(y)))
+        return x + y.permute(0, 3, 1, 2)
+
+
+class CoarsestStage(nn.Module):
+    """(B, inputs, h, w) → heatmaps (B, K, h, w), never negative, and features (B, width, h, w) that know them."""
+
+    def __init__(self, stage: Stage, keypoints: int) -> None:
+        super().__init__()
+        self.heatmaps = nn.Conv2d(stage.inputs, keypoints, 1)
+        self.embedding = nn.Conv2d(keypoints, stage.width, 1)
+        self.lateral = _pointwise(stage.inputs, stage.width)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        heatmaps = functional.relu(self.heatmaps(feature))
+        return heatmaps, functional.relu(self.lateral(feature)) + functional.relu(self.embedding(heatmaps))
+
+
+class FinerStage(nn.Module):
+    """Features of the stage before (B, before, h', w') and of the backbone (B, inputs, h, w) → (B, width, h, w)."""
+
+    def __init__(self, before: int, stage: Stage) -> None:
+        super().__init__()
+        depthwise, pointwise = nn.Conv2d(before, before, 3, padding=1, groups=before), nn.Conv2d(before, stage.width, 1)
+        self.reduce = nn.Sequential(depthwise, pointwise, nn.BatchNorm2d(stage.width))
+        self.lateral = _pointwise(stage.inputs, stage.width)
+        self.fuse = nn.Conv2d(2 * stage.width, stage.width, 1)
+        self.blocks = nn.Sequential(ConvNeXtBlock(stage.width), ConvNeXtBlock(stage.width))
+
+    def forward(self, coarse: Tensor, feature: Tensor) -> Tensor:
+        coarse = functional.relu(self.reduce(coarse))
+        coarse = functional.interpolate(coarse, size=feature.shape[-2:], mode="nearest")
+        return self.blocks(self.fuse(torch.cat([coarse, functional.relu(self.lateral(feature))], 1)))
+
+
+def _pointwise(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.BatchNorm2d(outputs))
+
+
+class SRPoseHead(nn.Module):
+    """Features of the pyramid, coarsest first → heatmaps.
+
+    In eval mode [final]; in training mode [heatmaps of the coarsest stage, one map of stride 4 for each stage but the last,
+    final], finest last.
+    """
+
+    def __init__(self, stages: tuple[Stage, ...], keypoints: int) -> None:
+        super().__init__()
+        self.coarsest = CoarsestStage(stages[0], keypoints)
+        self.finer = nn.ModuleList(FinerStage(before.width, stage) for before, stage in pairwise(stages))
+        *earlier, self.final = (_head(stage, keypoints) for stage in stages)
+        self.supervision = nn.ModuleList(earlier)
+
+    def forward(self, pyramid: list[Tensor]) -> list[Tensor]:
+        first, x = self.coarsest(pyramid[0])
+        features = [x]
+        for stage, feature in zip(self.finer, pyramid[1:], strict=True):
+            features.append(stage(features[-1], feature))
+        final = self.final(features[-1])
+        if not self.training:
+            return [final]
+        return [first, *(head(x) for head, x in zip(self.supervision, features, strict=False)), final]
+
+
+def _head(stage: Stage, keypoints: int) -> SuperResolutionHead:
+    """A super-resolution head, its grouped convolution from N(0, 0.001²); all else keeps torch's initialisation, as published."""
+    head = SuperResolutionHead(stage.width, keypoints, stage.embedding, stage.factor, stage.kernel)
+    nn.init.normal_(head.converge.weight, std=0.001)
+    nn.init.zeros_(head.converge.bias)  # type: ignore[arg-type]
+    return head
+
+
+class SRPose(nn.Module):
+    """(B, 3, H, W) normalised images → ((B, K, H, W),) in eval mode.
+
+    In training mode the coarsest stage's heatmaps (B, K, ⌈H/32⌉, ⌈W/32⌉), one (B, K, H/4, W/4) map for each stage but the
+    last, and the (B, K, H, W) map that eval mode puts out.
+    """
+
+    TRAIN_ONLY = ("head.supervision.",)
+
+    def __init__(self, backbone: nn.Module, stages: tuple[Stage, ...], keypoints: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = SRPoseHead(stages, keypoints)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        *maps, final = self.head(self.backbone.pyramid(images)[::-1])  # type: ignore[operator]
+        rows, columns = images.shape[-2] // STRIDE, images.shape[-1] // STRIDE
+        cut = [heatmaps[..., :rows, :columns] for heatmaps in maps[1:]]
+        return (*maps[:1], *cut, final)
+
+
+def build(variant: Variant, published: bool = False) -> SRPose:
+    """SRPose on the variant's backbone, initialised as published (which is also how it behaves: `published` changes nothing)."""
+    features = build_backbone(variant, multi_scale=True)
+    stages = plan(features.pyramid_channels, TRANSPOSE_STAGES if variant.backbone in TRANSPOSES else None)  # type: ignore[arg-type]
+    return SRPose(features, stages, variant.num_keypoints)
+
+
+_STAGE_PARTS = {"reduce": ("pre_interpolate", 0), "lateral": ("pre_fuse", 1), "fuse": ("fuse", 0), "blocks": ("post_fuse", 0)}
+_HEAD_PARTS = {"encoder": "kp_encoder.{}.0", "converge": "converge.{}.conv"}
+_COARSEST = {"heatmaps": "lr_head.0", "embedding": "lr_fuse.0", "lateral": "pre_fuse.0"}
 
 
 def authors_key(key: str, variant: Variant) -> str:
-    raise NotImplementedError
+    """The name of `key` in the released code, which keeps one list per kind of layer instead of one module per stage."""
+    if key.startswith("backbone."):
+        return backbone_key(key, variant)
+    return "keypoint_head." + _head_key(key.removeprefix("head."), _stage_count(variant))
+
+
+def _head_key(key: str, stages: int) -> str:
+    if match := re.fullmatch(r"coarsest\.(\w+)\.(.+)", key):
+        return f"{_COARSEST[match[1]]}.{match[2]}"
+    if match := re.fullmatch(r"finer\.(\d+)\.(\w+)\.(.+)", key):
+        part, first = _STAGE_PARTS[match[2]]
+        return f"{part}.{int(match[1]) + first}.{match[3]}"
+    index, part, leaf = key.replace("final.", f"supervision.{stages - 1}.").removeprefix("supervision.").split(".")
+    return f"{_HEAD_PARTS[part].format(index)}.{leaf}"
+
+
+def _stage_count(variant: Variant) -> int:
+    if variant.backbone in TRANSPOSES:
+        return len(TRANSPOSE_STAGES)
+    return variant.network.branches if variant.backbone in HRNETS else 4

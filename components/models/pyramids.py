@@ -1,0 +1,39 @@
+"""The backbones that the SR head and SRPose stand on, as their authors start them and name their parameters."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from components.models.backbones import HRFORMERS, HRNETS, RESNETS
+from components.models.backbones.blocks import published_initialisation
+from components.models.backbones.hrformer import HRFormer, hrformer_initialisation
+from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.resnet import ResNet
+from components.models.variant import Variant
+
+
+def build_backbone(variant: Variant, multi_scale: bool) -> nn.Module:
+    """The variant's backbone with fresh weights, initialised as published.
+
+    Args:
+        multi_scale: with the last fusions to an HRNet's coarser branches, which its `pyramid` needs.
+    """
+    model: nn.Module
+    if variant.backbone in HRFORMERS:
+        model = HRFormer(HRFORMERS[variant.backbone], variant.network.relative_positions, multi_scale)
+        hrformer_initialisation(model)
+        return model
+    if variant.backbone in RESNETS:
+        model = ResNet(RESNETS[variant.backbone])
+    else:
+        shape = HRNETS[variant.backbone]
+        model = HRNet(HighResolutionTrunk(shape), HighResolutionEnd(shape, variant.network.branches, multi_scale=multi_scale))
+    published_initialisation(model)
+    return model
+
+
+def backbone_key(key: str, variant: Variant) -> str:
+    """The name of `key`, a parameter under `backbone.`, in the released code of SRPose, which keeps the backbone's own names."""
+    from components.models.keys import published_name  # keys imports the methods
+
+    return key if variant.backbone in HRFORMERS else "backbone." + published_name(key)
