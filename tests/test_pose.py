@@ -8,7 +8,7 @@ import pytest
 
 from components.base.errors import FarposeError
 from components.pose.persons import SCALAR_COLUMNS, Persons
-from components.pose.skeleton import SKELETONS, skeleton_of
+from components.pose.skeleton import SKELETONS, WHOLEBODY_133, skeleton_of
 
 
 @pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=lambda skeleton: skeleton.name)
@@ -18,7 +18,8 @@ def test_skeletons_are_consistent(skeleton):
     permutation = np.array(skeleton.flip_permutation)
     assert (permutation[permutation] == np.arange(count)).all(), "mirroring twice is the identity"
     sigmas = np.array(skeleton.sigmas)
-    assert (sigmas[permutation] == sigmas).all(), "a joint and its mirror image are equally precise"
+    if skeleton is not WHOLEBODY_133:  # whose published ones differ between the sides
+        assert (sigmas[permutation] == sigmas).all(), "a joint and its mirror image are equally precise"
     limbs = {frozenset(limb) for limb in skeleton.limb_indices}
     assert {frozenset(permutation[list(limb)].tolist()) for limb in limbs} == limbs, "the drawing is symmetric"
     assert {joint for limb in limbs for joint in limb} == set(range(count)), "every joint is drawn"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from components.models import hrformer, sharpose, simcc, siu, sr_head, srpose, tokenpose, transpose
+from components.models.backbones import EFFICIENTVITS
 from components.models.variant import Variant
 
 AUTHORS_PREFIXES = {
@@ -28,6 +29,7 @@ AUTHORS_PREFIXES = {
     "offset_head.0.": "head_om.final_block1.",
     "offset_head.1.": "head_om.final_block_om.",
     "offset_head.2.": "head_om.final_layer_om.",
+    "upscale.": "upscale.",  # ours alone: an enlarged input, see upscale.py
 }
 _LONGEST_FIRST = sorted(AUTHORS_PREFIXES, key=len, reverse=True)
 
@@ -52,4 +54,5 @@ def published_name(key: str) -> str:
 
 def authors_key(key: str, variant: Variant) -> str:
     """The authors' name of `key`, a parameter or buffer of the variant's network (a key of its state_dict)."""
-    return _OF_METHOD[variant.method](key, variant) if variant.method in _OF_METHOD else published_name(key)
+    method = "siu" if variant.backbone in EFFICIENTVITS else variant.method  # SimpleBaseline on EfficientViT is from there too
+    return _OF_METHOD[method](key, variant) if method in _OF_METHOD else published_name(key)

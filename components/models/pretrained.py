@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
+from components.models.backbones.efficientvit import EfficientViT
 from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk
 from components.models.backbones.resnet import ResNet
 from components.models.keys import published_name
@@ -29,7 +30,7 @@ def load_backbone(model: nn.Module, source: str | Path) -> int:
     Raises:
         FarposeError: the source cannot be had or is damaged, or it lacks a tensor of the backbone or has it in another shape.
     """
-    name = next(part.shape.name for part in model.modules() if isinstance(part, HighResolutionTrunk | ResNet))
+    name = next(part.shape.name for part in model.modules() if isinstance(part, HighResolutionTrunk | ResNet | EfficientViT))
     where = f"backbone {name} from {source}"
     weights = _from_timm(name, where) if str(source) == "timm" else _from_file(Path(source))
     weights = {key.removeprefix("module."): value for key, value in weights.items()}
@@ -46,9 +47,13 @@ def load_backbone(model: nn.Module, source: str | Path) -> int:
 
 
 def _backbone_state(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors that ImageNet weights must hold, by our key: all of the backbone but the last fusion where UDP widened it."""
+    """The tensors that ImageNet weights must hold, by our key: all of the backbone but what a method changed.
+
+    That is the last fusion where UDP widened it, and the parts that say so of themselves (SIU's fusions).
+    """
     widened = [end for end in model.modules() if isinstance(end, HighResolutionEnd) and end.widen > 1]
-    new = tuple(f"backbone.end.stage.{len(end.stage) - 1}.fuse_layers." for end in widened)
+    changed = [f"{name}." for name, part in model.named_modules() if not getattr(part, "IN_IMAGENET_WEIGHTS", True)]
+    new = (*(f"backbone.end.stage.{len(end.stage) - 1}.fuse_layers." for end in widened), *changed)
     return {
         key: value
         for key, value in model.state_dict().items()

@@ -1,4 +1,4 @@
-"""SimpleBaseline: a ResNet, three deconvolutions, a 1x1 convolution.
+"""SimpleBaseline: a ResNet (or, as SIU's baseline, an EfficientViT), three deconvolutions, a 1x1 convolution.
 
 Xiao, Wu, Wei 2018, "Simple Baselines for Human Pose Estimation and Tracking", section 2.
 
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from components.models.backbones import RESNETS
+from components.models.backbones import EFFICIENTVITS, RESNETS
 from components.models.backbones.blocks import published_initialisation
+from components.models.backbones.efficientvit import EfficientViT
 from components.models.backbones.resnet import ResNet
 from components.models.heads.deconvolution import DeconvolutionHead
 from components.models.variant import STRIDE, Variant
@@ -26,7 +27,7 @@ class SimpleBaseline(nn.Module):
         published: keep the surplus cells, (B, outputs, 8 ⌈H/32⌉, 8 ⌈W/32⌉).
     """
 
-    def __init__(self, backbone: ResNet, outputs: int, published: bool = False) -> None:
+    def __init__(self, backbone: ResNet | EfficientViT, outputs: int, published: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = DeconvolutionHead(backbone.channels)
@@ -41,8 +42,10 @@ class SimpleBaseline(nn.Module):
 
 
 def build(variant: Variant, outputs_per_keypoint: int = 1, published: bool = False) -> SimpleBaseline:
-    """K (or 3K) heatmaps on the variant's ResNet, initialised as published."""
-    backbone = ResNet(RESNETS[variant.backbone])
+    """K (or 3K) heatmaps on the variant's backbone, initialised as published."""
+    name = variant.backbone
+    backbone = EfficientViT(EFFICIENTVITS[name]) if name in EFFICIENTVITS else ResNet(RESNETS[name])
     model = SimpleBaseline(backbone, outputs_per_keypoint * variant.num_keypoints, published)
-    published_initialisation(model)
+    for part in (model.head, model.final_layer) if name in EFFICIENTVITS else (model,):  # EfficientViT keeps its own, see there
+        published_initialisation(part)
     return model

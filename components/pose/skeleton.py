@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -133,8 +134,70 @@ LSP_14 = Skeleton(
     upper_body=CROWDPOSE_14.upper_body,
 )  # fmt: skip
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (COCO_17, MPII_16, CROWDPOSE_14, LSP_14)}
-DATASET_SKELETONS = {"synthetic": COCO_17, "coco": COCO_17, "mpii": MPII_16, "crowdpose": CROWDPOSE_14, "lspet": LSP_14}
+
+def _arc(name: str, count: int, middle: str = "") -> tuple[str, ...]:
+    """Landmarks in a row from the person's right to the left, numbered from the outside in."""
+    right = [f"right_{name}_{i}" for i in range(1, count // 2 + 1)]
+    return (*right, *([middle] if count % 2 else []), *(_mirrored(landmark) for landmark in reversed(right)))
+
+
+def _line(*names: str) -> tuple[tuple[str, str], ...]:
+    return tuple(itertools.pairwise(names))
+
+
+# The face is annotated with the 68 landmarks of 300-W (Sagonas et al. 2013, figure 1).
+_CONTOUR, _EYEBROWS = _arc("contour", 17, "chin"), _arc("eyebrow", 10)
+_NOSE, _NOSTRILS = tuple(f"nose_bridge_{i}" for i in range(1, 5)), _arc("nostril", 5, "nose_base")
+_EYES = tuple(f"{side}_eyelid_{i}" for side, order in (("right", "123456"), ("left", "432165")) for i in order)  # 1: outer corner
+_OUTER_LIPS = _arc("outer_upper_lip", 7, "outer_upper_lip") + _arc("outer_lower_lip", 5, "outer_lower_lip")[::-1]
+_INNER_LIPS = _arc("inner_upper_lip", 5, "inner_upper_lip") + _arc("inner_lower_lip", 3, "inner_lower_lip")[::-1]
+_FACE = _CONTOUR + _EYEBROWS + _NOSE + _NOSTRILS + _EYES + _OUTER_LIPS + _INNER_LIPS
+_FACE_LIMBS = (
+    _line(*_CONTOUR) + _line(*_EYEBROWS[:5]) + _line(*_EYEBROWS[5:]) + _line(*_NOSE, "nose_base") + _line(*_NOSTRILS)
+    + _line(*_EYES[:6], _EYES[0]) + _line(*_EYES[6:], _EYES[6]) + _line(*_OUTER_LIPS, _OUTER_LIPS[0]) + _line(*_INNER_LIPS, _INNER_LIPS[0])
+)  # fmt: skip
+_FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger")
+_FEET = tuple(f"{side}_{part}" for side in ("left", "right") for part in ("big_toe", "small_toe", "heel"))
+_HANDS = tuple(
+    f"{side}_{part}" for side in ("left", "right") for part in ("hand_root", *(f"{finger}{i}" for finger in _FINGERS for i in range(1, 5)))
+)
+_FOOT_LIMBS = tuple((f"{foot.split('_')[0]}_ankle", foot) for foot in _FEET)
+_HAND_LIMBS = tuple(
+    limb
+    for side in ("left", "right")
+    for finger in _FINGERS
+    for limb in _line(f"{side}_wrist", f"{side}_hand_root", *(f"{side}_{finger}{i}" for i in range(1, 5)))
+)
+_HAND_SIGMAS = (
+    0.029, 0.022, 0.035, 0.037, 0.047, 0.026, 0.025, 0.024, 0.035, 0.018, 0.024, 0.022, 0.026, 0.017, 0.021, 0.021, 0.032,
+    0.02, 0.019, 0.022, 0.031,
+)  # fmt: skip
+
+WHOLEBODY_133 = Skeleton(  # Jin et al. 2020, "Whole-Body Human Pose Estimation in the Wild": body, feet, face, hands
+    name="wholebody_133",
+    keypoint_names=COCO_17.keypoint_names + _FEET + _FACE + _HANDS,
+    sigmas=(  # of the authors' evaluation; left and right differ for feet and face, as published
+        *COCO_17.sigmas,
+        0.068, 0.066, 0.066, 0.092, 0.094, 0.094,
+        0.042, 0.043, 0.044, 0.043, 0.040, 0.035, 0.031, 0.025, 0.020, 0.023, 0.029, 0.032, 0.037, 0.038, 0.043, 0.041, 0.045,
+        0.013, 0.012, 0.011, 0.011, 0.012, 0.012, 0.011, 0.011, 0.013, 0.015, 0.009, 0.007, 0.007, 0.007, 0.012, 0.009, 0.008,
+        0.016, 0.010, 0.017, 0.011, 0.009, 0.011, 0.009, 0.007, 0.013, 0.008, 0.011, 0.012, 0.010, 0.034, 0.008, 0.008, 0.009,
+        0.008, 0.008, 0.007, 0.010, 0.008, 0.009, 0.009, 0.009, 0.007, 0.007, 0.008, 0.011, 0.008, 0.008, 0.008, 0.01, 0.008,
+        *_HAND_SIGMAS, *_HAND_SIGMAS,
+    ),
+    limbs=COCO_17.limbs + _FOOT_LIMBS + _FACE_LIMBS + tuple(dict.fromkeys(_HAND_LIMBS)),
+    upper_body=COCO_17.upper_body + _FACE + _HANDS,
+)  # fmt: skip
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO_17, MPII_16, CROWDPOSE_14, LSP_14, WHOLEBODY_133)}
+DATASET_SKELETONS = {
+    "synthetic": COCO_17,
+    "coco": COCO_17,
+    "mpii": MPII_16,
+    "crowdpose": CROWDPOSE_14,
+    "lspet": LSP_14,
+    "wholebody": WHOLEBODY_133,
+}
 
 
 def skeleton_of(dataset: str) -> Skeleton:

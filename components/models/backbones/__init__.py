@@ -30,8 +30,22 @@ RESNETS: dict[str, ResNetShape] = {
         ResNetShape("resnet152", (3, 8, 36, 3)),
     )
 }
-HRFORMERS: dict[str, HRFormerShape] = {name: HRFormerShape(name) for name in ("hrformer_s", "hrformer_tiny")}
-TRANSPOSES: dict[str, TransPoseShape] = {name: TransPoseShape(name) for name in ("transpose_r_a4", "transpose_tiny")}
+HRFORMERS: dict[str, HRFormerShape] = {
+    shape.name: shape
+    for shape in (
+        HRFormerShape("hrformer_s"),
+        HRFormerShape(
+            "hrformer_tiny", width=16, modules=(1, 1, 1), blocks=1, drop_path=0.0, layer1_width=16, layer1_blocks=1, stem_width=32
+        ),
+    )
+}
+TRANSPOSES: dict[str, TransPoseShape] = {
+    shape.name: shape
+    for shape in (
+        TransPoseShape("transpose_r_a4"),
+        TransPoseShape("transpose_tiny", stem_width=32, blocks=(1, 1), width=64, feedforward=128, layers=2, heads=4, dropout=0.0),
+    )
+}
 TOKENPOSES: dict[str, TokenPoseShape] = {
     shape.name: shape
     for shape in (

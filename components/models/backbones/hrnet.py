@@ -8,6 +8,7 @@ Two parts, so that a method may end in one stage 4 (HRNet, UDP) or in two (CAL):
 
 Every fusion resamples to the size of its target branch (nearest neighbour). Where sizes are powers of two apart this is
 the published fixed factor; at 64x48 (branch widths 12, 6, 3, 2) the published factor raises, and this does not.
+A method that changes the fusions (SIU) passes a `Fusion` of its own.
 """
 
 from __future__ import annotations
@@ -44,6 +45,22 @@ class HRNetShape:
         return [self.width * 2**branch for branch in range(branches)]
 
 
+class Fusion:
+    """How the features of one branch come to the channels and the size of another."""
+
+    def path(self, channels: list[int], source: int, target: int, widen: int) -> nn.Module:
+        """Layers from branch `source` to branch `target`, 0 the finest: (B, channels[source], …) → (B, channels[target] widen, …)."""
+        return _fuse_path(channels, source, target, widen)
+
+    def fit(self, x: Tensor, like: Tensor) -> Tensor:
+        """What a path puts out, at the height and width of `like`."""
+        size = like.shape[-2:]
+        return x if x.shape[-2:] == size else functional.interpolate(x, size=size, mode="nearest")
+
+
+HRNET_FUSION = Fusion()
+
+
 class HighResolutionModule(nn.Module):
     """Residual blocks on every branch, then every branch's sum over all branches (figure 3).
 
@@ -54,12 +71,15 @@ class HighResolutionModule(nn.Module):
         widen: factor on the channels that are put out; above 1 the identity path becomes a bare 1x1 convolution (UDP).
     """
 
-    def __init__(self, inputs: list[int], channels: list[int], blocks: int, targets: int, widen: int = 1) -> None:
+    def __init__(
+        self, inputs: list[int], channels: list[int], blocks: int, targets: int, widen: int = 1, fusion: Fusion = HRNET_FUSION
+    ) -> None:
         super().__init__()
+        self.fusion = fusion
         widths = zip(inputs, channels, strict=True)
         self.branches = nn.ModuleList(residual_layer(BasicBlock, before, width, blocks) for before, width in widths)
         self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(_fuse_path(channels, source, target, widen) for source in range(len(channels))) for target in range(targets)
+            nn.ModuleList(fusion.path(channels, source, target, widen) for source in range(len(channels))) for target in range(targets)
         )
         self.relu = nn.ReLU(inplace=True)
 
@@ -71,13 +91,8 @@ class HighResolutionModule(nn.Module):
         paths: nn.ModuleList = self.fuse_layers[target]  # type: ignore[assignment]
         total = paths[0](features[0])
         for path, x in zip(list(paths)[1:], features[1:], strict=True):
-            total = total + _resize(path(x), total)
+            total = total + self.fusion.fit(path(x), total)
         return total
-
-
-def _resize(x: Tensor, like: Tensor) -> Tensor:
-    size = like.shape[-2:]
-    return x if x.shape[-2:] == size else functional.interpolate(x, size=size, mode="nearest")
 
 
 def _fuse_path(channels: list[int], source: int, target: int, widen: int) -> nn.Module:
@@ -114,9 +129,13 @@ class Transition(nn.ModuleList):
 
 
 class HighResolutionTrunk(nn.Module):
-    """(B, 3, H, W) normalised images → three features (B, width 2ⁱ, H / 2ⁱ⁺², W / 2ⁱ⁺²), finest first."""
+    """(B, 3, H, W) normalised images → three features (B, width 2ⁱ, H / 2ⁱ⁺², W / 2ⁱ⁺²), finest first.
 
-    def __init__(self, shape: HRNetShape) -> None:
+    Args:
+        targets: how many of the three are put out; 1 where nothing follows but a head (TokenPose-B).
+    """
+
+    def __init__(self, shape: HRNetShape, fusion: Fusion = HRNET_FUSION, targets: int = 3) -> None:
         super().__init__()
         self.shape = shape
         stem, layer1 = shape.stem_width, shape.layer1_width * Bottleneck.expansion
@@ -125,9 +144,9 @@ class HighResolutionTrunk(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.layer1 = residual_layer(Bottleneck, stem, shape.layer1_width, shape.layer1_blocks)
         self.transition1 = Transition([layer1], shape.channels(2))
-        self.stage2 = _stage(shape.channels(2), shape.channels(2), shape.modules[0], shape.blocks, targets=2)
+        self.stage2 = _stage(shape.channels(2), shape.channels(2), shape.modules[0], shape.blocks, targets=2, fusion=fusion)
         self.transition2 = Transition(shape.channels(2), shape.channels(3))
-        self.stage3 = _stage(shape.channels(3), shape.channels(3), shape.modules[1], shape.blocks, targets=3)
+        self.stage3 = _stage(shape.channels(3), shape.channels(3), shape.modules[1], shape.blocks, targets, fusion=fusion)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x = self.relu(self.bn1(self.conv1(images)))
@@ -147,7 +166,13 @@ class HighResolutionEnd(nn.Module):
     """
 
     def __init__(
-        self, shape: HRNetShape, branches: int = 4, width: int | None = None, widen: int = 1, multi_scale: bool = False
+        self,
+        shape: HRNetShape,
+        branches: int = 4,
+        width: int | None = None,
+        widen: int = 1,
+        multi_scale: bool = False,
+        fusion: Fusion = HRNET_FUSION,
     ) -> None:
         super().__init__()
         channels = [width or shape.width, *shape.channels(branches)[1:]]
@@ -156,7 +181,7 @@ class HighResolutionEnd(nn.Module):
         self.pyramid_channels = tuple(channel * widen for channel in channels[:targets])
         self.widen = widen
         self.transition = Transition(shape.channels(3), shape.channels(branches))
-        self.stage = _stage(shape.channels(branches), channels, shape.modules[2], shape.blocks, targets, widen)
+        self.stage = _stage(shape.channels(branches), channels, shape.modules[2], shape.blocks, targets, widen, fusion)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         return self.pyramid(features)[0]
@@ -182,9 +207,13 @@ class HRNet(nn.Module):
         return self.end.pyramid(self.trunk(images))
 
 
-def _stage(inputs: list[int], channels: list[int], modules: int, blocks: int, targets: int, widen: int = 1) -> nn.Sequential:
+def _stage(
+    inputs: list[int], channels: list[int], modules: int, blocks: int, targets: int, widen: int = 1, fusion: Fusion = HRNET_FUSION
+) -> nn.Sequential:
     """Modules that put out all branches, the last one `targets` of them."""
     count = len(channels)
     settings = [(count, 1)] * (modules - 1) + [(targets, widen)]
     starts = [inputs] + [channels] * (modules - 1)
-    return nn.Sequential(*(HighResolutionModule(start, channels, blocks, *end) for start, end in zip(starts, settings, strict=True)))
+    return nn.Sequential(
+        *(HighResolutionModule(start, channels, blocks, *end, fusion) for start, end in zip(starts, settings, strict=True))
+    )
