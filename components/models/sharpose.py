@@ -101,6 +101,7 @@ class SparseViT(nn.Module):
         super().__init__()
         patches, width = grid[0] * grid[1], shape.width
         self.shape, self.grid, self.keypoints = shape, grid, keypoints
+        self.half = grid[0] * patch, grid[1] * patch  # height and width of the coarse stage's image, px
         self.kept = math.ceil(keep * patches)
         self.scored = slice(1, keypoints if published else keypoints + 1)
         self.keypoint_tokens = nn.Parameter(torch.zeros(1, keypoints, width))
@@ -118,10 +119,9 @@ class SparseViT(nn.Module):
 
     def coarse(self, images: Tensor) -> Coarse:
         """The image at half its size, and which patches the keypoints attend to (the paper's equations 5 and 6)."""
-        half = images.shape[-2] // CHILDREN, images.shape[-1] // CHILDREN
-        small = functional.interpolate(images, half, mode="bilinear", align_corners=False)  # the mean of 2x2 px
+        small = functional.interpolate(images, self.half, mode="bilinear", align_corners=False)  # the mean of 2x2 px
         embedded = self.patch_embed(small) + self.pos_embed_list[0]
-        first = torch.cat([self.quality_token, self.keypoint_tokens], 1).expand(len(images), -1, -1)
+        first = torch.cat([self.quality_token, self.keypoint_tokens], 1).expand(images.shape[0], -1, -1)
         tokens, count = torch.cat([first, embedded], 1), first.shape[1]
         scores = images.new_zeros(())
         for number, block in enumerate(self.blocks):
@@ -132,7 +132,7 @@ class SparseViT(nn.Module):
                 mined = weights.detach()[:, :, self.scored, count:].mean(1).sum(1)
                 scores = MEMORY * scores + (1 - MEMORY) * mined
         quality, keypoints, features = self.norm(tokens).split([1, self.keypoints, embedded.shape[1]], 1)
-        order = torch.argsort(scores, dim=1, descending=True, stable=True)
+        order = scores.topk(scores.shape[1]).indices  # sorts all; ONNX has no stable sort
         return Coarse(keypoints, self.quality_predictor(quality), scores, order, embedded, features)
 
     def fine(self, images: Tensor, coarse: Coarse) -> Tensor:
@@ -145,7 +145,7 @@ class SparseViT(nn.Module):
         children = children.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, N, 4, C), by parent
         children = children + self.reuse_block(coarse.features)[:, :, None]
         kept, rest = coarse.order[:, : self.kept], coarse.order[:, self.kept :]
-        parts = [self.keypoint_tokens.expand(len(images), -1, -1), _pick(children, kept).flatten(1, 2)]
+        parts = [self.keypoint_tokens.expand(images.shape[0], -1, -1), _pick(children, kept).flatten(1, 2)]
         if self.kept < rows * columns:
             parts.append(_pick(coarse.embedded, rest))
         tokens = torch.cat(parts, 1)
