@@ -262,7 +262,8 @@ def test_repeats_are_dropped_before_scoring() -> None:
     predictions, _ = cases.truth_as_predictions(cases.persons_of(cases.random_coco(1)))
     twice = predictions.select(np.tile(np.arange(len(predictions)), 2))
     twice.box_scores[len(predictions) :] = 0.5
-    kept, scores = finish(twice, QUICK, np.array(COCO_17.sigmas))
+    codec = codecs.build("heatmap", CropGeometry((64, 48), (16, 12)), COCO_17)
+    kept, scores = finish(twice, QUICK, np.array(COCO_17.sigmas), codec)
     assert len(kept) == len(predictions) and (scores == 1).all()
 
 

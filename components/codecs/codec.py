@@ -16,6 +16,8 @@ from components.pose.skeleton import Skeleton
 Outputs = tuple[Tensor, ...]
 Targets = dict[str, Tensor]
 
+HEATMAP_SCORE_THRESHOLD = 0.2  # IN_VIS_THRE of all published configurations on heatmaps
+
 
 class Codec(Protocol):
     """Keypoints ↔ training targets ↔ network outputs.
@@ -38,6 +40,16 @@ class Codec(Protocol):
         """The numbers in use, derived ones included, for logs and model cards."""
         ...
 
+    @property
+    def score_threshold(self) -> float:
+        """Joints that score lower do not count in a person's score, unless `evaluate.in_vis_threshold` says otherwise."""
+        ...
+
+    @property
+    def flip_border(self) -> tuple[int, int]:
+        """Cells at the start and at the end of an output's last axis that `flip` cannot know and fills with their neighbour."""
+        ...
+
     def targets(self, keypoints_crop: Tensor, visible: Tensor) -> Targets:
         """Training targets.
 
@@ -45,7 +57,7 @@ class Codec(Protocol):
             keypoints_crop: (B, K, 2) px of the crop.
             visible: (B, K) bool; a joint that is not visible weighs 0 and its coordinates are ignored (NaN included).
         Returns:
-            At least `heatmaps` (B, K, H, W) and `weights` (B, K), in the dtype of the keypoints.
+            At least `weights` (B, K), in the dtype of the keypoints as all others.
         """
         ...
 
@@ -101,6 +113,14 @@ class MapCodec(ABC):
     @property
     def output_shapes(self) -> tuple[tuple[int, ...], ...]:
         return tuple((channels, *self.geometry.heatmap_size) for channels in self.output_channels)
+
+    @property
+    def score_threshold(self) -> float:
+        return HEATMAP_SCORE_THRESHOLD
+
+    @property
+    def flip_border(self) -> tuple[int, int]:
+        return self.geometry.flip_shift(), 0
 
     @abstractmethod
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]: ...

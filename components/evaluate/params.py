@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from components.codecs import Codec
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class EvaluateParams:
         boxes: "gt" scores annotated boxes; "detector" scores a detector's boxes besides.
         detections: COCO results file of a detector, relative to data/<source>.
         detector_score_threshold: boxes that score lower are not cropped.
-        in_vis_threshold: joints that score lower do not count in a person's score.
+        in_vis_threshold: joints that score lower do not count in a person's score; None takes the codec's `score_threshold`.
         oks_nms_threshold: OKS above which the weaker of two persons is dropped, in (0, 1].
         soft_nms: soft instead of hard suppression.
         bootstrap_resamples: resamplings of the images behind each interval.
@@ -37,7 +40,7 @@ class EvaluateParams:
     boxes: Literal["gt", "detector"] = "gt"
     detections: str | None = None
     detector_score_threshold: float = 0.0
-    in_vis_threshold: float = 0.2
+    in_vis_threshold: float | None = None
     oks_nms_threshold: float = 0.9
     soft_nms: bool = False
     bootstrap_resamples: int = 1000
@@ -59,3 +62,7 @@ class EvaluateParams:
             edges = getattr(self, name)
             if not edges or edges[0] <= 0 or any(b <= a for a, b in itertools.pairwise(edges)):
                 raise ValueError(f"{name} must be positive and ascending, got {list(edges)}")
+
+    def visible_above(self, codec: Codec) -> float:
+        """Score above which a joint counts: the one set here, or else the codec's."""
+        return codec.score_threshold if self.in_vis_threshold is None else self.in_vis_threshold

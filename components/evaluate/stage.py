@@ -81,7 +81,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     predictions = predict(model, codec, data.crops, params.flip, params.batch_size, device, params.bf16)
     oks = curves.similarity_to_own_person(data.persons, predictions)
-    metrics = _score(predictions, data, params, out / "predictions.json", provenance, GT)
+    metrics = _score(predictions, codec, data, params, out / "predictions.json", provenance, GT)
     metrics |= {"mean_OKS_gt_boxes": float(np.nanmean(oks)), "persons": len(data.crops), "images": len(data.images)}
     limit = ceiling(codec, data.persons, data.images["image_id"].to_numpy(), data.crops)
     metrics |= {f"ceiling_{name}": limit[name] for name in ("AP", "AP50", "AP75")}
@@ -95,9 +95,9 @@ def evaluate(
     return metrics
 
 
-def finish(predictions: Predictions, params: EvaluateParams, sigmas: np.ndarray) -> tuple[Predictions, np.ndarray]:
+def finish(predictions: Predictions, params: EvaluateParams, sigmas: np.ndarray, codec: Codec) -> tuple[Predictions, np.ndarray]:
     """Score the persons and suppress repeats: what is left, and the (N,) person scores."""
-    scores = person_scores(predictions.keypoint_scores, predictions.box_scores, params.in_vis_threshold)
+    scores = person_scores(predictions.keypoint_scores, predictions.box_scores, params.visible_above(codec))
     kept = suppress(
         predictions.image_id,
         predictions.keypoints_image,
@@ -111,9 +111,15 @@ def finish(predictions: Predictions, params: EvaluateParams, sigmas: np.ndarray)
 
 
 def _score(
-    predictions: Predictions, data: EvaluationData, params: EvaluateParams, path: Path, provenance: Mapping[str, Any], boxes: str
+    predictions: Predictions,
+    codec: Codec,
+    data: EvaluationData,
+    params: EvaluateParams,
+    path: Path,
+    provenance: Mapping[str, Any],
+    boxes: str,
 ) -> dict[str, float]:
-    kept, scores = finish(predictions, params, np.asarray(data.persons.skeleton.sigmas))
+    kept, scores = finish(predictions, params, np.asarray(data.persons.skeleton.sigmas), codec)
     write_coco_results(path, kept, scores, {**provenance, "boxes": boxes})
     matches = match(data.persons, kept, scores, data.images["image_id"].to_numpy())
     interval = bootstrap_ap(matches, params.bootstrap_resamples, params.bootstrap_seed)
@@ -145,7 +151,7 @@ def _score_detector(
     )
     predictions = predict(model, codec, crops, params.flip, params.batch_size, device, params.bf16, scores)
     predictions = replace(predictions, annotation_id=np.full(len(predictions), -1))
-    metrics = _score(predictions, data, params, out / f"predictions_{DETECTOR}.json", provenance, DETECTOR)
+    metrics = _score(predictions, codec, data, params, out / f"predictions_{DETECTOR}.json", provenance, DETECTOR)
     return metrics | {"detections": len(predictions)}
 
 
@@ -153,7 +159,7 @@ def _write_curves(
     predictions: Predictions, codec: Codec, data: EvaluationData, params: EvaluateParams, out: Path, label: str
 ) -> list[dict[str, Any]]:
     """Write the curves by size; returns the bins by height."""
-    kept, scores = finish(predictions, params, np.asarray(data.persons.skeleton.sigmas))
+    kept, scores = finish(predictions, params, np.asarray(data.persons.skeleton.sigmas), codec)
     measures = {
         "by_height": (curves.heights(data.persons, kept), params.height_bins_px, HEIGHT_LABEL),
         "by_reduction": (curves.reductions(data.persons, kept, codec.geometry), params.reduction_bins, REDUCTION_LABEL),

@@ -22,7 +22,7 @@ def validation_ap(model: nn.Module, codec: Codec, crops: EvalCrops, flip: bool, 
     the full evaluation ignores meet no prediction.
     """
     predictions = predict(model, codec, crops, flip=flip, device=device, bf16=bf16)
-    scores = person_scores(predictions.keypoint_scores, predictions.box_scores)
+    scores = person_scores(predictions.keypoint_scores, predictions.box_scores, codec.score_threshold)
     return oks.evaluate(_persons(crops), predictions, scores)["AP"]
 
 

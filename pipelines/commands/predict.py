@@ -39,14 +39,16 @@ def predict(options: argparse.Namespace) -> None:
     crops = crop_boxes("/", places, numbers, every, variant.convention, spec, settings.degrade(), variant.skeleton)
     found = find_joints(built.model, built.codec, crops, params.flip, params.batch_size, stages.device_name())
     found = replace(found, annotation_id=np.full(len(found), -1))
-    scores = person_scores(found.keypoint_scores, found.box_scores, params.in_vis_threshold)
+    lowest = params.visible_above(built.codec)
+    scores = person_scores(found.keypoint_scores, found.box_scores, lowest)
     options.output.mkdir(parents=True, exist_ok=True)
     provenance = {"variant": variant.name, "weights": read_metadata(weights), "boxes": str(options.boxes or "whole image")}
     write_coco_results(options.output / "predictions.json", found, scores, provenance)
     write_json(options.output / "images.json", {number: str(path) for number, path in files.items()})
     for number, path in files.items():
         rows = found.image_id == number
-        _draw(path, options.output / f"{path.stem}.png", found.keypoints_image[rows], found.keypoint_scores[rows], params, variant.skeleton)
+        certain = found.keypoint_scores[rows] > lowest
+        _draw(path, options.output / f"{path.stem}.png", found.keypoints_image[rows], certain, variant.skeleton)
     print(f"{len(found)} persons in {len(files)} images: {options.output}/predictions.json and one .png per image")
 
 
@@ -103,7 +105,7 @@ def _boxes(path: Path | None, files: dict[int, Path]) -> Boxes:
         ) from error
 
 
-def _draw(path: Path, target: Path, keypoints: np.ndarray, scores: np.ndarray, params: Any, skeleton: Any) -> None:
+def _draw(path: Path, target: Path, keypoints: np.ndarray, certain: np.ndarray, skeleton: Any) -> None:
     import cv2
 
     from components.degrade.images import read_image
@@ -112,8 +114,8 @@ def _draw(path: Path, target: Path, keypoints: np.ndarray, scores: np.ndarray, p
     image = read_image(path)[..., ::-1]
     factor = max(1, SHOWN_SIDE // max(image.shape[:2]))
     picture = np.ascontiguousarray(image.repeat(factor, 0).repeat(factor, 1))
-    for joints, certain in zip(keypoints, scores, strict=True):
-        draw_joints(picture, (joints + 0.5) * factor - 0.5, certain > params.in_vis_threshold, skeleton)
+    for joints, drawn in zip(keypoints, certain, strict=True):
+        draw_joints(picture, (joints + 0.5) * factor - 0.5, drawn, skeleton)
     done, content = cv2.imencode(".png", picture[..., ::-1])
     if not done:
         raise FarposeError("the drawing cannot be encoded", where=target)
