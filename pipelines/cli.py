@@ -56,6 +56,12 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--boxes", type=Path, metavar="FILE", help="person boxes: COCO detections or annotations (JSON)")
     predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER", help="where to write (predictions/)")
 
+    export = command("export", "export:export", "write a trained variant as an ONNX file, if ONNX Runtime finds the same joints with it")
+    export.add_argument("variant", help="a trained variant")
+    export.add_argument("--weights", type=Path, metavar="FILE", help="its weights, if not those of the pipeline or of `train`")
+    export.add_argument("--output", type=Path, metavar="FILE", help="where to write (scratch/VARIANT/VARIANT.onnx)")
+    export.add_argument("--crops", metavar="SHARDS", help="crops to compare the joints on, if not those it was trained on")
+
     params = command("params", "params:params", "check all parameters and print them, or one variant's")
     params.add_argument("variant", nargs="?", help="print this variant with everything resolved")
     params.add_argument("--apply", metavar="NAME", help="lay params/examples/NAME over params/")

@@ -1,0 +1,224 @@
+"""A variant's network as one ONNX file, and the proof in pixels that ONNX Runtime finds the same joints with it.
+
+torch has two exporters. Measured on HRNet-W32 at 64x48 (2 shared CPU cores, torch 2.15, onnxruntime 1.31), both give files of
+the same size (114 and 116 MB) that ONNX Runtime runs equally fast (11.5 and 11.2 ms an image; 400 and 404 ms a batch of 64),
+equally near to torch's outputs. The older one, which records one run, takes 3 s and the
+newer one, `dynamo=True`, 24 s and three further packages; so the older one is used. What a recording can get wrong, a batch
+size written into the graph, is what `compare` would show: it runs other batch sizes than the recorded one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from components.base.errors import FarposeError
+from components.base.files import atomic_file
+from components.codecs.codec import Codec
+from components.degrade.augment import normalise
+from components.models.variant import Variant
+
+OPSET = 17
+LIMIT_PX = 0.01  # px of the input by which a joint may move
+LIMIT_ROUNDING = 4.0  # times torch's own rounding errors by which an output may differ
+LAST_BITS = 2e-6  # how much `rounding_errors` changes a normalised pixel, which is about 1: 16 units of float32's last place
+RUNS, NUDGES = 3, 12  # how often the network is run with other last bits, and its outputs are decoded with rounding errors added
+TRACED_BATCH = 2  # not 1, which would broadcast unseen
+
+Outputs = tuple[Tensor, ...]
+Network = Callable[[Tensor], Outputs]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far ONNX Runtime's joints lie from torch's.
+
+    Attributes:
+        px: largest distance of a joint, px of the input, over the joints that float32 decides.
+        rounding: largest difference of an output, in units of torch's own rounding errors.
+        joints: how many were compared.
+        undecided: how many of them float32 does not decide, see `undecided`.
+    """
+
+    px: float
+    rounding: float
+    joints: int
+    undecided: int
+
+    @property
+    def within_limits(self) -> bool:
+        return self.px <= LIMIT_PX and self.rounding <= LIMIT_ROUNDING
+
+    def __str__(self) -> str:
+        decided = f"{self.px:.2g} px of the input over {self.joints - self.undecided} joints"
+        ties = f" ({self.undecided} more lie on a tie)" if self.undecided else ""
+        return f"{decided}{ties}, outputs {self.rounding:.2g} times torch's own rounding errors"
+
+
+def exported_form(variant: Variant) -> Variant:
+    """The variant as it is exported: SHaRPose refines every person, because a graph has no gate per person."""
+    return replace(variant, network=replace(variant.network, gate=None))
+
+
+def to_onnx(model: nn.Module, input_size: tuple[int, int], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the network in eval mode as one ONNX file with its weights inside, whole or not at all.
+
+    Input `images` (B, 3, H, W) float32, normalised by ImageNet's mean and deviation, of any batch size; outputs `output_0`, …
+    as the model gives them.
+
+    Args:
+        input_size: (height, width), px.
+        metadata: kept in the file's `metadata_props`.
+    """
+    import onnx
+
+    device = next(model.parameters()).device
+    images = torch.zeros(TRACED_BATCH, 3, *input_size, device=device)
+    was_training = model.training
+    with torch.no_grad():
+        outputs = [f"output_{i}" for i in range(len(model.eval()(images)))]
+    with atomic_file(path) as temporary:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about shapes that are recorded as constants; `compare` sees whether that matters
+            torch.onnx.export(
+                model,
+                (images,),
+                str(temporary),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=outputs,
+                dynamic_axes={name: {0: "batch"} for name in ("images", *outputs)},
+            )
+        graph = onnx.load(temporary)
+        onnx.helper.set_model_props(graph, dict(metadata or {}))
+        onnx.checker.check_model(graph)
+        onnx.save(graph, temporary)
+    model.train(was_training)
+
+
+def runtime(path: str | Path, threads: int | None = None) -> Network:
+    """The network of an ONNX file on ONNX Runtime's CPU provider, called as the torch module is.
+
+    Args:
+        threads: as many as torch uses unless given.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()}))
+
+    return run
+
+
+def compare(model: nn.Module, codec: Codec, path: str | Path, crops: np.ndarray, batch_size: int = 64) -> Difference:
+    """Decode the same crops from torch's outputs and from ONNX Runtime's; on the CPU.
+
+    Args:
+        crops: (N, 3, H, W) uint8 RGB, cut as the codec's convention says.
+    """
+    images = normalise(torch.from_numpy(np.array(crops)))
+    model = model.eval().cpu()
+    with torch.inference_mode():
+        ours, theirs = (_in_batches(network, images, batch_size) for network in (model, runtime(path)))
+        errors = rounding_errors(model, images, ours, batch_size)
+        left_out = undecided(codec, ours, errors)
+        moved = distance_px(codec, codec.decode(ours)[0], codec.decode(theirs)[0])
+    ratios = [_largest(a - b) / error for a, b, error in zip(ours, theirs, errors, strict=True)]
+    return Difference(
+        px=float(moved[~left_out].max()) if (~left_out).any() else 0.0,
+        rounding=max(float(ratio.max()) for ratio in ratios),
+        joints=moved.numel(),
+        undecided=int(left_out.sum()),
+    )
+
+
+def rounding_errors(model: Network, images: Tensor, outputs: Outputs, batch_size: int) -> tuple[Tensor, ...]:
+    """(B,) for each output: how far it moves when the input changes in its last bits, a measure of float32's own errors.
+
+    Deep networks amplify rounding by factors that differ between them: random HRNets show 1e-5 of the output's standard
+    deviation, random ResNet-50s 5e-4, and ONNX Runtime differs from torch by 0.5 to 0.7 times what is measured here. A choice
+    between equals inside the network (SHaRPose's patches) shows up as one crop's large error. The least is what additions in
+    another order cost, a few units of the output's last place.
+    """
+    generator = torch.Generator().manual_seed(0)
+    errors = [torch.zeros(len(output)) for output in outputs]
+    for _ in range(RUNS):
+        noise = LAST_BITS * (2 * torch.rand(images.shape, generator=generator) - 1)
+        moved = _in_batches(model, images + noise, batch_size)
+        errors = [error.maximum(_largest(a - b)) for error, a, b in zip(errors, outputs, moved, strict=True)]
+    least = [4 * torch.finfo(torch.float32).eps * _largest(output).clamp_min(1e-30) for output in outputs]
+    return tuple(torch.stack([error, error.median().expand_as(error), last]).amax(0) for error, last in zip(errors, least, strict=True))
+
+
+def undecided(codec: Codec, outputs: Outputs, errors: Outputs) -> Tensor:
+    """(B, K) bool: joints that torch's own decoding moves by more than the limit when rounding errors are added to its outputs.
+
+    Two cells may be equally high but for the last bits, or a slope zero, whose sign decides a quarter of a cell: which side
+    wins then depends on the order of additions and says nothing about the file. A wrong file cannot hide here, because outputs
+    that differ by more than LIMIT_ROUNDING errors are refused whatever the joints do.
+
+    Args:
+        errors: (B,) for each output, see `rounding_errors`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    expected = codec.decode(outputs)[0]
+    moved = torch.zeros(expected.shape[:2], dtype=torch.bool)
+    for _ in range(NUDGES):
+        noise = [2 * torch.rand(output.shape, generator=generator) - 1 for output in outputs]
+        nudged = tuple(a + e.view(-1, *[1] * (a.ndim - 1)) * n for a, e, n in zip(outputs, errors, noise, strict=True))
+        moved |= distance_px(codec, expected, codec.decode(nudged)[0]) > LIMIT_PX
+    return moved
+
+
+def _in_batches(network: Network, images: Tensor, batch_size: int) -> Outputs:
+    """The outputs for all images; the first goes alone, so that two further batch sizes than the recorded one are run."""
+    batches = [network(batch) for batch in (images[:1], *images[1:].split(batch_size)) if len(batch)]
+    return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+
+
+def _largest(difference: Tensor) -> Tensor:
+    """(B,) largest absolute value for each image."""
+    return difference.abs().flatten(1).amax(1)
+
+
+def distance_px(codec: Codec, first: Tensor, second: Tensor) -> Tensor:
+    """(B, K) distances of joints (B, K, 2) in heatmap cells, px of the input; 0 where neither could be placed (NaN)."""
+    apart = codec.geometry.heatmap_to_crop(first.double()) - codec.geometry.heatmap_to_crop(second.double())
+    placed = first.isfinite().all(-1) | second.isfinite().all(-1)
+    return torch.where(placed, apart.norm(dim=-1).nan_to_num(nan=torch.inf), 0.0)
+
+
+def export(model: nn.Module, codec: Codec, variant: Variant, path: str | Path, crops: np.ndarray, origin: Mapping[str, str]) -> Difference:
+    """Write a trained network's ONNX file if it finds the same joints.
+
+    Args:
+        crops: (N, 3, H, W) uint8 RGB to compare on, such as a shard's validation crops.
+        origin: what is known of the weights; kept in the file beside the variant's name.
+    Raises:
+        FarposeError: the crops are not the variant's size, the outputs are flat, or a joint or an output differs too much (names
+            the numbers); then nothing is written.
+    """
+    if crops.shape[2:] != variant.input_size:
+        made, wanted = ("{}x{}".format(*size) for size in (crops.shape[2:], variant.input_size))
+        raise FarposeError(f"the crops are {made} px, the variant needs {wanted}", where=f"variant {variant.name}", fix="name other crops")
+    about = {"variant": variant.name, "convention": variant.convention, "codec": variant.codec_name, **origin}
+    with atomic_file(path) as temporary:
+        to_onnx(model, variant.input_size, temporary, about)
+        found = compare(model, codec, temporary, crops)
+        if found.undecided == found.joints:
+            raise FarposeError("no joint can be compared: all lie on a tie", where=path, fix="train the variant: its outputs are flat")
+        if not found.within_limits:
+            problem = f"ONNX Runtime differs from torch: {found}; allowed are {LIMIT_PX} px and {LIMIT_ROUNDING:.0f} times the errors"
+            raise FarposeError(problem, where=path, fix="nothing was written; report the variant and the versions (farpose doctor)")
+    return found
