@@ -22,6 +22,7 @@ from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
 SMOOTHING = 0.1  # of most released configurations
+NOTHING = 1e-12  # probability of what a target rules out, where its logarithm is taken
 SMALL_HEIGHT = 64  # px; crops up to this height are split more finely, as released
 
 
@@ -110,42 +111,43 @@ class SimccCodec(MapCodec):
         return 0, self.flip_shift
 
     def targets(self, keypoints_crop: Tensor, visible: Tensor) -> Targets:
-        """`x` (B, K, k W) and `y` (B, K, k H), the distributions that the softmax of the logits should have, `weights` (B, K)."""
-        x, y = self.cells(keypoints_crop, visible)
-        draw = self._gaussians if self.gaussian else self._one_hots
-        along_x, along_y, counts = draw(x, y, visible)
-        return {"x": along_x, "y": along_y, "weights": counts.to(x.dtype)}
+        """`x` (B, K, k W) and `y` (B, K, k H), the distributions that the softmax of the logits should have, `weights` (B, K).
 
-    def _one_hots(self, x: Tensor, y: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        All probabilities of a joint with weight 0 are 0.
+        """
+        x, y = self.cells(keypoints_crop, visible)
+        along_x, along_y, counts = self._gaussians(x, y) if self.gaussian else self._one_hots(x, y)
+        weights = (counts & visible).to(x.dtype)
+        return {"x": along_x * weights[..., None], "y": along_y * weights[..., None], "weights": weights}
+
+    def _one_hots(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows, columns = self.bins
         bin_x, bin_y = torch.round(x * self.split), torch.round(y * self.split)  # ties to even, as released
         inside = (bin_x >= 0) & (bin_x < columns) & (bin_y >= 0) & (bin_y < rows)
-        return self._smoothed(bin_x, columns), self._smoothed(bin_y, rows), inside & visible
+        return self._smoothed(bin_x, columns), self._smoothed(bin_y, rows), inside
 
     def _smoothed(self, chosen: Tensor, count: int) -> Tensor:
-        at = torch.arange(count, dtype=chosen.dtype, device=chosen.device) == chosen.clamp(0, count - 1)[..., None]
+        at = torch.arange(count, dtype=chosen.dtype, device=chosen.device) == chosen[..., None]
         on, off = 1 - self.label_smoothing, self.label_smoothing / (count - 1)
         return torch.where(at, on, off).to(chosen.dtype)
 
-    def _gaussians(self, x: Tensor, y: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Not rounded, and not rescaled where the crop's border cuts them, as released; 0 where the weight is."""
+    def _gaussians(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Not rounded, and not rescaled where the crop's border cuts them, as released."""
         rows, columns = self.bins
         center_x, center_y = x * self.split, y * self.split
         if self.published:  # sigma counts bins, but is taken for px: joints far outside weigh 1 with an empty target
             counts = patch_weights(x, y, self.geometry.input_size, 3 * self.sigma, beyond=-1)
         else:
             counts = patch_weights(center_x, center_y, self.bins, 3 * self.sigma, beyond=0)
-        counts = counts & visible
         height = 1 / (self.sigma * math.sqrt(2 * math.pi))
         drawn = []
         for center, count in ((center_x, columns), (center_y, rows)):
             positions = torch.arange(count, dtype=x.dtype, device=x.device)
-            drawn.append(height * profile(center, positions, self.sigma) * counts[..., None])
+            drawn.append(height * profile(center, positions, self.sigma))
         return drawn[0], drawn[1], counts
 
     def perfect(self, targets: Targets) -> Outputs:
-        tiny = torch.finfo(targets["x"].dtype).tiny
-        return targets["x"].clamp(min=tiny).log(), targets["y"].clamp(min=tiny).log()
+        return targets["x"].clamp(min=NOTHING).log(), targets["y"].clamp(min=NOTHING).log()
 
     def flip(self, outputs: Outputs) -> Outputs:
         x, y = (self.mirror(output) for output in outputs)

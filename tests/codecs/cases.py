@@ -16,7 +16,7 @@ from components.pose.skeleton import COCO_17
 SIZES = {"64x48": (64, 48), "128x96": (128, 96), "256x192": (256, 192)}
 PERMUTATION = list(COCO_17.flip_permutation)
 NUM_KEYPOINTS = len(COCO_17)
-STRIDES = {"super_resolution": 1}  # input px per cell, where it is not 4
+STRIDES = {"super_resolution": 1, "simcc": 1}  # input px per cell, where it is not 4
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ CASES = [
     Case("cal", EXACT, settings={"mask": "static"}),
     Case("super_resolution", (0.501, 0.501, 0.501)),
     Case("sharpose", (0.002, 0.002, 0.001), (1.5, 2.5, 5.5)),
+    Case("simcc", (0.1667, 0.2501, 0.2501)),
+    Case("simcc", (0.1667, 0.2501, 0.2501), settings={"target": "gaussian"}),
+    Case("simcc", (0.2501, 0.2501, 0.2501), settings={"preset": "published", "split": 2.0}),
 ]
 
 

@@ -120,7 +120,7 @@ class KeypointEncoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         patches = self.patch_to_embedding(cut(features, self.patch)) + self.pos_embedding
-        keypoints = self.keypoint_token.expand(len(features), -1, -1)
+        keypoints = self.keypoint_token.expand(features.shape[0], -1, -1)
         count = keypoints.shape[1]
         x = torch.cat([keypoints, patches], 1)
         for i, layer in enumerate(self.layers):
