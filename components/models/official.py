@@ -7,6 +7,7 @@ ilovepose's repositories; UDP: HuangJunJie2017's; CAL: ilovepose's), `outputs` g
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,44 +15,86 @@ import torch
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
-from components.models import zoo
+from components.models import spsr, zoo
 from components.models.keys import authors_key
+from components.models.upscale import GENERATOR, with_generator
+from components.models.variant import Variant
+
+TABLE, INDEX = "relative_position_bias_table", "relative_position_index"
+OTHERS = {GENERATOR: spsr.Generator}  # networks that are no variant: their keys are the authors' own
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a checkpoint of one network must hold.
+
+    Attributes:
+        model: the network on the meta device.
+        tensors: authors' key → (our key, tensor of the right shape and type).
+        variant: None for a network that is none.
+        ignored: keys of the authors' files that are no weights.
+    """
+
+    model: nn.Module
+    tensors: dict[str, tuple[str, Tensor]]
+    variant: Variant | None = None
+    ignored: tuple[str, ...] = ()
+
+
+def expected(name: str, published: bool = True) -> Expected:
+    """What a checkpoint for `name` must hold; nothing is allocated.
+
+    Raises:
+        FarposeError: unknown variant.
+    """
+    with torch.device("meta"):
+        if name in OTHERS:
+            model: nn.Module = OTHERS[name]()
+            return Expected(model, {key: (key, value) for key, value in model.state_dict().items()}, ignored=spsr.IGNORED)
+        variant = zoo.variant(name)
+        model = zoo.network(variant, published=published)  # every parameter comes from the checkpoint: allocate and draw none
+    tensors = {authors_key(key, variant): (key, value) for key, value in model.state_dict().items()}
+    derived = (key.replace(TABLE, INDEX) for key in tensors if key.endswith(TABLE))  # HRFormer's code keeps a constant in the state
+    return Expected(model, tensors, variant, ignored=tuple(derived))
 
 
 def load(name: str, state: Mapping[str, Any], published: bool = True) -> nn.Module:
     """The named variant with an author's weights, in eval mode on the CPU.
 
     Args:
-        name: a variant of `params/variants/`.
-        state: authors' key → array or tensor; a leading `module.` (data parallel) is ignored.
+        name: a variant of `params/variants/`, or "spsr_x4" (Maclory's SPSR) for the generator alone.
+        state: authors' key → array or tensor; a leading `module.` (data parallel) is ignored. For a variant whose input SPSR
+            enlarges nobody released weights: give the pose network's, and the generator's file (`network.upscale_weights`)
+            is read for the rest, unless its keys are in `state` under `upscale.generator.`.
         published: behave as the published code, known errors included (SimpleBaseline puts out 16x16 at 64x48); False
             gives the corrected network that we train.
     Raises:
         FarposeError: unknown variant, or keys that are missing, left over or of another shape; names the first ones.
     """
-    variant = zoo.variant(name)
-    where = f"checkpoint for {name}"
-    with torch.device("meta"):  # every parameter comes from the checkpoint: allocate and draw none
-        model = zoo.network(variant, published=published)
+    needed, where = expected(name, published), f"checkpoint for {name}"
     given = {key.removeprefix("module."): _tensor(key, value, where) for key, value in state.items()}
-    expected = {authors_key(key, variant): (key, value) for key, value in model.state_dict().items()}
-    given = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith("num_batches_tracked")} | given
-    _check_keys(given, expected, where)
-    for key, (_, value) in expected.items():
-        _check_shape(key, given[key].shape, value.shape, variant.num_keypoints, where)
-    model.load_state_dict({ours: given[key].to(value.dtype) for key, (ours, value) in expected.items()}, assign=True)
-    return model.eval()
+    given = {key: value for key, value in given.items() if key not in needed.ignored}
+    if needed.variant is not None:
+        given = with_generator(needed.variant, given)
+    given = {key: torch.zeros((), dtype=torch.int64) for key in needed.tensors if key.endswith("num_batches_tracked")} | given
+    _check_keys(given, needed.tensors, where)
+    for key, (_, value) in needed.tensors.items():
+        _check_shape(key, given[key].shape, value.shape, needed.variant, where)
+    weights = {ours: given[key].to(value.dtype) for key, (ours, value) in needed.tensors.items()}
+    needed.model.load_state_dict(weights, assign=True)
+    return needed.model.eval()
 
 
 def outputs(model: nn.Module, images: Tensor | np.ndarray) -> tuple[Tensor, ...]:
     """The authors' raw output tensors in their order, in eval mode and without gradients.
 
     HRNet, SimpleBaseline, DARK, UDP gaussian: heatmaps (B, K, h, w). UDP offset: (B, 3K, h, w), per keypoint response, x, y.
-    CAL: heatmaps (B, K, h, w), offsets (B, 2K, h, w), per keypoint x, y.
+    CAL: heatmaps (B, K, h, w), offsets (B, 2K, h, w), per keypoint x, y. SPSR: enlarged gradient map, enlarged image, gradient map.
 
     Args:
         images: (B, 3, H, W) float32 RGB, normalised by ImageNet's mean and standard deviation. SimpleBaseline's released
             configurations trained on BGR instead: reverse the channels before normalising for its authors' checkpoints.
+            For SPSR RGB in [0, 1].
     """
     device = next(model.parameters()).device
     with torch.no_grad():
@@ -80,8 +123,8 @@ def _first(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
 
 
-def _check_shape(key: str, given: torch.Size, expected: torch.Size, keypoints: int, where: str) -> None:
+def _check_shape(key: str, given: torch.Size, expected: torch.Size, variant: Variant | None, where: str) -> None:
     if given != expected:
-        hint = f"; the variant has {keypoints} keypoints" if "final_layer" in key else ""
+        hint = f"; the variant has {variant.num_keypoints} keypoints" if variant and "final_layer" in key else ""
         problem = f"{key!r} has shape {tuple(given)}, the variant needs {tuple(expected)}{hint}"
         raise FarposeError(problem, where=where, fix="name the variant that the checkpoint belongs to")

@@ -40,15 +40,16 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return _read(path)[0]
 
 
-def load_weights(path: str | Path, variant: Variant) -> dict[str, Tensor]:
-    """The state_dict that was saved for `variant`.
+def load_weights(path: str | Path, variant: Variant | str) -> dict[str, Tensor]:
+    """The state_dict that was saved for `variant` (or under that name, for a network that is no variant).
 
     Raises:
         FarposeError: as `read_metadata`, or the weights belong to another variant (names both).
     """
     metadata, state = _read(path, tensors=True)
-    if metadata.get("variant") != variant.name:
-        problem = f"holds weights of variant {metadata.get('variant')!r}, but {variant.name!r} was asked for"
+    name = variant if isinstance(variant, str) else variant.name
+    if metadata.get("variant") != name:
+        problem = f"holds weights of variant {metadata.get('variant')!r}, but {name!r} was asked for"
         raise FarposeError(problem, where=path, fix="give the weights of that variant, or name the other one")
     return state
 

@@ -14,6 +14,7 @@ from components.base.errors import FarposeError, unknown_name
 from components.codecs.codec import Codec
 from components.models import cal, hrformer, hrnet, sharpose, simcc, simplebaseline, siu, sr_head, srpose, tokenpose, transpose, udp
 from components.models.backbones import HRNETS
+from components.models.upscale import enlarge_input
 from components.models.variant import Variant
 from components.pose.skeleton import Skeleton
 
@@ -97,8 +98,10 @@ def network(variant: Variant, published: bool = False) -> nn.Module:
     Args:
         published: with the errors of the published code (SimpleBaseline's surplus cells, SHaRPose's missing row), for authors'
             checkpoints.
+    SPSR's generator, where the variant has one, is drawn at random as well; `upscale.load_generator` reads the published one.
     """
-    return BUILDERS[variant.method](variant, published)
+    model = BUILDERS[variant.method](variant, published)
+    return enlarge_input(model, variant.network.upscale) if variant.network.upscale else model
 
 
 def build(variant: Variant, skeleton: Skeleton | None = None) -> Built:

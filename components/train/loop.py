@@ -22,7 +22,7 @@ from components.base.files import sha256_of
 from components.codecs import Codec
 from components.degrade.augment import Augmenter, Batch
 from components.degrade.shards import EvalCrops, TrainCrops
-from components.models import pretrained, zoo
+from components.models import pretrained, upscale, zoo
 from components.models.variant import Variant
 from components.train.batches import Batches, step_seed
 from components.train.checkpoint import Checkpoints
@@ -138,8 +138,12 @@ def _build(variant: Variant, recipe: Recipe, crops: TrainCrops, device: torch.de
         made, wanted = ("{}x{}".format(*size) for size in (crops.input_size, variant.input_size))
         raise FarposeError(f"the shard's crops are {made} px, the variant needs {wanted}", where=f"variant {variant.name}",
                            fix="name the matching shard in params/pipeline.yaml")  # fmt: skip
+    if crops.skeleton.name != variant.skeleton.name:
+        raise FarposeError(f"the shard's persons have the joints {crops.skeleton.name}, the variant predicts {variant.skeleton.name}",
+                           where=f"variant {variant.name}", fix="cut crops of the variant's data set")  # fmt: skip
     torch.manual_seed(recipe.seed)
     built = zoo.build(variant, crops.skeleton)
+    upscale.load_generator(built.model, variant)
     if recipe.init != "none":
         pretrained.load_backbone(built.model, recipe.init)
     model = built.model.to(device).to(memory_format=torch.channels_last)
@@ -153,6 +157,7 @@ def _key(variant: Variant, recipe: Recipe, shards_directory: str | Path, device:
         "variant": dataclasses.asdict(variant),
         "recipe": dataclasses.asdict(recipe),
         "init": sha256_of(init) if init.is_file() else recipe.init,
+        "upscale": upscale.weights_digest(variant),
         "shard": sha256_of(Path(shards_directory) / "shard.json"),  # names every file's digest
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
         "device": device.type,

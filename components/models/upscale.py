@@ -1,0 +1,112 @@
+"""Enlarge the input fourfold before a pose network sees it: the "+SPSR" rows of CAL's table, and bicubic as their control.
+
+Wang, Zhang, Zhu, Ge 2022 print the rows without code. As the sizes suggest, a crop of 64x48 becomes 256x192 for an ordinary
+network with four branches, whose 64x48 cells are one per px of the crop. Whether the authors trained the pose network on
+enlarged crops is not said; ours is, with the generator as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from components.base.config import REPOSITORY
+from components.base.errors import FarposeError
+from components.base.files import sha256_of
+from components.degrade.sample import IMAGENET_MEAN, IMAGENET_STD
+from components.models.spsr import Generator
+from components.models.variant import UPSCALE, Variant
+from components.models.weights import load_weights
+
+GENERATOR = "spsr_x4"  # its name for `farpose import-weights` and `official.load`
+DEFAULT_WEIGHTS = f"artifacts/weights/{GENERATOR}.safetensors"
+PREFIX = "upscale.generator."  # of its keys in the network's state_dict
+
+
+class Upscale(nn.Module):
+    """(B, 3, H, W) normalised images → (B, 3, 4H, 4W) normalised images.
+
+    Both ways work on RGB in [0, 1], as SPSR was trained, and what they put out is clamped to it.
+    """
+
+    def __init__(self, kind: Literal["bicubic", "spsr"]) -> None:
+        super().__init__()
+        self.generator = Generator() if kind == "spsr" else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean, deviation = _per_channel(IMAGENET_MEAN, images), _per_channel(IMAGENET_STD, images)
+        pixels = images * deviation + mean
+        if self.generator is None:
+            enlarged = functional.interpolate(pixels, scale_factor=UPSCALE, mode="bicubic", align_corners=False)
+        else:
+            enlarged = self.generator(pixels)[1]
+        return (enlarged.clamp(0, 1) - mean) / deviation
+
+
+def _per_channel(values: tuple[float, float, float], like: Tensor) -> Tensor:
+    """(1, 3, 1, 1); made by fills, because a copy from the host cannot be recorded in a CUDA graph."""
+    return torch.cat([like.new_full((1, 1, 1, 1), value) for value in values], 1)
+
+
+def enlarge_input(network: nn.Module, kind: Literal["bicubic", "spsr"]) -> nn.Module:
+    """Let `network` see its images enlarged, in place. Its own parameters keep their names; the generator's follow `PREFIX`.
+
+    The generator's weights are drawn at random here: `load_generator` or a trained network's state_dict replaces them.
+    """
+    network.add_module("upscale", Upscale(kind))
+    network.register_forward_pre_hook(_enlarged)
+    return network
+
+
+def _enlarged(network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (network.get_submodule("upscale")(*inputs),)
+
+
+def load_generator(network: nn.Module, variant: Variant) -> None:
+    """Put the published generator's weights into `network`, where its variant has one.
+
+    Raises:
+        FarposeError: the file is not there, damaged, or holds something else.
+    """
+    if variant.network.upscale == "spsr":
+        network.load_state_dict(generator_state(variant), strict=False)
+
+
+def generator_state(variant: Variant) -> dict[str, Tensor]:
+    """The generator's weights under the network's keys, from `network.upscale_weights`.
+
+    Raises:
+        FarposeError: as `load_generator`.
+    """
+    shown = variant.network.upscale_weights or DEFAULT_WEIGHTS
+    path = _weights_file(variant)
+    if not path.is_file():
+        raise FarposeError(f"the weights of SPSR's generator are not there: {shown}", where=f"variant {variant.name}",
+                           fix=f"`farpose import-weights {GENERATOR} FILE` makes them of the authors' file")  # fmt: skip
+    return {PREFIX + key: value for key, value in load_weights(path, GENERATOR).items()}
+
+
+def with_generator(variant: Variant, state: Mapping[str, Any]) -> dict[str, Any]:
+    """`state`, a checkpoint of the variant's network, and the generator's weights where the variant needs and the state lacks them.
+
+    Raises:
+        FarposeError: as `load_generator`.
+    """
+    if variant.network.upscale != "spsr" or any(key.startswith(PREFIX) for key in state):
+        return dict(state)
+    return {**state, **generator_state(variant)}
+
+
+def weights_digest(variant: Variant) -> str | None:
+    """SHA-256 of the generator's file; None where the variant has none or the file is not there."""
+    path = _weights_file(variant)
+    return sha256_of(path) if variant.network.upscale == "spsr" and path.is_file() else None
+
+
+def _weights_file(variant: Variant) -> Path:
+    return REPOSITORY / (variant.network.upscale_weights or DEFAULT_WEIGHTS)
