@@ -61,7 +61,7 @@ VITS: dict[str, ViTShape] = {
     for shape in (
         ViTShape("vit_small", width=384),
         ViTShape("vit_base", width=768),
-        ViTShape("vit_tiny", width=96, heads=4, depth=6, drop_path=0.0),
+        ViTShape("vit_tiny", width=64, heads=2, depth=3, drop_path=0.0),
     )
 }
 EFFICIENTVITS: dict[str, EfficientViTShape] = {

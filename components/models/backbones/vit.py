@@ -62,7 +62,7 @@ class Attention(nn.Module):
         return self._join(weights @ values), weights
 
     def _split(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        queries, keys, values = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        queries, keys, values = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return queries, keys, values
 
     def _join(self, attended: Tensor) -> Tensor:
