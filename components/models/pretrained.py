@@ -11,10 +11,14 @@ from torch import Tensor, nn
 
 from components.base.errors import FarposeError
 from components.models.backbones.efficientvit import EfficientViT
+from components.models.backbones.hrformer import HRFormer
 from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk
 from components.models.backbones.resnet import ResNet
+from components.models.backbones.transpose import TransPose
 from components.models.keys import published_name
+from components.models.sharpose import SparseViT
 
+BACKBONES = (HighResolutionTrunk, ResNet, EfficientViT, HRFormer, TransPose, SparseViT)
 BACKBONE_PARTS = ("backbone.", "trunk.", "heatmap_end.")  # CAL's offset trunk starts from random weights, as published
 
 
@@ -30,10 +34,14 @@ def load_backbone(model: nn.Module, source: str | Path) -> int:
     Raises:
         FarposeError: the source cannot be had or is damaged, or it lacks a tensor of the backbone or has it in another shape.
     """
-    name = next(part.shape.name for part in model.modules() if isinstance(part, HighResolutionTrunk | ResNet | EfficientViT))
+    backbone = next((part for part in model.modules() if isinstance(part, BACKBONES)), None)
+    if backbone is None:
+        raise FarposeError("its published training starts from random weights", where="backbone", fix="train from `init: none`")
+    name = getattr(backbone, "IMAGENET_NAME", backbone.shape.name)
     where = f"backbone {name} from {source}"
     weights = _from_timm(name, where) if str(source) == "timm" else _from_file(Path(source))
     weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    weights = backbone.adapted(weights) if isinstance(backbone, SparseViT) else weights
     taken = {}
     for key, current in _backbone_state(model).items():
         found = weights.get(published_name(key))
@@ -49,11 +57,12 @@ def load_backbone(model: nn.Module, source: str | Path) -> int:
 def _backbone_state(model: nn.Module) -> dict[str, Tensor]:
     """The tensors that ImageNet weights must hold, by our key: all of the backbone but what a method changed.
 
-    That is the last fusion where UDP widened it, and the parts that say so of themselves (SIU's fusions).
+    That is the last fusion where UDP widened it, and what parts say of themselves (SIU's fusions, TransPose's encoder).
     """
     widened = [end for end in model.modules() if isinstance(end, HighResolutionEnd) and end.widen > 1]
     changed = [f"{name}." for name, part in model.named_modules() if not getattr(part, "IN_IMAGENET_WEIGHTS", True)]
-    new = (*(f"backbone.end.stage.{len(end.stage) - 1}.fuse_layers." for end in widened), *changed)
+    added = [f"{name}.{key}" for name, part in model.named_modules() for key in getattr(part, "NOT_IN_IMAGENET_WEIGHTS", ())]
+    new = (*(f"backbone.end.stage.{len(end.stage) - 1}.fuse_layers." for end in widened), *changed, *added)
     return {
         key: value
         for key, value in model.state_dict().items()
@@ -83,7 +92,7 @@ def _from_file(path: Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         problem = f"damaged, or holds more than tensors: {str(error).splitlines()[0]}"
         raise FarposeError(problem, where=path, fix="fetch it again; pickled code is never run") from error
-    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    content = content.get("state_dict", content.get("model", content)) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise FarposeError("holds no state_dict", where=path, fix="give a file of named tensors")
     return content

@@ -250,7 +250,7 @@ class HRFormer(nn.Module):
         self.transition3 = Transition(shape.channels(3), shape.channels(4))
         self.stage2, self.stage3, self.stage4 = _stages(shape, relative_positions)
         if not multi_scale:
-            self.stage4[-1].fuse_layers[1:].requires_grad_(False)
+            self.stage4[-1].fuse_layers[1:].requires_grad_(False)  # type: ignore[index]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.pyramid(images)[0]

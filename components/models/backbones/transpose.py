@@ -109,6 +109,9 @@ class TransPose(nn.Module):
             network runs at one input size; the table is a parameter that is not trained, as in the published checkpoints.
     """
 
+    IMAGENET_NAME = "resnet50"  # whose weights it starts from
+    NOT_IN_IMAGENET_WEIGHTS = ("reduce.", "pos_embedding", "global_encoder.")
+
     def __init__(self, shape: TransPoseShape, feature_size: tuple[int, int]) -> None:
         super().__init__()
         self.shape = shape
