@@ -1,0 +1,41 @@
+"""Training on one batch until it is known by heart."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from components.degrade.augment import Augmenter, AugmentParams
+from components.degrade.shards import TrainCrops
+from components.models import zoo
+from components.models.variant import Variant
+from components.train import recipe as recipes
+from components.train.optimiser import build_optimiser
+from components.train.step import eager_step
+from tests.tiny_shard import write_tiny_shard
+
+CPU = torch.device("cpu")
+
+
+def learned_share(variant: Variant, folder: Path, steps: int = 200) -> float:
+    """PCK on four crops after up to `steps` steps on them; stops at 0.95."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    built = zoo.build(variant)
+    model, codec = built.model.train(), built.codec
+    recipe = dataclasses.replace(recipes.load(), num_threads=1)
+    step = eager_step(model, codec, build_optimiser(model, recipe, CPU, graphed=False), recipe, CPU)
+    crops = TrainCrops.open(write_tiny_shard(folder))
+    batch = Augmenter(codec.geometry, AugmentParams.none(), crops.skeleton)(crops.to(CPU), torch.arange(4), 0)
+    targets = codec.targets(batch.keypoints_crop, batch.visible)
+    accuracy = 0.0
+    for done in range(1, steps + 1):
+        step(batch.images, targets)
+        if done % 10 == 0:
+            with torch.no_grad():
+                accuracy = float(codec.accuracy(model(batch.images), targets))
+            if accuracy >= 0.95:
+                break
+    return accuracy
