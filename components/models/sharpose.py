@@ -13,6 +13,7 @@ patches as 256x192.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from components.models.variant import Variant
 
 LARGEST_PATCH = 16  # px
 MEMORY = 0.99  # of the running mean of attention over the blocks
+MAE_IN_TIMM = {"vit_base": "vit_base_patch16_224.mae"}  # published training starts from MAE's weights; timm has no small ones
 CHILDREN = 2  # fine patches per coarse patch, along each axis
 
 
@@ -97,11 +99,14 @@ class SparseViT(nn.Module):
             token), and start tokens and positions at zero.
     """
 
+    NOT_IN_IMAGENET_WEIGHTS = ("keypoint_tokens", "quality_token", "reuse_block.", "quality_predictor.")
+
     def __init__(self, shape: ViTShape, grid: tuple[int, int], patch: int, keypoints: int, keep: float, published: bool = False) -> None:
         super().__init__()
         patches, width = grid[0] * grid[1], shape.width
         self.shape, self.grid, self.keypoints = shape, grid, keypoints
-        self.half = grid[0] * patch, grid[1] * patch  # height and width of the coarse stage's image, px
+        self.IMAGENET_NAME = MAE_IN_TIMM.get(shape.name, shape.name)
+        self.small = grid[0] * patch, grid[1] * patch  # height and width of the coarse stage's image, px
         self.kept = math.ceil(keep * patches)
         self.scored = slice(1, keypoints if published else keypoints + 1)
         self.keypoint_tokens = nn.Parameter(torch.zeros(1, keypoints, width))
@@ -117,10 +122,29 @@ class SparseViT(nn.Module):
             for tokens in (self.keypoint_tokens, self.quality_token, *self.pos_embed_list):
                 nn.init.trunc_normal_(tokens, std=0.02)
 
+    def adapted(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a plain vision transformer (MAE's) with its positions and patches in this network's sizes.
+
+        Positions are resized as published; for patches of fewer px the kernels are reduced, which the paper has no use for.
+        """
+        taken, kernel, side = dict(weights), weights.get("patch_embed.proj.weight"), self.patch_embed.proj.kernel_size[0]
+        positions = taken.pop("pos_embed", None)
+        if kernel is not None and kernel.shape[-1] > side:
+            smaller = functional.interpolate(kernel, (side, side), mode="area")
+            taken["patch_embed.proj.weight"] = smaller * (kernel.shape[-1] / side) ** 2  # a flat image gives what it gave
+        if positions is not None:
+            edge = math.isqrt(positions.shape[1])
+            image = positions[:, -edge * edge :].transpose(1, 2).unflatten(2, (edge, edge))  # without the class token's
+            for number, factor in enumerate((1, CHILDREN)):
+                size = self.grid[0] * factor, self.grid[1] * factor
+                resized = functional.interpolate(image, size, mode="bicubic", align_corners=False)
+                taken[f"pos_embed_list.{number}"] = resized.flatten(2).transpose(1, 2)
+        return taken
+
     def coarse(self, images: Tensor) -> Coarse:
         """The image at half its size, and which patches the keypoints attend to (the paper's equations 5 and 6)."""
-        small = functional.interpolate(images, self.half, mode="bilinear", align_corners=False)  # the mean of 2x2 px
-        embedded = self.patch_embed(small) + self.pos_embed_list[0]
+        halved = functional.interpolate(images, self.small, mode="bilinear", align_corners=False)  # the mean of 2x2 px
+        embedded = self.patch_embed(halved) + self.pos_embed_list[0]
         first = torch.cat([self.quality_token, self.keypoint_tokens], 1).expand(images.shape[0], -1, -1)
         tokens, count = torch.cat([first, embedded], 1), first.shape[1]
         scores = images.new_zeros(())
