@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from components import codecs
 from components.base.errors import FarposeError
-from components.models import sharpose
+from components.models import sharpose, zoo
 from components.models.pretrained import load_backbone
 from components.models.sharpose import SHaRPose
 from components.models.variant import Network, Variant
+from tests.models.learning import learned_share
 
 # --- the two stages
 
@@ -243,6 +244,10 @@ def test_training_refines_everyone_whatever_the_gate():
     coarse, fine, quality = model.train()(batch)
     for found, expected in ((coarse, stages.coarse_heatmaps), (fine, stages.fine_heatmaps), (quality, stages.quality)):
         torch.testing.assert_close(found, expected)
+
+
+def test_the_demo_s_form_learns_one_batch_by_heart(tmp_path):
+    assert learned_share(zoo.variant("sharpose_tiny_synthetic_64x48"), tmp_path) >= 0.95
 
 
 def test_stochastic_depth_keeps_the_mean_and_rests_in_evaluation():
