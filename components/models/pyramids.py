@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from components.models.backbones import HRFORMERS, HRNETS, RESNETS
+from components.models.backbones import HRFORMERS, HRNETS, RESNETS, TRANSPOSES
 from components.models.backbones.blocks import published_initialisation
 from components.models.backbones.hrformer import HRFormer, hrformer_initialisation
 from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
 from components.models.backbones.resnet import ResNet
+from components.models.backbones.transpose import TransPose, feature_size, transpose_initialisation
 from components.models.variant import Variant
 
 
@@ -19,16 +20,19 @@ def build_backbone(variant: Variant, multi_scale: bool) -> nn.Module:
         multi_scale: with the last fusions to an HRNet's coarser branches, which its `pyramid` needs.
     """
     model: nn.Module
-    if variant.backbone in HRFORMERS:
-        model = HRFormer(HRFORMERS[variant.backbone], variant.network.relative_positions, multi_scale)
+    name, network = variant.backbone, variant.network
+    if name in HRFORMERS:
+        model = HRFormer(HRFORMERS[name], network.relative_positions, multi_scale)
         hrformer_initialisation(model)
-        return model
-    if variant.backbone in RESNETS:
-        model = ResNet(RESNETS[variant.backbone])
+    elif name in TRANSPOSES:
+        model = TransPose(TRANSPOSES[name], feature_size(variant.input_size))
+        transpose_initialisation(model)
+    elif name in RESNETS:
+        model = ResNet(RESNETS[name])
+        published_initialisation(model)
     else:
-        shape = HRNETS[variant.backbone]
-        model = HRNet(HighResolutionTrunk(shape), HighResolutionEnd(shape, variant.network.branches, multi_scale=multi_scale))
-    published_initialisation(model)
+        model = HRNet(HighResolutionTrunk(HRNETS[name]), HighResolutionEnd(HRNETS[name], network.branches, multi_scale=multi_scale))
+        published_initialisation(model)
     return model
 
 
@@ -36,4 +40,4 @@ def backbone_key(key: str, variant: Variant) -> str:
     """The name of `key`, a parameter under `backbone.`, in the released code of SRPose, which keeps the backbone's own names."""
     from components.models.keys import published_name  # keys imports the methods
 
-    return key if variant.backbone in HRFORMERS else "backbone." + published_name(key)
+    return "backbone." + published_name(key) if variant.backbone in HRNETS else key

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from components.models.backbones import RESNETS
+from components.models.backbones import RESNETS, TRANSPOSES
 from components.models.backbones.blocks import published_initialisation
 from components.models.heads.deconvolution import DeconvolutionHead
 from components.models.heads.super_resolution import SuperResolutionHead
@@ -25,38 +25,42 @@ class SRHeadPose(nn.Module):
     """(B, 3, H, W) normalised images → ((B, K, H, W),).
 
     Args:
-        deconvolutions: stride-2 deconvolutions between the backbone and the head, 256 channels each.
+        deconvolutions: between the backbone and the head, if its features are coarser than H/4 x W/4.
         published: keep the surplus cells.
     """
 
-    def __init__(self, backbone: nn.Module, keypoints: int, deconvolutions: int = 0, published: bool = False) -> None:
+    def __init__(
+        self, backbone: nn.Module, keypoints: int, deconvolutions: DeconvolutionHead | None = None, published: bool = False
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        channels: int = backbone.channels  # type: ignore[assignment]
-        self.head = nn.ModuleDict()
-        if deconvolutions:
-            self.head["deconvolutions"] = DeconvolutionHead(channels, layers=deconvolutions)
-            channels = self.head["deconvolutions"].channels  # type: ignore[assignment]
-        self.head["heatmaps"] = SuperResolutionHead(channels, keypoints)
+        self.head = nn.ModuleDict({"deconvolutions": deconvolutions or nn.Identity()})
+        self.head["heatmaps"] = SuperResolutionHead((deconvolutions or backbone).channels, keypoints)  # type: ignore[arg-type]
         self.published = published
         published_initialisation(self.head)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        features = self.backbone(images)
-        if "deconvolutions" in self.head:
-            features = self.head["deconvolutions"](features)
+        features = self.head["deconvolutions"](self.backbone(images))
         if not self.published:
             features = features[..., : images.shape[-2] // STRIDE, : images.shape[-1] // STRIDE]
         return (self.head["heatmaps"](features),)
 
 
 def build(variant: Variant, published: bool = False) -> SRHeadPose:
-    """The head on the variant's backbone, initialised as published: N(0, 0.001²) and biases of 0."""
-    return SRHeadPose(build_backbone(variant, multi_scale=False), variant.num_keypoints, _deconvolutions(variant), published)
+    """The head on the variant's backbone, initialised as published: N(0, 0.001²) and biases of 0.
+
+    Weights that small do not stand large first steps: Adam at 1e-3 or more without warm-up may leave keypoints whose embedding
+    is 0 everywhere and stays so. Train with warm-up, as published.
+    """
+    backbone = build_backbone(variant, multi_scale=False)
+    return SRHeadPose(backbone, variant.num_keypoints, _deconvolutions(variant, backbone.channels), published)  # type: ignore[arg-type]
 
 
-def _deconvolutions(variant: Variant) -> int:
-    return 3 if variant.backbone in RESNETS else 0
+def _deconvolutions(variant: Variant, channels: int) -> DeconvolutionHead | None:
+    """Those of the backbone's plain head."""
+    if variant.backbone in RESNETS:
+        return DeconvolutionHead(channels)
+    return DeconvolutionHead(channels, channels, layers=1) if variant.backbone in TRANSPOSES else None
 
 
 _AUTHORS = {

@@ -10,7 +10,8 @@ stage: all but the last put out maps of stride 4 and serve training only.
 Published for pyramids of four stages, strides 32 to 4, widths 256, 128, 64, 32. Here every pyramid works (`plan`): an HRNet
 with three branches leaves the coarsest stage out, and a narrower backbone has narrower stages. How SRPose stands on
 TransPose was not published. The form here is our own: stages on the encoder's output (stride 8), layer 2 (stride 8) and
-layer 1 (stride 4), widths 256, 128, 32, which meets the paper's 0.55 M parameters.
+layer 1 (stride 4), widths 256, 128, 32, and a last head with 8 channels per keypoint and kernel 3, which has the paper's 0.55 M
+parameters (with the published last head, 4 channels and kernel 9, it would be 0.61 M).
 
 Where 32 does not divide the input, a stage's map has surplus cells to the right and below; they are cut off.
 """
@@ -29,10 +30,6 @@ from components.models.backbones import HRNETS, TRANSPOSES
 from components.models.heads.super_resolution import SuperResolutionHead
 from components.models.pyramids import backbone_key, build_backbone
 from components.models.variant import STRIDE, Variant
-
-WIDEST_PER_STRIDE = 8  # channels of a stage per px of its stride, in the published four stages
-TRANSPOSE_STAGES = ((8, 256), (8, 128), (4, 32))  # (stride, widest), our own
-LAST_KERNEL = 9  # of the last super-resolution head; 2 less for each stage before
 
 
 class Stage(NamedTuple):
@@ -53,28 +50,32 @@ class Stage(NamedTuple):
     kernel: int
 
 
-def plan(pyramid_channels: tuple[int, ...], strides_and_widths: tuple[tuple[int, int], ...] | None = None) -> tuple[Stage, ...]:
-    """The stages for a pyramid, coarsest first.
+Template = tuple[int, int, int, int]  # of a stage: widest (channels), factor, embedding, kernel
 
-    A stage is as wide as its stride says (8 channels per px), but no wider than its feature. Its head brings the map to
-    stride 4 with twice as many channels per keypoint as the factor is, the last one to stride 1 with 4. Kernels are
-    9 at the last stage and 2 less for each stage before.
+TRANSPOSE: tuple[Template, ...] = ((256, 2, 4, 7), (128, 2, 4, 7), (32, 4, 8, 3))  # our own
+
+
+def plan(pyramid_channels: tuple[int, ...], templates: tuple[Template, ...] | None = None) -> tuple[Stage, ...]:
+    """The stages for a pyramid, coarsest first; none is wider than its feature.
 
     Args:
         pyramid_channels: of the backbone's features, finest first.
-        strides_and_widths: of the stages, coarsest first; by default strides of 4, 8, 16, … px and 8 channels per px.
+        templates: of the stages, coarsest first; by default those for strides 4, 8, 16, … px.
     """
-    count = len(pyramid_channels)
-    if strides_and_widths is None:
-        strides = [STRIDE * 2**level for level in reversed(range(count))]
-        strides_and_widths = tuple((stride, WIDEST_PER_STRIDE * stride) for stride in strides)
-    stages = []
-    for i, (inputs, (stride, widest)) in enumerate(zip(reversed(pyramid_channels), strides_and_widths, strict=True)):
-        last = i == count - 1
-        factor = stride if last else stride // STRIDE
-        embedding = 4 if last else 2 * factor
-        stages.append(Stage(inputs, min(inputs, widest), factor, embedding, LAST_KERNEL - 2 * (count - 1 - i)))
-    return tuple(stages)
+    templates = templates or tuple(_template(level) for level in reversed(range(len(pyramid_channels))))
+    stages = zip(reversed(pyramid_channels), templates, strict=True)
+    return tuple(Stage(inputs, min(inputs, widest), *head) for inputs, (widest, *head) in stages)
+
+
+def _template(level: int) -> Template:
+    """The published stage at stride 4 · 2^level.
+
+    8 channels per px of stride. Its head puts out stride 4 with twice as many channels per keypoint as the factor is; the
+    finest one's stride 1 with 4. Kernels are 9 there and 2 less for each level above.
+    """
+    factor = 2**level
+    head = (factor, 2 * factor) if level else (STRIDE, 4)
+    return (8 * STRIDE * factor, *head, 9 - 2 * level)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -188,7 +189,7 @@ class SRPose(nn.Module):
 def build(variant: Variant, published: bool = False) -> SRPose:
     """SRPose on the variant's backbone, initialised as published (which is also how it behaves: `published` changes nothing)."""
     features = build_backbone(variant, multi_scale=True)
-    stages = plan(features.pyramid_channels, TRANSPOSE_STAGES if variant.backbone in TRANSPOSES else None)  # type: ignore[arg-type]
+    stages = plan(features.pyramid_channels, TRANSPOSE if variant.backbone in TRANSPOSES else None)  # type: ignore[arg-type]
     return SRPose(features, stages, variant.num_keypoints)
 
 
@@ -216,5 +217,5 @@ def _head_key(key: str, stages: int) -> str:
 
 def _stage_count(variant: Variant) -> int:
     if variant.backbone in TRANSPOSES:
-        return len(TRANSPOSE_STAGES)
+        return len(TRANSPOSE)
     return variant.network.branches if variant.backbone in HRNETS else 4
