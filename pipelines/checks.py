@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
 from pipelines import settings
+
+if TYPE_CHECKING:
+    from components.models.variant import Variant
 
 
 def parameters() -> dict[str, Any]:
@@ -39,6 +42,22 @@ def parameters() -> dict[str, Any]:
         if pipeline.shards[plan.shards].input_size != variants[name].input_size:
             size = "{}x{}".format(*variants[name].input_size)
             raise FarposeError(f"the variant needs crops of {size} px, {plan.shards} has others", where=where, fix="correct `shards`")
+        data_of(variants[name], where)
     for variant in variants.values():
         recipes.resolve(variant, found["train"])
     return found
+
+
+def data_of(variant: Variant, where: str) -> None:
+    """Whether the data set in use is the variant's: training and scoring on another one's persons would be mislabelled.
+
+    Raises:
+        FarposeError: no reader for the variant's data set, or another data set is in use.
+    """
+    from components.datasets.params import require_reader
+
+    require_reader(variant.dataset, where)
+    source = settings.data().source
+    if variant.dataset != source:
+        problem = f"a variant of the data set {variant.dataset!r}, but {source!r} is in use"
+        raise FarposeError(problem, where=where, fix="set data.source in params/data.yaml, or take the variant of those data")

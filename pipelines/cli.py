@@ -46,13 +46,21 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("variant", help="as for `train`")
     evaluate.add_argument("--shards", help="crops for a variant that is not in the pipeline")
 
+    evaluate.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
+
+    imports = command("import-weights", "weights:import_weights", "turn an author's checkpoint file into weights of ours")
+    imports.add_argument("name", metavar="NAME", help="the variant that it belongs to (`farpose models`), or spsr_x4")
+    imports.add_argument("file", type=Path, metavar="FILE", help=".pth, .pt, .tar, .bin or .safetensors; pickled code is never run")
+    imports.add_argument("--output", type=Path, metavar="PATH", help="where to write (artifacts/weights/NAME.safetensors)")
+
     command("compare", "run:compare", "print the table of all variants")
     verify = command("verify", "verify:verify", "run the checks that need no training: AP of the truth, flips, round trips, ceilings")
     verify.add_argument("--without-crops", action="store_true", help="do not compare crops with the table (they may be about to be made)")
 
     predict = command("predict", "predict:predict", "find the joints of the persons in some images")
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    predict.add_argument("--variant", required=True, help="a trained variant")
+    predict.add_argument("--variant", required=True, help="a trained variant, or any with --weights")
+    predict.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
     predict.add_argument("--boxes", type=Path, metavar="FILE", help="person boxes: COCO detections or annotations (JSON)")
     predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER", help="where to write (predictions/)")
 
@@ -67,7 +75,12 @@ def parser() -> argparse.ArgumentParser:
     params.add_argument("--apply", metavar="NAME", help="lay params/examples/NAME over params/")
     params.add_argument("--force", action="store_true", help="with --apply: also over edits that are not committed")
 
-    command("models", "params:models", "list every variant of params/variants/ with its paper's AP")
+    models = command("models", "models:models", "list every variant with its parameters, multiply-adds and what its paper reports")
+    models.add_argument("--method", metavar="NAME", help="only this method, such as srpose")
+    models.add_argument("--dataset", metavar="NAME", help="only this data set, such as coco")
+    models.add_argument("--size", metavar="HxW", help="only this input, such as 64x48")
+    models.add_argument("--json", action="store_true", help="print everything that is known as JSON")
+    models.add_argument("--count", action="store_true", help="count every network anew and write results/costs.json (minutes)")
     command("doctor", "doctor:doctor", "print versions, devices, disk, stores, and what is missing")
     return root
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from components.base.config import PARAMS, REPOSITORY
 
 DATA = REPOSITORY / "data"
@@ -19,3 +21,9 @@ EVALUATIONS = ARTIFACTS / "evaluations"
 COMPARISON = ARTIFACTS / "comparison"
 REGISTRATION = ARTIFACTS / "registration"
 CHECKPOINTS = ARTIFACTS / "checkpoints"
+WEIGHTS = ARTIFACTS / "weights"  # made of authors' files; not DVC's
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it at the repository's root."""
+    return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)

@@ -15,7 +15,7 @@ from typing import Any
 
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file, read_json, sha256_of, write_json
-from pipelines import paths, settings
+from pipelines import checks, paths, settings
 
 SCORED = "val"  # the split that evaluation scores
 
@@ -76,6 +76,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     from components.train.loop import train as train_variant
 
     variant = zoo.variant(name)
+    checks.data_of(variant, f"variant {name}")
     recipe = recipes.resolve(variant, recipes.load())
     shards = shards or settings.load().shards_of(name)
     folder = output or paths.MODELS / name
@@ -92,19 +93,20 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
             _history(paths.RESULTS / "train" / f"{name}.csv", read_json(folder / "history.json"))
 
 
-def evaluate(name: str, shards: str | None = None, model: Path | None = None, output: Path | None = None) -> None:
+def evaluate(name: str, shards: str | None = None, weights: Path | None = None, output: Path | None = None) -> None:
     """Weights and validation crops → predictions, AP with its interval and ceiling, curves and gallery.
 
     Args:
-        shards, model, output: for a variant that is not in the pipeline.
+        shards, weights, output: for a variant that is not in the pipeline, and for weights of another origin.
     """
     from components.evaluate.stage import evaluate as score
     from components.models import costs, zoo
     from components.registry import lineage, tracking
 
     params, variant = settings.evaluation(), zoo.variant(name)
+    checks.data_of(variant, f"variant {name}")
     shards = shards or settings.load().shards_of(name)
-    weights, folder = (model or paths.MODELS / name) / "model.safetensors", output or paths.EVALUATIONS / name
+    weights, folder = weights or paths.MODELS / name / "model.safetensors", output or paths.EVALUATIONS / name
     device = device_name()
     parameters = {"variant": variant, "evaluate": params, "shards": shards, "device": device}
     with tracking.run(f"evaluate@{name}", params=parameters, tags={"kind": "evaluate", "variant": name}) as run, device_lock(device):

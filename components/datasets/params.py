@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from components.base.errors import unknown_name
+from components.base.errors import FarposeError, unknown_name
+from components.pose.skeleton import DATASET_SKELETONS
+
+READABLE = ("synthetic", "coco")  # data sets whose annotations the fetch stage can read
+
+
+def require_reader(dataset: str, where: object = None) -> None:
+    """Refuse a data set that we know but cannot read yet.
+
+    Raises:
+        FarposeError: says so, and which can be read.
+    """
+    if dataset not in READABLE:
+        fix = f"use {' or '.join(READABLE)}; variants of {dataset} can be listed, counted and filled with authors' weights"
+        raise FarposeError(f"there is no reader for the data set {dataset!r} yet", where=where, fix=fix)
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,8 @@ class DataParams:
     validation: ValidationParams = field(default_factory=ValidationParams)
 
     def __post_init__(self) -> None:
+        if self.source in DATASET_SKELETONS:
+            require_reader(self.source, "source")
         if self.source not in self.sources:
             raise ValueError(str(unknown_name("source", self.source, self.sources)))
 

@@ -47,12 +47,17 @@ def expected(name: str, published: bool = True) -> Expected:
     Raises:
         FarposeError: unknown variant.
     """
+    if name not in OTHERS:
+        return expected_of(zoo.variant(name), published)
     with torch.device("meta"):
-        if name in OTHERS:
-            model: nn.Module = OTHERS[name]()
-            return Expected(model, {key: (key, value) for key, value in model.state_dict().items()}, ignored=spsr.IGNORED)
-        variant = zoo.variant(name)
-        model = zoo.network(variant, published=published)  # every parameter comes from the checkpoint: allocate and draw none
+        model = OTHERS[name]()
+    return Expected(model, {key: (key, value) for key, value in model.state_dict().items()}, ignored=spsr.IGNORED)
+
+
+def expected_of(variant: Variant, published: bool = True) -> Expected:
+    """What a checkpoint for a variant must hold."""
+    with torch.device("meta"):  # every parameter comes from the checkpoint: allocate and draw none
+        model = zoo.network(variant, published=published)
     tensors = {authors_key(key, variant): (key, value) for key, value in model.state_dict().items()}
     derived = (key.replace(TABLE, INDEX) for key in tensors if key.endswith(TABLE))  # HRFormer's code keeps a constant in the state
     return Expected(model, tensors, variant, ignored=tuple(derived))

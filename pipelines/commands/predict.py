@@ -27,7 +27,7 @@ def predict(options: argparse.Namespace) -> None:
     from components.models.weights import read_metadata
 
     files = _unique(options.images)
-    variant, weights = zoo.variant(options.variant), _weights(options.variant)
+    variant, weights = zoo.variant(options.variant), options.weights or _weights(options.variant)
     built, params = stages.trained(variant, weights), settings.evaluation()
     boxes = _boxes(options.boxes, files)
     numbers = np.array([number for number, rows in boxes.items() for _ in rows], np.int64)

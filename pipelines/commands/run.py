@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from components.base.errors import FarposeError
-from pipelines import paths, settings
+from pipelines import checks, paths, settings
 
 
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
-    from pipelines import checks, servers
+    from pipelines import servers
 
     checks.parameters()  # before a server is started
     servers.own_prefect()
@@ -40,18 +39,19 @@ def train(options: argparse.Namespace) -> None:
 
     folder = paths.SCRATCH / options.variant / "model"
     stages.train(options.variant, options.shards, folder)
-    print(f"weights in {_shown(folder)}; next: farpose evaluate {options.variant} --shards {options.shards}")
+    print(f"weights in {paths.shown(folder)}; next: farpose evaluate {options.variant} --shards {options.shards}")
     return None
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """One variant's evaluate stage; for a variant that is not in the pipeline, of what `train` left in scratch/."""
-    if not _is_outside(options):
+    """One variant's evaluate stage; of given weights, or for a variant that is not in the pipeline, it writes into scratch/."""
+    if not _is_outside(options) and options.weights is None:
         return _reproduce("evaluate", options.variant)
     from pipelines import stages
 
     folder = paths.SCRATCH / options.variant
-    stages.evaluate(options.variant, options.shards, folder / "model", folder / "evaluation")
+    weights = options.weights or folder / "model" / "model.safetensors"
+    stages.evaluate(options.variant, options.shards, weights, folder / "evaluation")
     return None
 
 
@@ -59,7 +59,7 @@ def compare(options: argparse.Namespace) -> None:
     """Print the table of all variants."""
     path = paths.COMPARISON / "comparison.md"
     if not path.is_file():
-        raise FarposeError("nothing has been compared yet", where=_shown(path), fix="`farpose run` makes it")
+        raise FarposeError("nothing has been compared yet", where=paths.shown(path), fix="`farpose run` makes it")
     print("\n" + aligned(path.read_text()))
 
 
@@ -87,7 +87,8 @@ def _is_outside(options: argparse.Namespace) -> bool:
     from components.models import zoo
 
     pipeline = settings.load()
-    zoo.variant(options.variant)  # a misspelt name is told apart from one that is only not planned
+    variant = zoo.variant(options.variant)  # a misspelt name is told apart from one that is only not planned
+    checks.data_of(variant, f"variant {variant.name}")
     if options.variant in pipeline.variants:
         if options.shards not in (None, pipeline.variants[options.variant].shards):
             raise FarposeError("--shards contradicts params/pipeline.yaml", where=options.variant, fix="leave it out")
@@ -121,7 +122,7 @@ def _where_next() -> str:
         "what the networks see": paths.SHARDS / "*" / "contact_sheet.png",
         "verdict on the data": paths.VALIDATION / "docs" / "index.html",
     }
-    lines = [f"  {text:44} {_shown(path)}" for text, path in places.items()]
+    lines = [f"  {text:44} {paths.shown(path)}" for text, path in places.items()]
     commands = {
         "runs, models and the flow in a browser": "make ui",
         "joints of your own image": "farpose predict IMAGE --variant NAME",
@@ -129,7 +130,3 @@ def _where_next() -> str:
     }
     lines += [f"  {text:44} {command}" for text, command in commands.items()]
     return "\nWhere to look next\n" + "\n".join(lines)
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(paths.REPOSITORY)) if path.is_relative_to(paths.REPOSITORY) else str(path)

@@ -22,7 +22,9 @@ from components.datasets.acquire.sources import SOURCES, require_parts, write_re
 from components.datasets.acquire.transfer import Ledger, Transfer
 from components.datasets.acquire.unpack import unpack
 from components.datasets.manifest import differences, digest_tree, read_manifest, save_manifest, summary
+from components.datasets.params import require_reader
 from components.datasets.synthetic import SyntheticParams, write_synthetic
+from components.pose.skeleton import DATASET_SKELETONS
 
 MANIFESTS = PARAMS / "manifests"
 LISTING_ATTEMPTS = 3
@@ -71,6 +73,8 @@ def acquire(
         FarposeError: unknown source or location; a file is missing, truncated or tampered with; the data differ from the
             committed manifest; the disk is full; another acquisition is at work. Data that were there before stay as they were.
     """
+    if source in DATASET_SKELETONS:
+        require_reader(source)
     if source not in SOURCES:
         raise unknown_name("source", source, SOURCES)
     manifest = manifests / f"{source}.sha256"
