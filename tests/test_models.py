@@ -1,27 +1,22 @@
-"""Properties of every network, on backbones small enough for a CPU."""
+"""HRNet and CAL: fusions, sizes, what their parts share, and the initial weights of all networks of their repositories.
+
+What holds for every network is in models/test_properties.py.
+"""
 
 from __future__ import annotations
-
-import itertools
 
 import pytest
 import torch
 from torch import nn
 
-from components import codecs
 from components.models import zoo
 from components.models.backbones import HRNETS
 from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionModule
-from components.models.variant import METHODS, Network, Variant
+from components.models.variant import METHODS
+from tests.models.subjects import small_variant
 
 SMALL = [(method, backbone) for method in METHODS for backbone in ("hrnet_tiny", "resnet18") if backbone in METHODS[method].backbones]
-SIZES = [(64, 48), (96, 72), (128, 96)]
-
-
-def small_variant(method: str, backbone: str, size: tuple[int, int] = (64, 48), branches: int = 4) -> Variant:
-    prefix = [] if method == "hrnet" else [method]
-    name = "_".join([*prefix, backbone, "coco", f"{size[0]}x{size[1]}"])
-    return Variant(name, method, backbone, "coco", size, network=Network(branches))
+PLAIN = [(method, backbone) for method, backbone in SMALL if method in ("hrnet", "simple", "dark", "udp_gaussian", "udp_offset", "cal")]
 
 
 def network(*args, **kwargs) -> nn.Module:
@@ -37,63 +32,15 @@ def images(count: int, size: tuple[int, int] = (64, 48)) -> torch.Tensor:
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize(("method", "backbone", "size"), [(*pair, size) for pair, size in itertools.product(SMALL, SIZES)])
-def test_outputs_have_the_shapes_that_the_codec_expects(method, backbone, size):
-    variant = small_variant(method, backbone, size)
-    codec = codecs.build(variant.codec_name, variant.geometry(), variant.skeleton)
-    outputs = network(method, backbone, size)(images(2, size))
-    assert isinstance(outputs, tuple)
-    assert [tuple(output.shape) for output in outputs] == [(2, *shape) for shape in codec.output_shapes]
-    assert all(torch.isfinite(output).all() for output in outputs)
-
-
-@pytest.mark.parametrize(("method", "backbone"), SMALL)
-def test_evaluation_is_deterministic_and_each_image_is_on_its_own(method, backbone):
-    model, batch = network(method, backbone).eval(), images(3)
-    with torch.no_grad():
-        whole, again = model(batch), model(batch)
-        alone = model(batch[1:2])
-    for output, repeated, single in zip(whole, again, alone, strict=True):
-        assert torch.equal(output, repeated)
-        assert torch.allclose(output[1:2], single, rtol=1e-4, atol=1e-4 * float(output.std()))
-
-
-@pytest.mark.parametrize(("method", "backbone"), SMALL)
-def test_the_gradient_reaches_every_parameter(method, backbone):
-    model = network(method, backbone)
-    sum(output.square().mean() for output in model(images(4))).backward()
-    assert all(value.requires_grad for value in model.parameters())
-    unreached = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
-    assert not unreached
-
-
-@pytest.mark.parametrize(("method", "backbone"), SMALL)
-def test_the_state_carries_everything(method, backbone):
-    model = network(method, backbone)
-    model(images(4))  # moves the running statistics
-    torch.manual_seed(7)
-    other = zoo.network(small_variant(method, backbone))
-    other.load_state_dict(model.state_dict())
-    with torch.no_grad():
-        assert all(torch.equal(a, b) for a, b in zip(model.eval()(images(2)), other.eval()(images(2)), strict=True))
-
-
-@pytest.mark.parametrize(("method", "backbone"), SMALL)
-def test_the_seed_decides_the_initial_weights_which_are_as_published(method, backbone):
-    first, second = (_seeded(method, backbone, 3), _seeded(method, backbone, 3))
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
-    own = "head." if method == "siu" else "none"  # SIU's head has no batch norms and starts from larger weights
-    layers = [m for name, m in first.named_modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d) and not name.startswith(own)]
-    weights = torch.cat([m.weight.detach().flatten() for m in layers])
+@pytest.mark.parametrize(("method", "backbone"), PLAIN)
+def test_initial_weights_are_as_published(method, backbone):
+    torch.manual_seed(3)
+    model = zoo.network(small_variant(method, backbone))
+    weights = torch.cat([m.weight.detach().flatten() for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)])
     assert float(weights.std()) == pytest.approx(0.001, rel=0.02)
     assert abs(float(weights.mean())) < 1e-5
-    assert all(m.momentum == 0.1 and m.eps == 1e-5 for m in first.modules() if isinstance(m, nn.BatchNorm2d))
-    assert all(not m.bias.any() for m in first.modules() if isinstance(m, nn.Conv2d) and m.bias is not None)
-
-
-def _seeded(method: str, backbone: str, seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return zoo.network(small_variant(method, backbone))
+    assert all(m.momentum == 0.1 and m.eps == 1e-5 for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    assert all(not m.bias.any() for m in model.modules() if isinstance(m, nn.Conv2d) and m.bias is not None)
 
 
 def test_fusing_to_size_is_the_published_factor_where_sizes_are_powers_of_two():
