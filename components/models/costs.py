@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-adds."""
+"""What a network costs: parameters and multiply-adds, by our convention and by the papers' tools."""
 
 from __future__ import annotations
 
@@ -6,51 +6,85 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
-from components.models import zoo
-from components.models.variant import Variant
+from components.models import counting, zoo
+from components.models.backbones import HRFORMERS
+from components.models.tracing import trace
+from components.models.variant import Counting, Variant
 
+_TOOLS: dict[str, Counting] = {"hrformer": "mmcv", "sr_head": "mmcv", "srpose": "mmcv", "siu": "fvcore", "sharpose": "fvcore"}
 HEADS = ("head.", "final_layer.", "heatmap_head.", "offset_head.")
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Attributes:
-    params_backbone, params_head: trainable numbers, split where the method's head begins.
-    macs: multiply-adds of one image's forward pass, convolutions and deconvolutions (at their input, as executed).
+    """Parameters are numbers that a checkpoint stores (batch norms' running statistics are none); fixed tables among them count.
+
+    Attributes:
+        params_backbone, params_head: what inference needs, split where the method's head begins.
+        params_train_only: supervised stages and the like that inference leaves out.
+        params_fixed: how many of all these are never trained: sine positions, unused tables, a frozen generator.
+        macs: multiply-adds of one image's forward pass in eval mode as executed (torch.utils.flop_counter, halved):
+            convolutions, deconvolutions at their input, linear layers and the products of attention. SHaRPose refines every
+            image, and reads its coarse heatmaps too, as published.
+        tools: multiply-adds as each of the papers' tools counts them, see `counting`.
+        params_summary: parameters as the tool "summary" counts them.
     """
 
     params_backbone: int
     params_head: int
+    params_train_only: int
+    params_fixed: int
     macs: int
+    tools: dict[str, int]
+    params_summary: int
 
     @property
     def params(self) -> int:
-        return self.params_backbone + self.params_head
+        """All of them, train-only ones included."""
+        return self.params_backbone + self.params_head + self.params_train_only
+
+    def gflops(self, tool: str) -> float:
+        """Multiply-adds as `tool` prints them."""
+        return self.tools[tool] / counting.GIGA[tool]
 
 
-def count(model: nn.Module, input_size: tuple[int, int]) -> Costs:
+def tool_of(variant: Variant) -> Counting:
+    """The tool that counted the variant's row, or else that of its method's paper."""
+    if variant.paper.gflops is not None:
+        return variant.paper.counting
+    return _TOOLS.get(variant.method, "summary")
+
+
+def count(model: nn.Module, input_size: tuple[int, int], synchronised: bool = False) -> Costs:
     """Count by running the network on shapes alone (no numbers are computed, on whatever device it lies).
 
     Args:
         input_size: (height, width), px.
+        synchronised: the authors' backbone has SyncBatchNorm, which one tool does not count.
     """
-    head = sum(value.numel() for name, value in model.named_parameters() if name.startswith(HEADS))
-    shapes = {name: torch.empty_like(value, device="meta") for name, value in model.state_dict().items()}
-    images = torch.empty(1, 3, *input_size, device="meta")
-    training = model.training
-    model.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        functional_call(model, shapes, (images,))
-    model.train(training)
-    params = sum(value.numel() for value in model.parameters())
-    return Costs(params - head, head, counter.get_total_flops() // 2)
+    calls, macs = trace(model, input_size)
+    train_only = tuple(getattr(model, "TRAIN_ONLY", ()))
+    sizes = {name: value.numel() for name, value in model.named_parameters()}
+    unused = sum(size for name, size in sizes.items() if name.startswith(train_only)) if train_only else 0
+    head = sum(size for name, size in sizes.items() if name.startswith(HEADS) and not name.startswith(train_only or "\0"))
+    return Costs(
+        params_backbone=sum(sizes.values()) - head - unused,
+        params_head=head,
+        params_train_only=unused,
+        params_fixed=sum(value.numel() for value in model.parameters() if not value.requires_grad),
+        macs=macs,
+        tools={
+            "summary": counting.summary(calls),
+            "mmcv": counting.mmcv(calls, synchronised),
+            "fvcore": counting.fvcore(calls),
+        },
+        params_summary=counting.summary_parameters(calls),
+    )
 
 
 def of_variant(variant: Variant) -> Costs:
-    """Costs of a variant's network at its input size."""
+    """Costs of a variant's network at its input size; a network that may stop early is counted to its end."""
     with torch.device("meta"):
         model = zoo.network(variant)
-    return count(model, variant.input_size)
+    return count(model, variant.input_size, synchronised=variant.backbone in HRFORMERS)

@@ -1,18 +1,25 @@
-"""`params` and `models`: what would run, checked; and examples laid over it."""
+"""`params`: what would run, checked; and examples laid over it."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import difflib
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.base.config import PARAMS
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file
 from pipelines import checks, paths
+
+if TYPE_CHECKING:
+    from components.models.costs import Costs
+    from components.models.variant import Variant
+
+RULE = 60  # columns of the rule above a section
 
 
 def params(options: argparse.Namespace) -> None:
@@ -29,20 +36,6 @@ def params(options: argparse.Namespace) -> None:
         for key, text in flat(value).items():
             print(f"  {key}: {text}")
     return None
-
-
-def models(options: argparse.Namespace) -> None:
-    """Every variant that can be trained, by table."""
-    from components.base.config import load_yaml
-    from components.models import zoo
-
-    variants = zoo.load_variants()
-    for table in sorted(zoo.VARIANTS.glob("*.yaml")):
-        print(f"params/variants/{table.name}")
-        for name in load_yaml(table):
-            if name in variants:
-                ap = variants[name].paper.ap
-                print(f"  {name:52}" + (f"  paper's AP {ap:.1f}" if ap is not None else ""))
 
 
 def apply(name: str, force: bool) -> None:
@@ -81,18 +74,51 @@ def _edited() -> list[str]:
 
 
 def _show_variant(name: str, found: dict[str, Any]) -> None:
-    from components.models import costs, zoo
-    from components.registry.lineage import flat
+    from components import codecs
+    from components.models import zoo
     from components.train import recipe as recipes
+    from pipelines import counts
 
     variant = zoo.variant(name)
-    built, spent = zoo.build(variant), costs.of_variant(variant)
-    values = {
-        "variant": variant,
-        "crop": {"convention": variant.convention, "heatmap_size": variant.heatmap_size},
-        "codec": built.codec.constants,
-        "recipe": recipes.resolve(variant, found["train"]),
-        "costs": {"params_m": round(spent.params / 1e6, 3), "gmacs": round(spent.macs / 1e9, 4)},
+    spent = counts.of_variant(variant, counts.stored())
+    codec = codecs.build(variant.codec_name, variant.geometry(), variant.skeleton, **variant.codec)
+    print(f"{name}: {variant.method} on {variant.backbone}, {variant.dataset}, {'{}x{}'.format(*variant.input_size)} px\n")
+    _section("variant", _row(variant))
+    _section("crop", {"convention": variant.convention, "heatmap_size": variant.heatmap_size})
+    _section("codec", {"name": variant.codec_name, **codec.constants})
+    _section("recipe", recipes.resolve(variant, found["train"]))
+    _section("costs", _costs(spent))
+    if variant.paper.source is not None:
+        _section("paper", variant.paper)
+
+
+def _row(variant: Variant) -> dict[str, Any]:
+    """The entry without what other sections show, and without settings of other methods' networks."""
+    from components.models.backbones import HRNETS
+    from components.models.variant import METHODS
+
+    reads = (*METHODS[variant.method].reads, *(("branches",) if variant.backbone in HRNETS else ()))
+    row = {field: value for field, value in dataclasses.asdict(variant).items() if field not in ("name", "paper", "train", "codec")}
+    return row | {"network": {setting: value for setting, value in row["network"].items() if setting in reads}}
+
+
+def _costs(spent: Costs) -> dict[str, Any]:
+    """Million parameters and 1e9 multiply-adds; then multiply-adds as each of the papers' tools prints them."""
+    return {
+        "params_m": round(spent.params / 1e6, 3),
+        "params_backbone_m": round(spent.params_backbone / 1e6, 3),
+        "params_head_m": round(spent.params_head / 1e6, 3),
+        "params_train_only_m": round(spent.params_train_only / 1e6, 3),
+        "params_fixed_m": round(spent.params_fixed / 1e6, 3),
+        "gmacs": round(spent.macs / 1e9, 4),
+        **{f"gflops_by_{tool}": round(spent.gflops(tool), 4) for tool in spent.tools},
     }
-    for key, text in flat(values).items():
+
+
+def _section(name: str, value: Any) -> None:
+    """One line per value, `section.key: value`, below a rule."""
+    from components.registry.lineage import flat
+
+    print(f"{f'-- {name} ':-<{RULE}}")
+    for key, text in flat({name: value}).items():
         print(f"{key}: {text}")

@@ -1,0 +1,57 @@
+"""Counts of every variant, kept in results/costs.json because counting all of them takes minutes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from components.base.config import REPOSITORY
+from components.base.files import atomic_file, read_json
+from components.models import costs
+from components.models.costs import Costs
+from components.models.variant import Variant
+
+FILE = REPOSITORY / "results" / "costs.json"
+COMMAND = "farpose models --count"
+CODEC_SETTINGS = {"simcc": ("split",)}  # settings of a method's codec that change its network
+UNCOUNTED = ("gate", "upscale_weights")  # of `Variant.network`: when a network stops early, where weights come from
+
+
+def key(variant: Variant) -> str:
+    """What decides a variant's network, and so its costs.
+
+    Such as `simcc/hrnet_w32/17/256x192/split=2`: method, backbone, keypoints, input, and the settings that are not the default.
+    """
+    network = {name: getattr(variant.network, name) for name in variant.network.changed if name not in UNCOUNTED}
+    codec = {name: variant.codec[name] for name in CODEC_SETTINGS.get(variant.method, ()) if name in variant.codec}
+    settings = [f"{name}={value}" for name, value in (network | codec).items()]
+    return "/".join([variant.method, variant.backbone, str(variant.num_keypoints), "{}x{}".format(*variant.input_size), *settings])
+
+
+def stored(path: Path = FILE) -> dict[str, Costs]:
+    """The counts that are kept, by `key`; none where the file is missing.
+
+    Raises:
+        FarposeError: the file is damaged.
+    """
+    return {name: Costs(**entry) for name, entry in read_json(path)["counts"].items()} if path.is_file() else {}
+
+
+def of_variant(variant: Variant, known: dict[str, Costs]) -> Costs:
+    """The stored costs of a variant's network, or counted now."""
+    return known.get(key(variant)) or costs.of_variant(variant)
+
+
+def rewrite(variants: Iterable[Variant], path: Path = FILE, say: Callable[[str], None] = lambda text: None) -> int:
+    """Count every network anew and replace the file; how many networks there are."""
+    networks = {key(variant): variant for variant in variants}
+    entries = []
+    for name in sorted(networks):
+        say(name)
+        entries.append(f"    {json.dumps(name)}: {json.dumps(dataclasses.asdict(costs.of_variant(networks[name])))}")
+    head = [f'  "command": {json.dumps(COMMAND)},', '  "unit": "numbers and multiply-adds of one image",', '  "counts": {']
+    with atomic_file(path) as temporary:
+        temporary.write_text("\n".join(["{", *head, ",\n".join(entries), "  }", "}"]) + "\n")
+    return len(networks)
