@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
-from components.models.backbones.efficientvit import EfficientViT
+from components.models import checkpoints
+from components.models.backbones.efficientvit import EfficientViT, authors_name
 from components.models.backbones.hrformer import HRFormer
 from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk
 from components.models.backbones.resnet import ResNet
@@ -28,7 +27,9 @@ def load_backbone(model: nn.Module, source: str | Path) -> int:
     Args:
         source: "timm" (timm's pretrained model of the same name, cached or downloaded), or a path to a `.safetensors` file or
             to a `.pth` that `torch.load(weights_only=True)` accepts. Keys as in the published ImageNet checkpoints, which are
-            timm's too; the classifier's are ignored.
+            timm's too; the classifier's, and whatever else the backbone has no use for, are ignored. HRNet, ResNet, HRFormer
+            and EfficientViT (its authors' names or timm's) fill the whole backbone, an HRNet TokenPose-B's convolutions, a
+            ResNet-50 TransPose's layers 1 and 2, MAE SHaRPose's transformer.
     Returns:
         how many tensors were taken.
     Raises:
@@ -39,19 +40,31 @@ def load_backbone(model: nn.Module, source: str | Path) -> int:
         raise FarposeError("its published training starts from random weights", where="backbone", fix="train from `init: none`")
     name = getattr(backbone, "IMAGENET_NAME", backbone.shape.name)
     where = f"backbone {name} from {source}"
-    weights = _from_timm(name, where) if str(source) == "timm" else _from_file(Path(source))
-    weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    weights = _from_timm(name, where) if str(source) == "timm" else checkpoints.read(source)
+    needed = _backbone_state(model)
+    names = _names(backbone, list(needed), weights)
+    weights = checkpoints.unwrapped(weights, names.values())
     weights = backbone.adapted(weights) if isinstance(backbone, SparseViT) else weights
     taken = {}
-    for key, current in _backbone_state(model).items():
-        found = weights.get(published_name(key))
+    for key, current in needed.items():
+        found = weights.get(names[key])
         if found is None or found.shape != current.shape:
             given = "absent" if found is None else f"of shape {tuple(found.shape)}"
-            problem = f"{published_name(key)!r} is {given}, the backbone needs {tuple(current.shape)}"
+            problem = f"{names[key]!r} is {given}, the backbone needs {tuple(current.shape)}"
             raise FarposeError(problem, where=where, fix=f"give ImageNet weights of {name}, or train from `init: none`")
         taken[key] = found
     model.load_state_dict(taken, strict=False)
     return len(taken)
+
+
+def _names(backbone: nn.Module, keys: list[str], weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """Our key → the name that it has in `weights`; EfficientViT's authors have other names than timm."""
+    names = {key: published_name(key) for key in keys}
+    if isinstance(backbone, EfficientViT):
+        theirs = {key: authors_name(key.removeprefix("backbone.")) for key in keys}
+        if any(given.endswith(theirs[keys[0]]) for given in weights):
+            return theirs
+    return names
 
 
 def _backbone_state(model: nn.Module) -> dict[str, Tensor]:
@@ -80,29 +93,3 @@ def _from_timm(backbone: str, where: str) -> dict[str, Tensor]:
     except Exception as error:  # whatever the download client raises when it is offline
         fix = "give a local .safetensors or .pth file, or train from `init: none`"
         raise FarposeError(f"cannot be downloaded: {' '.join(str(error).split())[:200]}", where=where, fix=fix) from error
-
-
-def _from_file(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise FarposeError("weights file not found", where=path, fix="give an existing file, `timm` or `none`")
-    if path.suffix == ".safetensors":
-        return _from_safetensors(path)
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        problem = f"damaged, or holds more than tensors: {str(error).splitlines()[0]}"
-        raise FarposeError(problem, where=path, fix="fetch it again; pickled code is never run") from error
-    content = content.get("state_dict", content.get("model", content)) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise FarposeError("holds no state_dict", where=path, fix="give a file of named tensors")
-    return content
-
-
-def _from_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise FarposeError(f"damaged or no safetensors file: {error}", where=path, fix="fetch it again") from error

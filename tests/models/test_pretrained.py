@@ -8,15 +8,17 @@ from safetensors.torch import save_file
 
 from components.base.errors import FarposeError
 from components.models import zoo
+from components.models.backbones.efficientvit import authors_name
 from components.models.keys import published_name
 from components.models.pretrained import load_backbone
+from components.models.variant import Variant
 from tests.test_models import SMALL, small_variant
 
 
 def imagenet_checkpoint(backbone: str) -> dict[str, torch.Tensor]:
-    """What a classifier's authors would publish: the plain backbone under their names, and a classifier."""
+    """What a classifier's authors would publish: the whole backbone under their names, all of its branches, and a classifier."""
     torch.manual_seed(5)
-    model = zoo.network(small_variant("hrnet" if backbone.startswith("hrnet") else "simple", backbone))
+    model = zoo.network(small_variant("srpose" if backbone.startswith("hrnet") else "simple", backbone))
     state = {published_name(key): torch.randn(value.shape) for key, value in model.state_dict().items() if key.startswith("backbone.")}
     return {key: value for key, value in state.items() if value.ndim} | {"classifier.weight": torch.zeros(10, 8)}
 
@@ -118,3 +120,24 @@ def test_without_the_internet_timm_ends_in_a_clear_error(monkeypatch):
         load_backbone(zoo.network(small_variant("simple", "resnet18")), "timm")
     with pytest.raises(FarposeError, match="hrnet_tiny from timm: timm does not know it"):
         load_backbone(zoo.network(small_variant("hrnet", "hrnet_tiny")), "timm")
+
+
+def test_a_file_of_a_pose_network_serves_as_well(tmp_path):
+    """mmpose's keys: the backbone's come after `backbone.`, the head's are no concern."""
+    checkpoint = {f"backbone.{key}": value for key, value in imagenet_checkpoint("resnet18").items()}
+    torch.save(
+        {"state_dict": checkpoint | {"keypoint_head.final_layer.bias": torch.zeros(17)}, "meta": {"epoch": 210}}, tmp_path / "pose.pth"
+    )
+    model = zoo.network(small_variant("simple", "resnet18"))
+    load_backbone(model, tmp_path / "pose.pth")
+    assert torch.equal(model.backbone.conv1.weight, checkpoint["backbone.conv1.weight"])
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_efficientvit_s_own_names_serve_as_timm_s_do(tmp_path, prefix):
+    variant = Variant("siu_efficientvit_tiny_coco_64x48", "siu", "efficientvit_tiny", "coco", (64, 48))
+    source, model = zoo.network(variant).backbone.state_dict(), zoo.network(variant)
+    save_file({prefix + authors_name(key): value for key, value in source.items()}, tmp_path / "imagenet.safetensors")
+    taken = load_backbone(model, tmp_path / "imagenet.safetensors")
+    assert taken == sum(not key.endswith("num_batches_tracked") for key in source)
+    assert all(torch.equal(value, source[key]) for key, value in model.backbone.state_dict().items())
