@@ -62,7 +62,7 @@ class Difference:
 
 
 def exported_form(variant: Variant) -> Variant:
-    """The variant as it is exported: SHaRPose refines every person, because a graph has no gate per person."""
+    """The variant as it is exported: SHaRPose refines every person, because a recorded graph cannot spare one person's work."""
     return replace(variant, network=replace(variant.network, gate=None))
 
 

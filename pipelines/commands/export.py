@@ -23,7 +23,7 @@ def export(options: argparse.Namespace) -> None:
     from components.models.weights import read_metadata
 
     variant = onnx_files.exported_form(zoo.variant(options.variant))
-    weights = options.weights or predict._weights(variant.name)
+    weights = options.weights or predict.weights_of(variant.name)
     metadata = read_metadata(weights)
     shards = _shards(variant, metadata, options.crops)
     crops = _crops(shards, variant)

@@ -27,7 +27,7 @@ def predict(options: argparse.Namespace) -> None:
     from components.models.weights import read_metadata
 
     files = _unique(options.images)
-    variant, weights = zoo.variant(options.variant), options.weights or _weights(options.variant)
+    variant, weights = zoo.variant(options.variant), options.weights or weights_of(options.variant)
     built, params = stages.trained(variant, weights), settings.evaluation()
     boxes = _boxes(options.boxes, files)
     numbers = np.array([number for number, rows in boxes.items() for _ in rows], np.int64)
@@ -64,7 +64,7 @@ def _unique(images: list[Path]) -> dict[int, Path]:
     return dict(zip(numbers, images, strict=True))
 
 
-def _weights(name: str) -> Path:
+def weights_of(name: str) -> Path:
     """The variant's weights: the pipeline's, or those of `farpose train` in scratch/."""
     for folder in (paths.MODELS / name, paths.SCRATCH / name / "model"):
         if (folder / "model.safetensors").is_file():
