@@ -125,9 +125,10 @@ def _hrnet(variant: Variant) -> HRNetPose:
 
 def _initialise_head(model: StableUpsampling) -> None:
     """He's initialisation of the head and N(0, 0.001²) of the last layer: without batch norms, small weights would hardly train."""
-    for convolution in model.head.values():
-        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(convolution.bias)
+    for layer in model.head.modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
     published_initialisation(model.final_layer)
 
 
