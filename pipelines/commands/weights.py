@@ -32,6 +32,7 @@ def import_weights(options: argparse.Namespace) -> None:
     fit = checkpoints.compare(state, needed)
     print(_report(fit, len(state)))
     if not fit.complete:
+        print("looking for the variant that it belongs to")  # some seconds: every network is laid out
         owners = checkpoints.owners(state, name)
         fix = f"it fits {', '.join(owners)}" if owners else "name the variant that it belongs to; none of params/variants/ fits it"
         raise FarposeError(f"not a checkpoint of {name}: {_misfit(fit)}", where=source, fix=fix)
