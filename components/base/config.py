@@ -53,7 +53,7 @@ _UniqueKeyLoader.add_constructor("tag:yaml.org,2002:map", _mapping_with_unique_k
 
 
 @functools.cache
-def _type_hints(cls: type) -> dict[str, Any]:
+def _type_hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
@@ -67,7 +67,7 @@ def parse(cls: type[T], value: Any, where: str) -> T:
     """
     if not isinstance(value, dict):
         raise FarposeError(f"expected a mapping, got {value!r}", where=where)
-    hints = _type_hints(cls)
+    hints = _type_hints(cls)  # type: ignore[arg-type]
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in value:
         if key not in fields:
