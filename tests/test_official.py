@@ -162,3 +162,12 @@ def test_published_simplebaseline_keeps_the_surplus_columns_that_ours_cuts_off()
     assert tuple(published.shape) == (1, 17, 16, 16)
     assert tuple(corrected.shape) == (1, 17, 16, 12)
     assert torch.allclose(published[..., :12], corrected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", ["keypoint_head", "head"])
+def test_mmpose_s_names_of_the_same_network_are_taken(tiny_state, head):
+    images = fixed_input((2, 3, 64, 48))
+    (expected,) = official.outputs(official.load(TINY, tiny_state), images)
+    theirs = {f"{head if key.startswith('final_layer') else 'backbone'}.{key}": value for key, value in tiny_state.items()}
+    (heatmaps,) = official.outputs(official.load(TINY, theirs), images)
+    assert torch.equal(heatmaps, expected)

@@ -150,7 +150,7 @@ class Fit:
 def compare(state: Mapping[str, Tensor], needed: official.Expected) -> Fit:
     """How a checkpoint fits a network; the generator of an enlarged input is not asked of it (it has a file of its own)."""
     shapes = {key: tuple(value.shape) for key, (_, value) in needed.tensors.items() if not key.startswith(PREFIX)}
-    state = unwrapped(state, shapes)
+    state = official.unprefixed(unwrapped(state, shapes), shapes)
     used = {key: value for key, value in state.items() if shapes.get(key) == tuple(value.shape)}
     others = [key for key in state if key not in shapes]
     return Fit(

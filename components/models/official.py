@@ -1,12 +1,14 @@
 """Authors' checkpoints in our networks.
 
 `load` takes a state_dict with the key names of the published code (HRNet, SimpleBaseline, DARK: leoxiaobin's and
-ilovepose's repositories; UDP: HuangJunJie2017's; CAL: ilovepose's), `outputs` gives what that code would put out.
+ilovepose's repositories, or mmpose's names for them; UDP: HuangJunJie2017's; CAL: ilovepose's; SRPose, SIU and SHaRPose: their
+forks of mmpose; TransPose, SimCC and TokenPose: their own), `outputs` gives what that code would put out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +80,7 @@ def load(name: str, state: Mapping[str, Any], published: bool = True) -> nn.Modu
     """
     needed, where = expected(name, published), f"checkpoint for {name}"
     given = {key.removeprefix("module."): _tensor(key, value, where) for key, value in state.items()}
-    given = {key: value for key, value in given.items() if key not in needed.ignored}
+    given = {key: value for key, value in unprefixed(given, needed.tensors).items() if key not in needed.ignored}
     if needed.variant is not None:
         given = with_generator(needed.variant, given)
     given = {key: torch.zeros((), dtype=torch.int64) for key in needed.tensors if key.endswith("num_batches_tracked")} | given
@@ -90,11 +92,19 @@ def load(name: str, state: Mapping[str, Any], published: bool = True) -> nn.Modu
     return needed.model.eval()
 
 
+def unprefixed(state: Mapping[str, Any], wanted: Iterable[str]) -> Mapping[str, Any]:
+    """`state` with HRNet's and SimpleBaseline's own names where it has mmpose's (`backbone.…`, `keypoint_head.…` or `head.…`)."""
+    if any(key.startswith("backbone.") for key in wanted) or not any(key.startswith("backbone.") for key in state):
+        return state
+    return {re.sub(r"^(backbone|keypoint_head|head)\.", "", key): value for key, value in state.items()}
+
+
 def outputs(model: nn.Module, images: Tensor | np.ndarray) -> tuple[Tensor, ...]:
     """The authors' raw output tensors in their order, in eval mode and without gradients.
 
     HRNet, SimpleBaseline, DARK, UDP gaussian: heatmaps (B, K, h, w). UDP offset: (B, 3K, h, w), per keypoint response, x, y.
-    CAL: heatmaps (B, K, h, w), offsets (B, 2K, h, w), per keypoint x, y. SPSR: enlarged gradient map, enlarged image, gradient map.
+    CAL: heatmaps (B, K, h, w), offsets (B, 2K, h, w), per keypoint x, y. SR head, SRPose: heatmaps (B, K, H, W). SHaRPose: coarse
+    and fine heatmaps. SimCC: logits (B, K, bins) of x and of y. SPSR: enlarged gradient map, enlarged image, gradient map.
 
     Args:
         images: (B, 3, H, W) float32 RGB, normalised by ImageNet's mean and standard deviation. SimpleBaseline's released
