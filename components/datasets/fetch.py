@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from components.base.errors import FarposeError
 from components.base.files import atomic_directory, atomic_file
 from components.datasets.coco import IMAGE_COLUMNS, CocoFile, read_coco_file
-from components.datasets.params import DataParams, FilterParams, require_reader
+from components.datasets.params import DataParams, FilterParams
 from components.pose.persons import Persons
 
 TRAIN = "train"
@@ -87,7 +87,6 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
         FarposeError: raw files differ from the manifest, an annotation file cannot be read (see `read_coco_file`), an
             image file is missing, or no labelled person is left in a split.
     """
-    require_reader(params.source, "data.source")
     if manifest is not None:
         from components.datasets.manifest import check_manifest
 

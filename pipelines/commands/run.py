@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 
 from components.base.errors import FarposeError
-from pipelines import checks, paths, settings
+from pipelines import paths, settings
 
 
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
-    from pipelines import servers
+    from pipelines import checks, servers
 
     checks.parameters()  # before a server is started
     servers.own_prefect()
@@ -84,11 +84,12 @@ def aligned(markdown: str) -> str:
 
 def _is_outside(options: argparse.Namespace) -> bool:
     """Whether the variant is not in the pipeline; then its shards must be named."""
+    from components.datasets.params import require_reader
     from components.models import zoo
 
     pipeline = settings.load()
     variant = zoo.variant(options.variant)  # a misspelt name is told apart from one that is only not planned
-    checks.data_of(variant, f"variant {variant.name}")
+    require_reader(variant.dataset, f"variant {variant.name}")
     if options.variant in pipeline.variants:
         if options.shards not in (None, pipeline.variants[options.variant].shards):
             raise FarposeError("--shards contradicts params/pipeline.yaml", where=options.variant, fix="leave it out")

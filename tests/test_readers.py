@@ -1,0 +1,82 @@
+"""Data sets that cannot be read yet, and variants of other data than those in use: told plainly, before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from components.base.errors import FarposeError
+from components.datasets.acquire import main as acquiring
+from components.datasets.params import READABLE, DataParams, SourceFiles, SplitFiles, require_reader
+from components.models import zoo
+from components.models.variant import Variant
+from components.pose.skeleton import DATASET_SKELETONS
+from components.train import loop, recipe
+from pipelines import checks, cli, settings, stages
+from tests.tiny_shard import write_tiny_shard
+
+UNREAD = sorted(DATASET_SKELETONS.keys() - set(READABLE))
+FILES = SourceFiles({"train": SplitFiles("train.json", "images")})
+MESSAGE = "there is no reader for the data set '{}' yet .*use synthetic or coco"
+VARIANTS = zoo.load_variants()
+
+
+def of_dataset(dataset: str) -> str:
+    return next(name for name, variant in VARIANTS.items() if variant.dataset == dataset)
+
+
+@pytest.mark.parametrize("dataset", READABLE)
+def test_what_can_be_read_is_let_through(dataset):
+    require_reader(dataset)
+    assert DataParams(source=dataset, sources={dataset: FILES}).files is FILES
+
+
+@pytest.mark.parametrize("dataset", UNREAD)
+def test_other_data_sets_can_be_neither_acquired_nor_chosen(dataset, tmp_path):
+    with pytest.raises(FarposeError, match=MESSAGE.format(dataset)):
+        DataParams(source=dataset, sources={dataset: FILES})
+    with pytest.raises(FarposeError, match=MESSAGE.format(dataset)):
+        acquiring.acquire(dataset, str(tmp_path), tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dataset", sorted({variant.dataset for variant in VARIANTS.values()} - set(READABLE)))
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_their_variants_can_be_neither_trained_nor_evaluated(dataset, command, capsys):
+    name = of_dataset(dataset)
+    for shards in ([], ["--shards", "direct_256x192"]):
+        assert cli.main([command, name, *shards]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and f"variant {name}: there is no reader for the data set '{dataset}' yet" in error
+    with pytest.raises(FarposeError, match=MESSAGE.format(dataset)):
+        stages.run_stage(command, name)
+
+
+def test_a_pipeline_with_such_a_variant_is_refused_before_anything_runs(monkeypatch):
+    name, pipeline = of_dataset("mpii"), settings.load()
+    size = "{}x{}".format(*VARIANTS[name].input_size)
+    shards = {f"direct_{size}": dataclasses.replace(pipeline.shards["direct_64x48"], input_size=VARIANTS[name].input_size)}
+    table = next(path.stem for path in zoo.VARIANTS.glob("*.yaml") if f"\n{name}:" in path.read_text())
+    planned = dataclasses.replace(pipeline, shards=shards, variants={name: settings.VariantPlan(table, f"direct_{size}")})
+    monkeypatch.setattr(settings, "load", lambda: planned)
+    with pytest.raises(FarposeError, match=rf"params/pipeline\.yaml: variants\.{name}: {MESSAGE.format('mpii')}"):
+        checks.parameters()
+
+
+def test_a_variant_of_other_data_than_those_in_use_is_refused():
+    in_use = settings.data().source
+    other = next(dataset for dataset in READABLE if dataset != in_use)
+    name = of_dataset(other)
+    checks.data_of(VARIANTS[of_dataset(in_use)], "here")
+    message = f"variant {name}: a variant of the data set '{other}', but '{in_use}' is in use .*data.source"
+    for command in ("train", "evaluate"):
+        with pytest.raises(FarposeError, match=message):
+            stages.run_stage(command, name)
+
+
+def test_crops_with_other_joints_are_refused(tmp_path):
+    variant = Variant("hrnet_tiny_mpii_64x48", "hrnet", "hrnet_tiny", "mpii", (64, 48))
+    with pytest.raises(FarposeError, match=r"variant hrnet_tiny_mpii_64x48: .*joints coco_17, the variant predicts mpii_16"):
+        loop.train(variant, write_tiny_shard(tmp_path / "data"), tmp_path / "out", recipe.load())
+    assert not (tmp_path / "out").exists()
