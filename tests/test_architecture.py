@@ -14,7 +14,8 @@ FLOORS = {
     "base": 0, "pose": 1, "datasets": 2, "codecs": 2, "degrade": 2, "models": 3, "evaluate": 4, "train": 5, "registry": 6, "pipelines": 7,
 }  # fmt: skip
 SOURCES = sorted([*(REPOSITORY / "components").rglob("*.py"), *(REPOSITORY / "pipelines").rglob("*.py")])
-ORCHESTRATION = ("prefect", "prefect_dask", "dvc", "mlflow", "great_expectations", "boto3", "pycocotools", "matplotlib", "requests")
+ORCHESTRATION = ("prefect", "prefect_dask", "dvc", "mlflow", "great_expectations", "boto3", "pycocotools", "matplotlib", "requests",
+                 "onnx", "onnxruntime", "onnxscript")  # fmt: skip
 
 
 def floor_of(module: str) -> str | None:

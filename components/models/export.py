@@ -1,10 +1,10 @@
 """A variant's network as one ONNX file, and the proof in pixels that ONNX Runtime finds the same joints with it.
 
 torch has two exporters. Measured on HRNet-W32 at 64x48 (2 shared CPU cores, torch 2.15, onnxruntime 1.31), both give files of
-the same size (114 and 116 MB) that ONNX Runtime runs equally fast (11.5 and 11.2 ms an image; 400 and 404 ms a batch of 64),
-equally near to torch's outputs. The older one, which records one run, takes 3 s and the
-newer one, `dynamo=True`, 24 s and three further packages; so the older one is used. What a recording can get wrong, a batch
-size written into the graph, is what `compare` would show: it runs other batch sizes than the recorded one.
+the same size (114 and 116 MB) that ONNX Runtime runs equally fast (11.5 and 11.2 ms an image; 400 and 404 ms a batch of 64) and
+that are equally near to torch's outputs. The older one, which records one run, takes 3 s; the newer one, `dynamo=True`, takes
+24 s and needs onnxscript. So the older one is used, which takes every network here. What a recording can get wrong, a batch size
+written into the graph, is what `compare` would show: it runs other batch sizes than the recorded one.
 """
 
 from __future__ import annotations

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -67,6 +69,15 @@ def _amount(variant: Variant) -> int:
 
 
 SMALL, LARGE = _small(), _large()
+
+
+def representatives() -> list[Any]:
+    """All of `SMALL` and `LARGE` as parameters; quick to test are one small network of each method, each backbone and each switch."""
+    quick = [name for name, variant in SMALL.items() if name != variant.name]
+    for wanted in ("method", "backbone"):
+        quick += {getattr(variant, wanted): name for name, variant in reversed(SMALL.items())}.values()
+    every = SMALL | LARGE
+    return [pytest.param(variant, id=name, marks=() if name in quick else pytest.mark.slow) for name, variant in every.items()]
 
 
 def crops(variant: Variant, count: int) -> np.ndarray:

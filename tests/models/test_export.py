@@ -16,7 +16,7 @@ from components.models import export, zoo
 from components.models.variant import Network, Variant
 from components.models.weights import save_weights
 from pipelines import cli, paths
-from tests.models.subjects import LARGE, SMALL, codec_of, crops, images, network, small_variant
+from tests.models.subjects import SMALL, codec_of, crops, images, network, representatives, small_variant
 from tests.tiny_shard import write_tiny_shard
 
 DARK = SMALL["dark_hrnet_tiny_coco_64x48"]
@@ -31,10 +31,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [*(pytest.param(v, id=n) for n, v in SMALL.items()), *(pytest.param(v, id=n, marks=pytest.mark.slow) for n, v in LARGE.items())],
-)
+@pytest.mark.parametrize("variant", representatives())
 def test_every_network_s_joints_lie_within_a_hundredth_of_a_pixel(variant: Variant, tmp_path):
     exported = export.exported_form(variant)
     model, codec = network(exported), codec_of(exported)

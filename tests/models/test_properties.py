@@ -1,26 +1,27 @@
 """What every network must do, whatever its method; export is in test_export.py, codecs alone are in tests/codecs.
 
-Every method on every tiny backbone is quick to test; the rows of the tables (`LARGE`, and all of them on shapes) are slow.
+One small network of each method, each backbone and each switch is quick to test; all pairs of them, and the rows of the tables,
+are slow.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 
 import pytest
 import torch
 
 from components.models import zoo
 from components.models.keys import authors_key
-from components.models.variant import Variant
+from components.models.variant import METHODS, Variant
 from components.models.weights import load_weights, save_weights
 from tests.models.learning import learned_share
-from tests.models.subjects import LARGE, SMALL, codec_of, images, network, people, small_variant
+from tests.models.subjects import SMALL, TINY, codec_of, images, network, people, representatives, small_variant
 
 VARIANTS = zoo.load_variants()
-DEMO = [name for name, variant in VARIANTS.items() if variant.dataset == "synthetic" and variant.tag is None]
+DEMO = {name: variant for name, variant in VARIANTS.items() if variant.dataset == "synthetic" and variant.tag is None}
+WITHOUT_DEMO = {name: SMALL[name] for name in ("simple_resnet18_coco_64x48", "udp_gaussian_hrnet_tiny_coco_64x48")}
 FROZEN = (  # what is stored among the parameters, as in the authors' checkpoints, but not trained
     r"(backbone|encoder)\.pos_embedding",  # the sines of TransPose and TokenPose
     r"backbone\..*\.relative_position_bias_table",  # HRFormer's, which its released pose code does not add
@@ -30,10 +31,7 @@ FROZEN = (  # what is stored among the parameters, as in the authors' checkpoint
 slow = pytest.mark.slow
 
 
-def over_all(test: Callable[..., None]) -> Callable[..., None]:
-    """Small networks always, those of the tables where time allows."""
-    large = [pytest.param(variant, id=name, marks=slow) for name, variant in LARGE.items()]
-    return pytest.mark.parametrize("variant", [*(pytest.param(variant, id=name) for name, variant in SMALL.items()), *large])(test)
+over_all = pytest.mark.parametrize("variant", representatives())
 
 
 @pytest.fixture(autouse=True)
@@ -97,11 +95,10 @@ def test_saved_weights_give_the_same_network(variant: Variant, tmp_path):
 
 
 SIZES = [(64, 48), (128, 96), (256, 192)]
-FIRST = list({variant.method: name for name, variant in reversed(SMALL.items())}.values())  # one of each method
 
 
 @pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
-@pytest.mark.parametrize("variant", [pytest.param(v, id=n, marks=() if n in FIRST else slow) for n, v in SMALL.items()])
+@pytest.mark.parametrize("variant", [case for case in representatives() if case.id in SMALL])
 def test_every_method_runs_and_trains_at_every_size_without_waiting_for_the_device(variant: Variant, size):
     """On the meta device there are no values, so whatever waits for one raises."""
     sized = small_variant(variant.method, variant.backbone, size, network=variant.network)
@@ -119,7 +116,7 @@ def test_every_method_runs_and_trains_at_every_size_without_waiting_for_the_devi
 def one_of_each() -> set[str]:
     """The smallest row of each method with each number of joints, and with each setting of its network."""
     chosen: dict[tuple[object, ...], str] = {}
-    for name, variant in sorted(VARIANTS.items(), key=lambda item: math.prod(item[1].input_size)):
+    for name, variant in sorted(VARIANTS.items(), key=lambda item: (item[1].backbone not in TINY, math.prod(item[1].input_size))):
         chosen.setdefault((variant.method, variant.num_keypoints), name)
         chosen.setdefault((variant.method, *variant.network.changed), name)
     return set(chosen.values())
@@ -174,6 +171,10 @@ def test_outputs_for_a_mirrored_person_align_with_those_for_the_person(variant: 
         )
 
 
-@pytest.mark.parametrize("name", DEMO)
-def test_a_small_form_learns_a_batch_by_heart(name, tmp_path):
-    assert learned_share(VARIANTS[name], tmp_path) >= 0.95
+@pytest.mark.parametrize("variant", (LEARNERS := DEMO | WITHOUT_DEMO).values(), ids=LEARNERS)
+def test_a_small_form_of_each_method_learns_a_batch_by_heart(variant: Variant, tmp_path):
+    assert learned_share(variant, tmp_path) >= 0.95
+
+
+def test_every_method_has_a_small_form_that_learns():
+    assert {variant.method for variant in LEARNERS.values()} == set(METHODS)
