@@ -14,7 +14,7 @@ from components.models.costs import Costs
 from components.models.variant import Variant
 
 FILE = REPOSITORY / "results" / "costs.json"
-COMMAND = "farpose models --count"
+COMMAND = "farpose models --count all"
 CODEC_SETTINGS = {"simcc": ("split",)}  # settings of a method's codec that change its network
 UNCOUNTED = ("gate", "upscale_weights")  # of `Variant.network`: when a network stops early, where weights come from
 
@@ -44,13 +44,19 @@ def of_variant(variant: Variant, known: dict[str, Costs]) -> Costs:
     return known.get(key(variant)) or costs.of_variant(variant)
 
 
-def rewrite(variants: Iterable[Variant], path: Path = FILE, say: Callable[[str], None] = lambda text: None) -> int:
-    """Count every network anew and replace the file; how many networks there are."""
+def rewrite(variants: Iterable[Variant], known: dict[str, Costs], path: Path = FILE, say: Callable[[str], None] = lambda text: None) -> int:
+    """Replace the file by the counts of these variants' networks; how many networks there are.
+
+    Args:
+        known: counts to keep; other networks are counted now.
+        say: is told of each network that is counted.
+    """
     networks = {key(variant): variant for variant in variants}
     entries = []
     for name in sorted(networks):
-        say(name)
-        entries.append(f"    {json.dumps(name)}: {json.dumps(dataclasses.asdict(costs.of_variant(networks[name])))}")
+        if name not in known:
+            say(name)
+        entries.append(f"    {json.dumps(name)}: {json.dumps(dataclasses.asdict(known.get(name) or costs.of_variant(networks[name])))}")
     head = [f'  "command": {json.dumps(COMMAND)},', '  "unit": "numbers and multiply-adds of one image",', '  "counts": {']
     with atomic_file(path) as temporary:
         temporary.write_text("\n".join(["{", *head, ",\n".join(entries), "  }", "}"]) + "\n")

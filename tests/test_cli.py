@@ -141,6 +141,60 @@ def test_params_prints_a_variant_resolved(console):
     assert_one_line(console.farpose("params", "cal_hrnet_tinny_synthetic_64x48"), "did you mean 'cal_hrnet_tiny_synthetic_64x48'?")
 
 
+def test_params_prints_what_a_variant_costs_and_what_its_paper_says(console):
+    done = console.farpose("params", "srpose_resnet50_coco_256x192")
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 120
+    costs = ["backbone_m: 23.508", "head_m: 1.289", "train_only_m: 0.318", "fixed_m: 0.0", "m: 25.115"]
+    for line in (*(f"costs.params_{cost}" for cost in costs), "costs.gmacs: 4.5759", "costs.gflops_by_mmcv: 4.6114", "paper.gflops: 4.61"):
+        assert line in lines
+    assert "codec.sigma: 8.0" in lines and "recipe.optimiser: adam" in lines
+    assert not any(line.startswith("variant.network.keep") for line in lines)  # SHaRPose's
+    assert not any(line.startswith("paper.") for line in console.farpose("params", "hrnet_tiny_coco_64x48").stdout.splitlines())
+
+
+def test_models_lists_every_variant_with_its_costs(capsys):
+    from components.models import zoo
+
+    assert cli.main(["models"]) == 0
+    said = capsys.readouterr()
+    rows = said.out.splitlines()
+    assert set(zoo.load_variants()) <= {row.split()[0] for row in rows if row.strip()}
+    row = next(row for row in rows if row.startswith("srpose_hrformer_s_coco_256x192 "))
+    assert row.split()[1:] == ["7.891", "0.649", "0.318", "3.740", "3.302", "3.34", "mmcv", "256x192", "coco", "AP", "75.6"]
+    assert max(map(len, rows)) <= 160 and not any("…" in row for row in rows)  # nothing is cut off
+    assert said.err == ""  # all counts are kept, so that it answers at once
+
+
+def test_models_filters_and_speaks_json(capsys):
+    assert cli.main(["models", "--method", "siu", "--dataset", "wholebody", "--size", "384x288", "--json"]) == 0
+    found = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert {(entry["method"], entry["dataset"], *entry["input_size"]) for entry in found.values()} == {("siu", "wholebody", 384, 288)}
+    entry = found["siu_hrnet_w32_wholebody_384x288"]
+    assert (entry["tool"], entry["paper"]["gflops"], round(entry["costs"]["tools"]["fvcore"] / 1e9, 3)) == ("fvcore", 16.6, 16.631)
+    assert entry["costs"]["params"] == entry["costs"]["params_backbone"] + entry["costs"]["params_head"]
+
+
+@pytest.mark.parametrize(
+    ("filter_", "problem"),
+    [(["--method", "srpse"], "unknown method 'srpse' (did you mean 'srpose'?)"), (["--size", "64x47"], "unknown size '64x47'")],
+)
+def test_models_names_a_filter_that_fits_nothing(capsys, filter_, problem):
+    assert cli.main(["models", *filter_]) == 1
+    assert problem in capsys.readouterr().err
+
+
+def test_models_counts_what_is_not_kept_and_says_so(monkeypatch, capsys):
+    from pipelines import counts
+
+    monkeypatch.setattr(counts, "stored", dict)
+    assert cli.main(["models", "--method", "cal", "--dataset", "synthetic"]) == 0
+    said = capsys.readouterr()
+    row = next(row for row in said.out.splitlines() if row.startswith("cal_hrnet_tiny_synthetic_64x48 "))
+    assert row.split()[1:4] == ["0.740", "0.020", "0.031"]
+    assert "counting 1 network" in said.err and "farpose models --count" in said.err
+
+
 def test_an_example_is_laid_over_the_parameters_but_not_over_edits(here, console):
     example = here / "params" / "examples" / "short"
     example.mkdir(parents=True)

@@ -18,16 +18,21 @@ WIDTH = 160  # columns of the table where no terminal gives its own
 
 
 def models(options: argparse.Namespace) -> None:
-    """Print the table, or the same as JSON; or count every variant anew and keep the counts."""
+    """Print the table, or the same as JSON; or keep the counts."""
     from components.models import zoo
     from pipelines import counts
 
     variants = zoo.load_variants()
     if options.count:
-        number = counts.rewrite(variants.values(), say=lambda key: print(key, file=sys.stderr))
-        return print(f"counted {number} networks of {len(variants)} variants into {counts.FILE.relative_to(counts.REPOSITORY)}")
-    known = counts.stored()
-    chosen = _chosen(variants, options)
+        known = {} if options.count == "all" else counts.stored()
+        number = counts.rewrite(variants.values(), known, say=lambda key: print(key, file=sys.stderr))
+        return print(f"{number} networks of {len(variants)} variants are counted in {counts.FILE.relative_to(counts.REPOSITORY)}")
+    chosen, known = _chosen(variants, options), counts.stored()
+    missing = {counts.key(variant) for variant in chosen.values()} - set(known)
+    if missing:
+        print(
+            f"counting {len(missing)} network(s) that are not in {counts.FILE.name} (`farpose models --count` keeps them)", file=sys.stderr
+        )
     if options.json:
         return print(json.dumps([_record(variant, counts.of_variant(variant, known)) for variant in chosen.values()], indent=2))
     return _print_tables(chosen, known)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import counts as page
+from components.base.errors import FarposeError
 from components.models import costs, zoo
 from components.models.backbones import HRNETS
+from components.models.variant import Network
+from pipelines import counts
 from tests.test_official import REFERENCES
 
 VARIANTS = zoo.load_variants()
@@ -32,21 +38,55 @@ COUNTED = {  # variant → parameters in millions, multiply-adds in 1e9, counted
     "cal_hrnet_w32_coco_128x96": (49.314, 2.697),
     "cal_hrnet_w48_coco_64x48": (39.547, 1.203),
     "cal_hrnet_w48_coco_128x96": (117.212, 9.379),
+    "hrnet_w32_coco_64x48_spsr": (53.332, 168.616),  # 24.796 and 160.971 of them the generator's
+    "srpose_resnet50_coco_256x192": (25.115, 4.576),
+    "srpose_hrnet_w32_coco_256x192": (30.272, 8.213),
+    "srpose_hrformer_s_coco_256x192": (8.858, 3.740),
+    "transpose_r_a4_coco_256x192": (5.985, 6.320),
+    "sharpose_small_coco_256x192": (28.485, 4.832),
+    "sharpose_base_coco_256x192": (94.116, 17.040),
+    "sharpose_base_coco_384x288": (118.543, 32.676),
+    "siu_resnet50_wholebody_256x192": (23.551, 4.134),
+    "siu_resnet101_wholebody_384x288": (42.543, 17.484),
+    "siu_hrnet_w32_wholebody_256x192": (26.606, 7.350),
+    "siu_hrnet_w48_wholebody_384x288": (59.238, 33.785),
+    "siu_efficientvit_l0_wholebody_384x288": (27.860, 10.305),
+    "siu_efficientvit_l1_wholebody_384x288": (38.092, 11.768),
 }
 PUBLISHED_64X48 = {"simple_resnet50_coco_64x48": 0.383, "simple_resnet101_coco_64x48": 0.610, "simple_resnet152_coco_64x48": 0.838}
 
 
+STORED = counts.stored()
+
+
 def counted_for(name: str) -> costs.Costs:
-    """Costs of a variant; those of DARK are HRNet's and SimpleBaseline's."""
-    variant = VARIANTS[name]
-    method = "plain" if variant.method in ("hrnet", "simple", "dark") else variant.method
-    key = (method, variant.backbone, variant.dataset, variant.network, variant.input_size, str(variant.codec))  # codec: SimCC's bins
-    if key not in _COUNTED:
-        _COUNTED[key] = costs.of_variant(variant)
-    return _COUNTED[key]
+    """Costs of a variant as kept in results/costs.json, which other tests here compare with its network."""
+    return counts.of_variant(VARIANTS[name], STORED)
 
 
-_COUNTED: dict[tuple, costs.Costs] = {}
+def smallest_of_each_network() -> list[str]:
+    """One variant per method and backbone, without backbones that only repeat a smaller one's parts."""
+    larger = ("hrnet_w48", "resnet101", "resnet152", "efficientvit_l1", "tokenpose_s_v1", "tokenpose_s_v2", "vit_base")
+    found: dict[tuple[str, str], str] = {}
+    for name in sorted(VARIANTS, key=lambda name: math.prod(VARIANTS[name].input_size)):
+        if VARIANTS[name].backbone not in larger and VARIANTS[name].method != "dark":  # DARK's networks are HRNet's
+            found.setdefault((VARIANTS[name].method, VARIANTS[name].backbone), name)
+    return list(found.values())
+
+
+def test_every_network_is_counted_and_nothing_else():
+    assert set(STORED) == {counts.key(variant) for variant in VARIANTS.values()}, "run `farpose models --count`"
+
+
+@pytest.mark.parametrize("name", smallest_of_each_network())
+def test_stored_counts_are_those_of_the_networks(name):
+    assert costs.of_variant(VARIANTS[name]) == counted_for(name), f"run `{counts.COMMAND}`"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_stored_counts_are_those_of_every_variant(name):
+    assert costs.of_variant(VARIANTS[name]) == counted_for(name), f"run `{counts.COMMAND}`"
 
 
 @pytest.mark.parametrize("name", COUNTED)
@@ -103,3 +143,52 @@ def test_counting_leaves_the_network_as_it_was():
     assert counted.params == sum(value.numel() for value in model.parameters())
     heads = sum(value.numel() for part in (model.heatmap_head, model.offset_head) for value in part.parameters())
     assert counted.params_head == heads
+
+
+NAME = "hrnet_tiny_coco_64x48"
+
+
+def test_what_decides_a_network_decides_its_key():
+    base = VARIANTS[NAME]
+    assert counts.key(base) == "hrnet/hrnet_tiny/17/64x48/branches=3"
+    same = dataclasses.replace(base, codec={"sigma": 3.0}, train={"epochs": 1})
+    assert counts.key(same) == counts.key(base)
+    wider = dataclasses.replace(base, network=Network(branches=4))
+    assert counts.key(wider) == "hrnet/hrnet_tiny/17/64x48"
+    simcc, coarser = VARIANTS["simcc_resnet101_coco_128x128"], {"split": 1}
+    assert counts.key(dataclasses.replace(simcc, codec=coarser)) != counts.key(simcc)
+
+
+def test_a_variant_that_is_not_kept_is_counted_on_the_spot():
+    counted = counts.of_variant(VARIANTS[NAME], {})
+    assert counted == counted_for(NAME)
+
+
+def test_counts_survive_their_file_and_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "costs.json"
+    assert counts.stored(path) == {}
+    said: list[str] = []
+    key, other = counts.key(VARIANTS[NAME]), dataclasses.replace(counted_for(NAME), macs=1)
+    assert counts.rewrite([VARIANTS[NAME]], {}, path, said.append) == 1
+    assert (counts.stored(path), said) == ({key: counted_for(NAME)}, [key])
+    assert counts.rewrite([VARIANTS[NAME]], {key: other, "unused": other}, path, said.append) == 1
+    assert (counts.stored(path), said) == ({key: other}, [key])  # what is known is kept, what nobody needs is dropped
+    path.write_text(path.read_text()[:-5])
+    with pytest.raises(FarposeError, match=r"costs\.json: not valid JSON"):
+        counts.stored(path)
+
+
+NUMBERS = [number for variant in VARIANTS.values() for number in page.printed(variant, counted_for(variant.name))]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: f"{number.variant}-{number.field}")
+def test_printed_numbers_are_counted_or_explained(number):
+    assert number.agrees or number.exception is not None, number
+
+
+def test_every_explanation_is_needed_and_the_page_has_todays_tables():
+    assert {number.exception for number in NUMBERS if number.exception} == set(page.EXCEPTIONS)
+    text = page.PAGE.read_text()
+    assert text[text.index(page.BEGIN) : text.index(page.END)] == "\n".join([page.BEGIN, *page.tables(), ""]), (
+        "run python -m benchmarks.counts"
+    )

@@ -179,10 +179,22 @@ def test_each_tool_counts_the_published_networks_as_the_tool_itself_did(name, to
     assert round(spent.gflops(tool), 3) == value
 
 
-def test_ordinary_batch_norms_cost_hrformer_what_synchronised_ones_hide():
+def traced(name: str) -> tuple[list[tracing.Call], int]:
     with torch.device("meta"):
-        calls, _ = tracing.trace(zoo.network(VARIANTS["srpose_hrformer_s_coco_256x192"]), (256, 192))
+        model = zoo.network(VARIANTS[name])
+    return tracing.trace(model, VARIANTS[name].input_size)
+
+
+@pytest.mark.parametrize("name", ["siu_efficientvit_l0_coco_64x48", "sharpose_small_coco_64x48", "tokenpose_s_v1_coco_64x48"])
+def test_products_are_what_torch_counts(name):
+    calls, macs = traced(name)
+    assert sum(call.products for call in calls) == macs
+
+
+def test_ordinary_batch_norms_cost_hrformer_what_synchronised_ones_hide():
+    calls, macs = traced("srpose_hrformer_s_coco_256x192")
     assert round(counting.mmcv(calls) / 1e9, 3) == 3.358
+    assert sum(call.products for call in calls) == macs
 
 
 @pytest.mark.parametrize("file", REFERENCES)
