@@ -23,15 +23,7 @@ from components.models.variant import Variant
 
 AVERAGED = ("state_dict_ema", "model_ema", "params_ema", "ema", "shadows")  # averaged weights are those that authors report
 PLAIN = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights")
-WRAPPERS = (
-    "module.",
-    "_orig_mod.",
-    "model.",
-    "net.",
-    "network.",
-    "ema_model.",
-    "backbone.",
-)  # before a wrapped network's keys
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.", "ema_model.")  # what wrapping a network puts before its keys
 HARMLESS = re.compile(  # of a key that is left over: nothing that a pose network computes with depends on it
     r"(^|\.)(num_batches_tracked|relative_position_index|attn_mask|n_averaged|total_ops|total_params)$"
     r"|^(fc|classifier|cls_head|head|head_dist|norm_head)\.(\d+\.)?(weight|bias)$"
@@ -117,10 +109,10 @@ def _tensors(content: Any) -> dict[str, Tensor]:
     return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
-def unwrapped(state: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
-    """`state` without what wrappers put before its keys: those one or two of `WRAPPERS` that turn the most keys into wanted ones."""
+def unwrapped(state: Mapping[str, Tensor], wanted: Iterable[str], wrappers: tuple[str, ...] = WRAPPERS) -> dict[str, Tensor]:
+    """`state` without what `wrappers` put before its keys: those one or two of them that turn the most keys into wanted ones."""
     wanted = list(wanted)
-    prefixes = ["", *WRAPPERS, *("".join(pair) for pair in itertools.product(WRAPPERS, repeat=2))]
+    prefixes = ["", *wrappers, *("".join(pair) for pair in itertools.product(wrappers, repeat=2))]
     best = max(prefixes, key=lambda prefix: sum(prefix + key in state for key in wanted))  # the first, of equals
     return {key.removeprefix(best): value for key, value in state.items()}
 
@@ -150,7 +142,8 @@ class Fit:
 def compare(state: Mapping[str, Tensor], needed: official.Expected) -> Fit:
     """How a checkpoint fits a network; the generator of an enlarged input is not asked of it (it has a file of its own)."""
     shapes = {key: tuple(value.shape) for key, (_, value) in needed.tensors.items() if not key.startswith(PREFIX)}
-    state = official.unprefixed(unwrapped(state, shapes), shapes)
+    mmpose = [f"backbone.{key}" for key in shapes]  # its names of the networks that others published as one piece
+    state = official.unprefixed(unwrapped(state, [*shapes, *mmpose]), shapes)
     used = {key: value for key, value in state.items() if shapes.get(key) == tuple(value.shape)}
     others = [key for key in state if key not in shapes]
     return Fit(

@@ -43,7 +43,7 @@ def load_backbone(model: nn.Module, source: str | Path) -> int:
     weights = _from_timm(name, where) if str(source) == "timm" else checkpoints.read(source)
     needed = _backbone_state(model)
     names = _names(backbone, list(needed), weights)
-    weights = checkpoints.unwrapped(weights, names.values())
+    weights = checkpoints.unwrapped(weights, names.values(), (*checkpoints.WRAPPERS, "backbone."))
     weights = backbone.adapted(weights) if isinstance(backbone, SparseViT) else weights
     taken = {}
     for key, current in needed.items():

@@ -148,6 +148,13 @@ def test_what_fits_is_used_and_what_does_not_is_told_apart(needed, state):
     assert not fit.complete
 
 
+@pytest.mark.parametrize("wrapper", ["", "module."])
+@pytest.mark.parametrize("head", ["keypoint_head.", "head."])
+def test_mmpose_s_names_fit_as_well(needed, state, wrapper, head):
+    renamed = {wrapper + (head if key.startswith("final_layer.") else "backbone.") + key: value for key, value in state.items()}
+    assert checkpoints.compare(renamed, needed).used.keys() == state.keys()
+
+
 def test_the_variants_that_a_checkpoint_fits_are_found(state, monkeypatch):
     variants = {name: checkpoints.zoo.variant(name) for name in (TINY, "dark_hrnet_tiny_coco_64x48", "cal_hrnet_tiny_coco_64x48",
                                                                  "udp_offset_hrnet_tiny_coco_64x48")}  # fmt: skip
