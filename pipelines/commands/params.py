@@ -89,7 +89,8 @@ def _show_variant(name: str, found: dict[str, Any]) -> None:
     _section("recipe", recipes.resolve(variant, found["train"]))
     _section("costs", _costs(spent))
     if variant.paper.source is not None:
-        _section("paper", variant.paper)
+        unread = () if variant.paper.gflops is not None else ("counting",)
+        _section("paper", {name: value for name, value in dataclasses.asdict(variant.paper).items() if name not in unread})
 
 
 def _row(variant: Variant) -> dict[str, Any]:
