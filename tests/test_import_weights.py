@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -144,3 +146,25 @@ def test_a_failed_import_leaves_the_earlier_weights(tmp_path, target, state, few
     with pytest.raises(FarposeError, match="not a checkpoint"):
         cli.main(["--debug", "import-weights", TINY, str(tmp_path / "bad.pth")])
     assert target.read_bytes() == before
+
+
+def test_predict_takes_the_imported_weights(tmp_path, target, state):
+    torch.save(state, tmp_path / "model.pth")
+    assert cli.main(["import-weights", TINY, str(tmp_path / "model.pth")]) == 0
+    image = np.random.default_rng(0).integers(0, 256, (80, 60, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "person.png"), image)
+    arguments = [str(tmp_path / "person.png"), "--variant", TINY, "--weights", str(target), "--output", str(tmp_path / "out")]
+    assert cli.main(["predict", *arguments]) == 0
+    (person,) = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(person["keypoints"]) == 51
+    assert person["provenance"]["weights"]["source"] == "model.pth"
+    assert cli.main(["predict", *arguments[:2], f"cal_{TINY}", *arguments[3:]]) == 1  # whose they are not
+
+
+@pytest.mark.parametrize(("name", "shards"), [(TINY, "some_64x48"), ("hrnet_tiny_synthetic_64x48", None)])
+def test_evaluate_takes_given_weights_and_leaves_the_pipeline_s_results(name, shards, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(stages, "evaluate", lambda *arguments: calls.append(arguments))
+    given = ["--shards", shards] if shards else []
+    assert cli.main(["evaluate", name, "--weights", str(tmp_path / "x.safetensors"), *given]) == 0
+    assert calls == [(name, shards, tmp_path / "x.safetensors", paths.SCRATCH / name / "evaluation")]
