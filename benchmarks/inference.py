@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import ctypes
 import gc
 import importlib.util
 import os
@@ -54,8 +55,9 @@ class Subject:
     """One variant in one mode, ready to be called on a batch.
 
     Attributes:
+        memory_mib: what one call adds to the memory in use; None where it cannot be told.
+        calls: per turn.
         seconds: of every call, one list per turn.
-        memory_mib: what the first call added to the memory in use; None where it cannot be told.
     """
 
     variant: Variant
@@ -127,6 +129,8 @@ def subjects(name: str, batch: int, arguments: argparse.Namespace, folder: Path)
     made = []
     for mode, call in modes(model, variant, images, arguments, folder):
         subject = Subject(variant, mode, batch, _waiting(call, device))
+        if mode != "onnxruntime":  # which keeps its memory after the first call; torch's first call loads libraries
+            subject.call()
         subject.memory_mib = memory_of(subject.call, device)
         _timed(subject.call)
         subject.calls = max(1, min(MOST_CALLS, round(TURN_SECONDS / _timed(subject.call))))
@@ -172,8 +176,9 @@ def memory_of(call: Call, device: torch.device) -> float | None:
         call()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (Linux)
-    except OSError:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free goes back, so that the call must ask for it again
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    except OSError:  # not Linux with glibc
         call()
         return None
     before = _resident("VmRSS")
