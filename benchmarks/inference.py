@@ -161,7 +161,7 @@ def take_turns(group: list[Subject], repeats: int) -> None:
     for _ in range(repeats):
         for subject in group:
             time.sleep(PAUSE)
-            for _ in range(WARM_UP_CALLS):
+            for _ in range(WARM_UP_CALLS if subject.calls > 1 else 0):  # a long call warms itself up
                 subject.call()
             subject.seconds.append([_timed(subject.call) for _ in range(subject.calls)])
 
