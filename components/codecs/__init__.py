@@ -6,6 +6,7 @@ from typing import Any
 
 from components.base.config import parse
 from components.base.errors import unknown_name
+from components.codecs.associative_embedding import AssociativeEmbeddingCodec, AssociativeEmbeddingSettings
 from components.codecs.cal import CalCodec, CalSettings
 from components.codecs.codec import Codec
 from components.codecs.dark import DarkCodec, DarkSettings
@@ -28,9 +29,11 @@ CODECS: dict[str, tuple[Any, Any]] = {
     "super_resolution": (SuperResolutionCodec, SuperResolutionSettings),
     "sharpose": (SharposeCodec, SharposeSettings),
 }
+# of whole images: another contract, see associative_embedding.py
+BOTTOM_UP: dict[str, tuple[Any, Any]] = {"associative_embedding": (AssociativeEmbeddingCodec, AssociativeEmbeddingSettings)}
 
 
-def build(name: str, geometry: CropGeometry, skeleton: Skeleton, **settings: Any) -> Codec:
+def build(name: str, geometry: CropGeometry, skeleton: Skeleton, **settings: Any) -> Any:
     """The codec `name` with its settings.
 
     Raises:
@@ -50,6 +53,7 @@ def convention_of(name: str) -> Convention:
 
 
 def _entry(name: str) -> tuple[Any, Any]:
-    if name not in CODECS:
-        raise unknown_name("codec", name, CODECS)
-    return CODECS[name]
+    known = CODECS | BOTTOM_UP
+    if name not in known:
+        raise unknown_name("codec", name, known)
+    return known[name]

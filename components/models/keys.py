@@ -7,7 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from components.models import hrformer, sharpose, simcc, siu, sr_head, srpose, tokenpose, transpose
+from components.models import (
+    higherhrnet,
+    higherpose,
+    hrformer,
+    limbpose,
+    litepose,
+    sharpose,
+    simcc,
+    siu,
+    sr_head,
+    sr_head_bottomup,
+    srpose,
+    tokenpose,
+    transpose,
+)
 from components.models.backbones import EFFICIENTVITS
 from components.models.variant import Variant
 
@@ -43,6 +57,11 @@ _OF_METHOD: dict[str, Callable[[str, Variant], str]] = {
     "siu": siu.authors_key,
     "sharpose": sharpose.authors_key,
     "simcc": simcc.authors_key,
+    "higherhrnet": higherhrnet.authors_key,
+    "litepose": litepose.authors_key,
+    "higherpose": higherpose.authors_key,
+    "limbpose": limbpose.authors_key,
+    "sr_head_bottomup": sr_head_bottomup.authors_key,
 }
 
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from components.base.errors import FarposeError, unknown_name
-from components.models.backbones import BACKBONES, EFFICIENTVITS, HRFORMERS, HRNETS, RESNETS, TOKENPOSES, TRANSPOSES, VITS
+from components.models.backbones import BACKBONES, EFFICIENTVITS, HRFORMERS, HRNETS, LITEPOSES, RESNETS, TOKENPOSES, TRANSPOSES, VITS
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton, skeleton_of
 
 STRIDE = 4  # input px per heatmap cell of most methods
 UPSCALE = 4  # how much `network.upscale` enlarges the input
+IMAGE_STRIDE = 64  # sides of whole images are multiples of this, px (bottom-up)
 
 Counting = Literal["summary", "mmcv", "fvcore"]
 
@@ -24,9 +25,11 @@ class Method:
         convention: how crops are cut.
         codec: how joints become targets and are read again, a name that `components.codecs.build` knows.
         backbones: what the method can stand on.
-        stride: input px per cell of the output (1: as many cells as px).
+        stride: input px per cell of the output (1: as many cells as px); of a bottom-up method's coarsest.
         reads: fields of `Network` that the method has a use for, beside `branches` where it stands on an HRNet.
         label: start of its variants' names; "" where the backbone's name says it all.
+        drops: start of the backbone's name that its variants' names leave out.
+        bottom_up: it finds all persons of a whole image, instead of one person in a crop.
     """
 
     convention: Convention
@@ -35,6 +38,8 @@ class Method:
     stride: int = STRIDE
     reads: tuple[str, ...] = ()
     label: str | None = None
+    drops: str = ""
+    bottom_up: bool = False
 
 
 _CONVOLUTIONAL = (*HRNETS, *RESNETS)
@@ -52,8 +57,13 @@ METHODS: dict[str, Method] = {
     "sr_head": Method("classic", "super_resolution", _PYRAMIDS, stride=1, reads=("relative_positions",)),
     "srpose": Method("classic", "super_resolution", _PYRAMIDS, stride=1, reads=("relative_positions",)),
     "siu": Method("classic", "heatmap", (*HRNETS, *RESNETS, *EFFICIENTVITS), reads=("downsample",)),
-    "sharpose": Method("unbiased", "sharpose", tuple(VITS), reads=("keep", "gate")),
+    "sharpose": Method("unbiased", "sharpose", tuple(VITS), reads=("keep", "gate"), drops="vit_"),
     "simcc": Method("classic", "simcc", (*HRNETS, *RESNETS, *TOKENPOSES), stride=1),
+    "higherhrnet": Method("classic", "associative_embedding", tuple(HRNETS), drops="hrnet_", bottom_up=True),
+    "litepose": Method("classic", "associative_embedding", tuple(LITEPOSES), label="", bottom_up=True),
+    "higherpose": Method("classic", "associative_embedding", tuple(HRNETS), reads=("attention",), drops="hrnet_", bottom_up=True),
+    "limbpose": Method("classic", "associative_embedding", tuple(HRNETS), reads=("limb_bias",), drops="hrnet_", bottom_up=True),
+    "sr_head_bottomup": Method("classic", "associative_embedding", _CONVOLUTIONAL, stride=1, bottom_up=True),
 }
 
 
@@ -70,6 +80,9 @@ class Network:
         relative_positions: HRFormer, add the learned bias to its attention; False as in its released pose code.
         keep: SHaRPose, share of the coarse patches that are refined (alpha).
         gate: SHaRPose, refine a person only if the predicted quality of the coarse heatmaps is below this; None refines always.
+        attention: HigherPose, over the places of one image ("spatial"), as in its released code ("published": the top left place of
+            each image, mixed over the batch), or no transformer at all ("none").
+        limb_bias: LimbPose, keypoint queries that attend by the distance along the skeleton; False attends to all alike.
     """
 
     branches: int = 4
@@ -80,6 +93,8 @@ class Network:
     relative_positions: bool = False
     keep: float = 0.5
     gate: float | None = None
+    attention: Literal["spatial", "published", "none"] = "spatial"
+    limb_bias: bool = True
 
     def __post_init__(self) -> None:
         if self.branches not in (3, 4):
@@ -147,9 +162,11 @@ class Variant:
     """What is trained and compared.
 
     Attributes:
-        name: `<method>_<backbone>_<dataset>_<H>x<W>[_<tag>]`; the method is left out where it is its backbone's name (HRNet,
-            HRFormer, TransPose, TokenPose), and so is the `vit_` of SHaRPose's backbones.
-        input_size: (height, width) of the network's input, px, multiples of 4.
+        name: `<method>_<backbone>_<dataset>_<H>x<W>[_<tag>]`, bottom-up `<method>_<backbone>_<dataset>_<size>[_<tag>]`; the method is
+            left out where it is its backbone's name (HRNet, HRFormer, TransPose, TokenPose, LitePose), and so are the `vit_` of
+            SHaRPose's backbones and the `hrnet_` of HigherHRNet's and its successors'.
+        input_size: (height, width) of the network's input, px, multiples of 4; bottom-up: of a training image, a square whose side
+            is the short side of an evaluated image, a multiple of 64.
         tag: end of the name where settings differ from the variant without it.
         codec: settings of the method's codec, see `components.codecs`.
         train: this variant's overrides of `params/train.yaml`.
@@ -183,6 +200,9 @@ class Variant:
         self._check_network(where)
         if min(self.input_size) < 1 or any(side % STRIDE for side in self.input_size):
             raise FarposeError(f"input_size must be positive multiples of {STRIDE} px, got {self.input_size}", where=where)
+        if self.bottom_up and (self.input_size[0] != self.input_size[1] or self.input_size[0] % IMAGE_STRIDE):
+            problem = f"input_size of a bottom-up variant must be a square, its side a multiple of {IMAGE_STRIDE} px, got {self.input_size}"
+            raise FarposeError(problem, where=where, fix="such as [256, 256] or [512, 512]")
         if self.name != self.expected_name:
             raise FarposeError(f"the name disagrees with the entry, which makes {self.expected_name!r}", where=where, fix="correct either")
 
@@ -195,10 +215,16 @@ class Variant:
 
     @property
     def expected_name(self) -> str:
-        label = METHODS[self.method].label
-        method = self.method if label is None else label
-        backbone = self.backbone.removeprefix("vit_")
-        return "_".join(part for part in (method, backbone, self.dataset, "{}x{}".format(*self.input_size), self.tag) if part)
+        method = METHODS[self.method]
+        label = self.method if method.label is None else method.label
+        height, width = self.input_size
+        size = str(height) if method.bottom_up else f"{height}x{width}"
+        return "_".join(part for part in (label, self.backbone.removeprefix(method.drops), self.dataset, size, self.tag) if part)
+
+    @property
+    def bottom_up(self) -> bool:
+        """Whether it takes whole images and finds all persons in them."""
+        return METHODS[self.method].bottom_up
 
     @property
     def convention(self) -> Convention:

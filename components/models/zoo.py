@@ -12,7 +12,25 @@ from components import codecs
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
 from components.codecs.codec import Codec
-from components.models import cal, hrformer, hrnet, sharpose, simcc, simplebaseline, siu, sr_head, srpose, tokenpose, transpose, udp
+from components.models import (
+    cal,
+    higherhrnet,
+    higherpose,
+    hrformer,
+    hrnet,
+    limbpose,
+    litepose,
+    sharpose,
+    simcc,
+    simplebaseline,
+    siu,
+    sr_head,
+    sr_head_bottomup,
+    srpose,
+    tokenpose,
+    transpose,
+    udp,
+)
 from components.models.backbones import HRNETS
 from components.models.upscale import enlarge_input
 from components.models.variant import Variant
@@ -40,6 +58,11 @@ BUILDERS: dict[str, Callable[[Variant, bool], nn.Module]] = {
     "siu": siu.build,
     "sharpose": sharpose.build,
     "simcc": simcc.build,
+    "higherhrnet": higherhrnet.build,
+    "litepose": litepose.build,
+    "higherpose": higherpose.build,
+    "limbpose": limbpose.build,
+    "sr_head_bottomup": sr_head_bottomup.build,
 }
 
 

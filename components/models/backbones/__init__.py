@@ -8,6 +8,7 @@ from components.models.backbones.blocks import BasicBlock
 from components.models.backbones.efficientvit import EfficientViTShape
 from components.models.backbones.hrformer import HRFormerShape
 from components.models.backbones.hrnet import HRNetShape
+from components.models.backbones.litepose import LitePoseShape
 from components.models.backbones.resnet import ResNetShape
 from components.models.backbones.tokenpose import TokenPoseShape
 from components.models.backbones.transpose import TransPoseShape
@@ -72,4 +73,12 @@ EFFICIENTVITS: dict[str, EfficientViTShape] = {
         EfficientViTShape("efficientvit_tiny", widths=(8, 16, 32, 64, 128), depths=(1, 1, 1, 1, 1), head_dim=16),
     )
 }
-BACKBONES: dict[str, Any] = {**HRNETS, **RESNETS, **HRFORMERS, **TRANSPOSES, **TOKENPOSES, **VITS, **EFFICIENTVITS}
+LITEPOSES: dict[str, LitePoseShape] = {
+    shape.name: shape
+    for shape in (
+        LitePoseShape("litepose_xs"),
+        LitePoseShape("litepose_s"),
+        LitePoseShape("litepose_tiny"),
+    )
+}
+BACKBONES: dict[str, Any] = {**HRNETS, **RESNETS, **HRFORMERS, **TRANSPOSES, **TOKENPOSES, **VITS, **EFFICIENTVITS, **LITEPOSES}
