@@ -19,6 +19,8 @@ from components.codecs.udp_offset import UdpOffsetCodec, UdpOffsetSettings
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
+__all__ = ["BOTTOM_UP", "CODECS", "Codec", "build", "convention_of"]
+
 CODECS: dict[str, tuple[Any, Any]] = {
     "heatmap": (HeatmapCodec, HeatmapSettings),
     "dark": (DarkCodec, DarkSettings),
