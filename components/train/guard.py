@@ -22,11 +22,11 @@ class Guard:
     Looking costs a GPU a pause, so it happens only now and then; the step's persons are recomputed from its number.
 
     Args:
-        annotation_ids: (step) → list of annotation ids of its batch.
+        name: (step) → which persons or images its batch holds.
     """
 
-    def __init__(self, device: torch.device, annotation_ids: Callable[[int], list[int]]) -> None:
-        self.annotation_ids = annotation_ids
+    def __init__(self, device: torch.device, name: Callable[[int], str]) -> None:
+        self.name = name
         self._first = torch.full((len(PROBLEMS),), NEVER, dtype=torch.int64, device=device)
 
     def observe(self, step: int, loss: Tensor, teaches: Tensor) -> None:
@@ -37,11 +37,11 @@ class Guard:
     def check(self) -> None:
         """
         Raises:
-            FarposeError: a step so far was wrong; names the problem, the step and its annotation ids.
+            FarposeError: a step so far was wrong; names the problem, the step and its persons or images.
         """
         for step, (problem, fix) in zip(self._first.tolist(), PROBLEMS, strict=True):
             if step != NEVER:
-                raise FarposeError(f"{problem} (annotation ids {self.annotation_ids(step)})", where=f"training step {step}", fix=fix)
+                raise FarposeError(f"{problem} ({self.name(step)})", where=f"training step {step}", fix=fix)
 
 
 def joint_inside(keypoints_crop: Tensor, visible: Tensor, input_size: tuple[int, int]) -> Tensor:

@@ -14,8 +14,6 @@ from components.train.checkpoint import Progress
 from components.train.meters import LossSums, Stopwatch, peak_memory_mib
 from components.train.tracker import Tracker
 
-AP = "val_AP_gt_boxes"
-
 
 class Journal:
     """Follows one training run.
@@ -23,10 +21,13 @@ class Journal:
     Args:
         name: shown in front of every line.
         progress: continued in place; a resumed run's earlier epochs are repeated to the tracker.
+        metric: name of the validation AP.
     """
 
-    def __init__(self, name: str, progress: Progress, tracker: Tracker, device: torch.device, epochs: int, steps_per_epoch: int) -> None:
-        self.name, self.progress, self.tracker, self.device = name, progress, tracker, device
+    def __init__(
+        self, name: str, progress: Progress, tracker: Tracker, device: torch.device, epochs: int, steps_per_epoch: int, metric: str
+    ) -> None:
+        self.name, self.progress, self.tracker, self.device, self.metric = name, progress, tracker, device, metric
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.clock, self._sums, self._since = Stopwatch(device), LossSums(device, progress.totals), time.perf_counter()
         self._terminal = sys.stderr.isatty()
@@ -59,7 +60,7 @@ class Journal:
         row = {"epoch": epoch, "learning_rate": learning_rate, **means}
         timing = {"epoch": epoch, **self.clock.read(), "memory_mib": peak_memory_mib(self.device)}
         if validate is not None:
-            row[AP] = validate()
+            row[self.metric] = validate()
         self.progress.history.append(row)
         self.progress.timing.append(timing)
         self.tracker.metrics(_metrics(row, timing), epoch)
@@ -79,7 +80,7 @@ class Journal:
         self._bar.close()
 
     def _line(self, row: dict[str, float], timing: dict[str, float]) -> str:
-        ap = f"  AP {row[AP]:.3f}" if AP in row else ""
+        ap = f"  AP {row[self.metric]:.3f}" if self.metric in row else ""
         return f"epoch {row['epoch']}/{self.epochs}  loss {row['loss']:.4g}  lr {row['learning_rate']:.1g}{ap}  {_pace(timing)}"
 
 

@@ -1,6 +1,6 @@
 """The training loop, for CPU and GPU: reads from top to bottom.
 
-Crops lie on the device as uint8; a step is: draw a batch's augmentation, warp, draw targets, forward, backward, optimiser.
+Crops or images lie on the device as uint8; a step is: draw a batch's augmentation, warp, draw targets, forward, backward, optimiser.
 All randomness of a step depends on (seed, step) alone, so that a killed and resumed run ends with the same weights.
 """
 
@@ -17,25 +17,23 @@ import torch
 from torch import nn
 
 from components.base.config import REPOSITORY
-from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.codecs import Codec
-from components.degrade.augment import Augmenter, Batch
-from components.degrade.shards import EvalCrops, TrainCrops
 from components.models import pretrained, upscale, zoo
 from components.models.variant import Variant
 from components.train.batches import Batches, step_seed
 from components.train.checkpoint import Checkpoints
+from components.train.crop_feed import CropFeed
+from components.train.feed import Drawn, Feed
 from components.train.graphed import GraphedStep
-from components.train.guard import Guard, joint_inside
+from components.train.guard import Guard
 from components.train.journal import Journal
 from components.train.meters import SAMPLED_EVERY
 from components.train.optimiser import build_optimiser, set_learning_rate
 from components.train.output import write_output
 from components.train.recipe import Recipe
-from components.train.step import Step, Targets, eager_step, precision_of
+from components.train.step import Step, eager_step, precision_of
 from components.train.tracker import NullTracker, Tracker
-from components.train.validation import validation_ap
 
 CHECKPOINTS = REPOSITORY / "artifacts" / "checkpoints"
 
@@ -57,9 +55,9 @@ def train(
     Args:
         checkpoints: folder of all runs' checkpoints, outside of `output`; this run's are removed at the end.
         tracker: receives each epoch's loss, learning_rate, images_per_second, data_share, memory_mib and, where validated,
-            val_AP_gt_boxes.
+            val_AP_gt_boxes (bottom-up: val_AP_no_boxes).
     Returns:
-        Summary, which timing.json holds too: variant, device, precision, crops, steps, parameters, loss, val_AP_gt_boxes,
+        Summary, which timing.json holds too: variant, device, precision, crops (or images), steps, parameters, loss, the AP,
             train_seconds (of all runs, if resumed), images_per_second, data_share, memory_mib, and model_sha256 of the file.
     Raises:
         FarposeError: the shard does not fit the variant, a loss is not finite, a batch teaches nothing, or the disk is full;
@@ -67,31 +65,28 @@ def train(
     """
     device = torch.device(device)
     _configure(recipe, device)
-    crops = TrainCrops.open(shards_directory)
-    validation = EvalCrops.open(shards_directory, variant.convention)
-    model, codec = _build(variant, recipe, crops, device)
+    feed = _open(variant, shards_directory)
+    model, codec = _build(variant, recipe, feed, device)
     graphed = device.type == "cuda" and recipe.cuda_graphs == "auto"
     optimiser = build_optimiser(model, recipe, device, graphed)
     key = _key(variant, recipe, shards_directory, device)
     store = Checkpoints(checkpoints, variant.name, key, recipe.checkpoint_seconds, recipe.checkpoint_steps)
     progress = store.resume(model, optimiser)
 
-    on_device = crops.to(device)
-    augment = Augmenter(codec.geometry, recipe.augmentation, crops.skeleton)
-    batches = Batches(len(crops), recipe.batch_size, recipe.seed, recipe.drop_last, device)
+    feed.place(codec, recipe, device)
+    batches = Batches(len(feed), recipe.batch_size, recipe.seed, recipe.drop_last, device)
     last = recipe.epochs * batches.steps_per_epoch
-    journal = Journal(variant.name, progress, tracker or NullTracker(), device, recipe.epochs, batches.steps_per_epoch)
-    guard = Guard(device, lambda step: crops.annotation_id[batches.indices(step).cpu().numpy()].tolist())
+    journal = Journal(variant.name, progress, tracker or NullTracker(), device, recipe.epochs, batches.steps_per_epoch, feed.metric)
+    guard = Guard(device, lambda step: feed.name(batches.indices(step).cpu().numpy()))
     look_every = SAMPLED_EVERY if device.type == "cuda" else 1  # looking at a number makes the program wait for the GPU
 
-    def draw(step: int) -> tuple[Batch, Targets]:
-        batch = augment(on_device, batches.indices(step), step_seed(recipe.seed, step))
-        return batch, codec.targets(batch.keypoints_crop, batch.visible)
+    def draw(step: int) -> Drawn:
+        return feed.draw(batches.indices(step), step_seed(recipe.seed, step))
 
     run_step: Step = eager_step(model, codec, optimiser, recipe, device)
     if graphed and progress.step < last:
-        batch, targets = draw(progress.step)
-        run_step = GraphedStep(run_step, model, optimiser, batch.images, targets)
+        example = draw(progress.step)
+        run_step = GraphedStep(run_step, model, optimiser, example.images, example.targets)
 
     while progress.step < last:
         step = progress.step
@@ -100,11 +95,11 @@ def train(
         codec.progress(step // batches.steps_per_epoch / recipe.epochs)
         torch.manual_seed(step_seed(recipe.seed, step))  # for networks that draw, such as those with dropout
         journal.clock.mark()
-        batch, targets = draw(step)
+        batch = draw(step)
         journal.clock.mark()
-        losses = run_step(batch.images, targets)
+        losses = run_step(batch.images, batch.targets)
         journal.clock.mark()
-        guard.observe(step, losses["loss"], joint_inside(batch.keypoints_crop, batch.visible, variant.input_size))
+        guard.observe(step, losses["loss"], batch.teaches)
 
         epoch_done = journal.step(losses, len(batch.images))
         if epoch_done or progress.step % look_every == 0:
@@ -112,14 +107,14 @@ def train(
             journal.show(losses["loss"])
         if epoch_done:
             validates = recipe.validates_after(progress.step // batches.steps_per_epoch)
-            journal.end_epoch(learning_rate, _validation(model, codec, validation, recipe, device) if validates else None)
+            journal.end_epoch(learning_rate, _validation(model, feed, recipe, device) if validates else None)
         if progress.step == last or store.due(progress.step):
             guard.check()
             store.save(model, optimiser, journal.settle())
 
     journal.close()
     metadata = {"variant": variant.name, "recipe": json.dumps(key["recipe"]), "shard": key["shard"], **key["versions"]}
-    about = {"variant": variant.name, "device": device.type, "precision": precision_of(recipe, device), "crops": len(crops), "steps": last}
+    about = {"variant": variant.name, "device": device.type, "precision": precision_of(recipe, device), feed.unit: len(feed), "steps": last}
     summary = write_output(output, model, metadata, progress, about)
     store.remove()
     return summary
@@ -133,16 +128,17 @@ def _configure(recipe: Recipe, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = device.type == "cuda"
 
 
-def _build(variant: Variant, recipe: Recipe, crops: TrainCrops, device: torch.device) -> tuple[nn.Module, Codec]:
-    if crops.input_size != variant.input_size:
-        made, wanted = ("{}x{}".format(*size) for size in (crops.input_size, variant.input_size))
-        raise FarposeError(f"the shard's crops are {made} px, the variant needs {wanted}", where=f"variant {variant.name}",
-                           fix="name the matching shard in params/pipeline.yaml")  # fmt: skip
-    if crops.skeleton.name != variant.skeleton.name:
-        raise FarposeError(f"the shard's persons have the joints {crops.skeleton.name}, the variant predicts {variant.skeleton.name}",
-                           where=f"variant {variant.name}", fix="cut crops of the variant's data set")  # fmt: skip
+def _open(variant: Variant, directory: str | Path) -> Feed:
+    if not variant.bottom_up:
+        return CropFeed(variant, directory)
+    from components.train.image_feed import ImageFeed
+
+    return ImageFeed(variant, directory)
+
+
+def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -> tuple[nn.Module, Codec]:
     torch.manual_seed(recipe.seed)
-    built = zoo.build(variant, crops.skeleton)
+    built = zoo.build(variant, feed.skeleton)
     upscale.load_generator(built.model, variant)
     if recipe.init != "none":
         pretrained.load_backbone(built.model, recipe.init)
@@ -164,6 +160,6 @@ def _key(variant: Variant, recipe: Recipe, shards_directory: str | Path, device:
     }
 
 
-def _validation(model: nn.Module, codec: Codec, crops: EvalCrops, recipe: Recipe, device: torch.device) -> Callable[[], float]:
+def _validation(model: nn.Module, feed: Feed, recipe: Recipe, device: torch.device) -> Callable[[], float]:
     bf16 = precision_of(recipe, device) == "bf16"
-    return lambda: validation_ap(model, codec, crops, recipe.validate_flip, bf16, device)
+    return lambda: feed.validate(model, recipe.validate_flip, bf16, device)

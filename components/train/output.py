@@ -13,6 +13,8 @@ from components.base.files import atomic_directory, sha256_of, write_json
 from components.models.weights import save_weights
 from components.train.checkpoint import Progress
 
+WHOSE_BOXES = {"val_AP_gt_boxes": "boxes of the ground truth", "val_AP_no_boxes": "whole images, no boxes"}
+
 
 def write_output(
     output: str | Path, model: nn.Module, metadata: dict[str, str], progress: Progress, about: dict[str, Any]
@@ -61,9 +63,10 @@ def _draw_curves(path: Path, history: list[dict[str, float]], title: str) -> Non
         if after["learning_rate"] < before["learning_rate"]:
             left.axvline(before["epoch"] + 0.5, color="0.7", linestyle=":", linewidth=1)
     left.set(xlabel="epoch", ylabel="training loss", title=title)
-    validated = [row for row in history if "val_AP_gt_boxes" in row]
-    right.plot([row["epoch"] for row in validated], [row["val_AP_gt_boxes"] for row in validated], "o-", color="C1")
-    right.set(xlabel="epoch", ylabel="validation AP", title="boxes of the ground truth", ylim=(0, None), xlim=left.get_xlim())
+    metric = next(key for key in history[-1] if key.startswith("val_AP"))
+    validated = [row for row in history if metric in row]
+    right.plot([row["epoch"] for row in validated], [row[metric] for row in validated], "o-", color="C1")
+    right.set(xlabel="epoch", ylabel="validation AP", title=WHOSE_BOXES[metric], ylim=(0, None), xlim=left.get_xlim())
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, dpi=110)
