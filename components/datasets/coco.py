@@ -29,13 +29,14 @@ class CocoFile:
     """What one annotation file holds.
 
     Attributes:
-        persons: one row per annotation of the category "person", in the file's order.
+        persons: one row per annotation of the category "person", in the file's order; `records` are these annotations.
         images: one row (`IMAGE_COLUMNS`) per image, with or without persons, in the file's order.
         repeated_images: image entries left out because an identical entry came before.
         other_categories: annotations left out because they are not of the category "person".
     """
 
     persons: Persons
+    records: Records
     images: pd.DataFrame
     repeated_images: int
     other_categories: int
@@ -72,8 +73,8 @@ def read_coco_file(root: Path, annotation_file: str, image_folder: str, split: s
     annotations = Records.of(path, value, "annotations", "annotation")
     is_person = _is_person(annotations, Records.of(path, value, "categories", "category"), skeleton)
     origins = np.array([f"{source}/{entry.get('source_split', image_folder)}" for entry in entries], dtype=object)
-    persons = _persons(annotations.select(is_person), images, origins, skeleton)
-    return CocoFile(persons, images, repeated, int((~is_person).sum()))
+    records = annotations.select(is_person)
+    return CocoFile(_persons(records, images, origins, skeleton), records, images, repeated, int((~is_person).sum()))
 
 
 def _distinct_images(images: Records) -> tuple[Records, int]:

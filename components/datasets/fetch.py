@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from components.base.errors import FarposeError
 from components.base.files import atomic_directory, atomic_file
 from components.datasets.coco import IMAGE_COLUMNS, CocoFile, read_coco_file
+from components.datasets.ignored import CROWD, UNLABELLED, ignored_regions
 from components.datasets.params import DataParams, FilterParams
+from components.pose.ignored import IGNORED_FILE, IgnoredRegions
 from components.pose.persons import Persons
 
 TRAIN = "train"
@@ -30,6 +32,7 @@ class SplitSummary:
         removed: how many each filter left out, in the order of the filters; each person counts once, where it fell first.
         persons: rows of the table, `labelled` of which can be trained on or scored; the others (crowd regions, persons
             without labelled joints) are kept because COCO ignores detections matched to them.
+        ignored: people of the images who are no labelled rows; their regions count in no bottom-up loss.
         boxes_cut: boxes that reached beyond their image and were cut to it.
         images: rows of the images table; `images_dropped` had no file, `images_repeated` were listed twice.
         other_categories: annotations of other things than persons.
@@ -39,6 +42,7 @@ class SplitSummary:
     removed: dict[str, int]
     persons: int
     labelled: int
+    ignored: int
     boxes_cut: int
     images: int
     images_dropped: int
@@ -65,7 +69,8 @@ class FetchSummary:
         rows += [
             ("persons kept", [s.persons for s in splits]),
             ("  labelled (trained on or scored)", [s.labelled for s in splits]),
-            ("  ignore regions", [s.persons - s.labelled for s in splits]),
+            ("  ignored by the evaluation", [s.persons - s.labelled for s in splits]),
+            ("ignore regions of the images", [s.ignored for s in splits]),
             ("boxes cut to their image", [s.boxes_cut for s in splits]),
             ("images", [s.images for s in splits]),
             ("  dropped: file missing", [s.images_dropped for s in splits]),
@@ -77,7 +82,7 @@ class FetchSummary:
 
 
 def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None) -> FetchSummary:
-    """Read the source's raw files and write `persons.parquet` and `images.parquet` into the directory `out`.
+    """Read the source's raw files and write `persons.parquet`, `images.parquet` and `ignored.parquet` into the directory `out`.
 
     Args:
         data_root: the data set's root, data/<source>.
@@ -91,10 +96,10 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
         from components.datasets.manifest import check_manifest
 
         check_manifest(data_root, manifest)
-    persons, images, summaries = [], [], {}
+    persons, images, ignored, summaries = [], [], [], {}
     for split, files in params.files.splits.items():
         read = read_coco_file(data_root, files.annotations, files.images, split, params.source)
-        kept, kept_images, summaries[split] = _filtered(read, params, data_root, split)
+        kept, kept_images, regions, summaries[split] = _filtered(read, params, data_root, split)
         if not summaries[split].labelled:
             removed = ", ".join(f"{count} {reason}" for reason, count in summaries[split].removed.items() if count) or "none removed"
             raise FarposeError(
@@ -104,9 +109,11 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
             )
         persons.append(kept)
         images.append(kept_images)
+        ignored.append(regions.frame)
     with atomic_directory(out) as directory:
         _concatenated(persons).write(directory / PERSONS_FILE)
         write_images(directory / IMAGES_FILE, pd.concat(images, ignore_index=True))
+        IgnoredRegions(pd.concat(ignored, ignore_index=True)).write(directory / IGNORED_FILE)
     return FetchSummary(params.source, summaries)
 
 
@@ -131,21 +138,24 @@ def read_images(path: Path) -> pd.DataFrame:
         raise FarposeError(f"not an images table: {error}", where=path, fix="run the fetch stage again") from error
 
 
-def _filtered(read: CocoFile, params: DataParams, root: Path, split: str) -> tuple[Persons, pd.DataFrame, SplitSummary]:
+def _filtered(read: CocoFile, params: DataParams, root: Path, split: str) -> tuple[Persons, pd.DataFrame, IgnoredRegions, SplitSummary]:
     present = _present(read.images, params, root)
     present_ids = read.images["image_id"].to_numpy()[present]
     persons, boxes_cut = _cut_to_image(read.persons)
     keep = np.ones(len(persons), dtype=bool)
-    removed = {}
+    removed, fate = {}, np.full(len(persons), "", dtype=object)
     for reason, unfit in _unfit(read.persons, persons, params.filters, present_ids, split == TRAIN).items():
         removed[reason] = int((keep & unfit).sum())
+        fate[keep & unfit] = reason
         keep &= ~unfit
     kept, images = persons.select(keep), read.images[present]
-    return kept, images, SplitSummary(
+    ignored = ignored_regions(read.persons, read.records, _ignored(read.persons, fate, present_ids))
+    return kept, images, ignored, SplitSummary(
         persons_read=len(persons),
         removed=removed,
         persons=len(kept),
         labelled=len(kept.labelled()),
+        ignored=len(ignored),
         boxes_cut=int((boxes_cut & keep).sum()),
         images=len(images),
         images_dropped=int((~present).sum()),
@@ -192,6 +202,20 @@ def _unfit(read: Persons, cut: Persons, filters: FilterParams, present_ids: np.n
         "too few labelled joints": training & (joints < filters.min_keypoints),
         "box too small": training & (shorter_side < filters.min_box_side_px),
     }
+
+
+def _ignored(read: Persons, fate: np.ndarray, present_ids: np.ndarray) -> np.ndarray:
+    """(N,) text: why the person's region is ignored; empty for labelled rows and where there is no image.
+
+    As published for COCO (Cheng et al. 2020): crowd regions and persons without labelled joints. Those that a filter
+    removed are ours: they are in the image, but not learned. For CrowdPose the published masks are all ones, which teaches
+    that its crowd regions and unlabelled persons are background; we treat both data sets alike.
+    """
+    reasons = fate.copy()
+    reasons[read.frame["num_keypoints"].to_numpy() == 0] = UNLABELLED
+    reasons[read.frame["iscrowd"].to_numpy()] = CROWD
+    reasons[~np.isin(read.frame["image_id"], present_ids)] = ""
+    return reasons
 
 
 def _concatenated(persons: list[Persons]) -> Persons:
