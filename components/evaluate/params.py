@@ -11,6 +11,37 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class BottomUpParams:
+    """Section `evaluate.bottom_up`: how methods without boxes see whole images.
+
+    Attributes:
+        fit: "short_side" pads and crops nothing; "letterbox" is HigherPose's published square, whose numbers end in
+            `_no_boxes_letterbox`: it reduces landscape images more and cuts portrait ones at top and bottom.
+        scales: test scales, relative to the variant's input size; heatmaps are averaged over them, tags come from scale 1.
+        oks_nms_threshold: OKS above which the weaker of two persons is dropped, in (0, 1]; None keeps all, as published.
+        batch_size: images of one size per forward pass.
+
+    Raises:
+        ValueError: a value out of range, scales twice, or several scales without 1.
+    """
+
+    fit: Literal["short_side", "letterbox"] = "short_side"
+    scales: tuple[float, ...] = (1.0,)
+    oks_nms_threshold: float | None = None
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if not self.scales or min(self.scales) <= 0 or len(set(self.scales)) < len(self.scales):
+            raise ValueError(f"bottom_up.scales must be positive and different, got {list(self.scales)}")
+        if len(self.scales) > 1 and 1.0 not in self.scales:
+            raise ValueError(f"several bottom_up.scales must contain 1, which gives the tags, got {list(self.scales)}")
+        if self.oks_nms_threshold is not None and not 0 < self.oks_nms_threshold <= 1:
+            raise ValueError(f"bottom_up.oks_nms_threshold must be in (0, 1], got {self.oks_nms_threshold}")
+        if self.batch_size < 1:
+            raise ValueError("bottom_up.batch_size must be at least 1")
+
+
+@dataclass(frozen=True)
 class EvaluateParams:
     """Section `evaluate` of params/evaluate.yaml.
 
@@ -29,6 +60,8 @@ class EvaluateParams:
         height_bins_px: ascending inner edges of the person-height bins, px of the image.
         reduction_bins: ascending inner edges of the bins of source px per input px.
         gallery_size: best, median and worst predictions shown of each.
+        bottom_up: how methods without boxes see whole images; `boxes`, `detections`, `detector_score_threshold`,
+            `in_vis_threshold`, `oks_nms_threshold`, `soft_nms` and `batch_size` above are of top-down methods only.
 
     Raises:
         ValueError: a value out of range, or `boxes: detector` without `detections`.
@@ -48,6 +81,7 @@ class EvaluateParams:
     height_bins_px: tuple[float, ...] = (32.0, 64.0, 96.0, 128.0, 192.0, 256.0)
     reduction_bins: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 6.0)
     gallery_size: int = 4
+    bottom_up: BottomUpParams = BottomUpParams()
 
     def __post_init__(self) -> None:
         if self.boxes == "detector" and not self.detections:

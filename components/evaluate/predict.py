@@ -95,13 +95,14 @@ def to_predictions(
 
 def outputs_of(model: nn.Module, codec: Any, images: Tensor, flip: bool = True, bf16: bool = False) -> tuple[Tensor, ...]:
     """The network's outputs for normalised images (B, 3, H, W), as float32; with `flip` fused with the mirrored ones' aligned."""
-    outputs = _forward(model, images, bf16)
+    outputs = forward(model, images, bf16)
     if not flip:
         return outputs
-    return codec.fuse(outputs, codec.flip(_forward(model, images.flip(3), bf16)))
+    return codec.fuse(outputs, codec.flip(forward(model, images.flip(3), bf16)))
 
 
-def _forward(model: nn.Module, images: Tensor, bf16: bool) -> tuple[Tensor, ...]:
+def forward(model: nn.Module, images: Tensor, bf16: bool) -> tuple[Tensor, ...]:
+    """The network's outputs as float32; `bf16` runs it in bfloat16 (CUDA only)."""
     with torch.autocast("cuda", torch.bfloat16) if bf16 and images.is_cuda else nullcontext():
         outputs = model(images)
     return tuple(output.float() for output in outputs)

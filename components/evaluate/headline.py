@@ -1,0 +1,36 @@
+"""Which AP stands for a model: the suffix of its main metric says whose boxes were given to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.base.errors import FarposeError
+
+GT, NONE, LETTERBOX = "gt_boxes", "no_boxes", "no_boxes_letterbox"
+# suffix → what the model was given, in words; the order decides where a mapping holds several
+PROTOCOLS = {GT: "annotated boxes", NONE: "none (whole image)", LETTERBOX: "none (published letterboxing)"}
+SUFFIX_OF_FIT = {"short_side": NONE, "letterbox": LETTERBOX}  # of bottom-up metrics, by `pose.whole_image.ImageGeometry.fit`
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """The suffix of the main AP: "gt_boxes" of top-down, "no_boxes" or "no_boxes_letterbox" of bottom-up evaluations.
+
+    Raises:
+        FarposeError: there is no such AP.
+    """
+    found = next((suffix for suffix in PROTOCOLS if metrics.get(f"AP_{suffix}") is not None), None)
+    if found is None:
+        wanted = " or ".join(f"AP_{suffix}" for suffix in PROTOCOLS)
+        raise FarposeError(f"{wanted} is missing", where=f"metrics of {metrics.get('variant', 'a variant')}", fix="evaluate it again")
+    return found
+
+
+def headline_ap(metrics: Mapping[str, Any]) -> float:
+    """The main AP, a fraction of 1. Raises what `headline` does."""
+    return float(metrics[f"AP_{headline(metrics)}"])
+
+
+def boxes_of(metrics: Mapping[str, Any]) -> str:
+    """In words, whose boxes the main AP was reached with. Raises what `headline` does."""
+    return PROTOCOLS[headline(metrics)]
