@@ -29,8 +29,21 @@ def _scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
     return 1 / (255 * deviation), -mean / deviation
 
 
-def sample(pixels: Tensor, offset: Tensor, height: Tensor, width: Tensor, crop_to_stored: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 3, H, W) float32 grey levels 0..255, sampled bilinearly.
+RGB = (0, 1, 2)  # bytes of a stored pixel, the lowest first
+COUNTED = 3  # the byte that says how much of a pixel of a whole image counts in the loss; 0 in crops
+
+
+def sample(
+    pixels: Tensor,
+    offset: Tensor,
+    height: Tensor,
+    width: Tensor,
+    crop_to_stored: Tensor,
+    size: tuple[int, int],
+    channels: tuple[int, ...] = RGB,
+    highest: int = 2,
+) -> Tensor:
+    """(B, C, H, W) float32 values of the wanted bytes, such as grey levels 0..255, sampled bilinearly.
 
     Every stored crop has a border of black px, so clamping the place of a sample to the crop gives the zeros that
     `cv2.warpAffine` assumes outside the image. A pixel is one int32, because four gathers of whole pixels take half
@@ -42,16 +55,32 @@ def sample(pixels: Tensor, offset: Tensor, height: Tensor, width: Tensor, crop_t
         height, width: (B,) int32 px of each stored crop.
         crop_to_stored: (B, 2, 3) affine matrices from target px to px of the stored crop.
         size: (H, W) of the target.
+        channels: C bytes of a pixel.
+        highest: the highest byte that is not 0 everywhere; at most 3, and byte 3 must be below 128.
     """
-    chunk = max(PIXELS_AT_ONCE // (size[0] * size[1]), 1) if pixels.device.type == "cpu" else max(len(offset), 1)
-    grey_levels = torch.empty(len(offset), 3, *size, device=pixels.device)
-    for part in (slice(start, start + chunk) for start in range(0, len(offset), chunk)):
-        _sample_into(grey_levels[part], pixels, offset[part], height[part], width[part], crop_to_stored[part].float())
-    return grey_levels
+    target = torch.empty(len(offset), len(channels), *size, device=pixels.device)
+    images, rows = len(offset) or 1, size[0]
+    if pixels.device.type == "cpu":
+        images, rows = max(PIXELS_AT_ONCE // (size[0] * size[1]), 1), max(min(PIXELS_AT_ONCE // size[1], size[0]), 1)
+    for part in (slice(start, start + images) for start in range(0, len(offset), images)):
+        place = pixels, offset[part], height[part], width[part], crop_to_stored[part].float()
+        for row in range(0, size[0], rows):
+            _sample_into(target[part, :, row : row + rows], row, *place, channels, highest)
+    return target
 
 
-def _sample_into(target: Tensor, pixels: Tensor, offset: Tensor, height: Tensor, width: Tensor, crop_to_stored: Tensor) -> None:
-    x, y = _places(crop_to_stored, (target.shape[2], target.shape[3]))
+def _sample_into(
+    target: Tensor,
+    first_row: int,
+    pixels: Tensor,
+    offset: Tensor,
+    height: Tensor,
+    width: Tensor,
+    crop_to_stored: Tensor,
+    channels: tuple[int, ...],
+    highest: int,
+) -> None:
+    x, y = _places(crop_to_stored, first_row, (target.shape[2], target.shape[3]))
     width, height = width.view(-1, 1, 1), height.view(-1, 1, 1)
     x, y = torch.minimum(x.clamp_(min=0), (width - 1).float()), torch.minimum(y.clamp_(min=0), (height - 1).float())
     left, top = torch.minimum(x.to(torch.int32), width - 2), torch.minimum(y.to(torch.int32), height - 2)
@@ -60,16 +89,16 @@ def _sample_into(target: Tensor, pixels: Tensor, offset: Tensor, height: Tensor,
     x, y = x - left, y - top  # now the part of the way to the next pixel
     both = x * y
     weights = [1 - x - y + both, x - both, y - both, both]
-    for channel in range(3):
-        torch.mul(_channel(corners[0], channel), weights[0], out=target[:, channel])
+    for number, channel in enumerate(channels):
+        torch.mul(_channel(corners[0], channel, highest), weights[0], out=target[:, number])
         for corner, weight in zip(corners[1:], weights[1:], strict=True):
-            target[:, channel].addcmul_(_channel(corner, channel), weight)
+            target[:, number].addcmul_(_channel(corner, channel, highest), weight)
 
 
-def _places(matrix: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """x and y (B, H, W), px of the stored crop, of every target pixel."""
+def _places(matrix: Tensor, first_row: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """x and y (B, H, W), px of the stored crop, of every target pixel from a row on."""
     columns = torch.arange(size[1], device=matrix.device, dtype=matrix.dtype)
-    rows = torch.arange(size[0], device=matrix.device, dtype=matrix.dtype)[:, None]
+    rows = torch.arange(first_row, first_row + size[0], device=matrix.device, dtype=matrix.dtype)[:, None]
     m = matrix[..., None, None]  # (B, 2, 3, 1, 1)
     x, y = (m[:, axis, 0] * columns + (m[:, axis, 1] * rows + m[:, axis, 2]) for axis in (0, 1))
     return x, y
@@ -79,7 +108,7 @@ def _take(pixels: Tensor, index: Tensor) -> Tensor:
     return pixels.index_select(0, index.reshape(-1)).view(index.shape)
 
 
-def _channel(pixels: Tensor, channel: int) -> Tensor:
-    """One colour of (B, H, W) pixels as float; the highest byte is 0, so blue needs no mask."""
+def _channel(pixels: Tensor, channel: int, highest: int) -> Tensor:
+    """One byte of (B, H, W) pixels as float; the highest one in use needs no mask."""
     shifted = pixels >> (8 * channel) if channel else pixels
-    return (shifted & 255 if channel < 2 else shifted).float()
+    return (shifted & 255 if channel < highest else shifted).float()
