@@ -18,7 +18,7 @@ from tests.tiny_shard import write_tiny_shard
 
 UNREAD = sorted(DATASET_SKELETONS.keys() - set(READABLE))
 FILES = SourceFiles({"train": SplitFiles("train.json", "images")})
-MESSAGE = "there is no reader for the data set '{}' yet .*use synthetic or coco"
+MESSAGE = "there is no reader for the data set '{}' yet .*use synthetic, coco or crowdpose"
 VARIANTS = zoo.load_variants()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +23,24 @@ IMAGE_COLUMNS = {
     "split": "str",
     "licence": "str",
 }
+
+
+@dataclass(frozen=True)
+class CocoForm:
+    """How the files of a data set differ from COCO's own.
+
+    Attributes:
+        joint_names: joints that the files name otherwise than the skeleton: the files' name → the skeleton's.
+        area_of_box: the persons' area as a share of their box, which is not cut to the image; None: their own `area`.
+        crowd_index: key of the images' crowding; None: there is none.
+    """
+
+    joint_names: Mapping[str, str] = field(default_factory=dict)
+    area_of_box: float | None = None
+    crowd_index: str | None = None
+
+
+COCO = CocoForm()
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,7 @@ def read_coco(root: Path, annotation_file: str, image_folder: str, split: str, s
     return file.persons, file.images
 
 
-def read_coco_file(root: Path, annotation_file: str, image_folder: str, split: str, source: str) -> CocoFile:
+def read_coco_file(root: Path, annotation_file: str, image_folder: str, split: str, source: str, form: CocoForm = COCO) -> CocoFile:
     """Read one COCO keypoint file strictly: nothing is repaired, guessed or left out without being counted.
 
     Beyond COCO's own keys, three that a resized copy of COCO carries are understood: `orig_area` of an annotation (px² of
@@ -60,6 +79,7 @@ def read_coco_file(root: Path, annotation_file: str, image_folder: str, split: s
         image_folder: folder of the images, relative to `root`.
         split: written into every row ("train", "val").
         source: the data set's name; decides the skeleton.
+        form: how the data set's files differ from COCO's own.
     Raises:
         FarposeError: malformed JSON, a missing key, keypoints of the wrong length, a number that is not finite, a negative
             size, an annotation without its image, a repeated annotation id, image entries that contradict each other, or
@@ -71,10 +91,11 @@ def read_coco_file(root: Path, annotation_file: str, image_folder: str, split: s
     entries, repeated = _distinct_images(Records.of(path, value, "images", "image"))
     images = _images_frame(entries, value, image_folder, split)
     annotations = Records.of(path, value, "annotations", "annotation")
-    is_person = _is_person(annotations, Records.of(path, value, "categories", "category"), skeleton)
+    is_person = _is_person(annotations, Records.of(path, value, "categories", "category"), skeleton, form)
     origins = np.array([f"{source}/{entry.get('source_split', image_folder)}" for entry in entries], dtype=object)
     records = annotations.select(is_person)
-    return CocoFile(_persons(records, images, origins, skeleton), records, images, repeated, int((~is_person).sum()))
+    of_image = {"origin": origins, "crowd_index": _crowd_index(entries, form)}
+    return CocoFile(_persons(records, images, of_image, skeleton, form), records, images, repeated, int((~is_person).sum()))
 
 
 def _distinct_images(images: Records) -> tuple[Records, int]:
@@ -106,14 +127,20 @@ def _images_frame(images: Records, value: dict[str, Any], folder: str, split: st
     return pd.DataFrame(frame).astype(IMAGE_COLUMNS)
 
 
-def _is_person(annotations: Records, categories: Records, skeleton: Skeleton) -> np.ndarray:
+def _crowd_index(images: Records, form: CocoForm) -> np.ndarray:
+    """(M,) crowding of the images, NaN where the data set states none."""
+    return np.full(len(images), np.nan) if form.crowd_index is None else images.numbers(form.crowd_index, at_least=0)
+
+
+def _is_person(annotations: Records, categories: Records, skeleton: Skeleton, form: CocoForm) -> np.ndarray:
     """(N,) bool: which annotations are of the category "person"; its joints must be the skeleton's."""
     names = dict(zip(categories.column("id", int), categories.column("name", str), strict=True))
     persons = [category for category in categories if category["name"] == "person"]
     if len(persons) != 1:
         raise FarposeError(f"{len(persons)} categories are named 'person', expected one", where=categories.file)
     listed = persons[0].get("keypoints")
-    if listed != list(skeleton.keypoint_names):
+    named = [form.joint_names.get(name, name) for name in listed] if isinstance(listed, list) else None
+    if named != list(skeleton.keypoint_names):
         problem = f"the category's keypoints are {listed}, expected those of {skeleton.name}: {list(skeleton.keypoint_names)}"
         raise FarposeError(problem, where=categories.file, fix="name the data set whose joints these are as the source")
     category: np.ndarray = annotations.integers("category_id")
@@ -121,7 +148,7 @@ def _is_person(annotations: Records, categories: Records, skeleton: Skeleton) ->
     return np.asarray(category == persons[0]["id"])
 
 
-def _persons(annotations: Records, images: pd.DataFrame, origins: np.ndarray, skeleton: Skeleton) -> Persons:
+def _persons(annotations: Records, images: pd.DataFrame, of_image: dict[str, np.ndarray], skeleton: Skeleton, form: CocoForm) -> Persons:
     ids = annotations.integers("id")
     repeats = np.ones(len(ids), dtype=bool)
     repeats[np.unique(ids, return_index=True)[1]] = False
@@ -138,18 +165,19 @@ def _persons(annotations: Records, images: pd.DataFrame, origins: np.ndarray, sk
     image_rows = images.iloc[rows].reset_index(drop=True)
     frame = image_rows.assign(
         annotation_id=ids,
-        **_areas(annotations),
+        **_areas(annotations, bbox_xywh, form),
         num_keypoints=annotations.integers("num_keypoints"),
         iscrowd=iscrowd.astype(bool),
         head_size=np.nan,
-        crowd_index=np.nan,
-        source=origins[rows],
+        crowd_index=of_image["crowd_index"][rows],
+        source=of_image["origin"][rows],
     )
     return Persons(frame[list(SCALAR_COLUMNS)].astype(SCALAR_COLUMNS), bbox_xywh, keypoints.reshape(-1, joints, 3), skeleton)
 
 
-def _areas(annotations: Records) -> dict[str, np.ndarray]:
-    area = annotations.numbers("area", at_least=0)
+def _areas(annotations: Records, bbox_xywh: np.ndarray, form: CocoForm) -> dict[str, np.ndarray]:
+    share = form.area_of_box
+    area = annotations.numbers("area", at_least=0) if share is None else bbox_xywh[:, 2] * bbox_xywh[:, 3] * share
     resized = np.array(["orig_area" in annotation for annotation in annotations], dtype=bool)
     original = area.copy()
     original[resized] = annotations.select(resized).numbers("orig_area", at_least=0)

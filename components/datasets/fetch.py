@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_directory, atomic_file
-from components.datasets.coco import IMAGE_COLUMNS, CocoFile, read_coco_file
+from components.datasets.coco import COCO, IMAGE_COLUMNS, CocoFile, read_coco_file
+from components.datasets.crowdpose import CROWDPOSE
 from components.datasets.ignored import CROWD, UNLABELLED, ignored_regions
 from components.datasets.params import DataParams, FilterParams
 from components.pose.ignored import IGNORED_FILE, IgnoredRegions
@@ -21,6 +22,7 @@ from components.pose.persons import Persons
 
 TRAIN = "train"
 PERSONS_FILE, IMAGES_FILE = "persons.parquet", "images.parquet"
+FORMS = {"synthetic": COCO, "coco": COCO, "crowdpose": CROWDPOSE}
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
         check_manifest(data_root, manifest)
     persons, images, ignored, summaries = [], [], [], {}
     for split, files in params.files.splits.items():
-        read = read_coco_file(data_root, files.annotations, files.images, split, params.source)
+        read = read_coco_file(data_root, files.annotations, files.images, split, params.source, FORMS[params.source])
         kept, kept_images, regions, summaries[split] = _filtered(read, params, data_root, split)
         if not summaries[split].labelled:
             removed = ", ".join(f"{count} {reason}" for reason, count in summaries[split].removed.items() if count) or "none removed"
@@ -193,7 +195,7 @@ def _cut_to_image(persons: Persons) -> tuple[Persons, np.ndarray]:
 def _unfit(read: Persons, cut: Persons, filters: FilterParams, present_ids: np.ndarray, training: bool) -> dict[str, np.ndarray]:
     """Per filter, in order: (N,) bool, which persons it removes. Evaluation splits keep all that COCO's protocol needs."""
     # A stated count that contradicts the flags keeps its person, so that the validate stage can name it.
-    joints = np.maximum(read.frame["num_keypoints"].to_numpy(), (read.keypoints[..., 2] > 0).sum(axis=1))
+    joints = np.maximum(read.frame["num_keypoints"].to_numpy(), (read.keypoints[:, read.skeleton.counted_mask, 2] > 0).sum(axis=1))
     shorter_side = cut.bbox_xywh[:, 2:].min(axis=1)
     return {
         "image file missing": ~np.isin(read.frame["image_id"], present_ids),

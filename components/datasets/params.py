@@ -8,7 +8,7 @@ from typing import Literal
 from components.base.errors import FarposeError, unknown_name
 from components.pose.skeleton import DATASET_SKELETONS
 
-READABLE = ("synthetic", "coco")  # data sets whose annotations the fetch stage can read
+READABLE = ("synthetic", "coco", "crowdpose")  # data sets whose annotations the fetch stage can read
 
 
 def require_reader(dataset: str, where: object = None) -> None:
@@ -18,7 +18,8 @@ def require_reader(dataset: str, where: object = None) -> None:
         FarposeError: says so, and which can be read.
     """
     if dataset not in READABLE:
-        fix = f"use {' or '.join(READABLE)}; variants of {dataset} can be listed, counted and filled with authors' weights"
+        known = f"{', '.join(READABLE[:-1])} or {READABLE[-1]}"
+        fix = f"use {known}; variants of {dataset} can be listed, counted and filled with authors' weights"
         raise FarposeError(f"there is no reader for the data set {dataset!r} yet", where=where, fix=fix)
 
 

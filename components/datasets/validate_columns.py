@@ -36,7 +36,7 @@ def person_columns(persons: Persons, raw: pd.DataFrame, images: pd.DataFrame) ->
     columns = raw.assign(
         nonfinite_numbers=(~np.isfinite(numbers)).sum(axis=1),
         unknown_flags=(~np.isin(flags, (0, 1, 2))).sum(axis=1),
-        num_keypoints_error=persons.frame["num_keypoints"].to_numpy() - (flags > 0).sum(axis=1),
+        num_keypoints_error=persons.frame["num_keypoints"].to_numpy() - (flags > 0)[:, persons.skeleton.counted_mask].sum(axis=1),
         box_shorter_side_px=box[:, 2:].min(axis=1),
         box_beyond_image_px=np.maximum(0.0, np.maximum(-near, far - size).max(axis=1)),
         joint_beyond_image_px=_furthest(joints, labelled, np.zeros_like(size), size),

@@ -23,10 +23,10 @@ SCALAR_COLUMNS = {
     "image_height": "int64",  # px
     "area": "float64",  # px² of the image as given: the annotation's OKS scale
     "area_range_px2": "float64",  # px² of the original image, decides AP(M)/AP(L); equals area unless the image was resized
-    "num_keypoints": "int64",  # joints with visibility > 0
+    "num_keypoints": "int64",  # joints with visibility > 0, but for those of `Skeleton.uncounted`
     "iscrowd": "bool",  # crowd region: matched detections are ignored, never counted
     "head_size": "float64",  # px, MPII's PCKh reference length; NaN elsewhere
-    "crowd_index": "float64",  # CrowdPose's crowding of the image, 0..1; NaN elsewhere
+    "crowd_index": "float64",  # CrowdPose's crowding of the image, from 0 upwards; NaN elsewhere
     "split": "str",
     "source": "str",  # where the annotation comes from, such as coco/val2017
     "licence": "str",
@@ -69,7 +69,7 @@ class Persons:
         return self.select((splits == name).to_numpy())
 
     def labelled(self) -> Persons:
-        """The persons that can be trained and scored: no crowd regions, at least one labelled joint."""
+        """The persons that can be trained and scored: no crowd regions, at least one labelled joint that counts."""
         return self.select(((self.frame["num_keypoints"] > 0) & ~self.frame["iscrowd"]).to_numpy())
 
     def write(self, path: str | Path) -> None:

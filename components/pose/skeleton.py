@@ -20,6 +20,7 @@ class Skeleton:
         sigmas: K per-joint OKS constants (Ronchi & Perona 2017, as in pycocotools), relative to sqrt(area).
         limbs: pairs of names that are drawn as lines.
         upper_body: names kept by the upper half of half-body augmentation.
+        uncounted: names that `num_keypoints` leaves out. Persons with no other joint are neither trained on nor scored.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Skeleton:
     sigmas: tuple[float, ...]
     limbs: tuple[tuple[str, str], ...]
     upper_body: tuple[str, ...]
+    uncounted: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keypoint_names)
@@ -52,6 +54,11 @@ class Skeleton:
     def upper_body_mask(self) -> np.ndarray:
         """(K,) bool."""
         return np.array([name in self.upper_body for name in self.keypoint_names])
+
+    @cached_property
+    def counted_mask(self) -> np.ndarray:
+        """(K,) bool: the joints that `num_keypoints` counts."""
+        return np.array([name not in self.uncounted for name in self.keypoint_names])
 
 
 def _mirrored(name: str) -> str:
@@ -121,6 +128,7 @@ CROWDPOSE_14 = Skeleton(
     upper_body=(
         "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "head_top", "neck",
     ),
+    uncounted=("head_top", "neck"),  # in all of the authors' files: 12 joints are the most that they state
 )  # fmt: skip
 
 LSP_14 = Skeleton(

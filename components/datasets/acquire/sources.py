@@ -37,6 +37,11 @@ SOURCES: dict[str, Source] = {
         licence="annotations CC BY 4.0; photographs as Flickr's users licensed them, see `licenses` of the annotation files",
         needs=("annotations/person_keypoints_*.json*",),
     ),
+    "crowdpose": Source(
+        description="CrowdPose (Li et al., 2019): photographs of crowds, 14 joints, drawn from COCO, MPII and AI Challenger.",
+        licence="non-commercial research only, as its authors state; photographs as those data sets licensed them",
+        needs=("annotations/*crowdpose*.json*",),
+    ),
 }
 
 

@@ -1,0 +1,16 @@
+"""CrowdPose (Li et al. 2019, "CrowdPose: Efficient Crowded Scenes Pose Estimation and a New Benchmark"): its annotation files.
+
+They are COCO keypoint files of 14 joints but for what `CROWDPOSE` says. As in COCO, `iscrowd` marks regions of many persons,
+and persons without counted joints are ignored by the evaluation; `num_keypoints` counts neither head nor neck
+(`Skeleton.uncounted`). There is no segmentation, so ignore regions are boxes.
+"""
+
+from __future__ import annotations
+
+from components.datasets.coco import CocoForm
+
+CROWDPOSE = CocoForm(
+    joint_names={"head": "head_top"},
+    area_of_box=0.53,  # the authors' evaluation takes this share of the box for the OKS scale, whatever else is given
+    crowd_index="crowdIndex",
+)
