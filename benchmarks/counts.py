@@ -76,7 +76,7 @@ class Number:
 def printed(variant: Variant, spent: Costs) -> list[Number]:
     """Every count that the variant's paper prints, beside ours by the paper's own tool."""
     paper = variant.paper
-    params = spent.params_summary if paper.counting == "summary" else spent.params
+    params = spent.params_summary if paper.counting.startswith("summary") else spent.params
     pairs = {
         "params_m": (paper.params_m, params / 1e6),
         "params_backbone_m": (paper.params_backbone_m, spent.params_backbone / 1e6),

@@ -12,7 +12,11 @@ from components.models.backbones import HRFORMERS
 from components.models.tracing import trace
 from components.models.variant import Counting, Variant
 
-_TOOLS: dict[str, Counting] = {"hrformer": "mmcv", "sr_head": "mmcv", "srpose": "mmcv", "siu": "fvcore", "sharpose": "fvcore"}
+_TOOLS: dict[str, Counting] = {
+    **dict.fromkeys(("hrformer", "sr_head", "srpose", "sr_head_bottomup"), "mmcv"),
+    **dict.fromkeys(("siu", "sharpose"), "fvcore"),
+    **dict.fromkeys(("higherhrnet", "litepose", "higherpose", "limbpose"), "summary_decimal"),
+}
 HEADS = ("head.", "final_layer.", "heatmap_head.", "offset_head.")
 
 
@@ -46,7 +50,7 @@ class Costs:
 
     def gflops(self, tool: str) -> float:
         """Multiply-adds as `tool` prints them."""
-        return self.tools[tool] / counting.GIGA[tool]
+        return self.tools[tool.removesuffix("_decimal")] / counting.GIGA[tool]
 
 
 def tool_of(variant: Variant) -> Counting:

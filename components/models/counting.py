@@ -6,6 +6,7 @@ Three tools are behind the printed GFLOPs. None counts just what a network multi
     mmcv     `mmcv.cnn.get_model_complexity_info`: HRFormer, and SRPose with its baselines
     fvcore   fvcore's `FlopCountAnalysis` and mmengine's copy of it: SHaRPose and SIU
 
+HigherHRNet and LitePose print the first one's counts in units of 10⁹ ("summary_decimal").
 What they do is known from their published code, and checked against counts made with it; docs/counts.md has the table.
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Iterable
 
 from components.models.tracing import Call
 
-GIGA = {"summary": 2**30, "mmcv": 10**9, "fvcore": 10**9}  # what each tool prints as one G
+GIGA = {"summary": 2**30, "summary_decimal": 10**9, "mmcv": 10**9, "fvcore": 10**9}  # what each tool prints as one G
 
 
 def summary(calls: Iterable[Call]) -> int:

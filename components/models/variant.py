@@ -14,7 +14,7 @@ STRIDE = 4  # input px per heatmap cell of most methods
 UPSCALE = 4  # how much `network.upscale` enlarges the input
 IMAGE_STRIDE = 64  # sides of whole images are multiples of this, px (bottom-up)
 
-Counting = Literal["summary", "mmcv", "fvcore"]
+Counting = Literal["summary", "summary_decimal", "mmcv", "fvcore"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ class Paper:
         params_m: parameters, millions; params_backbone_m, params_head_m where the paper splits them.
         gflops: multiply-adds as `counting` counts them.
         counting: the tool of the paper, see `components.models.counting`: "summary" counts in units of 2³⁰ and deconvolutions at
-            their output, "mmcv" adds biases and elementwise layers, "fvcore" adds norms and attention.
+            their output, "summary_decimal" prints the same in units of 1e9, "mmcv" adds biases and elementwise layers, "fvcore" adds
+            norms and attention.
         fps: images per second as printed, on the authors' hardware.
         source: where the row was printed.
     """
