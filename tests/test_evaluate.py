@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from components.codecs.codec import Codec
 from components.degrade.augment import normalise
 from components.evaluate import curves, oks
 from components.evaluate.ceiling import perfect_predictions
-from components.evaluate.compare import compare
 from components.evaluate.gallery import choose
 from components.evaluate.overview import overview
 from components.evaluate.params import EvaluateParams
@@ -308,42 +307,6 @@ def test_gallery_shows_distinct_persons_of_every_group() -> None:
     assert sorted(np.concatenate(list(few.values())).tolist()) == [0, 1]
     poor = choose(np.linspace(0, 1, 20), np.repeat([1, 17], 10), 2)
     assert min(np.concatenate(list(poor.values()))) >= 10
-
-
-def rows_to_compare() -> list[dict[str, Any]]:
-    point = curves.Point(0.0, 32.0, 20.0, 5, 0.3, 0.2, 0.4, 0.5)
-    first = {"variant": "hrnet", "AP_gt_boxes": 0.29, "AP_gt_boxes_low": 0.25, "AP_gt_boxes_high": 0.33, "ceiling_AP": 0.589}
-    second = {
-        "variant": "<cal>",
-        "AP_gt_boxes": 0.57,
-        "paper_AP": 0.584,
-        "params_m": 17.85,
-        "training_s": 90.0,
-        "by_height": [asdict(point)],
-    }
-    return [first, second]
-
-
-def test_comparison_is_sorted_and_written_for_people_and_programs(tmp_path: Path) -> None:
-    table = compare(rows_to_compare(), tmp_path, "two cores")
-    assert table["variant"].tolist() == ["<cal>", "hrnet"]
-    assert {p.name for p in tmp_path.iterdir()} == {f"comparison.{kind}" for kind in ("csv", "json", "md", "html", "png")} | {
-        "by_height.png"
-    }
-    text = (tmp_path / "comparison.md").read_text()
-    assert "| hrnet | 29.0 (25.0–33.0) | 58.9 |  |  |  |" in text and "detector boxes |" not in text and "two cores" in text
-    assert "&lt;cal&gt;" in (tmp_path / "comparison.html").read_text()
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "comparison.csv"), table, check_dtype=False)
-    assert json.loads((tmp_path / "comparison.json").read_text())[0] == rows_to_compare()[1]
-
-
-@pytest.mark.parametrize(
-    ("rows", "problem"),
-    [([], "no variants"), ([{"variant": "cal"}], "AP_gt_boxes is missing"), (rows_to_compare()[:1] * 2, "appears twice")],
-)
-def test_comparison_needs_names_and_numbers(tmp_path: Path, rows: list[dict[str, Any]], problem: str) -> None:
-    with pytest.raises(FarposeError, match=problem):
-        compare(rows, tmp_path)
 
 
 def test_committed_params_are_the_defaults() -> None:

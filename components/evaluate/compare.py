@@ -13,11 +13,11 @@ import pandas as pd
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, write_json
 from components.evaluate import curves
+from components.evaluate.headline import GT, LETTERBOX, NONE, PROTOCOLS, boxes_of, headline, headline_ap
 
 Row = Mapping[str, Any]
-BAR = "#4c78a8"
+BARS = {GT: "#4c78a8", NONE: "#b279a2", LETTERBOX: "#d8b5d0"}  # by whose boxes the model was given
 MARKS = {"ceiling_AP": ("ceiling of the codec", "#e45756"), "paper_AP": ("paper's AP", "#54a24b")}
-INTERVAL = ("AP_gt_boxes", "AP_gt_boxes_low", "AP_gt_boxes_high")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ def _percent(key: str) -> Callable[[Row], str]:
     return lambda row: _format(row.get(key), lambda value: f"{100 * value:.1f}")
 
 
+def _own(name: str) -> Callable[[Row], str]:
+    """The number `name` under the row's own protocol."""
+    return lambda row: _percent(f"{name}_{headline(row)}")(row)
+
+
 def _number(key: str, form: str) -> Callable[[Row], str]:
     return lambda row: _format(row.get(key), lambda value: format(value, form))
 
@@ -41,20 +46,26 @@ def _format(value: Any, form: Callable[[float], str]) -> str:
 
 
 def _interval(row: Row) -> str:
-    value, low, high = (row.get(key) for key in INTERVAL)
-    if value is None or low is None or high is None:
-        return _percent(INTERVAL[0])(row)
-    return f"{100 * value:.1f} ({100 * low:.1f}–{100 * high:.1f})"
+    low, high = _ends(row)
+    value = f"{100 * headline_ap(row):.1f}"
+    return value if low is None or high is None else f"{value} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def _ends(row: Row) -> tuple[float | None, float | None]:
+    """Ends of the main AP's interval."""
+    name = f"AP_{headline(row)}"
+    return row.get(f"{name}_low"), row.get(f"{name}_high")
 
 
 COLUMNS = (
     Column("variant", lambda row: str(row["variant"])),
+    Column("boxes given", boxes_of),
     Column("AP (95 % interval)", _interval),
-    Column("AP50", _percent("AP50_gt_boxes")),
-    Column("AP75", _percent("AP75_gt_boxes")),
-    Column("AP(M)", _percent("AP_M_gt_boxes")),
-    Column("AP(L)", _percent("AP_L_gt_boxes")),
-    Column("AR", _percent("AR_gt_boxes")),
+    Column("AP50", _own("AP50")),
+    Column("AP75", _own("AP75")),
+    Column("AP(M)", _own("AP_M")),
+    Column("AP(L)", _own("AP_L")),
+    Column("AR", _own("AR")),
     Column("AP, detector boxes", _percent("AP_detector_boxes")),
     Column("ceiling", _percent("ceiling_AP")),
     Column("paper's AP", _percent("paper_AP")),
@@ -65,27 +76,30 @@ COLUMNS = (
     Column("persons", _number("persons", ",.0f")),
 )
 NOTE = (
-    "AP of annotated boxes (detector boxes where the column says so), in percent, with its 95 % bootstrap interval over images. "
-    "The ceiling is the AP of perfect targets through the same codec. The paper's AP is on its own data, boxes and crops."
+    "AP in percent with its 95 % bootstrap interval over images. Each row's AP is under its own protocol, named by the boxes that "
+    "the model was given: annotated ones (top-down; a detector's where the column says so), or none, where the model finds the persons "
+    "of a whole image itself (bottom-up). Rows are ranked within a protocol: an AP with boxes and one without do not compare methods. "
+    "The ceiling is the AP of perfect outputs through the same codec and protocol. The paper's AP is on its own data, boxes and crops."
 )
 
 
 def compare(rows: Sequence[Row], out: Path, note: str = "") -> pd.DataFrame:
-    """Write the table of all variants, best first, into the directory `out`, and return it.
+    """Write the table of all variants, best first within each protocol, into the directory `out`, and return it.
 
     Files: comparison.csv and .json (all keys, fractions of 1), comparison.md and .html (for people, percent),
     comparison.png (AP with intervals and ceilings), by_height.png (all variants' AP by person height).
 
     Args:
-        rows: one mapping per variant: `variant` and `AP_gt_boxes` at least; what `evaluate.stage.evaluate` returns; where
-            known `params_m` (millions), `gmacs`, `images_per_s`, `training_s` (s), `paper_AP` (fraction of 1) and
-            `by_height` (list of `curves.Point` mappings). Other keys are kept in CSV and JSON.
+        rows: one mapping per variant: `variant` and a main AP (see `headline`) at least; what `evaluate.stage.evaluate` or
+            `evaluate.bottom_up_stage.evaluate_images` returns; where known `params_m` (millions), `gmacs`, `images_per_s`,
+            `training_s` (s), `paper_AP` (fraction of 1) and `by_height` (list of `curves.Point` mappings). Other keys are
+            kept in CSV and JSON.
         note: added below the table, such as the hardware and the data.
     Raises:
         FarposeError: no rows, a row without its name or AP, or a variant twice.
     """
     _check(rows)
-    rows = sorted(rows, key=lambda row: (-row["AP_gt_boxes"], row["variant"]))
+    rows = sorted(rows, key=lambda row: (list(PROTOCOLS).index(headline(row)), -headline_ap(row), row["variant"]))
     out.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame([{key: value for key, value in row.items() if key != "by_height"} for row in rows])
     shown = [column for column in COLUMNS if any(column.text(row) for row in rows)]
@@ -98,7 +112,7 @@ def compare(rows: Sequence[Row], out: Path, note: str = "") -> pd.DataFrame:
         with atomic_file(out / f"comparison.{name}") as temporary:
             temporary.write_text(text)
     _plot(out / "comparison.png", rows)
-    by_height = {str(row["variant"]): row["by_height"] for row in rows if row.get("by_height")}
+    by_height = {_label(row, rows): row["by_height"] for row in rows if row.get("by_height")}
     if by_height:
         curves.plot(out / "by_height.png", by_height, "person height, px of the image")
     return table
@@ -132,13 +146,19 @@ def _check(rows: Sequence[Row]) -> None:
     if not rows:
         raise FarposeError("no variants to compare", fix="evaluate at least one")
     for row in rows:
-        missing = [key for key in ("variant", "AP_gt_boxes") if row.get(key) is None]
-        if missing:
-            raise FarposeError(f"{missing[0]} is missing", where=f"metrics of {row.get('variant', 'a variant')}", fix="evaluate it again")
+        if row.get("variant") is None:
+            raise FarposeError("variant is missing", where="metrics of a variant", fix="evaluate it again")
+        headline(row)
     names = [row["variant"] for row in rows]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated:
         raise FarposeError(f"variant {repeated!r} appears twice", where="comparison")
+
+
+def _label(row: Row, rows: Sequence[Row]) -> str:
+    """The variant's name; with whose boxes where the rows differ in that."""
+    several = len({headline(other) for other in rows}) > 1
+    return f"{row['variant']} (boxes: {boxes_of(row)})" if several else str(row["variant"])
 
 
 def _plot(path: Path, rows: Sequence[Row]) -> None:
@@ -148,23 +168,25 @@ def _plot(path: Path, rows: Sequence[Row]) -> None:
     figure = Figure(figsize=(7.5, 1.2 + 0.42 * len(rows)), dpi=130, layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
-        value, (low, high) = float(row["AP_gt_boxes"]), (row.get(key) for key in INTERVAL[1:])
-        axes.barh(place, value, height=0.55, color=BAR, zorder=2)
+        value, (low, high) = headline_ap(row), _ends(row)
+        axes.barh(place, value, height=0.55, color=BARS[headline(row)], zorder=2)
         if low is not None and high is not None:
             axes.plot([low, high], [place, place], color="#222", linewidth=1.6, zorder=3)
         axes.text(max(value, high or 0) + 0.01, place, f"{100 * value:.1f}", va="center", fontsize=8, zorder=4)
         for key, (_, colour) in MARKS.items():
             if row.get(key) is not None:
                 axes.plot([row[key]] * 2, [place - 0.35, place + 0.35], color=colour, linewidth=2.2, zorder=3)
-    axes.plot([], [], color=BAR, linewidth=4, label="AP, line: 95 % interval")
+    for suffix in dict.fromkeys(headline(row) for row in rows):
+        axes.plot([], [], color=BARS[suffix], linewidth=4, label=f"AP, boxes: {PROTOCOLS[suffix]}")
+    axes.plot([], [], color="#222", linewidth=1.6, label="95 % interval")
     for key, (label, colour) in MARKS.items():
         if any(row.get(key) is not None for row in rows):
             axes.plot([], [], color=colour, linewidth=4, label=label)
-    axes.set(xlim=(0, 1), yticks=range(len(rows)), xlabel="AP, annotated boxes")
+    axes.set(xlim=(0, 1), yticks=range(len(rows)), xlabel="AP")
     axes.set_yticklabels([str(row["variant"]) for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.25, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png")

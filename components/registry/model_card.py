@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from components.evaluate.headline import PROTOCOLS, headline
 from components.models.variant import Variant
 from components.registry.lineage import flat
 
@@ -36,23 +38,22 @@ class Facts:
 
 def model_card(variant: Variant, facts: Facts) -> str:
     """The card as Markdown. It names contents, not runs, so equal models have equal cards."""
-    height, width = variant.input_size
     origin = {"weights (SHA-256)": facts.weights_sha256, "data (DVC md5)": facts.data_md5, "code (git)": facts.git_commit, **facts.data}
     return f"""# {variant.name}
 
-Finds {variant.num_keypoints} joints ({variant.skeleton.name}) of one person in a crop of {height}x{width} px (height x width).
+{_task(variant)}
 Method `{variant.method}` on backbone `{variant.backbone}`, crop convention `{variant.convention}`, codec `{variant.codec_name}`.
 
 ## Results
 {_table(facts.metrics, ("number", "value"))}
-The ceiling is what a network without error would score through the same codec. {_paper(variant)}
+The main AP is {_main(facts.metrics)}. The ceiling is what a network without error would score through the same codec. {_paper(variant)}
 
 ## Where it came from
 {_table(origin, ("what", "which"))}
 ## How it was trained
 {_table({**facts.recipe, **facts.training}, ("parameter", "value"))}
 ## Limits
-- It needs a person's box; it says nothing about where persons are.
+{_needs(variant)}
 - It was scored on the validation split above and on boxes as the numbers' names say. Elsewhere (other cameras, other persons,
   other heights in px) measure before you rely on it. AP against person height is in the evaluation's curves.
 - Scores order persons for AP; they are no probabilities.
@@ -65,13 +66,41 @@ The code is Apache-2.0. Weights carry what the training data's licences ask for:
 ```python
 import mlflow
 model = mlflow.pyfunc.load_model("models:/{variant.name}@challenger")
-# crops: (N, {height}, {width}, 3) uint8 RGB; joints: "keypoints" (N, {variant.num_keypoints}, 2), px of the crop, and "scores"
-joints = model.predict(crops)
+{_call(variant)}
 ```
 Or `farpose predict IMAGE --variant {variant.name}` in the repository.
 
 ## Versions
 {_table(facts.versions, ("package", "version"))}"""
+
+
+def _task(variant: Variant) -> str:
+    height, width = variant.input_size
+    joints = f"{variant.num_keypoints} joints ({variant.skeleton.name})"
+    if variant.bottom_up:
+        return f"Finds {joints} of every person in a whole image whose short side is brought to {height} px."
+    return f"Finds {joints} of one person in a crop of {height}x{width} px (height x width)."
+
+
+def _main(metrics: Mapping[str, Any]) -> str:
+    suffix = headline(metrics)
+    return f"`AP_{suffix}`, boxes given: {PROTOCOLS[suffix]}"
+
+
+def _needs(variant: Variant) -> str:
+    if variant.bottom_up:
+        return "- It needs no boxes and finds persons itself; small or hidden ones are missed, and joints may go to the wrong person."
+    return "- It needs a person's box; it says nothing about where persons are."
+
+
+def _call(variant: Variant) -> str:
+    (height, width), joints = variant.input_size, variant.num_keypoints
+    if variant.bottom_up:
+        return f"""# images: (N, H, W, 3) uint8 RGB, short side {height} px, padded to multiples of 64; of all P persons: "image" (P,) the
+# image's index, "keypoints" (P, {joints}, 2), px of the input, "scores" (P, {joints}) and "person_scores" (P,)
+persons = model.predict(images)"""
+    return f"""# crops: (N, {height}, {width}, 3) uint8 RGB; joints: "keypoints" (N, {joints}, 2), px of the crop, and "scores"
+joints = model.predict(crops)"""
 
 
 def _paper(variant: Variant) -> str:
