@@ -235,3 +235,19 @@ def test_real_pack(real_data: Path, tmp_path: Path) -> None:
     fetch(params, real_data / "coco", tmp_path / "persons", None)
     summary = validate(tmp_path / "persons", real_data / "coco", params, tmp_path / "out")
     assert (summary.persons, summary.images, summary.failed) == (5308 + 1958, 2457, [])
+
+
+def test_a_data_set_may_have_its_own_tolerance(case: Case) -> None:
+    joints(x=-2.0)(case)
+    sources = {"coco": case.params.sources["coco"]}
+    case.params = DataParams("coco", sources, validation=ValidationParams(outlying_share_of={"coco": 0.5}))
+    assert "tolerated: Labelled joints lie inside their images" in case.validate().table()
+    case.params = DataParams("coco", sources, validation=ValidationParams(outlying_share_of={"crowdpose": 0.5}))
+    with pytest.raises(FarposeError, match="Labelled joints lie inside their images"):
+        case.validate()
+    for shares, message in (
+        ({"crowdpoze": 0.1}, "outlying_share_of: unknown source 'crowdpoze' .*crowdpose"),
+        ({"coco": 1.0}, "is 1, exp"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DataParams("coco", sources, validation=ValidationParams(outlying_share_of=shares))

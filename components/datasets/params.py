@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -74,21 +75,28 @@ class ValidationParams:
         rounding_px: px by which a box or a joint may leave its image.
         keypoint_margin: distance by which a labelled joint may leave its box, as a share of the box's longer side.
         outlying_share: share of the persons that may have a joint further out than `rounding_px` or `keypoint_margin`.
+        outlying_share_of: the same for data sets whose labels lie further out, by their name.
         threads: threads that decode the images.
     """
 
     rounding_px: float = 0.5
     keypoint_margin: float = 0.5
     outlying_share: float = 0.001
+    outlying_share_of: dict[str, float] = field(default_factory=lambda: {"crowdpose": 0.01})
     threads: int = 4
 
     def __post_init__(self) -> None:
-        if not 0 <= self.outlying_share < 1:
-            raise ValueError(f"outlying_share is {self.outlying_share:g}, expected a share from 0 up to, not including, 1")
+        for share in (self.outlying_share, *self.outlying_share_of.values()):
+            if not 0 <= share < 1:
+                raise ValueError(f"outlying_share is {share:g}, expected a share from 0 up to, not including, 1")
         if min(self.rounding_px, self.keypoint_margin) < 0:
             raise ValueError("rounding_px and keypoint_margin must not be negative")
         if self.threads < 1:
             raise ValueError(f"threads is {self.threads}, expected at least 1")
+
+    def of(self, source: str) -> ValidationParams:
+        """What is tolerated in one data set."""
+        return dataclasses.replace(self, outlying_share=self.outlying_share_of.get(source, self.outlying_share))
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,9 @@ class DataParams:
             require_reader(self.source, "source")
         if self.source not in self.sources:
             raise ValueError(str(unknown_name("source", self.source, self.sources)))
+        known = {*self.sources, *DATASET_SKELETONS}
+        for name in self.validation.outlying_share_of.keys() - known:
+            raise ValueError(str(unknown_name("source", name, known, where="validation.outlying_share_of")))
 
     @property
     def files(self) -> SourceFiles:

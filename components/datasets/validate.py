@@ -76,7 +76,7 @@ def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) 
         "persons": person_columns(persons, raw, images),
         "images": image_columns(images, data_root if opened else None, params.validation.threads),
     }
-    checks, results = run_suites(tables, list(params.files.splits), params.validation)
+    checks, results = run_suites(tables, list(params.files.splits), params.validation.of(params.source))
     summary = ValidationSummary(params.source, len(persons), len(images), opened, tuple(checks))
     failed_out = out.with_name(f"{out.name}_failed")
     with atomic_directory(failed_out if summary.failed else out) as directory:
