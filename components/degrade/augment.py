@@ -129,7 +129,7 @@ class Augmenter:
         matrix = torch.where(mirrored[:, None, None], compose(matrix, _mirror_about(center)), matrix)
         crop_to_stored = compose(crops.image_to_stored[indices], invert(matrix))
         place = (crops.pixels, crops.offset[indices], crops.height[indices], crops.width[indices])
-        taps = [sample(*place, _shifted(crop_to_stored, dx, dy), self.geometry.input_size) for dx, dy in SAMPLES[crops.protocol]]
+        taps = [sample(*place, shifted(crop_to_stored, dx, dy), self.geometry.input_size) for dx, dy in SAMPLES[crops.protocol]]
         grey_levels = taps[0] if len(taps) == 1 else torch.stack(taps).mean(0)
         keypoints = torch.where(mirrored[:, None, None], keypoints[:, flip_permutation], keypoints)
         visible = torch.where(mirrored[:, None], visible[:, flip_permutation], visible)
@@ -168,7 +168,7 @@ def _mirror_about(center: Tensor) -> Tensor:
     return mirror
 
 
-def _shifted(matrix: Tensor, dx: float, dy: float) -> Tensor:
+def shifted(matrix: Tensor, dx: float, dy: float) -> Tensor:
     """The matrices applied to points moved by (dx, dy)."""
     if dx == dy == 0:
         return matrix

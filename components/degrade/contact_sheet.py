@@ -1,4 +1,4 @@
-"""One picture that shows what a shard's protocol does to people of all heights."""
+"""One picture that shows what a shard's protocol does to people of all heights, or to whole images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from components.degrade.image_stage import Images, eval_image
 from components.degrade.images import read_image
 from components.degrade.params import DegradeParams, ShardSpec
 from components.degrade.protocols import eval_crop
@@ -40,7 +41,9 @@ def contact_sheet(persons: Persons, data_root: Path, spec: ShardSpec, params: De
     picked = np.unique(np.linspace(0, len(order) - 1, min(params.contact_sheet_persons, len(order))).round().astype(int))
     shown = persons.select(order[picked])
     cards = [_card(shown, row, data_root, spec, params) for row in range(len(shown))]
-    return _page(cards, _title(persons, spec), CAPTIONS[spec.protocol])
+    return _page(
+        cards, _title(persons, spec), f"{CAPTIONS[spec.protocol]}.  Native | degraded | with joints: left blue, right orange; ring: hidden"
+    )
 
 
 def _title(persons: Persons, spec: ShardSpec) -> str:
@@ -98,6 +101,38 @@ def draw_skeleton(image: np.ndarray, joints: np.ndarray, visibility: np.ndarray,
     return canvas
 
 
+def image_sheet(persons: Persons, images: Images, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
+    """(H, W, 3) uint8 BGR page: per image the input as it is evaluated (fit by the short side), and the same with its joints.
+
+    Args:
+        persons: of the images' split.
+        images: evenly spread ones are shown; they lie under `data_root`.
+    """
+    picked = np.unique(np.linspace(0, len(images) - 1, min(params.contact_sheet_persons, len(images))).round().astype(int))
+    cards = [_image_card(persons, images, row, data_root, spec, params) for row in picked]
+    widest = max(card.shape[1] for card in cards)
+    cards = [np.pad(card, ((0, 0), (0, widest - card.shape[1]), (0, 0)), constant_values=PAPER[0]) for card in cards]
+    title = f"{spec.protocol} {spec.input_size[0]}   {len(images)} validation images, {len(persons.labelled())} labelled persons"
+    return _page(cards, title, f"{CAPTIONS[spec.protocol]}.  Input | with joints: left blue, right orange; ring: hidden")
+
+
+def _image_card(persons: Persons, images: Images, row: int, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
+    image_id, width, height = int(images.image_id[row]), int(images.width[row]), int(images.height[row])
+    image = read_image(data_root / str(images.image_path[row]))
+    pixels = eval_image(image, spec, "short_side", params, image_id).transpose(1, 2, 0)[..., ::-1]
+    zoom = PANEL_HEIGHT / max(pixels.shape[0], pixels.shape[1] / 2)
+    size = max(round(zoom * pixels.shape[1]), 1), max(round(zoom * pixels.shape[0]), 1)
+    shown = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_NEAREST)
+    drawn = shown
+    for keypoints in persons.labelled().keypoints[(persons.labelled().frame["image_id"] == image_id).to_numpy()]:
+        joints = spec.image_geometry("short_side").image_to_heatmap(keypoints[:, :2], pixels.shape[:2], width, height)
+        drawn = draw_skeleton(drawn, zoom * joints + (zoom - 1) / 2, keypoints[:, 2], persons.skeleton)
+    gap = np.full((size[1], GAP // 3, 3), PAPER, np.uint8)
+    panels = np.hstack([shown, gap, drawn])
+    panels = np.pad(panels, ((0, max(PANEL_HEIGHT - size[1], 0)), (0, 0), (0, 0)), constant_values=PAPER[0])
+    return _captioned(panels, f"{width}x{height} px, input {pixels.shape[1]}x{pixels.shape[0]}")
+
+
 def _captioned(panels: np.ndarray, text: str) -> np.ndarray:
     strip = np.full((CAPTION, panels.shape[1], 3), PAPER, np.uint8)
     _write(strip, text, (0, 18), 0.5, INK)
@@ -110,7 +145,7 @@ def _page(cards: list[np.ndarray], title: str, subtitle: str) -> np.ndarray:
     rows = -(-len(cards) // columns)
     page = np.full((HEADER + rows * (height + GAP) + GAP, max(columns * (width + 2 * GAP) + 2 * GAP, 760), 3), PAPER, np.uint8)
     _write(page, title, (2 * GAP, 28), 0.65, INK)
-    _write(page, f"{subtitle}.  Native | degraded | with joints: left blue, right orange; ring: hidden", (2 * GAP, 52), 0.48, FAINT)
+    _write(page, subtitle, (2 * GAP, 52), 0.48, FAINT)
     for number, card in enumerate(cards):
         top, left = HEADER + number // columns * (height + GAP), 2 * GAP + number % columns * (width + 2 * GAP)
         page[top : top + height, left : left + width] = card

@@ -31,7 +31,9 @@ class ShardSpec:
         if min(self.input_size) < 8:
             raise ValueError(f"input_size must be at least 8 px a side, got {self.input_size}")
         if self.images and (self.input_size[0] != self.input_size[1] or self.input_size[0] % MULTIPLE):
-            raise ValueError(f"input_size of whole images must be a square whose sides are a multiple of {MULTIPLE} px, got {self.input_size}")
+            raise ValueError(
+                f"input_size of whole images must be a square whose sides are a multiple of {MULTIPLE} px, got {self.input_size}"
+            )
 
     @property
     def name(self) -> str:

@@ -20,7 +20,7 @@ from components.degrade.images import for_each_image
 from components.degrade.params import DegradeParams, Protocol, ShardSpec
 from components.degrade.protocols import eval_crop
 from components.degrade.regions import box_center_and_size
-from components.degrade.stage import FORMAT, FORMAT_VERSION, TRAIN_PIXELS, TRAIN_TABLE, VAL_TABLE, val_pixels
+from components.degrade.stage import FORMAT, FORMAT_VERSION, IMAGE_FORMAT, TRAIN_PIXELS, TRAIN_TABLE, VAL_TABLE, val_pixels
 from components.pose.crop import CONVENTIONS, Convention, CropGeometry
 from components.pose.skeleton import SKELETONS, Skeleton
 
@@ -91,22 +91,22 @@ class TrainCrops:
             FarposeError: the shard is missing, cut short or of another format version.
         """
         directory = Path(directory)
-        about = _about(directory, [TRAIN_PIXELS, TRAIN_TABLE])
+        about = about_shard(directory, [TRAIN_PIXELS, TRAIN_TABLE])
         pixels = np.load(directory / TRAIN_PIXELS, mmap_mode="c")
         table = pq.read_table(directory / TRAIN_TABLE)
         if len(pixels) != about["train"]["pixels"] or len(table) != about["train"]["persons"]:
-            raise _damaged(directory)
+            raise damaged(directory)
         return cls(
             pixels=pixels,
-            offset=_column(table, "offset"),
-            height=_column(table, "height"),
-            width=_column(table, "width"),
-            image_to_stored=_column(table, "image_to_stored").reshape(-1, 2, 3),
-            center=_column(table, "center"),
-            size=_column(table, "size"),
-            keypoints_image=_column(table, "keypoints").reshape(len(table), -1, 3),
-            annotation_id=_column(table, "annotation_id"),
-            image_id=_column(table, "image_id"),
+            offset=read_column(table, "offset"),
+            height=read_column(table, "height"),
+            width=read_column(table, "width"),
+            image_to_stored=read_column(table, "image_to_stored").reshape(-1, 2, 3),
+            center=read_column(table, "center"),
+            size=read_column(table, "size"),
+            keypoints_image=read_column(table, "keypoints").reshape(len(table), -1, 3),
+            annotation_id=read_column(table, "annotation_id"),
+            image_id=read_column(table, "image_id"),
             skeleton=SKELETONS[about["skeleton"]],
             protocol=about["protocol"],
             input_size=tuple(about["input_size"]),
@@ -172,21 +172,21 @@ class EvalCrops:
         if convention not in CONVENTIONS:
             raise unknown_name("crop convention", convention, CONVENTIONS)
         directory = Path(directory)
-        about = _about(directory, [val_pixels(convention), VAL_TABLE])
+        about = about_shard(directory, [val_pixels(convention), VAL_TABLE])
         pixels = np.load(directory / val_pixels(convention), mmap_mode="c")
         table = pq.read_table(directory / VAL_TABLE)
         if not len(pixels) == len(table) == about["val"]["persons"]:
-            raise _damaged(directory)
+            raise damaged(directory)
         return cls(
             pixels=pixels,
-            annotation_id=_column(table, "annotation_id"),
-            image_id=_column(table, "image_id"),
+            annotation_id=read_column(table, "annotation_id"),
+            image_id=read_column(table, "image_id"),
             image_path=table["image_path"].to_pandas().to_numpy(dtype=object),
-            center=_column(table, "center"),
-            size=_column(table, "size"),
-            bbox_xywh=_column(table, "bbox_xywh"),
-            keypoints_image=_column(table, "keypoints").reshape(len(table), -1, 3),
-            area=_column(table, "area"),
+            center=read_column(table, "center"),
+            size=read_column(table, "size"),
+            bbox_xywh=read_column(table, "bbox_xywh"),
+            keypoints_image=read_column(table, "keypoints").reshape(len(table), -1, 3),
+            area=read_column(table, "area"),
             skeleton=SKELETONS[about["skeleton"]],
             protocol=about["protocol"],
             geometry=ShardSpec(tuple(about["input_size"]), about["protocol"]).geometry(convention),
@@ -243,29 +243,35 @@ def crop_boxes(
     )
 
 
-def _about(directory: Path, needed: list[str]) -> dict[str, Any]:
+def about_shard(directory: Path, needed: list[str], kind: str = FORMAT, version: int = FORMAT_VERSION) -> dict[str, Any]:
     """shard.json, after checking that the shard is of our format and that the needed files have their full length."""
     if not (directory / "shard.json").is_file():
-        raise FarposeError("no crop shard here", where=directory, fix="run the degrade stage")
+        raise FarposeError(f"no {kind.removeprefix('farpose ')} here", where=directory, fix="run the degrade stage")
     about = read_json(directory / "shard.json")
-    if (about.get("format"), about.get("version")) != (FORMAT, FORMAT_VERSION):
+    if (about.get("format"), about.get("version")) != (kind, version):
         found = f"{about.get('format')!r} version {about.get('version')}"
-        raise FarposeError(f"shard is {found}, this code reads {FORMAT!r} version {FORMAT_VERSION}", where=directory,
-                           fix="run the degrade stage again")  # fmt: skip
+        other = about.get("format") in (FORMAT, IMAGE_FORMAT) and about["format"] != kind
+        fix = (
+            "crops are for top-down, whole images for bottom-up variants: see params/pipeline.yaml (shards:)"
+            if other
+            else "run the degrade stage again"
+        )
+        raise FarposeError(f"shard is {found}, this code reads {kind!r} version {version}", where=directory, fix=fix)
     for name in needed:
         path = directory / name
         if not path.is_file() or path.stat().st_size != about["files"][name]["bytes"]:
-            raise _damaged(path)
+            raise damaged(path, kind)
     if about["opencv"] != cv2.__version__:
-        warnings.warn(f"{directory}: cropped with OpenCV {about['opencv']}, here is {cv2.__version__}: crops differ slightly", stacklevel=3)
+        warnings.warn(f"{directory}: made with OpenCV {about['opencv']}, here is {cv2.__version__}: pixels differ slightly", stacklevel=3)
     return about
 
 
-def _damaged(place: Path) -> FarposeError:
-    return FarposeError("crop shard is incomplete or damaged", where=place, fix="run the degrade stage again")
+def damaged(place: Path, kind: str = FORMAT) -> FarposeError:
+    """The error for a shard whose parts do not fit each other."""
+    return FarposeError(f"{kind.removeprefix('farpose ')} is incomplete or damaged", where=place, fix="run the degrade stage again")
 
 
-def _column(table: pa.Table, name: str) -> np.ndarray:
+def read_column(table: pa.Table, name: str) -> np.ndarray:
     """(N,) or, for a column of fixed-size lists, (N, M)."""
     column = table[name].combine_chunks()
     if isinstance(column, pa.ChunkedArray):

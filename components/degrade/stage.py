@@ -22,6 +22,7 @@ from components.pose.persons import Persons
 
 FORMAT = "farpose crop shard"
 FORMAT_VERSION = 1
+IMAGE_FORMAT = "farpose image shard"
 TRAIN_PIXELS, TRAIN_TABLE, VAL_TABLE = "train_pixels.npy", "train.parquet", "val.parquet"
 
 
@@ -36,7 +37,7 @@ def degrade(persons: Persons, data_root: Path, spec: ShardSpec, params: DegradeP
         FarposeError: a split is missing or has no labelled person, or an image is missing, damaged or of another size
             than the table says.
     """
-    train, val = (_labelled(persons, split) for split in ("train", "val"))
+    train, val = (labelled_persons(persons, split) for split in ("train", "val"))
     with atomic_directory(out) as folder:
         regions = plan_regions(train, spec, params)
         _write_train(train, regions, data_root, spec, params, folder, progress)
@@ -47,7 +48,8 @@ def degrade(persons: Persons, data_root: Path, spec: ShardSpec, params: DegradeP
     return summary
 
 
-def _labelled(persons: Persons, split: str) -> Persons:
+def labelled_persons(persons: Persons, split: str) -> Persons:
+    """The labelled persons of a split, one at least."""
     labelled = persons.split(split).labelled()
     if not len(labelled):
         raise FarposeError(f"split {split!r} has no labelled person", where="persons table", fix="relax the filters in params/data.yaml")
@@ -63,7 +65,7 @@ def _write_train(
     paths = train.frame["image_path"].to_numpy(dtype=object)
 
     def work(image: np.ndarray, rows: np.ndarray) -> None:
-        _check_size(image, expected[rows[0]], data_root / str(paths[rows[0]]))
+        check_size(image, expected[rows[0]], data_root / str(paths[rows[0]]))
         for row in rows[np.unique(regions.offsets[rows], return_index=True)[1]]:
             crop = train_crop(image, regions, row, spec, params, (int(ids[row, 0]), int(ids[row, 1])))
             height, width, offset = regions.heights[row], regions.widths[row], regions.offsets[row]
@@ -104,7 +106,7 @@ def _write_val(val: Persons, data_root: Path, spec: ShardSpec, params: DegradePa
     }
 
     def work(image: np.ndarray, rows: np.ndarray) -> None:
-        _check_size(image, expected[rows[0]], data_root / str(paths[rows[0]]))
+        check_size(image, expected[rows[0]], data_root / str(paths[rows[0]]))
         for convention, store in stores.items():
             for row in rows:
                 identity = (int(ids[row, 0]), int(ids[row, 1]))
@@ -121,7 +123,8 @@ def val_pixels(convention: str) -> str:
     return f"val_{convention}.npy"
 
 
-def _check_size(image: np.ndarray, expected: np.ndarray, path: Path) -> None:
+def check_size(image: np.ndarray, expected: np.ndarray, path: Path) -> None:
+    """Refuse an image (H, W, C) that is not of the (height, width) that the table says."""
     if tuple(image.shape[:2]) != tuple(expected):
         found, said = f"{image.shape[1]}x{image.shape[0]}", f"{expected[1]}x{expected[0]}"
         raise FarposeError(f"image is {found} px, the persons table says {said}", where=path, fix="run the fetch stage again")
@@ -134,11 +137,12 @@ def _write_table(persons: Persons, spec: ShardSpec, path: Path, **columns: np.nd
     plain = {name: frame[name].to_numpy() for name in ("annotation_id", "image_id", "image_path", "area", "area_range_px2")}
     columns = {**plain, "bbox_xywh": persons.bbox_xywh, "center": center, "size": size, **columns}
     columns["keypoints"] = persons.keypoints.reshape(len(persons), -1)
-    table = pa.table({name: _column(values) for name, values in columns.items()})
+    table = pa.table({name: column(values) for name, values in columns.items()})
     pq.write_table(table, path)
 
 
-def _column(values: np.ndarray) -> pa.Array:
+def column(values: np.ndarray) -> pa.Array:
+    """(N,) plain values, or (N, M) as lists of fixed size."""
     if values.ndim == 1:
         return pa.array(values)
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).ravel()), values.shape[1])
@@ -151,7 +155,6 @@ def _draw_sheet(val: Persons, data_root: Path, spec: ShardSpec, params: DegradeP
 
 
 def _summary(train: Persons, val: Persons, regions: Regions, spec: ShardSpec, params: DegradeParams, folder: Path) -> dict[str, Any]:
-    files = sorted(folder.iterdir())
     return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -170,5 +173,10 @@ def _summary(train: Persons, val: Persons, regions: Regions, spec: ShardSpec, pa
             "largest_step": round(float(regions.step.max()), 4),
         },
         "val": {"persons": len(val), "images": int(val.frame["image_id"].nunique())},
-        "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in files},
+        "files": files_of(folder),
     }
+
+
+def files_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Bytes and digest of every file of a shard, by name."""
+    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(folder.iterdir())}

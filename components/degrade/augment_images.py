@@ -1,0 +1,163 @@
+"""Augmentation of whole images on the device: rotation, scale, shift and flip, as the published bottom-up trainers draw them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.base.errors import FarposeError
+from components.degrade.augment import SAMPLES, shifted
+from components.degrade.image_shards import DeviceImages
+from components.degrade.image_stage import COUNTED_FULLY
+from components.degrade.sample import COUNTED, RGB, normalise, sample
+from components.pose.crop import compose, invert, transform
+from components.pose.skeleton import Skeleton
+from components.pose.whole_image import view
+
+PUBLISHED_UNIT = 200.0  # px of the image per unit of the published scale; its translation is in px per unit
+
+
+@dataclass(frozen=True)
+class ImageAugmentParams:
+    """How training images are varied. The defaults are those of HigherHRNet's and LitePose's published trainers.
+
+    Attributes:
+        flip_probability: of mirroring left and right.
+        max_rotation: degrees; the angle is uniform in -max_rotation..max_rotation.
+        min_scale, max_scale: the input shows a square of this many sides of the image, uniform; 1.5 shows more, smaller.
+        max_translation: the square's middle is shifted by whole image px, uniform in -n..n-1 per axis, where n is this many
+            200ths of the square's side: 40 is a fifth of the view at any input size.
+        scale_type: the image's side that the scale refers to: "short" or "long".
+    """
+
+    flip_probability: float = 0.5
+    max_rotation: float = 30.0
+    min_scale: float = 0.75
+    max_scale: float = 1.5
+    max_translation: float = 40.0
+    scale_type: Literal["short", "long"] = "short"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.flip_probability <= 1:
+            raise ValueError(f"flip_probability must lie in 0..1, got {self.flip_probability}")
+        if not 0 < self.min_scale <= self.max_scale:
+            raise ValueError(f"min_scale must be positive and at most max_scale, got {self.min_scale} and {self.max_scale}")
+        if min(self.max_rotation, self.max_translation) < 0:
+            raise ValueError("max_rotation and max_translation must not be negative")
+
+    @classmethod
+    def none(cls) -> ImageAugmentParams:
+        """No augmentation: the square in the middle of the image, as wide as its short side."""
+        return cls(flip_probability=0, max_rotation=0, min_scale=1, max_scale=1, max_translation=0)
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Training input.
+
+    Attributes:
+        images: (B, 3, S, S) float32, normalised by ImageNet's mean and deviation.
+        keypoints: per output (B, M, K, 2) float32, its cells; may lie outside.
+        visible: (B, M, K) bool, labelled in the annotation; False where an image has fewer than M persons.
+        masks: per output (B, h, w) bool, True where the loss counts: inside the image and on no ignored person.
+    """
+
+    images: Tensor
+    keypoints: tuple[Tensor, ...]
+    visible: Tensor
+    masks: tuple[Tensor, ...]
+
+
+class ImageAugmenter:
+    """Draws and applies the augmentation of a batch of whole images.
+
+    `augmenter(images, indices, seed)` is `augmenter.apply(images, indices, augmenter.draw(len(indices), seed))`; the
+    second half has fixed shapes and no host synchronisation, so a CUDA graph can hold it.
+
+    Args:
+        size: side of the network's input, px.
+        output_sizes: side of each of its training outputs, cells.
+        params: `ImageAugmentParams.none()` to switch it off.
+        skeleton: whose joints swap sides when an image is mirrored.
+    """
+
+    def __init__(self, size: int, output_sizes: tuple[int, ...], params: ImageAugmentParams, skeleton: Skeleton) -> None:
+        self.size, self.output_sizes, self.params = size, tuple(output_sizes), params
+        self._skeleton = skeleton
+        self._permutation: dict[torch.device, Tensor] = {}
+
+    def __call__(self, images: DeviceImages, indices: Tensor, seed: int) -> ImageBatch:
+        """The augmented batch of images `indices` (B,); the same for the same `seed`, on every device.
+
+        Raises:
+            FarposeError: the shard is of another input size.
+        """
+        return self.apply(images, indices.to(images.device), self.draw(len(indices), seed).to(images.device, non_blocking=True))
+
+    def draw(self, batch_size: int, seed: int) -> Tensor:
+        """(B, 5) float64: scale factor, degrees, place of the shift in x and y (0..1), mirrored (0 or 1), on the CPU.
+
+        Drawn by a counter-based generator keyed by `seed` (at least 0), so that no state has to be kept.
+        """
+        p = self.params
+        uniform = np.random.Generator(np.random.Philox(key=seed)).random((5, batch_size))
+        scale = p.min_scale + uniform[0] * (p.max_scale - p.min_scale)
+        degrees = (2 * uniform[1] - 1) * p.max_rotation
+        return torch.from_numpy(np.stack([scale, degrees, uniform[2], uniform[3], uniform[4] < p.flip_probability], 1))
+
+    def apply(self, images: DeviceImages, indices: Tensor, draws: Tensor) -> ImageBatch:
+        """The batch for given draws; all arguments on the images' device."""
+        if images.input_size != (self.size, self.size):
+            raise FarposeError(f"shard is for input size {images.input_size}, the model takes {(self.size, self.size)}")
+        mirrored = draws[:, 4] > 0.5
+        to_stored = images.image_to_stored[indices]
+        place = (images.pixels, images.offset[indices], images.height[indices], images.width[indices])
+        center, side = self._views(images.image_size[indices], draws)
+
+        def matrix(size: int) -> Tensor:
+            upright = view(center, side, size, draws[:, 1])
+            return torch.where(mirrored[:, None, None], _mirrored(upright, size), upright)
+
+        def seen(size: int, shift: tuple[float, float], channels: tuple[int, ...]) -> Tensor:
+            view_to_stored = shifted(compose(to_stored, invert(matrix(size))), *shift)
+            return sample(*place, view_to_stored, (size, size), channels, highest=COUNTED)
+
+        taps = [seen(self.size, shift, RGB) for shift in SAMPLES[images.protocol]]
+        grey_levels = taps[0] if len(taps) == 1 else torch.stack(taps).mean(0)
+        # The published mask is warped as 0 and 255, rounded, and counts above 127.
+        masks = tuple(seen(size, (0, 0), (COUNTED,))[:, 0] >= COUNTED_FULLY / 2 for size in self.output_sizes)
+        keypoints, visible = self._joints(images, indices, mirrored)
+        cells = tuple(transform(matrix(size), keypoints).float() for size in self.output_sizes)
+        return ImageBatch(normalise(grey_levels, out=grey_levels), cells, visible, masks)
+
+    def _views(self, image_size: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Centre (B, 2) and side (B,), image px, of the squares that the inputs show."""
+        whole = image_size.double()
+        side = (whole.amin(1) if self.params.scale_type == "short" else whole.amax(1)) * draws[:, 0]
+        reach = torch.floor(self.params.max_translation / PUBLISHED_UNIT * side)[:, None]
+        shift = torch.minimum(torch.floor(2 * reach * draws[:, 2:4]), 2 * reach - 1) - reach
+        return whole / 2 + torch.where(reach > 0, shift, 0), side
+
+    def _joints(self, images: DeviceImages, indices: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
+        """Keypoints (B, M, K, 2) float64, image px, and visible (B, M, K), with sides swapped where mirrored."""
+        permutation = self._flip_permutation(images.device)
+        keypoints, visible = images.keypoints_image[indices].double(), images.visible[indices]
+        keypoints = torch.where(mirrored[:, None, None, None], keypoints[:, :, permutation], keypoints)
+        return keypoints, torch.where(mirrored[:, None, None], visible[:, :, permutation], visible)
+
+    def _flip_permutation(self, device: torch.device) -> Tensor:
+        """Copied to a device once, because a CUDA graph cannot hold a copy from the host."""
+        if device not in self._permutation:
+            self._permutation[device] = torch.tensor(self._skeleton.flip_permutation).to(device)
+        return self._permutation[device]
+
+
+def _mirrored(matrix: Tensor, size: int) -> Tensor:
+    """The matrices followed by x → size - 1 - x: published flips mirror each output's own array."""
+    shift = torch.zeros_like(matrix[:, 0])
+    shift[:, 2] = size - 1
+    return torch.stack([shift - matrix[:, 0], matrix[:, 1]], 1)
