@@ -21,6 +21,7 @@ CARDS_PER_ROW = 3
 GAP, CAPTION, HEADER = 12, 26, 64
 PAPER, INK, FAINT = (250, 250, 250), (40, 40, 40), (120, 120, 120)
 LEFT, RIGHT, MIDDLE = (240, 140, 30), (40, 110, 250), (60, 180, 60)  # BGR: left side blue, right side orange, middle green
+LEGEND = "with joints: left blue, right orange; ring: hidden"
 CAPTIONS = {
     "direct": "bilinear warp of the original image, aliased",
     "antialias": "mean of the area under each pixel",
@@ -41,9 +42,7 @@ def contact_sheet(persons: Persons, data_root: Path, spec: ShardSpec, params: De
     picked = np.unique(np.linspace(0, len(order) - 1, min(params.contact_sheet_persons, len(order))).round().astype(int))
     shown = persons.select(order[picked])
     cards = [_card(shown, row, data_root, spec, params) for row in range(len(shown))]
-    return _page(
-        cards, _title(persons, spec), f"{CAPTIONS[spec.protocol]}.  Native | degraded | with joints: left blue, right orange; ring: hidden"
-    )
+    return _page(cards, _title(persons, spec), f"{CAPTIONS[spec.protocol]}.  Native | degraded | {LEGEND}")
 
 
 def _title(persons: Persons, spec: ShardSpec) -> str:
@@ -113,7 +112,7 @@ def image_sheet(persons: Persons, images: Images, data_root: Path, spec: ShardSp
     widest = max(card.shape[1] for card in cards)
     cards = [np.pad(card, ((0, 0), (0, widest - card.shape[1]), (0, 0)), constant_values=PAPER[0]) for card in cards]
     title = f"{spec.protocol} {spec.input_size[0]}   {len(images)} validation images, {len(persons.labelled())} labelled persons"
-    return _page(cards, title, f"{CAPTIONS[spec.protocol]}.  Input | with joints: left blue, right orange; ring: hidden")
+    return _page(cards, title, f"{CAPTIONS[spec.protocol]}.  Input | {LEGEND}")
 
 
 def _image_card(persons: Persons, images: Images, row: int, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
