@@ -2,7 +2,7 @@
 
 `load` takes a state_dict with the key names of the published code (HRNet, SimpleBaseline, DARK: leoxiaobin's and
 ilovepose's repositories, or mmpose's names for them; UDP: HuangJunJie2017's; CAL: ilovepose's; SRPose, SIU and SHaRPose: their
-forks of mmpose; TransPose, SimCC and TokenPose: their own), `outputs` gives what that code would put out.
+forks of mmpose; TransPose, SimCC, TokenPose, HigherHRNet and LitePose: their own), `outputs` gives what that code would put out.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
-from components.models import spsr, zoo
+from components.models import higherpose, spsr, zoo
 from components.models.keys import authors_key
 from components.models.upscale import GENERATOR, with_generator
 from components.models.variant import Variant
 
 TABLE, INDEX = "relative_position_bias_table", "relative_position_index"
 OTHERS = {GENERATOR: spsr.Generator}  # networks that are no variant: their keys are the authors' own
+_IGNORED = {"higherpose": higherpose.IGNORED}  # keys of a method's files that are no weights
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def expected_of(variant: Variant, published: bool = True) -> Expected:
         model = zoo.network(variant, published=published)
     tensors = {authors_key(key, variant): (key, value) for key, value in model.state_dict().items()}
     derived = (key.replace(TABLE, INDEX) for key in tensors if key.endswith(TABLE))  # HRFormer's code keeps a constant in the state
-    return Expected(model, tensors, variant, ignored=tuple(derived))
+    return Expected(model, tensors, variant, ignored=(*derived, *_IGNORED.get(variant.method, ())))
 
 
 def load(name: str, state: Mapping[str, Any], published: bool = True) -> nn.Module:
@@ -70,8 +71,8 @@ def load(name: str, state: Mapping[str, Any], published: bool = True) -> nn.Modu
 
     Args:
         name: a variant of `params/variants/`, or "spsr_x4" (Maclory's SPSR) for the generator alone.
-        state: authors' key → array or tensor; a leading `module.` (data parallel) is ignored. For a variant whose input SPSR
-            enlarges nobody released weights: give the pose network's, and the generator's file (`network.upscale_weights`)
+        state: authors' key → array or tensor; a leading `module.` (data parallel) or `1.` (half precision, HigherHRNet) is
+            ignored. For a variant whose input SPSR enlarges nobody released weights: give the pose network's, and the generator's file (`network.upscale_weights`)
             is read for the rest, unless its keys are in `state` under `upscale.generator.`.
         published: behave as the published code, known errors included (SimpleBaseline puts out 16x16 at 64x48); False
             gives the corrected network that we train.
@@ -79,7 +80,8 @@ def load(name: str, state: Mapping[str, Any], published: bool = True) -> nn.Modu
         FarposeError: unknown variant, or keys that are missing, left over or of another shape; names the first ones.
     """
     needed, where = expected(name, published), f"checkpoint for {name}"
-    given = {key.removeprefix("module."): _tensor(key, value, where) for key, value in state.items()}
+    wrapped = "1." if state and all(key.removeprefix("module.").startswith("1.") for key in state) else ""
+    given = {key.removeprefix("module.").removeprefix(wrapped): _tensor(key, value, where) for key, value in state.items()}
     given = {key: value for key, value in unprefixed(given, needed.tensors).items() if key not in needed.ignored}
     if needed.variant is not None:
         given = with_generator(needed.variant, given)
@@ -105,6 +107,8 @@ def outputs(model: nn.Module, images: Tensor | np.ndarray) -> tuple[Tensor, ...]
     HRNet, SimpleBaseline, DARK, UDP gaussian: heatmaps (B, K, h, w). UDP offset: (B, 3K, h, w), per keypoint response, x, y.
     CAL: heatmaps (B, K, h, w), offsets (B, 2K, h, w), per keypoint x, y. SR head, SRPose: heatmaps (B, K, H, W). SHaRPose: coarse
     and fine heatmaps. SimCC: logits (B, K, bins) of x and of y. SPSR: enlarged gradient map, enlarged image, gradient map.
+    Of whole images, H and W multiples of 64: HigherHRNet, LitePose, HigherPose, LimbPose: (B, 2K, H/4, W/4), K heatmaps then K tags,
+    and heatmaps (B, K, H/2, W/2). Bottom-up SR head: (B, 2K, H, W), heatmaps then tags.
 
     Args:
         images: (B, 3, H, W) float32 RGB, normalised by ImageNet's mean and standard deviation. SimpleBaseline's released

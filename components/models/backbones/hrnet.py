@@ -149,10 +149,17 @@ class HighResolutionTrunk(nn.Module):
         self.stage3 = _stage(shape.channels(3), shape.channels(3), shape.modules[1], shape.blocks, targets, fusion=fusion)
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        return self.branch(self.shallow(images))
+
+    def shallow(self, images: Tensor) -> Tensor:
+        """Stem and layer 1: (B, 4 layer1_width, H/4, W/4)."""
         x = self.relu(self.bn1(self.conv1(images)))
         x = self.relu(self.bn2(self.conv2(x)))
-        features = self.stage2(self.transition1([self.layer1(x)]))
-        return self.stage3(self.transition2(features))
+        return self.layer1(x)
+
+    def branch(self, features: Tensor) -> list[Tensor]:
+        """Stages 2 and 3: what `shallow` puts out → three features."""
+        return self.stage3(self.transition2(self.stage2(self.transition1([features]))))
 
 
 class HighResolutionEnd(nn.Module):
