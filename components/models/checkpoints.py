@@ -23,7 +23,7 @@ from components.models.variant import Variant
 
 AVERAGED = ("state_dict_ema", "model_ema", "params_ema", "ema", "shadows")  # averaged weights are those that authors report
 PLAIN = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights")
-WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.", "ema_model.")  # what wrapping a network puts before its keys
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.", "ema_model.", "1.")  # what wrapping a network puts before its keys
 HARMLESS = re.compile(  # of a key that is left over: nothing that a pose network computes with depends on it
     r"(^|\.)(num_batches_tracked|relative_position_index|attn_mask|n_averaged|total_ops|total_params)$"
     r"|^(fc|classifier|cls_head|head|head_dist|norm_head)\.(\d+\.)?(weight|bias)$"
