@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -234,18 +234,34 @@ def images_of(
     """
     if not files:
         raise FarposeError("no image given", fix="name at least one image file")
-    params = params or DegradeParams()
+    images = fitted((_read(path, upright) for path in files), [str(path) for path in files], spec, skeleton, fit, params)
+    return replace(images, upright=upright)
+
+
+def fitted(
+    images: Iterable[np.ndarray],
+    names: Sequence[str],
+    spec: ShardSpec,
+    skeleton: Skeleton,
+    fit: Fit = "short_side",
+    params: DegradeParams | None = None,
+) -> EvalImages:
+    """Images in memory as a bottom-up network takes them; image ids count from 0.
+
+    Args:
+        images: (h, w, 3) uint8 BGR of any sizes, at least one; each is let go once it is fitted.
+        names: what error messages call them, or their files.
+    """
     pixels, sides = [], []
-    for number, path in enumerate(files):
-        image = _read(path, upright)
+    for number, image in enumerate(images):
         sides.append(image.shape[:2])
-        pixels.append(eval_image(image, spec, fit, params, number))
+        pixels.append(eval_image(image, spec, fit, params or DegradeParams(), number))
     height, width = np.array(sides, np.int64).T
-    images = Images(np.arange(len(files)), np.array([str(path) for path in files], dtype=object), width, height)
-    sizes = input_sizes(images, spec, fit)
+    table = Images(np.arange(len(pixels)), np.array(names, dtype=object), width, height)
+    sizes = input_sizes(table, spec, fit)
     return EvalImages(
-        image_id=images.image_id,
-        image_path=images.image_path,
+        image_id=table.image_id,
+        image_path=table.image_path,
         width=width,
         height=height,
         input_sizes=sizes,
@@ -255,7 +271,6 @@ def images_of(
         protocol=spec.protocol,
         flat=np.concatenate([image.ravel() for image in pixels]),
         offset=np.cumsum(3 * sizes.prod(1)) - 3 * sizes.prod(1),
-        upright=upright,
     )
 
 
