@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from components.degrade.shards import EvalCrops
 
 TILE_HEIGHT = 384  # px of one picture
-TRUTH = (255, 255, 255)
+TRUTH, DARK = (255, 255, 255), (20, 20, 20)
 LEFT, RIGHT, MIDDLE = (30, 140, 240), (250, 110, 40), (60, 180, 60)  # RGB of the person's left, right and middle
 GROUPS = ("best", "median", "worst")
 SUBPIXEL = 4  # bits of sub-pixel drawing
@@ -112,21 +112,32 @@ def _drawn(picture: np.ndarray, crops: EvalCrops, predictions: Predictions, pers
     return picture
 
 
-def draw_joints(picture: np.ndarray, points: np.ndarray, visible: np.ndarray, skeleton: Skeleton, truth: bool = False) -> None:
-    """Draw one person onto (H, W, 3) uint8 RGB: `points` (K, 2) px of the picture, those of `visible` (K,); `truth` in white."""
+def draw_joints(
+    picture: np.ndarray,
+    points: np.ndarray,
+    visible: np.ndarray,
+    skeleton: Skeleton,
+    truth: bool = False,
+    colour: tuple[int, int, int] | None = None,
+    thickness: int = 2,
+) -> None:
+    """Draw one person onto (H, W, 3) uint8 RGB: `points` (K, 2) px of the picture, those of `visible` (K,); `truth` in white.
+
+    Args:
+        colour: RGB of all limbs; None tells the person's left from its right.
+        thickness: of the limbs, px; the dark rim adds one on each side.
+    """
     import cv2
 
     fixed = np.round(np.clip(points, -1e4, 1e4) * (1 << SUBPIXEL)).astype(int)
-    thickness = 2
     options: dict[str, Any] = {"lineType": cv2.LINE_AA, "shift": SUBPIXEL}
+    paint = lambda a, b: TRUTH if truth else colour or _colour(skeleton, a, b)  # noqa: E731
     for dark in (True, False):  # a dark rim first, so that lines stand out on any picture
         for a, b in skeleton.limb_indices:
             if visible[a] and visible[b]:
-                colour = (20, 20, 20) if dark else TRUTH if truth else _colour(skeleton, a, b)
-                cv2.line(picture, fixed[a].tolist(), fixed[b].tolist(), colour, thickness + 2 * dark, **options)
+                cv2.line(picture, fixed[a].tolist(), fixed[b].tolist(), DARK if dark else paint(a, b), thickness + 2 * dark, **options)
         for k in np.flatnonzero(visible).tolist():
-            colour = (20, 20, 20) if dark else TRUTH if truth else _colour(skeleton, k, k)
-            cv2.circle(picture, fixed[k].tolist(), (thickness + 1 + dark) << SUBPIXEL, colour, -1, **options)
+            cv2.circle(picture, fixed[k].tolist(), (thickness + 1 + dark) << SUBPIXEL, DARK if dark else paint(k, k), -1, **options)
 
 
 def _colour(skeleton: Skeleton, a: int, b: int) -> tuple[int, int, int]:

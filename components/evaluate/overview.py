@@ -52,7 +52,7 @@ def overview(
     seen.set_title(
         f"what the network sees ({width}×{height} px) and finds\nOKS {oks[person]:.2f}; median of far persons {_median(oks, far):.2f}"
     )
-    _draw_curve(curve, by_height)
+    draw_curve(curve, by_height)
     for axes in (scene, seen, curve):
         axes.title.set_fontsize(9)
     figure.suptitle(title, fontsize=10)
@@ -97,7 +97,8 @@ def _draw_crop(axes: Any, crops: EvalCrops, predictions: Predictions, person: in
     axes.legend(lines, colours, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, fontsize=7, frameon=True, facecolor="0.8")
 
 
-def _draw_curve(axes: Any, by_height: Sequence[Mapping[str, Any]]) -> None:
+def draw_curve(axes: Any, by_height: Sequence[Mapping[str, Any]]) -> None:
+    """AP and its interval against person height; far away is marked."""
     known = [point for point in by_height if point["AP"] is not None]
     x = [point["middle"] for point in known]
     axes.plot(x, [point["AP"] for point in known], "o-", color="#4c78a8", markersize=4)

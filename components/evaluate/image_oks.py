@@ -1,0 +1,45 @@
+"""How well each annotated person of a whole image was found: OKS with the prediction that fits it best, one to one."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from components.evaluate.matching import object_keypoint_similarity
+from components.evaluate.predictions import Predictions
+from components.pose.persons import Persons
+
+
+def assign(persons: Persons, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """OKS (P,) of each labelled person with the prediction it is given, and that prediction's row (P,).
+
+    Predictions are given to the persons of their image one to one, so that the sum of OKS is largest, whatever their scores:
+    this says what was found, AP says how well it was told from what is not there. Without one: OKS 0, row -1.
+    """
+    oks, rows = np.zeros(len(persons)), np.full(len(persons), -1)
+    areas, sigmas = persons.frame["area"].to_numpy(np.float64), np.asarray(persons.skeleton.sigmas)
+    found = _by_image(predictions.image_id)
+    for image, own in _by_image(persons.frame["image_id"].to_numpy()).items():
+        candidates = found.get(image, np.zeros(0, np.int64))
+        p, d = np.repeat(own, len(candidates)), np.tile(candidates, len(own))
+        joints = predictions.keypoints_image[d]
+        similarity = object_keypoint_similarity(joints, persons.keypoints[p], areas[p], persons.bbox_xywh[p], sigmas)
+        similarity = similarity.reshape(len(own), len(candidates))
+        first, second = linear_sum_assignment(similarity, maximize=True)
+        oks[own[first]], rows[own[first]] = similarity[first, second], candidates[second]
+    return oks, rows
+
+
+def mean_by_image(image_ids: np.ndarray, person_image: np.ndarray, oks: np.ndarray) -> np.ndarray:
+    """(I,) mean OKS of the persons of each image; NaN for images without persons."""
+    images, index = np.unique(image_ids, return_inverse=True)
+    place = np.searchsorted(images, person_image)
+    total, count = np.bincount(place, oks, len(images)), np.bincount(place, minlength=len(images))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)[index]
+
+
+def _by_image(image_id: np.ndarray) -> dict[int, np.ndarray]:
+    """Image → its rows, ascending."""
+    order = np.argsort(image_id, kind="stable")
+    images, first = np.unique(image_id[order], return_index=True)
+    return dict(zip(images.tolist(), np.split(order, first[1:]), strict=True)) if len(images) else {}
