@@ -113,7 +113,7 @@ class KeypointQueries(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         places = self.norm_image(features.flatten(2).transpose(1, 2))
         positions = sine_positions((features.shape[-2], features.shape[-1]), features.shape[1]).to(places)[None]
-        queries = self.joints[None].expand(len(features), -1, -1)
+        queries = self.joints[None].expand(features.shape[0], -1, -1)  # not len(), which a recorded graph takes for a constant
         for layer in self.layers:
             queries = layer(queries, places, positions)
         return self.norm_end(queries)
