@@ -22,8 +22,8 @@ def inspect_images(root: Path, image_paths: Iterable[str], threads: int) -> pd.D
     Args:
         root: the data set's root, to which `image_paths` are relative.
     Returns:
-        One row per path: `file` ("whole", "missing", "empty", "cut short or damaged", "not an image"), `width` and
-        `height` in px as stored, EXIF orientation ignored (NaN unless whole), `sha256` of the bytes (None if missing).
+        One row per path: `file` ("whole", "missing", "empty", "cut short or damaged", "too large for OpenCV", "not an image"),
+        `width` and `height` in px as stored, EXIF orientation ignored (NaN unless whole), `sha256` of the bytes (None if missing).
     """
     verbosity = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the verdict names the file; OpenCV's own lines do not
@@ -43,7 +43,10 @@ def _inspect(path: Path) -> tuple[str, float, float, str | None]:
         return "missing", np.nan, np.nan, None
     digest = hashlib.sha256(data).hexdigest()
     # Not imread: it fills the lost part of a cut JPEG with grey and reports success, where imdecode refuses.
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
+    except cv2.error:  # it refuses more than 2^30 px before it decodes them
+        return "too large for OpenCV", np.nan, np.nan, digest
     if image is not None:
         return WHOLE, image.shape[1], image.shape[0], digest
     problem = "cut short or damaged" if data.startswith(SIGNATURES) else "not an image" if data else "empty"

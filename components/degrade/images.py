@@ -13,11 +13,15 @@ import numpy as np
 from components.base.errors import FarposeError
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 BGR pixels as stored in the file: EXIF orientation is ignored, as in the annotations.
+def read_image(path: str | Path, upright: bool = False) -> np.ndarray:
+    """(H, W, 3) uint8 BGR pixels of an image file.
 
+    Grey levels and palettes become colours; of 16 bits the upper 8 are kept; transparency is left out.
+
+    Args:
+        upright: turn the image as its EXIF orientation says, as viewers do. False: pixels as stored, where annotations are.
     Raises:
-        FarposeError: the file is missing, empty, cut short or no image.
+        FarposeError: the file is missing, empty, cut short, too large for OpenCV or no image.
     """
     path = Path(path)
     try:
@@ -30,7 +34,10 @@ def read_image(path: str | Path) -> np.ndarray:
         raise FarposeError("image file is empty", where=path, fix="acquire it again")
     if _cut_short(data):
         raise FarposeError("image file is cut short", where=path, fix="acquire it again")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
+    except cv2.error as error:  # its size is checked before it is decoded
+        raise FarposeError("image is larger than OpenCV decodes (2^30 px)", where=path, fix="make it smaller") from error
     if image is None:
         raise FarposeError("file is no image that OpenCV can decode", where=path, fix="acquire it again")
     return image
@@ -41,7 +48,7 @@ def _cut_short(data: bytes) -> bool:
     if data[:2] == b"\xff\xd8":  # the end marker must follow the last scan; an embedded thumbnail's own comes earlier
         return data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
     if data[:4] == b"\x89PNG":
-        return b"IEND" not in data[-64:]
+        return b"IEND\xae\x42\x60\x82" not in data  # the last chunk, which may be followed by what a camera appends
     return False
 
 
@@ -51,6 +58,7 @@ def for_each_image(
     work: Callable[[np.ndarray, np.ndarray], None],
     threads: int = 0,
     progress: str | None = None,
+    upright: bool = False,
 ) -> None:
     """Decode every distinct image once and call `work(image, rows)` with the rows that lie in it.
 
@@ -59,6 +67,7 @@ def for_each_image(
         work: called from several threads at once; rows of different calls are disjoint.
         threads: images in flight; 0 means one per usable core.
         progress: label of a progress bar, or None for silence.
+        upright: as of `read_image`.
     Raises:
         FarposeError: an image is unreadable; work that has not begun is dropped.
     """
@@ -67,7 +76,7 @@ def for_each_image(
     bounds = np.searchsorted(group[order], np.arange(len(paths) + 1))
 
     def one(index: int) -> None:
-        work(read_image(data_root / str(paths[index])), order[bounds[index] : bounds[index + 1]])
+        work(read_image(data_root / str(paths[index]), upright), order[bounds[index] : bounds[index + 1]])
 
     with ThreadPoolExecutor(threads or usable_cores()) as pool:
         futures = [pool.submit(one, index) for index in range(len(paths))]
