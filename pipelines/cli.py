@@ -57,11 +57,14 @@ def parser() -> argparse.ArgumentParser:
     verify = command("verify", "verify:verify", "run the checks that need no training: AP of the truth, flips, round trips, ceilings")
     verify.add_argument("--without-crops", action="store_true", help="do not compare crops with the table (they may be about to be made)")
 
-    predict = command("predict", "predict:predict", "find the joints of the persons in some images")
+    text = "find the joints of the persons in some images, px of the upright image (EXIF orientation is honoured)"
+    predict = command("predict", "predict:predict", text)
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    predict.add_argument("--variant", required=True, help="a trained variant, or any with --weights")
+    predict.add_argument("--variant", required=True, help="a trained variant, or any with --weights; a bottom-up one needs no boxes")
     predict.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
     predict.add_argument("--boxes", type=Path, metavar="FILE", help="person boxes: COCO detections or annotations (JSON)")
+    text = "draw only persons that score higher (bottom-up: 0.1, with boxes: all); the file holds all of them"
+    predict.add_argument("--draw-above", type=float, metavar="SCORE", help=text)
     predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER", help="where to write (predictions/)")
 
     export = command("export", "export:export", "write a trained variant as an ONNX file, if ONNX Runtime finds the same joints with it")

@@ -258,7 +258,7 @@ def test_a_table_is_aligned_for_the_terminal():
 
 
 def test_boxes_are_matched_by_file_name_or_by_number(tmp_path):
-    files = {7: tmp_path / "000007.jpg", 9: tmp_path / "000009.jpg"}
+    files = {number: predict.Photograph(tmp_path / f"00000{number}.jpg", 40, 30, False) for number in (7, 9)}
     annotations = {
         "images": [{"id": 1, "file_name": "val/000009.jpg"}, {"id": 2, "file_name": "000011.jpg"}],
         "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}, {"image_id": 2, "bbox": [0, 0, 1, 1]}],
@@ -286,3 +286,5 @@ def test_images_are_numbered_by_coco_names_or_counted(tmp_path):
     (tmp_path / "7.jpg").write_bytes(b"")
     with pytest.raises(FarposeError, match="same name"):
         predict._unique([*named, tmp_path / "7.jpg"])
+    (tmp_path / "007.png").write_bytes(b"")
+    assert list(predict._unique([tmp_path / "7.png", tmp_path / "007.png"])) == [1, 2]  # one number is not two images

@@ -160,13 +160,13 @@ def test_registration_is_idempotent_and_the_model_gives_equal_outputs(repository
     assert held.description == "# card" and client.get_run(held.run_id).info.run_id == run.run_id
 
     loaded = register.load(NAME, repository=repository)
-    crops = np.ascontiguousarray(candidate.crops.transpose(0, 2, 3, 1))
+    crops = np.ascontiguousarray(candidate.examples.transpose(0, 2, 3, 1))
     served = loaded.predict(crops)
     built = zoo.build(candidate.variant)
     built.model.load_state_dict(torch_state(candidate))
     built.model.eval()
     with torch.inference_mode():
-        keypoints, scores = built.codec.decode(outputs_of(built.model, built.codec, normalise(torch.from_numpy(candidate.crops))))
+        keypoints, scores = built.codec.decode(outputs_of(built.model, built.codec, normalise(torch.from_numpy(candidate.examples))))
     np.testing.assert_allclose(served["keypoints"], built.codec.geometry.heatmap_to_crop(keypoints).numpy(), atol=1e-4)
     np.testing.assert_allclose(served["scores"], scores.numpy(), atol=1e-5)
     assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 64, 48, 3)
@@ -183,7 +183,7 @@ def test_other_weights_are_a_new_version_of_their_training_run(repository, candi
     torch.manual_seed(1)
     weights = tmp_path / "model.safetensors"
     save_weights(weights, zoo.build(candidate.variant).model, {"variant": NAME})
-    other = register.Candidate(candidate.variant, weights, "# other", candidate.metrics, candidate.crops, {})
+    other = register.Candidate(candidate.variant, weights, "# other", candidate.metrics, candidate.examples, {})
     with tracking.run(f"train@{NAME}", tags={"kind": "train"}, repository=repository) as training:
         training.tags({register.WEIGHTS_TAG: sha256_of(weights)})
     with tracking.run("register", repository=repository) as run:

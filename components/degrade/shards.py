@@ -203,6 +203,7 @@ def crop_boxes(
     params: DegradeParams,
     skeleton: Skeleton,
     progress: bool = False,
+    upright: bool = False,
 ) -> EvalCrops:
     """Crops of boxes that no annotation belongs to, such as a detector's, exactly as validation crops are made.
 
@@ -212,6 +213,7 @@ def crop_boxes(
         image_paths: (N,) relative to `data_root`.
         image_ids: (N,).
         bbox_xywh: (N, 4) image px.
+        upright: turn images as their EXIF orientation says; boxes are then in px of the turned image.
     Raises:
         FarposeError: an image is missing or damaged.
     """
@@ -226,7 +228,7 @@ def crop_boxes(
             crop = eval_crop(image, matrices[row], spec, convention, params, (int(image_ids[row]), seeds[row]))
             pixels[row] = crop.transpose(2, 0, 1)
 
-    for_each_image(image_paths, Path(data_root), work, params.threads, "detector boxes" if progress else None)
+    for_each_image(image_paths, Path(data_root), work, params.threads, "detector boxes" if progress else None, upright)
     return EvalCrops(
         pixels=pixels,
         annotation_id=np.arange(len(bbox_xywh)),
@@ -251,11 +253,7 @@ def about_shard(directory: Path, needed: list[str], kind: str = FORMAT, version:
     if (about.get("format"), about.get("version")) != (kind, version):
         found = f"{about.get('format')!r} version {about.get('version')}"
         other = about.get("format") in (FORMAT, IMAGE_FORMAT) and about["format"] != kind
-        fix = (
-            "crops are for top-down, whole images for bottom-up variants: see params/pipeline.yaml (shards:)"
-            if other
-            else "run the degrade stage again"
-        )
+        fix = "top-down variants take crops, bottom-up ones whole images" if other else "run the degrade stage again"
         raise FarposeError(f"shard is {found}, this code reads {kind!r} version {version}", where=directory, fix=fix)
     for name in needed:
         path = directory / name

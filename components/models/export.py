@@ -66,7 +66,13 @@ def exported_form(variant: Variant) -> Variant:
     return replace(variant, network=replace(variant.network, gate=None))
 
 
-def to_onnx(model: nn.Module, input_size: tuple[int, int], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+def to_onnx(
+    model: nn.Module,
+    input_size: tuple[int, int],
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+    any_size: bool = False,
+) -> None:
     """Write the network in eval mode as one ONNX file with its weights inside, whole or not at all.
 
     Input `images` (B, 3, H, W) float32, normalised by ImageNet's mean and deviation, of any batch size; outputs `output_0`, …
@@ -75,6 +81,7 @@ def to_onnx(model: nn.Module, input_size: tuple[int, int], path: str | Path, met
     Args:
         input_size: (height, width), px.
         metadata: kept in the file's `metadata_props`.
+        any_size: leave the input's sides open as well, for networks that take whole images.
     """
     import onnx
 
@@ -94,13 +101,18 @@ def to_onnx(model: nn.Module, input_size: tuple[int, int], path: str | Path, met
                 opset_version=OPSET,
                 input_names=["images"],
                 output_names=outputs,
-                dynamic_axes={name: {0: "batch"} for name in ("images", *outputs)},
+                dynamic_axes={name: _open_axes(name, any_size) for name in ("images", *outputs)},
             )
         graph = onnx.load(temporary)
         onnx.helper.set_model_props(graph, dict(metadata or {}))
         onnx.checker.check_model(graph)
         onnx.save(graph, temporary)
     model.train(was_training)
+
+
+def _open_axes(name: str, any_size: bool) -> dict[int, str]:
+    sides = {2: f"{name}_height", 3: f"{name}_width"} if any_size else {}
+    return {0: "batch", **sides}
 
 
 def runtime(path: str | Path, threads: int | None = None) -> Network:
@@ -130,11 +142,11 @@ def compare(model: nn.Module, codec: Codec, path: str | Path, crops: np.ndarray,
     images = normalise(torch.from_numpy(np.array(crops)))
     model = model.eval().cpu()
     with torch.inference_mode():
-        ours, theirs = (_in_batches(network, images, batch_size) for network in (model, runtime(path)))
+        ours, theirs = (in_batches(network, images, batch_size) for network in (model, runtime(path)))
         errors = rounding_errors(model, images, ours, batch_size)
         left_out = undecided(codec, ours, errors)
         moved = distance_px(codec, codec.decode(ours)[0], codec.decode(theirs)[0])
-    ratios = [_largest(a - b) / error for a, b, error in zip(ours, theirs, errors, strict=True)]
+    ratios = [largest(a - b) / error for a, b, error in zip(ours, theirs, errors, strict=True)]
     return Difference(
         px=float(moved[~left_out].max()) if (~left_out).any() else 0.0,
         rounding=max(float(ratio.max()) for ratio in ratios),
@@ -155,9 +167,9 @@ def rounding_errors(model: Network, images: Tensor, outputs: Outputs, batch_size
     errors = [torch.zeros(len(output)) for output in outputs]
     for _ in range(RUNS):
         noise = LAST_BITS * (2 * torch.rand(images.shape, generator=generator) - 1)
-        moved = _in_batches(model, images + noise, batch_size)
-        errors = [error.maximum(_largest(a - b)) for error, a, b in zip(errors, outputs, moved, strict=True)]
-    least = [4 * torch.finfo(torch.float32).eps * _largest(output).clamp_min(1e-30) for output in outputs]
+        moved = in_batches(model, images + noise, batch_size)
+        errors = [error.maximum(largest(a - b)) for error, a, b in zip(errors, outputs, moved, strict=True)]
+    least = [4 * torch.finfo(torch.float32).eps * largest(output).clamp_min(1e-30) for output in outputs]
     return tuple(torch.stack([error, error.median().expand_as(error), last]).amax(0) for error, last in zip(errors, least, strict=True))
 
 
@@ -181,13 +193,13 @@ def undecided(codec: Codec, outputs: Outputs, errors: Outputs) -> Tensor:
     return moved
 
 
-def _in_batches(network: Network, images: Tensor, batch_size: int) -> Outputs:
+def in_batches(network: Network, images: Tensor, batch_size: int) -> Outputs:
     """The outputs for all images; the first goes alone, so that two further batch sizes than the recorded one are run."""
     batches = [network(batch) for batch in (images[:1], *images[1:].split(batch_size)) if len(batch)]
     return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
 
 
-def _largest(difference: Tensor) -> Tensor:
+def largest(difference: Tensor) -> Tensor:
     """(B,) largest absolute value for each image."""
     return difference.abs().flatten(1).amax(1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"
 WEIGHTS_TAG = "weights.sha256"
-SERVING = Path(__file__).with_name("serving.py")
+SERVING, SERVING_IMAGES = (Path(__file__).with_name(name) for name in ("serving.py", "serving_images.py"))
 SERVING_PACKAGES = (
     "torch",
     "torchvision",
@@ -37,7 +37,7 @@ SERVING_PACKAGES = (
     "safetensors",
     "PyYAML",
 )
-EXAMPLES = 2  # crops in the input example
+EXAMPLES = 2  # crops or images in the input example
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,19 @@ class Candidate:
         weights: model.safetensors.
         card: Markdown.
         metrics: evaluation's numbers, nested.
-        crops: (N, 3, H, W) uint8 RGB validation crops, for the input example.
+        examples: (N, 3, H, W) uint8 RGB, for the input example: validation crops; bottom-up one or more images of one size.
         tags: lineage, such as commit and data digest.
+        preparation: how a bottom-up variant's evaluation made inputs of images: the mappings `shards` (a `ShardSpec`), `degrade`
+            and `evaluate`.
     """
 
     variant: Variant
     weights: Path
     card: str
     metrics: dict[str, Any]
-    crops: np.ndarray
+    examples: np.ndarray
     tags: dict[str, str]
+    preparation: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def register(candidate: Candidate, run: Run) -> ModelVersion:
@@ -159,18 +162,21 @@ def _save(candidate: Candidate, folder: Path, scratch: Path) -> None:
     """Write the MLflow model: the serving file, this package's code, the weights and the variant's entry."""
     import mlflow.pyfunc
 
-    entry = scratch / "variant.yaml"
-    entry.write_text(yaml.safe_dump(_plain(dataclasses.asdict(candidate.variant)), sort_keys=False))
-    card = scratch / "model_card.md"
-    card.write_text(candidate.card)
+    bottom_up = candidate.variant.bottom_up
+    written = {"variant": "variant.yaml", "card": "model_card.md"} | ({"preparation": "preparation.yaml"} if bottom_up else {})
+    artifacts = {name: scratch / file for name, file in written.items()}
+    artifacts["variant"].write_text(yaml.safe_dump(_plain(dataclasses.asdict(candidate.variant)), sort_keys=False))
+    artifacts["card"].write_text(candidate.card)
+    if bottom_up:
+        artifacts["preparation"].write_text(yaml.safe_dump(_plain(candidate.preparation), sort_keys=False))
     versions = lineage.installed(SERVING_PACKAGES)
     mlflow.pyfunc.save_model(
         path=str(folder),
-        python_model=str(SERVING),
-        artifacts={"weights": str(candidate.weights), "variant": str(entry), "card": str(card)},
+        python_model=str(SERVING_IMAGES if bottom_up else SERVING),
+        artifacts={"weights": str(candidate.weights), **{name: str(path) for name, path in artifacts.items()}},
         code_paths=[str(REPOSITORY / "components")],
         signature=_signature(candidate.variant),
-        input_example=np.ascontiguousarray(candidate.crops[:EXAMPLES].transpose(0, 2, 3, 1)),
+        input_example=np.ascontiguousarray(candidate.examples[:EXAMPLES].transpose(0, 2, 3, 1)),
         pip_requirements=[f"{package}=={version}" for package, version in versions.items()],
         metadata={"variant": candidate.variant.name},
     )
@@ -180,13 +186,18 @@ def _signature(variant: Variant) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    height, width = variant.input_size
     joints = variant.num_keypoints
-    outputs: list[Any] = [
-        TensorSpec(np.dtype(np.float32), (-1, joints, 2), "keypoints"),
-        TensorSpec(np.dtype(np.float32), (-1, joints), "scores"),
-    ]
-    return ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, height, width, 3))]), Schema(outputs))
+    sides = (-1, -1) if variant.bottom_up else variant.input_size
+    outputs: dict[str, tuple[Any, tuple[int, ...]]] = {"keypoints": (np.float32, (-1, joints, 2)), "scores": (np.float32, (-1, joints))}
+    if variant.bottom_up:
+        outputs = {
+            "persons": (np.int64, (-1,)),
+            "keypoints": (np.float32, (-1, -1, joints, 2)),
+            "keypoint_scores": (np.float32, (-1, -1, joints)),
+            "scores": (np.float32, (-1, -1)),
+        }
+    specs: list[Any] = [TensorSpec(np.dtype(kind), shape, name) for name, (kind, shape) in outputs.items()]
+    return ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, *sides, 3))]), Schema(specs))
 
 
 def _log_metrics(client: MlflowClient, run_id: str, model_id: str, metrics: dict[str, Any]) -> None:
