@@ -1,23 +1,217 @@
-"""Shell of the associative embedding; its owner replaces this file."""
+"""Bottom-up persons by associative embedding (Newell, Huang & Deng 2017) as HigherHRNet trains and groups it (Cheng et al. 2020).
+
+The network sees a whole image. It gives K heatmaps for the joints of everybody, at one or two resolutions, and K maps of tags: values
+that are close for joints of one person and differ between persons. LitePose, HigherPose and the bottom-up SR head use the same.
+
+Another contract than `codec.Codec`, whose unit is one person's crop: targets take all persons of an image, and decoding gives as
+many as there are. As there, `targets` and `loss` never wait for the device.
+
+Frames: cells of an output. The joint (x, y) lies in the cell (int(x), int(y)).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.base.errors import FarposeError
+from components.codecs.aggregation import aggregate
+from components.codecs.codec import Outputs, Targets, require_odd, require_positive, single_precision
+from components.codecs.embedding_loss import heatmap_loss, tag_loss
+from components.codecs.embedding_targets import merged_gaussians, owners, patch, tag_index
+from components.codecs.grouping import Grouping, parse_batch
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
+
+SIGMA_PX = (
+    8  # px of the input at the first output: 2 cells at stride 4 (HigherHRNet), 8 at stride 1 (SR head); the same cells at all outputs
+)
+NMS_KERNEL, NMS_KERNEL_FULL_SIZE = 5, 11  # of HigherHRNet's and of the SR head's configuration (HRNet)
+PERFECT_TAG_STEP = 10.0  # between two persons; far above the threshold of 1
 
 
 @dataclass(frozen=True)
 class AssociativeEmbeddingSettings:
-    """Settings."""
+    """Settings of the `associative_embedding` codec. See `grouping.Grouping` for those of grouping.
+
+    Attributes:
+        sigma: the Gaussians' standard deviation, cells of each output; by default 2 at stride 4 and 8 at stride 1.
+        nms_kernel: odd side of the window in which only the highest cell is a peak; by default 5, and 11 at stride 1.
+        pull_factor, push_factor: weights of the two parts of the tag loss; heatmaps weigh 1.
+    """
+
+    sigma: float | None = None
+    nms_kernel: int | None = None
+    max_persons: int = 30
+    detection_threshold: float = 0.1
+    tag_threshold: float = 1.0
+    use_detection_value: bool = True
+    ignore_too_much: bool = False
+    adjust: bool = True
+    refine: bool = True
+    pull_factor: float = 1e-3
+    push_factor: float = 1e-3
+
+
+class GroupedPersons(NamedTuple):
+    """The persons of one image.
+
+    Attributes:
+        keypoints: (N, K, 2) float64 x, y in cells of the heatmaps that were read; (0, 0) for a joint that was not found.
+        keypoint_scores: (N, K) heatmap values, 0 for a joint that was not found.
+        scores: (N,) mean over all K joints before missing ones were filled in.
+    """
+
+    keypoints: np.ndarray
+    keypoint_scores: np.ndarray
+    scores: np.ndarray
 
 
 class AssociativeEmbeddingCodec:
-    """Codec."""
+    """Outputs: (B, 2 K, h, w) heatmaps and tags, then, at stride 4, heatmaps (B, K, 2 h, 2 w)."""
 
     convention: ClassVar[Convention] = "classic"
 
-    def __init__(self, geometry: CropGeometry, skeleton: Skeleton, settings: AssociativeEmbeddingSettings) -> None:
-        self.geometry, self.num_keypoints = geometry, len(skeleton)
+    def __init__(self, geometry: CropGeometry, skeleton: Skeleton, settings: AssociativeEmbeddingSettings | None = None) -> None:
+        self.geometry, self.skeleton, self.num_keypoints = geometry, skeleton, len(skeleton)
+        self.settings = settings = settings or AssociativeEmbeddingSettings()
+        stride = geometry.input_size[0] / geometry.heatmap_size[0]
+        side = geometry.heatmap_size[0]
+        self.output_sizes: tuple[int, ...] = (side,) if stride == 1 else (side, 2 * side)
+        self.sigma = require_positive("sigma", SIGMA_PX / stride if settings.sigma is None else settings.sigma)
+        derived = NMS_KERNEL_FULL_SIZE if stride == 1 else NMS_KERNEL
+        self.grouping = Grouping(
+            nms_kernel=require_odd("nms_kernel", derived if settings.nms_kernel is None else settings.nms_kernel),
+            max_persons=int(require_positive("max_persons", settings.max_persons)),
+            detection_threshold=settings.detection_threshold,
+            tag_threshold=require_positive("tag_threshold", settings.tag_threshold),
+            use_detection_value=settings.use_detection_value,
+            ignore_too_much=settings.ignore_too_much,
+            adjust=settings.adjust,
+            refine=settings.refine,
+        )
+        if settings.detection_threshold < 0:
+            raise FarposeError(f"detection_threshold must not be negative, got {settings.detection_threshold}")
+        self._patches: dict[torch.device, Tensor] = {}
+        self._permutations: dict[torch.device, Tensor] = {}
+
+    @property
+    def output_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of each output for one image of the training size."""
+        channels = (2 * self.num_keypoints, self.num_keypoints)
+        return tuple((count, size, size) for count, size in zip(channels, self.output_sizes, strict=False))
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """The numbers in use, derived ones included, for logs and model cards."""
+        grouping = self.grouping
+        return {
+            "sigma": self.sigma, "nms_kernel": grouping.nms_kernel, "max_persons": grouping.max_persons,
+            "detection_threshold": grouping.detection_threshold, "tag_threshold": grouping.tag_threshold,
+            "pull_factor": self.settings.pull_factor, "push_factor": self.settings.push_factor,
+        }  # fmt: skip
+
+    @property
+    def score_threshold(self) -> float:
+        """A joint that scores higher was found."""
+        return 0.0
+
+    def progress(self, fraction: float) -> None:
+        """Nothing depends on the epoch."""
+
+    def targets(self, keypoints: Sequence[Tensor], visible: Tensor, masks: Sequence[Tensor]) -> Targets:
+        """Training targets. A joint that is not visible, or outside of an output's map, has none there.
+
+        Args:
+            keypoints: per output (B, P, K, 2) cells of that output; P may be any number, and padded persons have no visible joint.
+            visible: (B, P, K) bool.
+            masks: per output (B, h, w) bool, True where the heatmap loss counts.
+        Returns:
+            For output i `heatmaps<i>` (B, K, h, w) and `mask<i>`; `tag_index` (B, P, K) int64 into the first output's flat
+            tags and `tagged` (B, P, K) bool.
+        """
+        targets: Targets = {}
+        for i, (cells, mask) in enumerate(zip(keypoints, masks, strict=True)):
+            size = (mask.shape[-2], mask.shape[-1])
+            targets[f"heatmaps{i}"] = merged_gaussians(cells, visible, size, self._patch(cells.device))
+            targets[f"mask{i}"] = mask
+        targets["tag_index"], targets["tagged"] = tag_index(keypoints[0], visible, (masks[0].shape[-2], masks[0].shape[-1]))
+        return targets
+
+    def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
+        """`loss`, with gradient, and its parts `heatmaps`, `pull` and `push` before their factors."""
+        outputs = tuple(single_precision(output) for output in outputs)
+        joints = self.num_keypoints
+        parts = [heatmap_loss(output[:, :joints], targets[f"heatmaps{i}"], targets[f"mask{i}"]) for i, output in enumerate(outputs)]
+        heatmaps = torch.stack(parts).sum()
+        pull, push = (part.mean() for part in tag_loss(outputs[0][:, joints:], targets["tag_index"], targets["tagged"]))
+        total = heatmaps + self.settings.pull_factor * pull + self.settings.push_factor * push
+        return {"loss": total, "heatmaps": heatmaps.detach(), "pull": pull.detach(), "push": push.detach()}
+
+    def flip(self, outputs: Outputs) -> Outputs:
+        """Outputs for mirrored images, aligned with those for the upright ones: columns reversed, left and right joints exchanged.
+
+        A joint's cell is the one that it lies in, so mirrored cells meet without a shift.
+        """
+        device = outputs[0].device
+        if device not in self._permutations:
+            self._permutations[device] = torch.tensor(self.skeleton.flip_permutation, device=device)
+        permutation = self._permutations[device]
+        return tuple(
+            output.flip(-1).unflatten(1, (-1, self.num_keypoints)).index_select(2, permutation).flatten(1, 2) for output in outputs
+        )
+
+    def aggregate(
+        self,
+        upright: Sequence[Outputs],
+        mirrored: Sequence[Outputs] | None = None,
+        scales: Sequence[float] = (1.0,),
+        project_to: tuple[int, int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Heatmaps (B, K, h, w) and tags (B, K, h, w, T) from the outputs of every test scale; see `aggregation.aggregate`.
+
+        Args:
+            upright, mirrored: the network's outputs per scale, for the images and for the mirrored images.
+            scales: as many test scales, the largest first.
+            project_to: (h, w) to resize to, usually the network's input; None keeps the size of the first scale's last output.
+        """
+        upright = [tuple(single_precision(output) for output in outputs) for outputs in upright]
+        aligned = None if mirrored is None else [self.flip(tuple(single_precision(output) for output in each)) for each in mirrored]
+        return aggregate(upright, aligned, scales, self.num_keypoints, project_to)
+
+    def decode(self, heatmaps: Tensor, tags: Tensor) -> list[GroupedPersons]:
+        """Persons of each image, in cells of these maps; an image's result does not depend on the others of the batch.
+
+        Args:
+            heatmaps: (B, K, h, w).
+            tags: (B, K, h, w, T).
+        """
+        found = parse_batch(single_precision(heatmaps.detach()), single_precision(tags.detach()), self.grouping)
+        return [
+            GroupedPersons(persons[:, :, :2].astype(np.float64), persons[:, :, 2].astype(np.float64), scores.astype(np.float64))
+            for persons, scores in found
+        ]
+
+    def perfect(self, keypoints: Sequence[Tensor], visible: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> Outputs:
+        """What a network without error would output: the target Gaussians, and around each joint one tag value per person.
+
+        Args:
+            keypoints: per output (B, P, K, 2) cells of that output.
+            visible: (B, P, K) bool.
+            sizes: (h, w) of each output; by default those of the training size.
+        """
+        sizes = sizes or [(size, size) for size in self.output_sizes]
+        gaussian = self._patch(visible.device)
+        maps = [merged_gaussians(cells, visible, size, gaussian) for cells, size in zip(keypoints, sizes, strict=True)]
+        tags = PERFECT_TAG_STEP * owners(keypoints[0], visible, maps[0], gaussian)
+        return (torch.cat([maps[0], tags], 1), *maps[1:])
+
+    def _patch(self, device: torch.device) -> Tensor:
+        if device not in self._patches:
+            self._patches[device] = patch(self.sigma, device)
+        return self._patches[device]

@@ -1,0 +1,192 @@
+"""Associative embedding's grouping: joints with close tags form one person (Newell, Huang & Deng 2017; HigherHRNet's released code).
+
+Frames: cells of the heatmaps that are read. `match` knows whole cells; `adjust` and `refine` place a joint inside its cell, whose
+corner is the cell's index and whose middle is half a cell further.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from components.codecs.assignment import PADDING, assign
+from components.codecs.refinement import adjusted, filled, mean_tags
+
+# Torso first after the face and shoulders, so that limbs find a person to join.
+COCO_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How peaks become persons; the defaults are the published ones.
+
+    Attributes:
+        nms_kernel: side of the window in which only the highest cell stays, cells, odd.
+        max_persons: peaks per joint, and persons that later joints are matched to.
+        detection_threshold: a peak that is not higher is no joint; at least 0.
+        tag_threshold: a joint joins a person only if its tags are nearer to the person's mean than this.
+        use_detection_value: round distances and prefer the higher peak among equal ones, instead of the plain distance.
+        ignore_too_much: once there are `max_persons` persons, no joint opens another one and later joints are dropped.
+        adjust: move joints by a quarter cell towards the higher neighbour and to the cell's middle.
+        refine: give each person the best place for each joint that it lacks.
+    """
+
+    nms_kernel: int = 5
+    max_persons: int = 30
+    detection_threshold: float = 0.1
+    tag_threshold: float = 1.0
+    use_detection_value: bool = True
+    ignore_too_much: bool = False
+    adjust: bool = True
+    refine: bool = True
+
+
+def joint_order(num_keypoints: int) -> tuple[int, ...]:
+    """The order in which joints are matched: COCO's, for other skeletons too (as published: the first 14 entries for CrowdPose)."""
+    return (*(k for k in COCO_ORDER if k < num_keypoints), *range(len(COCO_ORDER), num_keypoints))
+
+
+def suppress(heatmaps: Tensor, kernel: int) -> Tensor:
+    """(B, K, h, w) heatmaps with zeros where a higher value is within the odd window of `kernel` cells."""
+    highest = functional.max_pool2d(heatmaps, kernel, stride=1, padding=kernel // 2)
+    return heatmaps * (highest == heatmaps)
+
+
+def top_k(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The `max_persons` highest peaks of each joint, highest first, on the tensors' device.
+
+    Args:
+        det: (B, K, h, w) heatmaps.
+        tag: (B, K, h, w, T) tags.
+    Returns:
+        Tags (B, K, M, T), cells (B, K, M, 2) int64 x, y, and heights (B, K, M).
+    """
+    settings = settings or Grouping()
+    width = det.shape[-1]
+    peaks = suppress(det, settings.nms_kernel).flatten(2)
+    val_k, index = peaks.topk(min(settings.max_persons, peaks.shape[-1]), dim=2)
+    tag_k = tag.flatten(2, 3).gather(2, index[..., None].expand(*index.shape, tag.shape[-1]))
+    loc_k = torch.stack([index % width, index.div(width, rounding_mode="floor")], -1)
+    return tag_k, loc_k, val_k
+
+
+def match(tag_k: np.ndarray, loc_k: np.ndarray, val_k: np.ndarray, settings: Grouping | None = None) -> np.ndarray:
+    """Persons of one image, in the order in which they were opened.
+
+    Args:
+        tag_k: (K, M, T).
+        loc_k: (K, M, 2) cells x, y.
+        val_k: (K, M).
+    Returns:
+        (N, K, 3 + T) float32: x, y, height and tags of each joint; zeros for a joint that the person lacks.
+    """
+    settings = settings or Grouping()
+    joints = np.concatenate([loc_k, val_k[..., None], tag_k], -1, dtype=np.float64)
+    real = (joints[..., 2] > settings.detection_threshold) & np.isfinite(joints).all(-1)
+    people = _People(len(val_k), tag_k.shape[-1], room=max(1, int(real.sum())), dtype=tag_k.dtype)
+    for k in joint_order(len(val_k)):
+        if real[k].any():
+            _add_joint(people, k, joints[k][real[k]], tag_k[k][real[k]], settings)
+    return people.joints[: people.count].astype(np.float32)
+
+
+class _People:
+    """The persons of one image while joints are added.
+
+    A person's name is its first joint's first tag: a joint that would open a person of a name already taken joins that person
+    and restarts its mean, as in the released code, whose persons are the keys of a mapping.
+    """
+
+    def __init__(self, num_keypoints: int, tags: int, room: int, dtype: np.dtype) -> None:
+        self.index: dict[float, int] = {}
+        self.joints = np.zeros((room, num_keypoints, 3 + tags))
+        self.tags = np.zeros((room, num_keypoints, tags), dtype)  # those in the mean, in the order in which they came
+        self.tag_counts = np.zeros(room, np.int64)
+
+    @property
+    def count(self) -> int:
+        return len(self.index)
+
+    def open(self, k: int, joint: np.ndarray, tag: np.ndarray) -> None:
+        """A person with one joint."""
+        person = self.index.setdefault(float(tag[0]), len(self.index))
+        self.joints[person, k] = joint
+        self.tags[person, 0] = tag
+        self.tag_counts[person] = 1
+
+    def join(self, k: int, persons: np.ndarray, joints: np.ndarray, tags: np.ndarray) -> None:
+        """One more joint for each of several different persons."""
+        self.joints[persons, k] = joints
+        self.tags[persons, self.tag_counts[persons]] = tags
+        self.tag_counts[persons] += 1
+
+
+def _add_joint(people: _People, k: int, joints: np.ndarray, tags: np.ndarray, settings: Grouping) -> None:
+    """Match the peaks `joints` (R, 3 + T) of joint k with tags (R, T) to the persons, or open new ones."""
+    known = min(people.count, settings.max_persons)
+    if known == 0:
+        person, near = np.full(len(joints), -1), np.zeros(len(joints), bool)
+    elif settings.ignore_too_much and known == settings.max_persons:
+        return
+    else:
+        means = mean_tags(people.tags[:known], people.tag_counts[:known])
+        distance = np.linalg.norm(joints[:, None, 3:] - means, axis=2)
+        person = assign(_cost(distance, joints[:, 2], settings))
+        near = person < known
+        near[near] = distance[near, person[near]] < settings.tag_threshold
+    names = [float(tag[0]) for tag in tags[~near]]
+    if len(set(names)) == len(names) and not any(name in people.index for name in names):
+        people.join(k, person[near], joints[near], tags[near])
+        for row in np.flatnonzero(~near).tolist():
+            people.open(k, joints[row], tags[row])
+    else:  # a name is taken: who comes later decides
+        for row in range(len(joints)):
+            if near[row]:
+                people.join(k, person[row : row + 1], joints[row : row + 1], tags[row : row + 1])
+            else:
+                people.open(k, joints[row], tags[row])
+
+
+def _cost(distance: np.ndarray, values: np.ndarray, settings: Grouping) -> np.ndarray:
+    """(R, C) costs of (R, P) distances, with as many columns for new persons as it takes to have one per row."""
+    cost = np.round(distance) * 100 - values[:, None] if settings.use_detection_value else distance
+    rows, known = cost.shape
+    return np.pad(cost, ((0, 0), (0, max(0, rows - known))), constant_values=PADDING)
+
+
+def parse_batch(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`parse` for each image of a batch; an image's result does not depend on the others."""
+    settings = settings or Grouping()
+    tag_k, loc_k, val_k = (part.cpu().numpy() for part in top_k(det, tag, settings))
+    groups = [match(tag_k[i], loc_k[i], val_k[i], settings) for i in range(len(det))]
+    image = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    persons = np.concatenate(groups)
+    scores = persons[:, :, 2].mean(1)
+    missing = persons[:, :, 2] == 0
+    if settings.refine:
+        found = filled(det, tag, persons, image, missing)
+    if settings.adjust:
+        persons = adjusted(det, persons, image)
+    if settings.refine:
+        persons[missing, :3] = found
+    ends = np.cumsum([len(group) for group in groups])[:-1]
+    return list(zip(np.split(persons, ends), np.split(scores, ends), strict=True))
+
+
+def parse(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Persons of one image.
+
+    Args:
+        det: (1, K, h, w) or (K, h, w) heatmaps.
+        tag: (1, K, h, w, T) or (K, h, w, T) tags.
+    Returns:
+        Persons (N, K, 3 + T) float32: x, y, height, tags of each joint, zeros for a missing joint. A joint that was filled in has
+        no tags. Scores (N,): mean height over all K joints, missing ones included as 0, those filled in not counted.
+    """
+    if det.ndim == 3:
+        det, tag = det[None], tag[None]
+    return parse_batch(det, tag, settings)[0]

@@ -1,0 +1,104 @@
+"""Where inside its cell a joint lies, and the best cell for a joint that a person lacks (`adjust`, `refine` of HigherHRNet's code).
+
+All persons and joints of a batch at once, on the maps' device; only joints cross to the host.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_BLOCK = 1 << 22  # person-cell pairs looked at together, which bounds the memory
+_STEP = 16  # every 16th cell gives the first guess of a best value
+
+
+def mean_tags(tags: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(N, T) mean of the first `counts` (N,) of (N, n, T) tags, rounded exactly as numpy's mean of them alone."""
+    means = np.zeros((len(tags), tags.shape[-1]), tags.dtype)
+    for count in set(counts.tolist()):
+        means[counts == count] = tags[counts == count, :count].mean(1)
+    return means
+
+
+def adjusted(det: Tensor, persons: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """A copy of the persons (N, K, 3 + T) of images `image` (N,) with each joint that they have moved inside its cell."""
+    person, k = np.nonzero(persons[:, :, 2] > 0)
+    cells = persons[person, k, :2]
+    persons = persons.copy()
+    persons[person, k, :2] = cells + _offsets(det, image[person], k, cells.astype(np.int64))
+    return persons
+
+
+def _offsets(det: Tensor, image: np.ndarray, k: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """(n, 2) from a cell's corner to the joint: half a cell and a quarter towards the higher neighbour, in x and in y.
+
+    Neighbours beyond the border are the border's cell itself; between equal ones the joint moves towards the corner, as published.
+    """
+    height, width = det.shape[-2:]
+    x, y = cells[:, 0], cells[:, 1]
+    right, left, below, above = np.minimum(x + 1, width - 1), np.maximum(x - 1, 0), np.minimum(y + 1, height - 1), np.maximum(y - 1, 0)
+    columns, rows = np.stack([right, left, x, x]), np.stack([y, y, below, above])
+    index = torch.from_numpy(((image * det.shape[1] + k) * height + rows) * width + columns).to(det.device)
+    after_x, before_x, after_y, before_y = det.reshape(-1)[index].cpu().numpy()
+    higher = np.stack([after_x > before_x, after_y > before_y], -1)
+    return np.where(higher, 0.75, 0.25)
+
+
+def filled(det: Tensor, tag: Tensor, persons: np.ndarray, image: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """(n, 3) x, y and height of the best place for each joint marked in `missing` (N, K), zeros where its height is not above 0.
+
+    Best is the highest difference of a cell's height and the rounded distance of its tags to the person's mean.
+
+    Args:
+        det: (B, K, h, w) heatmaps.
+        tag: (B, K, h, w, T) tags.
+        persons: (N, K, 3 + T) with whole cells, of images `image` (N,).
+    """
+    first = np.argsort(missing, axis=1, kind="stable")  # joints that the person has, in the skeleton's order
+    tags = np.take_along_axis(persons[:, :, 3:], first[..., None], 1)
+    means = torch.from_numpy(mean_tags(tags, (~missing).sum(1))).to(det.device, det.dtype)
+    person, k = np.nonzero(missing)
+    index = torch.zeros(len(person), dtype=torch.int64, device=det.device)
+    for b, joint in np.unique(np.stack([image[person], k], -1), axis=0):
+        pairs = np.flatnonzero((image[person] == b) & (k == joint))
+        index[torch.from_numpy(pairs).to(det.device)] = _best(det[b, joint], tag[b, joint], means[person[pairs]])
+    width = det.shape[-1]
+    heights = det.flatten(2)[torch.from_numpy(image[person]), torch.from_numpy(k), index.cpu()].cpu().numpy()
+    flat = index.cpu().numpy()
+    cells = np.stack([flat % width, flat // width], -1)
+    found = np.concatenate([cells + _offsets(det, image[person], k, cells), heights[:, None]], -1)
+    return np.where(heights[:, None] > 0, found, 0.0)
+
+
+def _best(det: Tensor, tag: Tensor, means: Tensor) -> Tensor:
+    """(m,) flat index of the first cell with the highest value for each of m mean tags (m, T), in one map (h, w), tags (h, w, T).
+
+    A value is at most the cell's height. So the best value among a few cells rules out every cell that is lower than it,
+    which leaves the surroundings of peaks, or all where no tag is near.
+    """
+    heights, tags = det.flatten(), tag.flatten(0, 1).T
+    guess = _values(heights[::_STEP], tags[:, ::_STEP], means).amax(1)
+    best = torch.zeros(len(means), dtype=torch.int64, device=det.device)
+    for chosen in ((guess > 0).nonzero()[:, 0], (guess <= 0).nonzero()[:, 0]):
+        if len(chosen) == 0:
+            continue
+        cells = (heights >= guess[chosen].min()).nonzero()[:, 0]
+        near_heights, near_tags = heights[cells], tags[:, cells]
+        for part in chosen.split(max(1, _BLOCK // len(cells))):
+            best[part] = cells[_first_highest(_values(near_heights, near_tags, means[part]))]
+    return best
+
+
+def _values(heights: Tensor, tags: Tensor, means: Tensor) -> Tensor:
+    """(m, n) heights (n,) less the rounded distances of tags (T, n) to means (m, T)."""
+    distance = (tags[0] - means[:, :1]).square_()
+    for t in range(1, len(tags)):
+        distance += (tags[t] - means[:, t, None]).square_()
+    return heights - distance.sqrt_().round_()
+
+
+def _first_highest(values: Tensor) -> Tensor:
+    """(m,) first place of each row's maximum; `argmax` promises no order among equal values."""
+    places = torch.arange(values.shape[1], device=values.device)
+    return torch.where(values == values.amax(1, keepdim=True), places, values.shape[1]).amin(1)
