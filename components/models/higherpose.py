@@ -30,7 +30,7 @@ from components.models.backbones.blocks import Bottleneck, published_initialisat
 from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
 from components.models.backbones.transpose import sine_positions
 from components.models.heads.higher_resolution import HigherResolutionHead
-from components.models.heads.spatial_attention import FEEDFORWARD, SpatialTransformer, transformer_initialisation
+from components.models.heads.spatial_attention import FEEDFORWARD, HEADS, SpatialTransformer, transformer_initialisation
 from components.models.variant import STRIDE, Variant
 
 IGNORED = ("pos_embedding",)  # of authors' checkpoints: the second table once more
@@ -53,15 +53,17 @@ class HigherPoseShape:
         width: channels of the first, at 1/8; the second, at 1/4, has those of the backbone's finest branch.
         encoder_layers, decoder_layers: layers of the first and of the second (which the code names so; both are encoders).
         feedforward: hidden channels of their MLPs.
+        heads: of their attention.
     """
 
     width: int = 4
     encoder_layers: int = 6
     decoder_layers: int = 6
     feedforward: int = FEEDFORWARD
+    heads: int = HEADS
 
 
-SHAPES = {"hrnet_tiny": HigherPoseShape(encoder_layers=1, decoder_layers=1, feedforward=64)}  # ours; others as published
+SHAPES = {"hrnet_tiny": HigherPoseShape(encoder_layers=1, decoder_layers=1, feedforward=64, heads=1)}  # ours; others as published
 
 
 class HigherPose(nn.Module):
@@ -78,10 +80,10 @@ class HigherPose(nn.Module):
         self.published, width, features = published, shape.width, backbone.channels
         self.backbone = backbone
         self.extract = nn.Conv2d(backbone.trunk.shape.layer1_width * Bottleneck.expansion, width, 1)
-        self.encoder = SpatialTransformer(width, shape.encoder_layers, shape.feedforward, published=published)
+        self.encoder = SpatialTransformer(width, shape.encoder_layers, shape.feedforward, shape.heads, published)
         self.up = nn.ConvTranspose2d(width, width, 4, 2, 1, bias=False)
         self.fuse = nn.Conv2d(features + width, features, 1)
-        self.decoder = SpatialTransformer(features, shape.decoder_layers, shape.feedforward, published=published)
+        self.decoder = SpatialTransformer(features, shape.decoder_layers, shape.feedforward, shape.heads, published)
         self.head = HigherResolutionHead(features, keypoints)
         self.cells = input_size[0] // STRIDE, input_size[1] // STRIDE
         half = self.cells[0] // 2, self.cells[1] // 2
