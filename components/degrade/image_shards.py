@@ -207,7 +207,7 @@ class EvalImages:
             FarposeError: the image is missing, damaged or of another size than the table says.
         """
         path = Path(data_root) / str(self.image_path[index])
-        image = _read(path, self.upright)
+        image = read_image(path, self.upright)
         if image.shape[:2] != (self.height[index], self.width[index]):
             raise FarposeError("image has another size than when the shard was made", where=path, fix="run the degrade stage again")
         return eval_image(image, self._spec, self.geometry.fit, params, int(self.image_id[index]), scale, smallest)
@@ -234,7 +234,7 @@ def images_of(
     """
     if not files:
         raise FarposeError("no image given", fix="name at least one image file")
-    images = fitted((_read(path, upright) for path in files), [str(path) for path in files], spec, skeleton, fit, params)
+    images = fitted((read_image(path, upright) for path in files), [str(path) for path in files], spec, skeleton, fit, params)
     return replace(images, upright=upright)
 
 
@@ -272,10 +272,6 @@ def fitted(
         flat=np.concatenate([image.ravel() for image in pixels]),
         offset=np.cumsum(3 * sizes.prod(1)) - 3 * sizes.prod(1),
     )
-
-
-def _read(path: str | Path, upright: bool) -> np.ndarray:
-    return read_image(path, upright=True) if upright else read_image(path)
 
 
 def _nobody(skeleton: Skeleton) -> Persons:
