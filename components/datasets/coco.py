@@ -30,7 +30,7 @@ class CocoForm:
     """How the files of a data set differ from COCO's own.
 
     Attributes:
-        joint_names: joints that the files name otherwise than the skeleton: the files' name → the skeleton's.
+        joint_names: joints that the files may name otherwise: the skeleton's name → the files'.
         area_of_box: the persons' area as a share of their box, which is not cut to the image; None: their own `area`.
         crowd_index: key of the images' crowding; None: there is none.
     """
@@ -139,9 +139,9 @@ def _is_person(annotations: Records, categories: Records, skeleton: Skeleton, fo
     if len(persons) != 1:
         raise FarposeError(f"{len(persons)} categories are named 'person', expected one", where=categories.file)
     listed = persons[0].get("keypoints")
-    named = [form.joint_names.get(name, name) for name in listed] if isinstance(listed, list) else None
-    if named != list(skeleton.keypoint_names):
-        problem = f"the category's keypoints are {listed}, expected those of {skeleton.name}: {list(skeleton.keypoint_names)}"
+    expected = [form.joint_names.get(name, name) for name in skeleton.keypoint_names]
+    if listed not in (expected, list(skeleton.keypoint_names)):
+        problem = f"the category's keypoints are {listed}, expected those of {skeleton.name}: {expected}"
         raise FarposeError(problem, where=categories.file, fix="name the data set whose joints these are as the source")
     category: np.ndarray = annotations.integers("category_id")
     annotations.refuse(~np.isin(category, list(names)), lambda i: f"its category {category[i]} is not listed in 'categories'")

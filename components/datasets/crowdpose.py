@@ -10,7 +10,7 @@ from __future__ import annotations
 from components.datasets.coco import CocoForm
 
 CROWDPOSE = CocoForm(
-    joint_names={"head": "head_top"},
+    joint_names={"head_top": "head"},
     area_of_box=0.53,  # the authors' evaluation takes this share of the box for the OKS scale, whatever else is given
     crowd_index="crowdIndex",
 )
