@@ -179,7 +179,7 @@ def test_shards_are_the_same_for_any_number_of_threads_and_order_of_rows(people,
 def test_each_image_is_decoded_once_per_split(people, tmp_path, monkeypatch):
     persons, root = people
     read: list[str] = []
-    monkeypatch.setattr(images, "read_image", lambda path: (read.append(path.name), read_image(path))[1])
+    monkeypatch.setattr(images, "read_image", lambda path, *upright: (read.append(path.name), read_image(path, *upright))[1])
     degrade(persons, root, ShardSpec(SIZE), DegradeParams(), tmp_path / "shard", progress=False)
     assert sorted(read) == ["0.png", "1.png", "2.png", "3.png"]
 
