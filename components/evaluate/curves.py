@@ -29,7 +29,7 @@ class Point:
         persons: persons to be found.
         AP, AP_low, AP_high: AP with its 95 % bootstrap interval; persons of other sizes are ignored, as in AP(M); None
             without persons.
-        mean_OKS: of the predictions on the bin's annotated boxes; None for detector boxes.
+        mean_OKS: of the predictions on the bin's annotated boxes; None for detector boxes and without boxes.
     """
 
     low: float
@@ -99,10 +99,12 @@ def similarity_to_own_person(persons: Persons, predictions: Predictions) -> np.n
     """(N,) OKS of each prediction with the labelled person whose box was cropped; NaN for a detector's boxes."""
     ids = persons.frame["annotation_id"].to_numpy()
     order = np.argsort(ids, kind="stable")
-    place = np.minimum(np.searchsorted(ids, predictions.annotation_id, sorter=order), max(len(ids) - 1, 0))
-    own = order[place] if len(ids) else np.zeros(len(predictions), np.int64)
+    result = np.full(len(predictions), np.nan)
+    if not len(ids):
+        return result
+    own = order[np.minimum(np.searchsorted(ids, predictions.annotation_id, sorter=order), len(ids) - 1)]
     known = np.flatnonzero((ids[own] == predictions.annotation_id) & (persons.frame["num_keypoints"].to_numpy()[own] > 0))
-    own, result = own[known], np.full(len(predictions), np.nan)
+    own = own[known]
     result[known] = object_keypoint_similarity(
         predictions.keypoints_image[known],
         persons.keypoints[own],

@@ -43,9 +43,11 @@ def perfect_outputs(codec: Any, inputs: Inputs, row: int, persons: Persons, devi
     images, (height, width) = inputs.images, inputs.size(row)
     sizes = [(height * side // images.geometry.size, width * side // images.geometry.size) for side in codec.output_sizes]
     matrix = images.geometry.image_to_map((height, width), int(images.width[row]), int(images.height[row]))
-    joints = persons.keypoints[..., :2] @ matrix[:, :2].T + matrix[:, 2]  # px of the input
+    nobody = np.zeros((1, codec.num_keypoints, 3))  # the codec wants at least one person, who may have no visible joint
+    annotated = np.concatenate([persons.keypoints, nobody])
+    joints = annotated[..., :2] @ matrix[:, :2].T + matrix[:, 2]  # px of the input
     inside = ((joints >= 0) & (joints < (width, height))).all(-1)
-    visible = torch.from_numpy((persons.keypoints[..., 2] > 0) & inside)[None].to(device)
+    visible = torch.from_numpy((annotated[..., 2] > 0) & inside)[None].to(device)
     cells = [joints * (w / width, h / height) for h, w in sizes]
     keypoints = tuple(torch.from_numpy(places.astype(np.float32))[None].to(device) for places in cells)
     return codec.perfect(keypoints, visible, tuple(sizes))

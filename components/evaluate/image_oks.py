@@ -32,10 +32,10 @@ def assign(persons: Persons, predictions: Predictions) -> tuple[np.ndarray, np.n
 
 def mean_by_image(image_ids: np.ndarray, person_image: np.ndarray, oks: np.ndarray) -> np.ndarray:
     """(I,) mean OKS of the persons of each image; NaN for images without persons."""
-    images, index = np.unique(image_ids, return_inverse=True)
-    place = np.searchsorted(images, person_image)
-    total, count = np.bincount(place, oks, len(images)), np.bincount(place, minlength=len(images))
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)[index]
+    images, index = np.unique(person_image, return_inverse=True)
+    means = np.bincount(index, oks) / np.maximum(np.bincount(index), 1)
+    place = np.minimum(np.searchsorted(images, image_ids), max(len(images) - 1, 0))
+    return np.where(images[place] == image_ids, means[place], np.nan) if len(images) else np.full(len(image_ids), np.nan)
 
 
 def _by_image(image_id: np.ndarray) -> dict[int, np.ndarray]:
