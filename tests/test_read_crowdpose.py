@@ -15,9 +15,8 @@ import pytest
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
 from components.datasets.acquire.main import acquire
-from components.datasets.coco import CocoFile, read_coco_file
-from components.datasets.crowdpose import CROWDPOSE
-from components.datasets.fetch import FORMS, fetch
+from components.datasets.coco import FORMS, CocoFile, read_coco_file
+from components.datasets.fetch import fetch
 from components.datasets.params import READABLE, DataParams, SourceFiles, SplitFiles
 from components.datasets.validate import validate
 from components.pose.persons import Persons
@@ -53,7 +52,7 @@ def crowdpose_value(seed: int, first_id: int = 1, num_images: int = 6) -> dict[s
 
 
 def read(root: Path, name: str) -> CocoFile:
-    return read_coco_file(root, name, "images", "val", "crowdpose", CROWDPOSE)
+    return read_coco_file(root, name, "images", "val", "crowdpose")
 
 
 def assert_holds(file: CocoFile, value: dict[str, Any]) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from components.base.errors import FarposeError
+from components.datasets.crowdpose import CROWDPOSE
+from components.datasets.form import CocoForm
 from components.datasets.records import Records, load_annotation_file
 from components.pose.persons import SCALAR_COLUMNS, Persons
 from components.pose.skeleton import Skeleton, skeleton_of
@@ -23,24 +24,8 @@ IMAGE_COLUMNS = {
     "split": "str",
     "licence": "str",
 }
-
-
-@dataclass(frozen=True)
-class CocoForm:
-    """How the files of a data set differ from COCO's own.
-
-    Attributes:
-        joint_names: joints that the files may name otherwise: the skeleton's name → the files'.
-        area_of_box: the persons' area as a share of their box, which is not cut to the image; None: their own `area`.
-        crowd_index: key of the images' crowding; None: there is none.
-    """
-
-    joint_names: Mapping[str, str] = field(default_factory=dict)
-    area_of_box: float | None = None
-    crowd_index: str | None = None
-
-
 COCO = CocoForm()
+FORMS = {"synthetic": COCO, "coco": COCO, "crowdpose": CROWDPOSE}  # by data set
 
 
 @dataclass(frozen=True)
@@ -67,7 +52,7 @@ def read_coco(root: Path, annotation_file: str, image_folder: str, split: str, s
     return file.persons, file.images
 
 
-def read_coco_file(root: Path, annotation_file: str, image_folder: str, split: str, source: str, form: CocoForm = COCO) -> CocoFile:
+def read_coco_file(root: Path, annotation_file: str, image_folder: str, split: str, source: str) -> CocoFile:
     """Read one COCO keypoint file strictly: nothing is repaired, guessed or left out without being counted.
 
     Beyond COCO's own keys, three that a resized copy of COCO carries are understood: `orig_area` of an annotation (px² of
@@ -78,14 +63,13 @@ def read_coco_file(root: Path, annotation_file: str, image_folder: str, split: s
         annotation_file: `.json` or `.json.gz`, relative to `root`.
         image_folder: folder of the images, relative to `root`.
         split: written into every row ("train", "val").
-        source: the data set's name; decides the skeleton.
-        form: how the data set's files differ from COCO's own.
+        source: the data set's name; decides the skeleton and how the files differ from COCO's own.
     Raises:
         FarposeError: malformed JSON, a missing key, keypoints of the wrong length, a number that is not finite, a negative
             size, an annotation without its image, a repeated annotation id, image entries that contradict each other, or
             joints other than the skeleton's. Names the file and the record's id.
     """
-    skeleton = skeleton_of(source)
+    skeleton, form = skeleton_of(source), FORMS.get(source, COCO)
     path = Path(root) / annotation_file
     value = load_annotation_file(path)
     entries, repeated = _distinct_images(Records.of(path, value, "images", "image"))

@@ -7,7 +7,7 @@ and persons without counted joints are ignored by the evaluation; `num_keypoints
 
 from __future__ import annotations
 
-from components.datasets.coco import CocoForm
+from components.datasets.form import CocoForm
 
 CROWDPOSE = CocoForm(
     joint_names={"head_top": "head"},

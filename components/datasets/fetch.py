@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_directory, atomic_file
-from components.datasets.coco import COCO, IMAGE_COLUMNS, CocoFile, read_coco_file
-from components.datasets.crowdpose import CROWDPOSE
+from components.datasets.coco import IMAGE_COLUMNS, CocoFile, read_coco_file
 from components.datasets.ignored import CROWD, UNLABELLED, ignored_regions
 from components.datasets.params import DataParams, FilterParams
 from components.pose.ignored import IGNORED_FILE, IgnoredRegions
@@ -22,7 +21,6 @@ from components.pose.persons import Persons
 
 TRAIN = "train"
 PERSONS_FILE, IMAGES_FILE = "persons.parquet", "images.parquet"
-FORMS = {"synthetic": COCO, "coco": COCO, "crowdpose": CROWDPOSE}
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
         check_manifest(data_root, manifest)
     persons, images, ignored, summaries = [], [], [], {}
     for split, files in params.files.splits.items():
-        read = read_coco_file(data_root, files.annotations, files.images, split, params.source, FORMS[params.source])
+        read = read_coco_file(data_root, files.annotations, files.images, split, params.source)
         kept, kept_images, regions, summaries[split] = _filtered(read, params, data_root, split)
         if not summaries[split].labelled:
             removed = ", ".join(f"{count} {reason}" for reason, count in summaries[split].removed.items() if count) or "none removed"
