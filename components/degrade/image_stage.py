@@ -1,7 +1,8 @@
 """Write a shard of whole images, for bottom-up networks: a data set's images, degraded by one protocol at one input size.
 
 Training holds the images with at least one labelled person; validation holds all images of its split, because what a
-network finds where nobody is counts against it.
+network finds where nobody is counts against it. (HigherHRNet's published loader also trains on images whose only people are
+unlabelled or crowd regions; their people are masked, so that they teach background alone.)
 """
 
 from __future__ import annotations
