@@ -2,6 +2,11 @@
 
 Frames: cells of the heatmaps that are read. `match` knows whole cells; `adjust` and `refine` place a joint inside its cell, whose
 corner is the cell's index and whose middle is half a cell further.
+
+Ties. Every peak of a joint is assigned to one person or to a new one, and the cost is a rounded distance less the peak's height. The
+heights sum to the same in every assignment, so the total is a whole number of rounding steps and several assignments often share
+the smallest. The released code takes one of them through the `munkres` package, `match` takes one through scipy: with the same
+total, but in crowds not always with the same persons.
 """
 
 from __future__ import annotations
@@ -10,14 +15,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
-from components.codecs.assignment import PADDING, assign
 from components.codecs.refinement import adjusted, filled, mean_tags
 
 # Torso first after the face and shoulders, so that limbs find a person to join.
 COCO_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
+NEW_PERSON = 1e10  # cost of the columns that stand for a person of its own
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Grouping:
         max_persons: peaks per joint, and persons that later joints are matched to.
         detection_threshold: a peak that is not higher is no joint; at least 0.
         tag_threshold: a joint joins a person only if its tags are nearer to the person's mean than this.
-        use_detection_value: round distances and prefer the higher peak among equal ones, instead of the plain distance.
+        use_detection_value: assign by the rounded distance less the peak's height, instead of the plain distance.
         ignore_too_much: once there are `max_persons` persons, no joint opens another one and later joints are dropped.
         adjust: move joints by a quarter cell towards the higher neighbour and to the cell's middle.
         refine: give each person the best place for each joint that it lacks.
@@ -135,7 +141,7 @@ def _add_joint(people: _People, k: int, joints: np.ndarray, tags: np.ndarray, se
     else:
         means = mean_tags(people.tags[:known], people.tag_counts[:known])
         distance = np.linalg.norm(joints[:, None, 3:] - means, axis=2)
-        person = assign(_cost(distance, joints[:, 2], settings))
+        person = linear_sum_assignment(cost_matrix(distance, joints[:, 2], settings))[1]
         near = person < known
         near[near] = distance[near, person[near]] < settings.tag_threshold
     names = [float(tag[0]) for tag in tags[~near]]
@@ -151,11 +157,11 @@ def _add_joint(people: _People, k: int, joints: np.ndarray, tags: np.ndarray, se
                 people.open(k, joints[row], tags[row])
 
 
-def _cost(distance: np.ndarray, values: np.ndarray, settings: Grouping) -> np.ndarray:
+def cost_matrix(distance: np.ndarray, values: np.ndarray, settings: Grouping) -> np.ndarray:
     """(R, C) costs of (R, P) distances, with as many columns for new persons as it takes to have one per row."""
     cost = np.round(distance) * 100 - values[:, None] if settings.use_detection_value else distance
     rows, known = cost.shape
-    return np.pad(cost, ((0, 0), (0, max(0, rows - known))), constant_values=PADDING)
+    return np.pad(cost, ((0, 0), (0, max(0, rows - known))), constant_values=NEW_PERSON)
 
 
 def parse_batch(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
