@@ -208,8 +208,9 @@ def _ignored(read: Persons, fate: np.ndarray, present_ids: np.ndarray) -> np.nda
     """(N,) text: why the person's region is ignored; empty for labelled rows and where there is no image.
 
     As published for COCO (Cheng et al. 2020): crowd regions and persons without labelled joints. Those that a filter
-    removed are ours: they are in the image, but not learned. For CrowdPose the published masks are all ones, which teaches
-    that its crowd regions and unlabelled persons are background; we treat both data sets alike.
+    removed are ours: they are in the image, but not learned. For CrowdPose the published masks are all ones: its crowd regions
+    and unlabelled persons are taught as background, and persons with only head and neck labelled are learned although the
+    evaluation ignores them. We ignore all of these, as for COCO.
     """
     reasons = fate.copy()
     reasons[read.frame["num_keypoints"].to_numpy() == 0] = UNLABELLED
