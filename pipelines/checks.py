@@ -41,7 +41,10 @@ def parameters() -> dict[str, Any]:
             raise FarposeError(f"variant is not in {table.name}", where=where, fix="correct `table`")
         if pipeline.shards[plan.shards].input_size != variants[name].input_size:
             size = "{}x{}".format(*variants[name].input_size)
-            raise FarposeError(f"the variant needs crops of {size} px, {plan.shards} has others", where=where, fix="correct `shards`")
+            raise FarposeError(f"the variant needs input of {size} px, {plan.shards} has another size", where=where, fix="correct `shards`")
+        if pipeline.shards[plan.shards].images != variants[name].bottom_up:
+            needs = "whole images" if variants[name].bottom_up else "crops of persons"
+            raise FarposeError(f"the variant needs {needs}, {plan.shards} holds others", where=where, fix="correct `shards`")
         data_of(variants[name], where)
     for variant in variants.values():
         recipes.resolve(variant, found["train"])

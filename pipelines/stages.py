@@ -47,8 +47,7 @@ def validate() -> None:
 
 
 def degrade(name: str) -> None:
-    """Persons table and images → crop shards `name`."""
-    from components.degrade.stage import degrade as cut_crops
+    """Persons table and images → shards `name`, of crops or of whole images."""
     from components.pose.persons import Persons
     from components.registry import tracking
 
@@ -58,9 +57,25 @@ def degrade(name: str) -> None:
     spec = pipeline.shards[name]
     with tracking.run(f"degrade@{name}", params={"shards": spec, "degrade": params}, tags={"kind": "degrade"}) as run:
         persons = Persons.read(paths.PERSONS / "persons.parquet")
-        summary = cut_crops(persons, paths.DATA / settings.data().source, spec, params, paths.SHARDS / name)
+        write = _degrade_images if spec.images else _degrade_crops
+        summary = write(persons, paths.DATA / settings.data().source, spec, params, paths.SHARDS / name)
         _metrics(f"degrade/{name}.json", {split: summary[split] for split in ("train", "val")}, run)
         run.artifact(paths.SHARDS / name / "contact_sheet.png")
+
+
+def _degrade_crops(persons: Any, data_root: Path, spec: Any, params: Any, out: Path) -> dict[str, Any]:
+    from components.degrade.stage import degrade as cut_crops
+
+    return cut_crops(persons, data_root, spec, params, out)
+
+
+def _degrade_images(persons: Any, data_root: Path, spec: Any, params: Any, out: Path) -> dict[str, Any]:
+    from components.datasets.fetch import IGNORED_FILE, IMAGES_FILE, read_images
+    from components.degrade.image_stage import degrade_images
+    from components.pose.ignored import IgnoredRegions
+
+    images, ignored = read_images(paths.PERSONS / IMAGES_FILE), IgnoredRegions.read(paths.PERSONS / IGNORED_FILE)
+    return degrade_images(persons, images, ignored, data_root, spec, params, out)
 
 
 def train(name: str, shards: str | None = None, output: Path | None = None) -> None:
@@ -94,12 +109,12 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
 
 
 def evaluate(name: str, shards: str | None = None, weights: Path | None = None, output: Path | None = None) -> None:
-    """Weights and validation crops → predictions, AP with its interval and ceiling, curves and gallery.
+    """Weights and validation crops or images → predictions, AP with its interval and ceiling, curves and gallery.
 
     Args:
         shards, weights, output: for a variant that is not in the pipeline, and for weights of another origin.
     """
-    from components.evaluate.stage import evaluate as score
+    from components.evaluate.headline import headline
     from components.models import costs, zoo
     from components.registry import lineage, tracking
 
@@ -111,7 +126,6 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
     parameters = {"variant": variant, "evaluate": params, "shards": shards, "device": device}
     with tracking.run(f"evaluate@{name}", params=parameters, tags={"kind": "evaluate", "variant": name}) as run, device_lock(device):
         built = trained(variant, weights)
-        data = _validation_data(shards, variant)
         provenance: dict[str, Any] = {
             "variant": name,
             "weights_sha256": sha256_of(weights),
@@ -121,7 +135,8 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
             "versions": lineage.versions(),
         }
         run.tags({"weights.sha256": provenance["weights_sha256"]})
-        metrics: dict[str, Any] = score(built.model, built.codec, data, params, folder, provenance, device, name)
+        score = _score_images if variant.bottom_up else _score_crops
+        metrics: dict[str, Any] = score(built, shards, params, folder, provenance, device)
         spent = costs.of_variant(variant)
         metrics |= {"params_m": spent.params / 1e6, "gmacs": spent.macs / 1e9}
         metrics |= {"paper_AP": variant.paper.ap / 100} if variant.paper.ap is not None else {}
@@ -129,7 +144,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
         for picture in sorted(folder.glob("*.png")):
             run.artifact(picture)
         write_json(paths.RESULTS / "evaluate" / f"{name}.json" if output is None else folder / "metrics.json", metrics)
-        print(f"{name}: AP {metrics['AP_gt_boxes']:.3f} (ceiling {metrics['ceiling_AP']:.3f}), pictures in {folder}")
+        print(f"{name}: AP {metrics['AP_' + headline(metrics)]:.3f} (ceiling {metrics['ceiling_AP']:.3f}), pictures in {folder}")
 
 
 def trained(variant: Any, weights: Path) -> Any:
@@ -142,20 +157,38 @@ def trained(variant: Any, weights: Path) -> Any:
     return built
 
 
-def _validation_data(shards: str, variant: Any) -> Any:
-    from components.datasets.fetch import IMAGES_FILE, PERSONS_FILE, read_images
+def _score_crops(built: Any, shards: str, params: Any, out: Path, provenance: dict[str, Any], device: str) -> dict[str, Any]:
     from components.degrade.shards import EvalCrops
     from components.evaluate.stage import EvaluationData
-    from components.pose.persons import Persons
+    from components.evaluate.stage import evaluate as score
 
-    images = read_images(paths.PERSONS / IMAGES_FILE)
-    return EvaluationData(
-        crops=EvalCrops.open(paths.SHARDS / shards, variant.convention),
-        persons=Persons.read(paths.PERSONS / PERSONS_FILE).split(SCORED),
-        images=images[images["split"] == SCORED],
+    persons, images = _scored_split()
+    data = EvaluationData(
+        crops=EvalCrops.open(paths.SHARDS / shards, built.variant.convention),
+        persons=persons,
+        images=images,
         data_root=paths.DATA / settings.data().source,
         degrade=settings.degrade(),
     )
+    return score(built.model, built.codec, data, params, out, provenance, device, built.variant.name)
+
+
+def _score_images(built: Any, shards: str, params: Any, out: Path, provenance: dict[str, Any], device: str) -> dict[str, Any]:
+    from components.degrade.image_shards import EvalImages
+    from components.evaluate.bottom_up_stage import ImageEvaluationData, evaluate_images
+
+    images = EvalImages.open(paths.SHARDS / shards, params.bottom_up.fit)
+    data = ImageEvaluationData(images=images, data_root=paths.DATA / settings.data().source, degrade=settings.degrade())
+    return evaluate_images(built.model, built.codec, data, params, out, provenance, device, built.variant.name)
+
+
+def _scored_split() -> tuple[Any, Any]:
+    """The persons and the images of the split that is scored."""
+    from components.datasets.fetch import IMAGES_FILE, PERSONS_FILE, read_images
+    from components.pose.persons import Persons
+
+    images = read_images(paths.PERSONS / IMAGES_FILE)
+    return Persons.read(paths.PERSONS / PERSONS_FILE).split(SCORED), images[images["split"] == SCORED]
 
 
 def compare() -> None:
@@ -164,6 +197,7 @@ def compare() -> None:
 
     from components.base.files import atomic_directory
     from components.evaluate.compare import compare as tabulate
+    from components.evaluate.headline import headline
     from components.registry import tracking
 
     names = list(settings.load().variants)
@@ -173,10 +207,15 @@ def compare() -> None:
         with atomic_directory(paths.COMPARISON) as folder:
             tabulate(rows, folder, note)
         run.artifact(paths.COMPARISON)
-        run.metrics({f"AP {row['variant']}": row["AP_gt_boxes"] for row in rows})
-        kept = ("AP_gt_boxes", "AP_gt_boxes_low", "AP_gt_boxes_high", "ceiling_AP", "params_m", "gmacs")
-        write_json(paths.RESULTS / "comparison.json", {row["variant"]: {key: row[key] for key in kept if key in row} for row in rows})
+        run.metrics({f"AP {row['variant']}": row[f"AP_{headline(row)}"] for row in rows})
+        write_json(paths.RESULTS / "comparison.json", {row["variant"]: _kept(row, headline(row)) for row in rows})
         print((paths.COMPARISON / "comparison.md").read_text())
+
+
+def _kept(row: dict[str, Any], boxes: str) -> dict[str, Any]:
+    """What `results/` keeps of a row."""
+    keys = (f"AP_{boxes}", f"AP_{boxes}_low", f"AP_{boxes}_high", "ceiling_AP", "params_m", "gmacs")
+    return {key: row[key] for key in keys if key in row}
 
 
 def _row(name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,8 +23,8 @@ from components.train.validation import validation_ap
 class CropFeed:
     """One person per crop."""
 
-    unit = "crops"
-    metric = "val_AP_gt_boxes"
+    unit: ClassVar[str] = "crops"
+    metric: ClassVar[str] = "val_AP_gt_boxes"
 
     def __init__(self, variant: Variant, directory: str | Path) -> None:
         self._crops = TrainCrops.open(directory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ from components.train.recipe import Recipe
 class ImageFeed:
     """All persons of whole images."""
 
-    unit = "images"
-    metric = "val_AP_no_boxes"
+    unit: ClassVar[str] = "images"
+    metric: ClassVar[str] = "val_AP_no_boxes"
 
     def __init__(self, variant: Variant, directory: str | Path) -> None:
         self._images = TrainImages.open(directory)

@@ -27,6 +27,7 @@ from components.train.crop_feed import CropFeed
 from components.train.feed import Drawn, Feed
 from components.train.graphed import GraphedStep
 from components.train.guard import Guard
+from components.train.image_feed import ImageFeed
 from components.train.journal import Journal
 from components.train.meters import SAMPLED_EVERY
 from components.train.optimiser import build_optimiser, set_learning_rate
@@ -129,11 +130,7 @@ def _configure(recipe: Recipe, device: torch.device) -> None:
 
 
 def _open(variant: Variant, directory: str | Path) -> Feed:
-    if not variant.bottom_up:
-        return CropFeed(variant, directory)
-    from components.train.image_feed import ImageFeed
-
-    return ImageFeed(variant, directory)
+    return ImageFeed(variant, directory) if variant.bottom_up else CropFeed(variant, directory)
 
 
 def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -> tuple[nn.Module, Codec]:

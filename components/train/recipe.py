@@ -10,6 +10,7 @@ from typing import Any, Literal
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
 from components.degrade.augment import AugmentParams
+from components.degrade.augment_images import ImageAugmentParams
 from components.models.variant import Variant
 
 
@@ -38,6 +39,7 @@ class Recipe:
     checkpoint_seconds: float
     checkpoint_steps: int | None
     augmentation: AugmentParams
+    image_augmentation: ImageAugmentParams
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "gamma", "num_threads"):
