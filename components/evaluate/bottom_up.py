@@ -114,7 +114,7 @@ def predict_images(
     model.eval().to(device)
     found: list[Any] = [None] * len(images)
     with torch.inference_mode():
-        for rows in inputs.batches(params.bottom_up.batch_size):
+        for rows in inputs.batches(1 if getattr(model, "mixes_batch", False) else params.bottom_up.batch_size):
             upright, mirrored = [], []
             for scale in inputs.scales:
                 pixels = normalise(inputs.pixels(rows, scale).to(device))
@@ -147,8 +147,8 @@ def group(codec: Any, upright: Sequence[Outputs], mirrored: Sequence[Outputs] | 
 def to_predictions(codec: Any, inputs: Inputs, found: Sequence[Any]) -> tuple[Predictions, np.ndarray]:
     """Predictions and person scores from the codec's persons of every image.
 
-    A box is the extent of the joints that were found (scores above the codec's `score_threshold`; of all if none is). A joint
-    without a place or score (NaN) is put at the map's first cell with score 0, as published.
+    A box is the extent of the joints that score above the codec's detection threshold (of all if none does): the others were
+    filled in, often far away. A joint without a place or score (NaN) is put at the map's first cell with score 0, as published.
     """
     joints = codec.num_keypoints
     places, values, scores = [np.zeros((0, joints, 2))], [np.zeros((0, joints))], [np.zeros(0)]
@@ -161,7 +161,7 @@ def to_predictions(codec: Any, inputs: Inputs, found: Sequence[Any]) -> tuple[Pr
         values.append(np.where(placed, value, 0.0).reshape(-1, joints))
         scores.append(np.nan_to_num(np.asarray(persons.scores, np.float64)))
     keypoints, keypoint_scores, person_scores = np.concatenate(places), np.concatenate(values), np.concatenate(scores)
-    boxes = extents(keypoints, keypoint_scores > codec.score_threshold)
+    boxes = extents(keypoints, keypoint_scores > codec.settings.detection_threshold)
     counts = [len(persons.scores) for persons in found]
     predictions = Predictions(
         image_id=np.repeat(np.asarray(inputs.images.image_id, np.int64), counts),

@@ -11,8 +11,8 @@ HigherHRNet's head. Nothing in the released code knows a skeleton; `limbpose` is
                it, its attention adds one constant vector
     none       neither transformer nor what leads to and from them: HigherHRNet itself
 
-The networks of the first two have the same parameters. The published one runs only at the size that its table of positions
-was made for; the other computes the same sines for whatever map it gets.
+The networks of the first two have the same parameters. The released code runs only at the size that its table of positions was
+made for; here both compute the same sines for whatever map they get, so that all are scored under one geometry.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.base.errors import FarposeError
 from components.models import higherhrnet
 from components.models.backbones import HRNETS
 from components.models.backbones.blocks import Bottleneck, published_initialisation
@@ -75,9 +74,12 @@ class HigherPose(nn.Module):
         published: attend as the released code does.
     """
 
+    HEAD_PARTS = ("head.", *AUTHORS_PREFIXES)  # all but the backbone, in its counts
+
     def __init__(self, backbone: HRNet, keypoints: int, shape: HigherPoseShape, input_size: tuple[int, int], published: bool) -> None:
         super().__init__()
         self.published, width, features = published, shape.width, backbone.channels
+        self.mixes_batch = published  # an image's output depends on its batch mates: score it alone, as its authors did
         self.backbone = backbone
         self.extract = nn.Conv2d(backbone.trunk.shape.layer1_width * Bottleneck.expansion, width, 1)
         self.encoder = SpatialTransformer(width, shape.encoder_layers, shape.feedforward, shape.heads, published)
@@ -104,10 +106,6 @@ class HigherPose(nn.Module):
         made_for = self.cells[0] // shrunk, self.cells[1] // shrunk
         if size == made_for:
             return table
-        if self.published:
-            expected, given = (f"{h * STRIDE * shrunk}x{w * STRIDE * shrunk}" for h, w in (made_for, size))
-            problem = f"the published HigherPose runs at {expected} px only, got {given}"
-            raise FarposeError(problem, where="higherpose", fix="use `network.attention: spatial` or images of that size")
         return sine_positions(size, features.shape[1]).to(features)[:, None]
 
 
