@@ -52,6 +52,7 @@ REFERENCES = {  # reference file → our variant
 }
 ADDED = ("sharpose_small_256", "sharpose_base_256")  # files that hold more than outputs, after the first two
 GOLDEN = Path(__file__).parent / "golden" / "network_outputs.npz"
+GOLDEN_BOTTOM_UP = GOLDEN.with_name("bottom_up_outputs.npz")
 TINY = "hrnet_tiny_coco_64x48"
 
 
@@ -90,6 +91,17 @@ def test_outputs_equal_the_golden_ones(file):
         for i, output in enumerate(outputs):
             expected = golden[f"{file}.{i}"]
             assert np.abs(output.numpy()[..., ::3, ::3] - expected).max() <= 1e-4 * expected.std()
+
+
+@pytest.mark.parametrize(("file", "size"), [("higherhrnet_w32_coco_in256", 256), ("litepose_XS_coco_in256", 256), ("sr_bu_hrnet_w32", 128)])
+def test_outputs_of_whole_images_equal_the_golden_ones(file, size):
+    name = REFERENCES[file]
+    outputs = official.outputs(official.load(name, filled(shapes_of(name))), fixed_input((2, 3, size, size)))
+    with np.load(GOLDEN_BOTTOM_UP) as golden:
+        for i, output in enumerate(outputs):
+            expected = golden[f"{file}.{i}"]
+            stride = output.shape[-1] // expected.shape[-1]
+            assert np.abs(output.numpy()[..., ::stride, ::stride] - expected).max() <= 1e-4 * expected.std()
 
 
 def shapes_of(name: str) -> dict[str, tuple[int, ...]]:

@@ -17,7 +17,9 @@ from components.degrade.augment import normalise
 from components.models import zoo
 from components.models.variant import METHODS, Network, Variant
 
-TINY = ("hrnet_tiny", "resnet18", "hrformer_tiny", "transpose_tiny", "tokenpose_tiny", "vit_tiny", "efficientvit_tiny")
+TINY = ("hrnet_tiny", "resnet18", "hrformer_tiny", "transpose_tiny", "tokenpose_tiny", "vit_tiny", "efficientvit_tiny", "litepose_tiny")
+TOP_DOWN = [name for name, method in METHODS.items() if not method.bottom_up]  # one person per crop
+BOTTOM_UP = [name for name, method in METHODS.items() if method.bottom_up]  # all persons of an image: tests/models/test_bottom_up.py
 SWITCHES = [  # networks that differ from a method's plain one
     ("hrnet", "hrnet_tiny", Network(branches=3)),
     ("udp_offset", "hrnet_tiny", Network(upscale="bicubic")),
@@ -29,18 +31,24 @@ SWITCHES = [  # networks that differ from a method's plain one
 
 
 def small_variant(
-    method: str, backbone: str, size: tuple[int, int] = (64, 48), branches: int = 4, network: Network | None = None
+    method: str, backbone: str, size: tuple[int, int] | None = None, branches: int = 4, network: Network | None = None
 ) -> Variant:
-    """A variant of COCO's joints that no table holds."""
-    label = METHODS[method].label
-    parts = [method if label is None else label, backbone.removeprefix("vit_"), "coco", f"{size[0]}x{size[1]}"]
+    """A variant of COCO's joints that no table holds.
+
+    Args:
+        size: (height, width), px; by default 64x48, bottom-up 64x64.
+    """
+    label, bottom_up = METHODS[method].label, METHODS[method].bottom_up
+    size = size or ((64, 64) if bottom_up else (64, 48))
+    end = str(size[0]) if bottom_up else f"{size[0]}x{size[1]}"
+    parts = [method if label is None else label, backbone.removeprefix(METHODS[method].drops), "coco", end]
     name = "_".join(part for part in parts if part)
     return Variant(name, method, backbone, "coco", size, network=network or Network(branches))
 
 
 def _small() -> dict[str, Variant]:
-    """Every method on every tiny backbone that it can stand on, and with its switches."""
-    plain = [small_variant(method, backbone) for method in METHODS for backbone in TINY if backbone in METHODS[method].backbones]
+    """Every top-down method on every tiny backbone that it can stand on, and with its switches."""
+    plain = [small_variant(method, backbone) for method in TOP_DOWN for backbone in TINY if backbone in METHODS[method].backbones]
     switched = {}
     for method, backbone, network in SWITCHES:
         settings = "_".join(f"{name}_{getattr(network, name)}" for name in network.changed)
@@ -50,14 +58,14 @@ def _small() -> dict[str, Variant]:
 
 
 def _large() -> dict[str, Variant]:
-    """The smallest published row of every method on every other backbone, and with an enlarged input.
+    """The smallest published row of every top-down method on every other backbone, and with an enlarged input.
 
     SPSR's generator (161 GMAC for a crop of 64x48) is left out.
     """
     smallest: dict[tuple[object, ...], Variant] = {}
     for variant in zoo.load_variants().values():
         key = variant.method, variant.backbone, variant.network.upscale
-        if variant.backbone in TINY or variant.network.upscale == "spsr":
+        if variant.backbone in TINY or variant.network.upscale == "spsr" or variant.bottom_up:
             continue
         if key not in smallest or _amount(variant) < _amount(smallest[key]):
             smallest[key] = variant

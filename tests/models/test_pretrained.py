@@ -39,6 +39,7 @@ def test_the_backbone_is_taken_and_nothing_else(tmp_path, method, backbone, suff
     assert all(torch.equal(model.state_dict()[key], checkpoint[published_name(key)]) for key in changed)
     kept = {key for key, value in before.items() if value.ndim and key not in changed}
     new = ("head.", "final_layer.", "heatmap_head.", "offset_head.", "offset_end.")
+    new += ("extract.", "encoder", "up.", "fuse.", "decoder", "queries.", "filters.", "project.")  # HigherPose's and LimbPose's
     if method.startswith("udp") and backbone.startswith("hrnet"):
         new = (*new, "backbone.end.stage.0.fuse_layers.")  # the widened fusion of the only module
     fusions = ".fuse_layers." if method == "siu" else "no such part"

@@ -1,4 +1,5 @@
-"""What every network must do, whatever its method; export is in test_export.py, codecs alone are in tests/codecs.
+"""What every network of crops must do, whatever its method; export is in test_export.py, codecs alone are in tests/codecs, networks of
+whole images in test_bottom_up.py.
 
 One small network of each method, each backbone and each switch is quick to test; all pairs of them, and the rows of the tables,
 are slow.
@@ -14,13 +15,15 @@ import torch
 
 from components.models import zoo
 from components.models.keys import authors_key
-from components.models.variant import METHODS, Variant
+from components.models.variant import Variant
 from components.models.weights import load_weights, save_weights
 from tests.models.learning import learned_share
-from tests.models.subjects import SMALL, TINY, codec_of, images, network, people, representatives, small_variant
+from tests.models.subjects import SMALL, TINY, TOP_DOWN, codec_of, images, network, people, representatives, small_variant
 
 VARIANTS = zoo.load_variants()
-DEMO = {name: variant for name, variant in VARIANTS.items() if variant.dataset == "synthetic" and variant.tag is None}
+DEMO = {
+    name: variant for name, variant in VARIANTS.items() if variant.dataset == "synthetic" and variant.tag is None and not variant.bottom_up
+}
 WITHOUT_DEMO = {name: SMALL[name] for name in ("simple_efficientvit_tiny_coco_64x48", "udp_gaussian_hrnet_tiny_coco_64x48")}
 FROZEN = (  # what is stored among the parameters, as in the authors' checkpoints, but not trained
     r"(backbone|encoder)\.pos_embedding",  # the sines of TransPose and TokenPose
@@ -140,6 +143,8 @@ def codecs_of_all_rows() -> dict[str, Variant]:
     """A row for each codec that the tables ask for, by its name and what decides it."""
     chosen: dict[str, Variant] = {}
     for variant in VARIANTS.values():
+        if variant.bottom_up:
+            continue
         size = "{}x{}".format(*variant.input_size)
         settings = [f"{key}={value}" for key, value in variant.codec.items()]
         chosen.setdefault("-".join([variant.codec_name, variant.skeleton.name, size, str(variant.stride), *settings]), variant)
@@ -180,4 +185,4 @@ def test_a_small_form_of_each_method_learns_a_batch_by_heart(variant: Variant, t
 
 
 def test_every_method_has_a_small_form_that_learns():
-    assert {variant.method for variant in LEARNERS.values()} == set(METHODS)
+    assert {variant.method for variant in LEARNERS.values()} == set(TOP_DOWN)

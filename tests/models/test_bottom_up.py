@@ -1,0 +1,335 @@
+"""What every network of whole images must do: HigherHRNet, LitePose, HigherPose, LimbPose and the bottom-up SR head.
+
+Every method with its switches on a tiny backbone is quick to test; the rows of the tables are slow.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from components.base.errors import FarposeError
+from components.degrade.augment import normalise
+from components.models import official, zoo
+from components.models.backbones import LITEPOSES
+from components.models.keys import authors_key
+from components.models.variant import METHODS, Network, Variant
+from components.models.weights import load_weights, save_weights
+from tests.models.fill import filled
+from tests.models.subjects import BOTTOM_UP, TINY, codec_of, images, network, small_variant
+
+SWITCHES = [
+    ("higherpose", Network(attention="published")),
+    ("higherpose", Network(attention="none")),
+    ("limbpose", Network(limb_bias=False)),
+]
+FROZEN = r"(encoder|decoder)_positions"  # HigherPose's sines, parameters as in its authors' checkpoints
+slow = pytest.mark.slow
+
+
+def _small() -> dict[str, Variant]:
+    """Every bottom-up method on every tiny backbone that it can stand on, and with its switches."""
+    plain = [small_variant(method, backbone) for method in BOTTOM_UP for backbone in TINY if backbone in METHODS[method].backbones]
+    switched = [small_variant(method, "hrnet_tiny", network=setting) for method, setting in SWITCHES]
+    names = [f"{v.name}_{'_'.join(f'{name}_{getattr(v.network, name)}' for name in v.network.changed)}" for v in switched]
+    return {variant.name: variant for variant in plain} | dict(zip(names, switched, strict=True))
+
+
+def _large() -> dict[str, Variant]:
+    """The smallest row of every method on every backbone of its table, with each setting and each number of joints."""
+    chosen: dict[tuple[object, ...], Variant] = {}
+    for variant in sorted(zoo.load_variants().values(), key=lambda variant: math.prod(variant.input_size)):
+        if variant.bottom_up and variant.backbone not in TINY:
+            chosen.setdefault((variant.method, variant.backbone, variant.num_keypoints, *variant.network.changed), variant)
+    return {variant.name: variant for variant in chosen.values()}
+
+
+SMALL, LARGE = _small(), _large()
+QUICK = [pytest.param(variant, id=name) for name, variant in SMALL.items()]
+ALL = QUICK + [pytest.param(variant, id=name, marks=slow) for name, variant in LARGE.items()]
+over_all = pytest.mark.parametrize("variant", ALL)
+over_small = pytest.mark.parametrize("variant", QUICK)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def mixes_the_batch(variant: Variant) -> bool:
+    """Whether it is the one network that must not treat an image on its own: HigherPose as its released code computes it."""
+    return variant.network.attention == "published"
+
+
+def drawn_people(variant: Variant, count: int, persons: int = 2, seed: int = 0) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:
+    """What a codec makes targets of: joints (B, P, K, 2) in each output's cells, visibility (B, P, K), masks that count everything."""
+    generator, codec, side = torch.Generator().manual_seed(seed), codec_of(variant), variant.input_size[0]
+    pixels = torch.rand(count, persons, variant.num_keypoints, 2, generator=generator) * 0.9 * side + 0.05 * side
+    visible = torch.rand(count, persons, variant.num_keypoints, generator=generator) < 0.8
+    cells = tuple(pixels * size / side for size in codec.output_sizes)
+    return cells, visible, tuple(torch.ones(count, size, size, dtype=torch.bool) for size in codec.output_sizes)
+
+
+def loss_of(variant: Variant, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+    codec = codec_of(variant)
+    codec.progress(1.0)
+    return codec.loss(model(batch), codec.targets(*drawn_people(variant, len(batch))))
+
+
+SIDES = [(64, 192), (320, 128)]
+
+
+@over_small
+def test_outputs_follow_the_image_s_size_and_are_the_codec_s(variant: Variant):
+    sizes = [variant.input_size] if mixes_the_batch(variant) else [variant.input_size, *SIDES]
+    with torch.device("meta"):
+        model = zoo.network(variant).eval()
+        outputs = {size: model(torch.empty(2, 3, *size)) for size in sizes}
+    assert [tuple(output.shape[1:]) for output in outputs[variant.input_size]] == list(codec_of(variant).output_shapes)
+    joints = variant.num_keypoints
+    for (height, width), found in outputs.items():
+        expected = [(2 * joints, 4), (joints, 2)] if variant.stride == 4 else [(2 * joints, 1)]
+        assert isinstance(found, tuple)
+        assert [tuple(output.shape) for output in found] == [(2, channels, height // cell, width // cell) for channels, cell in expected]
+
+
+@over_all
+def test_an_image_s_result_does_not_depend_on_its_batch(variant: Variant):
+    model, batch = network(variant), images(variant, 3)
+    order = [2, 0, 1]
+    with torch.no_grad():
+        whole, again, alone, permuted = model(batch), model(batch), model(batch[1:2]), model(batch[order])
+        other_mates = model(torch.cat([batch[1:2], batch.flip(0)[:1] * 0.5, batch[:1].flip(-1)]))
+    for found, repeated, single, moved, beside in zip(whole, again, alone, permuted, other_mates, strict=True):
+        assert torch.isfinite(found).all() and found.std() > 0
+        assert torch.equal(found, repeated)
+        room = {"rtol": 1e-4, "atol": 1e-4 * float(found.std())}
+        same = [torch.allclose(other, found[1:2], **room) for other in (single, beside[:1])]
+        assert same == [not mixes_the_batch(variant)] * 2
+        torch.testing.assert_close(moved, found[order], **room)
+
+
+def convolutional(variant: Variant) -> bool:
+    return variant.method in ("higherhrnet", "litepose", "sr_head_bottomup") or variant.network.attention == "none"
+
+
+@pytest.mark.parametrize("variant", [case for case in ALL if convolutional(case.values[0])])
+def test_a_transposed_image_gives_transposed_outputs_where_the_kernels_are_transposed(variant: Variant):
+    """Oracle for images that are no square: heights and widths are nowhere mixed up."""
+    model = network(variant)
+    tall = normalise((torch.rand(2, 3, 192, 64, generator=torch.Generator().manual_seed(5)) * 255).to(torch.uint8))
+    with torch.no_grad():
+        upright = model(tall)
+        for value in model.parameters():
+            if value.ndim == 4:
+                value.copy_(value.transpose(2, 3).clone())
+        if variant.method == "sr_head_bottomup":  # its channels are the rows and columns of a cell
+            converge = model.head["heatmaps"].converge
+            for value in converge.parameters():
+                value.copy_(value.unflatten(0, (variant.num_keypoints, 4, 4)).transpose(1, 2).flatten(0, 2))
+        lying = model(tall.transpose(2, 3))
+    for expected, found in zip(upright, lying, strict=True):
+        torch.testing.assert_close(found.transpose(2, 3), expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
+
+
+@over_all
+def test_the_memory_layout_of_the_image_changes_nothing(variant: Variant):
+    model, batch = network(variant), images(variant, 2)
+    with torch.no_grad():
+        expected = model(batch)
+        found = model.to(memory_format=torch.channels_last)(batch.contiguous(memory_format=torch.channels_last))
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4 * float(a.std()))
+
+
+@over_all
+def test_the_gradient_reaches_every_trainable_parameter(variant: Variant):
+    model = network(variant).train()
+    loss_of(variant, model, images(variant, 2))["loss"].backward()
+    frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
+    unreached = {name for name, value in model.named_parameters() if name not in frozen and (value.grad is None or not value.grad.any())}
+    assert all(re.fullmatch(FROZEN, name) for name in frozen)
+    assert not unreached
+
+
+@over_small
+def test_training_waits_for_no_value(variant: Variant):
+    """On the meta device whatever waits for a value raises. In training mode the outputs are the same in number and shape."""
+    cells, visible, masks = drawn_people(variant, 2)
+    codec = codec_of(variant)
+    with torch.device("meta"):
+        model = zoo.network(variant).train()
+        outputs = model(torch.empty(2, 3, *variant.input_size))
+    assert [tuple(output.shape[1:]) for output in outputs] == list(codec.output_shapes)
+    targets = codec.targets(tuple(x.to("meta") for x in cells), visible.to("meta"), tuple(x.to("meta") for x in masks))
+    codec.loss(outputs, targets)["loss"].backward()
+    assert any(value.grad is not None for value in model.parameters())
+
+
+@over_small
+def test_the_seed_decides_weights_loss_and_gradients(variant: Variant):
+    first, again, other = (first_step(variant, seed) for seed in (3, 3, 4))
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def first_step(variant: Variant, seed: int) -> dict[str, Tensor]:
+    """Losses, gradients and state of a fresh network after one backward pass in training mode."""
+    torch.manual_seed(seed)
+    model = zoo.network(variant).train()
+    losses = loss_of(variant, model, images(variant, 2))
+    losses["loss"].backward()
+    gradients = {f"{name}.grad": value.grad for name, value in model.named_parameters() if value.grad is not None}
+    return losses | gradients | model.state_dict()
+
+
+def scene(variant: Variant) -> tuple[Tensor, tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]]:
+    """Two images with a coloured blob at every visible joint, its colour the joint's, and their persons."""
+    people = drawn_people(variant, 2)
+    (finest, visible, _), side, joints = (people[0][-1], people[1], people[2]), variant.input_size[0], variant.num_keypoints
+    pixels = finest * side / codec_of(variant).output_sizes[-1]
+    axis = torch.arange(side) + 0.0
+    gauss = [torch.exp(-((axis - pixels[..., i, None]) ** 2) / (2 * 4.0**2)) for i in range(2)]  # x, y: (B, P, K, side)
+    blobs = gauss[1][..., :, None] * gauss[0][..., None, :] * visible[..., None, None]
+    colours = torch.rand(joints, 3, generator=torch.Generator().manual_seed(1)) * 255
+    drawn = torch.einsum("bpkyx,kc->bcyx", blobs, colours).clamp(0, 255)
+    return normalise(drawn.to(torch.uint8)), people
+
+
+@over_small
+def test_a_scene_is_learned_by_heart(variant: Variant):
+    torch.manual_seed(0)
+    model, codec = zoo.network(variant).train(), codec_of(variant)
+    batch, people = scene(variant)
+    targets = codec.targets(*people)
+    optimiser = torch.optim.Adam(model.parameters(), 2e-3)
+    steps = 40
+    history = []
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = 2e-3 * min(1, (step + 1) / 10)
+        losses = codec.loss(model(batch), targets)
+        optimiser.zero_grad()
+        losses["loss"].backward()
+        optimiser.step()
+        history.append({name: float(value.detach()) for name, value in losses.items()})
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    grouping = [entry["pull"] + entry["push"] for entry in history]
+    assert grouping[-1] < grouping[0]
+
+
+@over_all
+def test_saved_weights_give_the_same_network(variant: Variant, tmp_path):
+    model, path = network(variant), tmp_path / "model.safetensors"
+    save_weights(path, model, {"variant": variant.name})
+    torch.manual_seed(7)
+    other = zoo.network(variant).eval()
+    other.load_state_dict(load_weights(path, variant))
+    batch = images(variant, 2)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(model(batch), other(batch), strict=True))
+
+
+ROWS = {name: variant for name, variant in zoo.load_variants().items() if variant.bottom_up}
+
+
+def test_every_bottom_up_method_has_rows_and_a_small_form():
+    assert {variant.method for variant in ROWS.values()} == {variant.method for variant in SMALL.values()} == set(BOTTOM_UP)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_our_keys_and_the_authors_are_one_to_one(name):
+    """Weights go through the authors' names and come back, in the network as published."""
+    variant = ROWS[name]
+    with torch.device("meta"):
+        ours = zoo.network(variant, published=True).state_dict()
+    theirs = [authors_key(key, variant) for key in ours]
+    assert len(set(theirs)) == len(theirs)
+    assert not any("head." in key.removeprefix("keypoint_head.") for key in theirs)  # our word for the parts that they name otherwise
+
+
+@pytest.mark.parametrize("name", ["higherhrnet_w32_coco_256", "litepose_xs_crowdpose_256", "sr_head_bottomup_resnet50_coco_256"])
+def test_every_value_of_an_authors_checkpoint_arrives_under_our_name(name):
+    variant = ROWS[name]
+    with torch.device("meta"):
+        shapes = {authors_key(key, variant): tuple(value.shape) for key, value in zoo.network(variant).state_dict().items()}
+    state = filled(shapes)
+    model = official.load(name, state)
+    loaded = model.state_dict()
+    arrived = {authors_key(key, variant): value for key, value in loaded.items() if not key.endswith("num_batches_tracked")}
+    assert arrived.keys() == state.keys()
+    assert all(torch.equal(value, torch.from_numpy(state[key])) for key, value in arrived.items())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "1.", "module.1."])
+def test_higherhrnet_s_half_precision_checkpoints_load(prefix):
+    """Mixed-precision training wrapped the network in a pair of modules, of which it is the second."""
+    name = "litepose_xs_coco_256"
+    state = filled({authors_key(key, ROWS[name]): tuple(value.shape) for key, value in zoo.network(ROWS[name]).state_dict().items()})
+    expected = official.load(name, state).state_dict()
+    found = official.load(name, {prefix + key: value for key, value in state.items()}).state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
+
+
+def test_a_checkpoint_for_other_joints_is_refused():
+    name = "higherhrnet_w32_coco_256"
+    with torch.device("meta"):
+        shapes = {authors_key(key, ROWS[name]): tuple(v.shape) for key, v in zoo.network(ROWS[name]).state_dict().items()}
+    state = {key: torch.zeros(shape) for key, shape in shapes.items()}
+    with pytest.raises(FarposeError, match=r"final_layers\.0\.weight.*\(34, 32, 1, 1\).*needs \(28, 32, 1, 1\).*14 keypoints"):
+        official.load("higherhrnet_w32_crowdpose_256", state)
+
+
+def test_mmpose_s_names_of_higherhrnet_are_taken():
+    name = "higherhrnet_w32_coco_256"
+    with torch.device("meta"):
+        shapes = {authors_key(key, ROWS[name]): tuple(v.shape) for key, v in zoo.network(ROWS[name]).state_dict().items()}
+    state = filled(shapes)
+    heads = ("final_layers", "deconv_layers")
+    theirs = {f"{'keypoint_head' if key.startswith(heads) else 'backbone'}.{key}": value for key, value in state.items()}
+    expected, found = official.load(name, state).state_dict(), official.load(name, theirs).state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
+
+
+@pytest.mark.parametrize("name", ["litepose_xs", "litepose_s", "litepose_m", "litepose_l"])
+def test_litepose_s_blocks_have_shortcuts_where_shapes_agree_and_large_kernels(name):
+    shape = LITEPOSES[name]
+    with torch.device("meta"):
+        stages = zoo.network(small_variant("litepose", name)).backbone.stages
+    assert [len(stage) for stage in stages] == [6, 8, 10, 10]
+    inputs = [shape.width, *shape.channels]
+    for number, stage in enumerate(stages):
+        stride = 2 if number < 3 else 1
+        assert [block.shortcut for block in stage] == [stride == 1 and inputs[number] == inputs[number + 1], *[True] * (len(stage) - 1)]
+        assert all(block.depth_conv[0].kernel_size == (7, 7) for block in stage)
+        assert stage[0].inv[0].out_channels == 6 * inputs[number]
+
+
+def test_the_published_higherpose_runs_at_other_sizes_than_its_table_s():
+    """Its sines follow from a cell's place, so all forms are scored under one geometry."""
+    model = network(SMALL["higherpose_tiny_coco_64_attention_published"]).eval()
+    with torch.no_grad():
+        assert [tuple(output.shape[2:]) for output in model(torch.zeros(1, 3, 64, 192))] == [(16, 48), (32, 96)]
+
+
+def untrained(variant: Variant) -> Any:
+    torch.manual_seed(3)
+    return zoo.network(variant)
+
+
+@pytest.mark.parametrize("method", ["higherhrnet", "sr_head_bottomup"])
+def test_initial_outputs_are_near_zero_so_that_training_starts_calmly(method):
+    """As published, convolutions start from N(0, 0.001²): heatmaps start at 0 and no tag stands out."""
+    variant = small_variant(method, "hrnet_tiny")
+    with torch.no_grad():
+        outputs = untrained(variant).train()(images(variant, 2))
+    assert all(output.abs().max() < 0.1 for output in outputs)
