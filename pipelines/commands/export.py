@@ -13,26 +13,31 @@ from components.base.files import sha256_of
 from pipelines import paths, settings, stages
 from pipelines.commands import predict
 
-COMPARED = 128  # crops of a shard to compare on, spread evenly
+COMPARED = 128  # crops of a shard to compare on, spread evenly,
+COMPARED_IMAGES = 4  # or whole images
 
 
 def export(options: argparse.Namespace) -> None:
     """Write the ONNX file and print its size and how far its joints lie from torch's; write nothing if that is too far."""
     from components.models import export as onnx_files
     from components.models import zoo
+    from components.models.export_images import export_images, takes_any_size
     from components.models.weights import read_metadata
 
     variant = onnx_files.exported_form(zoo.variant(options.variant))
     weights = options.weights or predict.weights_of(variant.name)
     metadata = read_metadata(weights)
     shards = _shards(variant, metadata, options.crops)
-    crops = _crops(shards, variant)
+    inputs = _images(shards) if variant.bottom_up else _crops(shards, variant)
     built = stages.trained(variant, weights)
     output = options.output or paths.SCRATCH / variant.name / f"{variant.name}.onnx"
-    origin = {"weights_sha256": sha256_of(weights), "compared_on": f"{len(crops)} crops of {shards.name}"}
-    found = onnx_files.export(built.model, built.codec, variant, output, crops, origin)
-    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB, ONNX opset {onnx_files.OPSET}, any batch size")
-    print(f"joints against torch's on {len(crops)} crops of {shards.name}: {found}; allowed are {onnx_files.LIMIT_PX} px")
+    compared = f"{len(inputs)} {'images' if variant.bottom_up else 'crops'} of {shards.name}"
+    origin = {"weights_sha256": sha256_of(weights), "compared_on": compared}
+    write: Any = export_images if variant.bottom_up else onnx_files.export
+    found = write(built.model, built.codec, variant, output, inputs, origin)
+    sizes = "size" if variant.bottom_up and takes_any_size(variant) else "batch size"
+    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB, ONNX opset {onnx_files.OPSET}, any {sizes}")
+    print(f"joints against torch's on {compared}: {found}; allowed are {onnx_files.LIMIT_PX} px")
 
 
 def _shards(variant: Any, metadata: dict[str, str], chosen: str | None) -> Path:
@@ -56,4 +61,17 @@ def _crops(folder: Path, variant: Any) -> np.ndarray:
     from components.degrade.shards import EvalCrops
 
     pixels = EvalCrops.open(folder, variant.convention).pixels
-    return np.array(pixels[np.unique(np.linspace(0, len(pixels) - 1, min(COMPARED, len(pixels))).round().astype(int))])
+    return np.array(pixels[_spread(len(pixels), COMPARED)])
+
+
+def _images(folder: Path) -> list[np.ndarray]:
+    """Some of a shard's validation images, each (3, H, W) uint8."""
+    from components.degrade.image_shards import EvalImages
+
+    images = EvalImages.open(folder)
+    return [np.array(images.pixels(row)) for row in _spread(len(images), COMPARED_IMAGES).tolist()]
+
+
+def _spread(count: int, wanted: int) -> np.ndarray:
+    """Up to `wanted` of `count` rows, evenly."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int))

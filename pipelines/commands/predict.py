@@ -201,10 +201,10 @@ def _draw(path: Path, target: Path, found: Any, scores: np.ndarray, built: Any, 
     from components.degrade.images import read_image
 
     image, skeleton = read_image(path, upright=True)[..., ::-1], built.variant.skeleton
-    lowest = built.codec.score_threshold if built.variant.bottom_up else params.visible_above(built.codec)
-    certain = found.keypoint_scores > lowest
-    if built.variant.bottom_up:
+    if built.variant.bottom_up:  # joints below the detector's threshold were filled in, and are often far off
+        certain = found.keypoint_scores > built.codec.settings.detection_threshold
         picture = drawing.draw_persons(image, found.keypoints_image, certain, scores, skeleton)
     else:
+        certain = found.keypoint_scores > params.visible_above(built.codec)
         picture = drawing.draw_sides(image, found.keypoints_image, certain, skeleton)
     drawing.write_png(target, picture)

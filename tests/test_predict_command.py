@@ -1,0 +1,284 @@
+"""`farpose predict`: persons on users' own images, with boxes and without, whatever the files are like."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from components.degrade.augment import normalise
+from components.evaluate.params import EvaluateParams
+from components.models import zoo
+from components.models.weights import save_weights
+from components.pose.skeleton import COCO_17
+from components.pose.whole_image import ImageGeometry
+from pipelines import cli, paths, settings, stages
+from pipelines.commands import drawing
+from tests.tiny_people import texture
+from tests.tiny_shard import STANDING
+
+BOTTOM_UP, TOP_DOWN = "higherhrnet_tiny_synthetic_192", "dark_hrnet_tiny_synthetic_64x48"
+SIZES = {"wide": (150, 240), "tall": (260, 120), "empty": (100, 256), "square": (200, 200)}  # (height, width)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """A folder of models with random weights that find some joints anywhere."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in (BOTTOM_UP, TOP_DOWN):
+        torch.manual_seed(0)
+        model = zoo.network(zoo.variant(name)).eval()
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                nn.init.kaiming_normal_(parameter)
+        if name == BOTTOM_UP:
+            _scale(model)
+        save_weights(folder / name / "model.safetensors", model, {"variant": name})
+    return folder
+
+
+def _scale(model: nn.Module) -> None:
+    """A few peaks above the threshold of 0.1, and tags that are all equal, so that there are few persons."""
+    image = torch.from_numpy(texture(192, 192, np.random.default_rng(0)).transpose(2, 0, 1).copy())[None]
+    wanted = torch.cat([torch.full((17,), 0.04), torch.zeros(17)])
+    with torch.no_grad():
+        for number, (layer, deviations) in enumerate(((model.head.coarse, wanted), (model.head.fine, wanted[:17]))):
+            layer.weight *= (deviations / model(normalise(image))[number].std((0, 2, 3)))[:, None, None, None]
+            layer.bias.copy_(-model(normalise(image))[number].mean((0, 2, 3)) + layer.bias)
+
+
+@pytest.fixture(autouse=True)
+def trained(weights, monkeypatch):
+    monkeypatch.setattr(paths, "MODELS", weights)
+    monkeypatch.setenv("FARPOSE_DEVICE", "cpu")
+
+
+@pytest.fixture
+def images(tmp_path) -> dict[str, Path]:
+    rng = np.random.default_rng(0)
+    found = {name: tmp_path / "in" / f"{name}.png" for name in SIZES}
+    (tmp_path / "in").mkdir()
+    for name, path in found.items():
+        cv2.imwrite(str(path), texture(*SIZES[name], rng))
+    return found
+
+
+def predict(out: Path, *images: Path, variant: str = BOTTOM_UP, options: tuple[str, ...] = ()) -> int:
+    return cli.main(["predict", *map(str, images), "--variant", variant, "--output", str(out), *options])
+
+
+def records(out: Path) -> list[dict]:
+    return json.loads((out / "predictions.json").read_text())
+
+
+def joints(out: Path) -> np.ndarray:
+    return np.array([record["keypoints"] for record in records(out)]).reshape(-1, 17, 3)
+
+
+def error_of(capsys) -> str:
+    """The one line on stderr."""
+    error = capsys.readouterr().err
+    assert error.startswith("farpose: error: ") and error.count("\n") == 1 and "not foreseen" not in error, error
+    return error
+
+
+def with_orientation(path: Path, image: np.ndarray, orientation: int) -> None:
+    """Write a JPEG whose EXIF says that it must be turned."""
+    content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    entry = struct.pack("<HHI4s", 0x0112, 3, 1, struct.pack("<HH", orientation, 0))  # the tag Orientation, one SHORT
+    body = b"Exif\0\0" + b"II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
+    path.write_bytes(content[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + content[2:])
+
+
+class Perfect(nn.Module):
+    """A network without error: what it outputs follows from the size of the image alone, which decides who is in it."""
+
+    def __init__(self, codec, geometry: ImageGeometry, persons: dict[tuple[int, int], np.ndarray]) -> None:
+        super().__init__()
+        self.codec = codec
+        self.scenes = {geometry.input_size(*size): (size, joints) for size, joints in persons.items()}
+        self.geometry = geometry
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
+        (width, height), joints = self.scenes[batch.shape[2], batch.shape[3]]
+        sizes = [(batch.shape[2] // stride, batch.shape[3] // stride) for stride in (4, 2)]
+        cells = [torch.from_numpy(self.geometry.image_to_heatmap(joints, size, width, height)).float()[None] for size in sizes]
+        return self.codec.perfect(cells, torch.from_numpy(joints[None, ..., 0] > 0), sizes)
+
+
+def standing(count: int, size: tuple[int, int], tall: float) -> np.ndarray:
+    """(count, 17, 2) persons in rows, px of an image of (height, width)."""
+    height, width = size
+    columns = max(int(width / (0.5 * tall)) - 1, 1)
+    places = [((n % columns + 1) * 0.5 * tall, (n // columns) * 1.05 * tall) for n in range(count)]
+    assert places[-1][1] + tall < height
+    return np.array([STANDING * tall + place for place in places])
+
+
+def see(monkeypatch, persons: dict[str, np.ndarray], sizes: dict[str, tuple[int, int]]) -> None:
+    """Let `predict` run a perfect network."""
+    built = zoo.build(zoo.variant(BOTTOM_UP))
+    scenes = {sizes[name][::-1]: joints for name, joints in persons.items()}
+    perfect = zoo.Built(built.variant, Perfect(built.codec, ImageGeometry(192), scenes), built.codec)
+    monkeypatch.setattr(stages, "trained", lambda variant, weights: perfect)
+    monkeypatch.setattr(settings, "evaluation", lambda: EvaluateParams(flip=False))
+
+
+def test_all_persons_of_every_image_are_found_in_their_own_image(images, tmp_path, monkeypatch, capsys):
+    persons = {"wide": standing(3, SIZES["wide"], 100), "tall": standing(2, SIZES["tall"], 110),
+               "empty": np.zeros((1, 17, 2)), "square": standing(1, SIZES["square"], 150)}  # fmt: skip
+    see(monkeypatch, persons, SIZES)
+    assert predict(tmp_path / "out", *images.values()) == 0
+    assert "6 persons in 4 images" in capsys.readouterr().out
+    for number, (name, expected) in enumerate(persons.items(), start=1):
+        found = np.array([r["keypoints"] for r in records(tmp_path / "out") if r["image_id"] == number]).reshape(-1, 17, 3)
+        expected = expected[expected.any((1, 2))]
+        assert len(found) == len(expected)
+        for person in expected:
+            assert min(np.abs(one[:, :2] - person).max() for one in found) < 2.5  # half a cell at a quarter of the input
+        picture, stored = cv2.imread(str(tmp_path / "out" / f"{name}.png")), cv2.imread(str(images[name]))
+        factor = picture.shape[0] // stored.shape[0]
+        unchanged = np.array_equal(picture, stored.repeat(factor, 0).repeat(factor, 1))
+        assert max(picture.shape) >= 900 and unchanged == (len(expected) == 0)
+    listed = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert listed["2"] == {"file": str(images["tall"]), "width": 120, "height": 260, "turned": False}
+    record = records(tmp_path / "out")[0]
+    assert record["provenance"]["variant"] == BOTTOM_UP and record["provenance"]["boxes"] == "none" and "annotation_id" not in record
+
+
+def test_a_crowd_larger_than_the_decoder_s_limit_is_no_error(tmp_path, monkeypatch):
+    size = (640, 640)
+    cv2.imwrite(str(tmp_path / "crowd.png"), texture(*size, np.random.default_rng(0)))
+    see(monkeypatch, {"crowd": standing(36, size, 90)}, {"crowd": size})
+    assert predict(tmp_path / "out", tmp_path / "crowd.png") == 0
+    assert 30 <= len(records(tmp_path / "out")) <= 36
+
+
+@pytest.mark.parametrize("variant", [BOTTOM_UP, TOP_DOWN])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_photograph_is_seen_as_viewers_show_it(tmp_path, variant, orientation):
+    """The turned file gives what its upright pixels give, and so does the drawing."""
+    stored = texture(90, 140, np.random.default_rng(1))
+    with_orientation(tmp_path / "photo.jpg", stored, orientation)
+    decoded = cv2.imread(str(tmp_path / "photo.jpg"), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    upright = np.rot90(decoded, {1: 0, 3: 2, 6: 3, 8: 1}[orientation])
+    (tmp_path / "same").mkdir()
+    cv2.imwrite(str(tmp_path / "same" / "photo.png"), upright)
+    for name, file in (("a", tmp_path / "photo.jpg"), ("b", tmp_path / "same" / "photo.png")):
+        assert predict(tmp_path / name, file, variant=variant) == 0
+    np.testing.assert_array_equal(joints(tmp_path / "a"), joints(tmp_path / "b"))
+    assert len(joints(tmp_path / "a"))
+    assert (tmp_path / "a" / "photo.png").read_bytes() == (tmp_path / "b" / "photo.png").read_bytes()
+    listed = json.loads((tmp_path / "a" / "images.json").read_text())["1"]
+    assert (listed["width"], listed["height"], listed["turned"]) == (*upright.shape[1::-1], orientation != 1)
+
+
+@pytest.mark.parametrize("variant", [BOTTOM_UP, TOP_DOWN])
+def test_grey_and_16_bit_files_give_what_their_8_bit_colours_give(tmp_path, variant):
+    colour = texture(100, 80, np.random.default_rng(2))
+    grey = colour[..., 0]
+    colour_16, grey_16 = (form.astype(np.uint16) * 257 for form in (colour, grey))
+    same = {"colour": [colour, colour_16], "grey": [grey, np.repeat(grey[..., None], 3, 2), grey_16]}
+    for kind, forms in same.items():
+        for number, form in enumerate(forms):
+            cv2.imwrite(str(tmp_path / f"{kind}{number}.png"), form)
+            assert predict(tmp_path / f"out{number}", tmp_path / f"{kind}{number}.png", variant=variant) == 0
+            np.testing.assert_array_equal(joints(tmp_path / f"out{number}"), joints(tmp_path / "out0"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (900, 2), (3, 5)])
+def test_images_of_any_size_are_taken(tmp_path, size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "odd.png"), image)
+    assert predict(tmp_path / "out", tmp_path / "odd.png") == 0
+    assert np.isfinite(joints(tmp_path / "out")).all()
+    picture = cv2.imread(str(tmp_path / "out" / "odd.png"))
+    assert picture.shape[0] % size[0] == picture.shape[1] % size[1] == 0
+
+
+@pytest.mark.parametrize("variant", [BOTTOM_UP, TOP_DOWN])
+@pytest.mark.parametrize(
+    ("content", "problem"), [(None, "image not found"), (b"", "is empty"), (b"text", "no image"), ("half", "cut short")], ids=str
+)
+def test_a_missing_or_damaged_file_is_one_line_and_leaves_earlier_outputs(images, tmp_path, capsys, variant, content, problem):
+    out = tmp_path / "out"
+    assert predict(out, images["wide"], variant=variant) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    bad = tmp_path / "bad.png"
+    if content is not None:
+        bad.write_bytes(images["tall"].read_bytes()[:2000] if content == "half" else content)
+    capsys.readouterr()
+    assert predict(out, images["wide"], bad, variant=variant) == 1
+    error = error_of(capsys)
+    assert "bad.png" in error and problem in error and "fetch" not in error and "acquire" not in error
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_boxes_are_refused_without_reading_anything(images, tmp_path, capsys):
+    assert predict(tmp_path / "out", images["wide"], options=("--boxes", "none.json")) == 1
+    assert "take no boxes (remove --boxes)" in error_of(capsys) and not (tmp_path / "out").exists()
+
+
+def test_weak_persons_are_kept_in_the_file_but_not_drawn(images, tmp_path, capsys):
+    assert predict(tmp_path / "all", images["wide"], options=("--draw-above", "-1")) == 0
+    scores = [record["score"] for record in records(tmp_path / "all")]
+    assert scores and "too weak" not in capsys.readouterr().out
+    assert predict(tmp_path / "none", images["wide"], options=("--draw-above", str(max(scores)))) == 0
+    assert f"{len(scores)} of them too weak to be drawn" in capsys.readouterr().out
+    assert (tmp_path / "all" / "predictions.json").read_bytes() == (tmp_path / "none" / "predictions.json").read_bytes()
+    stored = cv2.imread(str(images["wide"]))
+    drawn, plain = (cv2.imread(str(tmp_path / name / "wide.png")) for name in ("all", "none"))
+    factor = plain.shape[0] // stored.shape[0]
+    np.testing.assert_array_equal(plain, stored.repeat(factor, 0).repeat(factor, 1))
+    assert drawn.shape != plain.shape or (drawn != plain).any()
+
+
+def test_outputs_never_replace_an_image(images, tmp_path, capsys):
+    before = images["wide"].read_bytes()
+    assert predict(tmp_path / "in", images["wide"]) == 1
+    assert "would replace the image" in error_of(capsys) and images["wide"].read_bytes() == before
+    (tmp_path / "file").write_text("mine")
+    assert predict(tmp_path / "file", images["wide"]) == 1
+    assert "not a folder" in error_of(capsys) and (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_second_run_replaces_the_first_and_leaves_other_files(images, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    assert predict(out, images["wide"]) == predict(out, images["tall"]) == 0
+    assert {path.name for path in out.iterdir()} == {"notes.txt", "wide.png", "tall.png", "predictions.json", "images.json"}
+    assert json.loads((out / "images.json").read_text())["1"]["file"] == str(images["tall"])
+
+
+def test_forty_persons_have_forty_colours_that_can_be_told_apart():
+    colours = np.array([drawing.colour_of(rank) for rank in range(40)], float)
+    apart = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 1e3 * np.eye(40)
+    assert apart.min() > 12 and np.diagonal(apart, 1).min() > 90  # any two, and neighbours in rank
+    assert (colours.max(1) > 180).all()
+
+
+def test_only_the_joints_that_were_found_are_drawn():
+    image = np.full((400, 1000, 3), 90, np.uint8)
+    persons = np.stack([STANDING * 300 + place for place in ([200, 40], [700, 40])])
+    found = np.zeros((2, 17), bool)
+    found[0] = True
+    picture = drawing.draw_persons(image, persons, found, np.array([0.4, 0.9]), COCO_17)
+    assert picture.shape == image.shape and (picture[:, 500:] == 90).all()
+    assert (picture[:, :500] == drawing.colour_of(1)).all(-1).any()  # the second best
+
+
+@pytest.mark.parametrize(
+    ("size", "person", "side"), [((300, 200), 250, 900), ((600, 800), 20, 2400), ((1500, 2000), 20, 2000), ((5, 5), 4, 900)]
+)
+def test_pictures_are_large_enough_for_far_persons(size, person, side):
+    picture, points = drawing.enlarged(np.zeros((*size, 3), np.uint8), STANDING[None] * person, np.ones((1, 17), bool))
+    factor = picture.shape[0] // size[0]
+    assert max(picture.shape) == side and picture.shape[:2] == (size[0] * factor, size[1] * factor)
+    np.testing.assert_allclose((points + 0.5) / factor, STANDING[None] * person + 0.5)  # pixel centres meet
