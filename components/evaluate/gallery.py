@@ -120,19 +120,21 @@ def draw_joints(
     truth: bool = False,
     colour: tuple[int, int, int] | None = None,
     thickness: int = 2,
+    rim: bool = True,
 ) -> None:
     """Draw one person onto (H, W, 3) uint8 RGB: `points` (K, 2) px of the picture, those of `visible` (K,); `truth` in white.
 
     Args:
         colour: RGB of all limbs; None tells the person's left from its right.
-        thickness: of the limbs, px; the dark rim adds one on each side.
+        thickness: of the limbs, px.
+        rim: a dark line around them, so that they stand out on any picture.
     """
     import cv2
 
     fixed = np.round(np.clip(points, -1e4, 1e4) * (1 << SUBPIXEL)).astype(int)
     options: dict[str, Any] = {"lineType": cv2.LINE_AA, "shift": SUBPIXEL}
     paint = lambda a, b: TRUTH if truth else colour or _colour(skeleton, a, b)  # noqa: E731
-    for dark in (True, False):  # a dark rim first, so that lines stand out on any picture
+    for dark in (True, False) if rim else (False,):
         for a, b in skeleton.limb_indices:
             if visible[a] and visible[b]:
                 cv2.line(picture, fixed[a].tolist(), fixed[b].tolist(), DARK if dark else paint(a, b), thickness + 2 * dark, **options)

@@ -1,9 +1,9 @@
-"""One page of the best, the median and the worst images of a bottom-up evaluation, all persons drawn on the original image."""
+"""One page of the best, the median and the worst images of a bottom-up evaluation, all persons drawn on the original pixels."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +13,16 @@ from components.evaluate.gallery import choose, draw_joints
 from components.evaluate.image_oks import mean_by_image
 from components.evaluate.predictions import Predictions
 from components.pose.crop import transform
+from components.pose.skeleton import Skeleton
 
 if TYPE_CHECKING:
     from components.degrade.image_shards import EvalImages
 
-TILE = (480, 640)  # height and width of one picture, px; an image is fitted into it
+TILE = (360, 480)  # height and width of one picture, px
+DPI = 136  # shows a tile's px one to one
+SMALLEST_VIEW = 0.3  # of the image's sides, that a picture shows at least
+MARGIN = 0.12  # around the persons, of the view
+PERSON_PER_LINE = 150  # px of the picture that a person measures for each px of a line's width
 MOST_DRAWN = 20  # persons of an image, the best ones: those that COCO's evaluation counts
 CROWDED = 4  # labelled persons from which an image shows grouping as well as any: images with less than half are shown last
 
@@ -41,7 +46,7 @@ def image_gallery(
     Args:
         scores: (N,) of the predicted persons.
         oks: (P,) OKS of each labelled person with the prediction it was given, see `image_oks.assign`.
-        threshold: score above which a joint counts as found; others are not drawn.
+        threshold: score above which a joint is drawn; others were filled in and say little.
     """
     from matplotlib.figure import Figure
 
@@ -50,7 +55,7 @@ def image_gallery(
     persons = (images.image_id[:, None] == person_image).sum(1) if len(person_image) else np.zeros(len(images), np.int64)
     groups = choose(quality, np.minimum(persons, CROWDED), size)
     width = max(1, *map(len, groups.values()))
-    figure = Figure(figsize=(width * (2.65 * TILE[1] / TILE[0] + 0.1) + 0.25, 3 * 2.85 + 0.6), dpi=120, facecolor="white")
+    figure = Figure(figsize=(width * (TILE[1] / DPI + 0.1) + 0.3, 3 * (TILE[0] / DPI + 0.25) + 0.6), dpi=DPI, facecolor="white")
     figure.suptitle(f"{title}\nwhite: annotation · colours: predicted persons", fontsize=10)
     axes = figure.subplots(3, width, squeeze=False)
     for row, (name, chosen) in enumerate(groups.items()):
@@ -70,19 +75,34 @@ def image_gallery(
 def drawn_image(
     images: EvalImages, index: int, predictions: Predictions, scores: np.ndarray, threshold: float, data_root: Path
 ) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: an original image fitted into `TILE`, its annotated and predicted persons drawn on it."""
+    """(H, W, 3) uint8 RGB: the part of an original image where persons are, as large as `TILE` allows, and they drawn on it."""
     import cv2
 
-    image = read_image(data_root / str(images.image_path[index]))
-    factor = min(TILE[0] / image.shape[0], TILE[1] / image.shape[1])
-    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
-    picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-    picture = np.ascontiguousarray(picture[..., ::-1])
-    image_to_tile = np.array([[[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]]])  # pixels' middles on each other
     own = images.persons.labelled()
     own = own.select(own.frame["image_id"].to_numpy() == images.image_id[index])
+    boxes = np.concatenate([own.bbox_xywh, predictions.bbox_xywh])
+    left, top, width, height = view_of(boxes, int(images.width[index]), int(images.height[index]))
+    part = read_image(data_root / str(images.image_path[index]))[top : top + height, left : left + width, ::-1]
+    factor = min(TILE[0] / height, TILE[1] / width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    picture = cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    middle = (factor - 1) / 2  # the middles of pixels lie on each other
+    image_to_tile = np.array([[[factor, 0, middle - factor * left], [0, factor, middle - factor * top]]])
     draw_persons(picture, image_to_tile, own.keypoints, predictions, scores, threshold, images.skeleton)
     return picture
+
+
+def view_of(boxes: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, width and height, px of the image, of the part that shows all `boxes` (N, 4) with a margin, in the tile's shape."""
+    limits = np.array([width, height], np.float64)
+    low, high = np.clip(boxes[:, :2], 0, limits), np.clip(boxes[:, :2] + boxes[:, 2:], 0, limits)
+    if not len(boxes):
+        return 0, 0, width, height
+    first, last = low.min(0), high.max(0)
+    size = np.maximum((last - first) * (1 + 2 * MARGIN), SMALLEST_VIEW * limits)
+    size = np.minimum(np.maximum(size, size[::-1] * np.array([TILE[1] / TILE[0], TILE[0] / TILE[1]])), limits).round().clip(1)
+    corner = np.clip((first + last - size) / 2, 0, limits - size).round()
+    return int(corner[0]), int(corner[1]), int(size[0]), int(size[1])
 
 
 def draw_persons(
@@ -92,18 +112,24 @@ def draw_persons(
     predictions: Predictions,
     scores: np.ndarray,
     threshold: float,
-    skeleton: Any,
+    skeleton: Skeleton,
 ) -> None:
-    """Draw annotated persons (P, K, 3) in white and over them the best predicted ones of one image, in thin lines.
+    """Draw annotated persons (P, K, 3) in white and over them the best predicted ones of one image, in thinner lines.
 
     Args:
         image_to_picture: (1, 2, 3) affine matrix from image px to px of the picture.
     """
     for joints in truth:
-        draw_joints(picture, transform(image_to_picture, joints[None, :, :2])[0], joints[:, 2] > 0, skeleton, truth=True, thickness=1)
+        points, seen = transform(image_to_picture, joints[None, :, :2])[0], joints[:, 2] > 0
+        draw_joints(picture, points, seen, skeleton, truth=True, thickness=_line(points[seen]) + 2, rim=False)
     for rank, row in enumerate(np.argsort(-scores, kind="stable")[:MOST_DRAWN].tolist()):
-        points = transform(image_to_picture, predictions.keypoints_image[row][None])[0]
-        draw_joints(picture, points, predictions.keypoint_scores[row] > threshold, skeleton, colour=colour_of(rank), thickness=1)
+        points, seen = transform(image_to_picture, predictions.keypoints_image[row][None])[0], predictions.keypoint_scores[row] > threshold
+        draw_joints(picture, points, seen, skeleton, colour=colour_of(rank), thickness=_line(points[seen]), rim=False)
+
+
+def _line(points: np.ndarray) -> int:
+    """Width of a person's lines, px of the picture: a far person must stay visible under them."""
+    return int(np.clip(np.ptp(points, axis=0).max() / PERSON_PER_LINE, 1, 3)) if len(points) else 1
 
 
 def colour_of(rank: int) -> tuple[int, int, int]:

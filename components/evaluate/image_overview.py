@@ -40,7 +40,7 @@ def image_overview(
     Args:
         scores: (N,) of the predicted persons.
         oks, given: (P,) of the labelled persons, see `image_oks.assign`.
-        threshold: score above which a joint counts as found.
+        threshold: score above which a joint is drawn.
         by_height: `curves.Point` mappings.
     """
     persons = images.persons.labelled()
@@ -53,15 +53,14 @@ def image_overview(
     index = int(np.flatnonzero(images.image_id == persons.frame["image_id"].to_numpy()[person])[0])
     figure = Figure(figsize=(13, 4.1), dpi=110, facecolor="white", layout="constrained")
     scene, seen, curve = figure.subplots(1, 3, width_ratios=[1.45, 1.0, 1.3])
-    corner, side = _view(persons.bbox_xywh[person])
+    corner, side = _view(persons.bbox_xywh[person], int(images.width[index]), int(images.height[index]))
     _draw_scene(scene, read_image(data_root / str(images.image_path[index])), corner, side, persons.bbox_xywh[person, 3])
     seen.imshow(draw_view(images, index, predictions, scores, threshold, corner, side))
     seen.set_axis_off()
     height, width = images.input_sizes[index]
     found = f"OKS {oks[person]:.2f}" if given[person] >= 0 else "not found"
-    seen.set_title(
-        f"there the network sees (whole input {width}×{height} px) and finds\n{found}; median of far persons {np.median(oks[far]):.2f}"
-    )
+    about = f"{found}; median of far persons {np.median(oks[far]):.2f}"
+    seen.set_title(f"what the network sees there (its whole input: {width}×{height} px) and finds\n{about}")
     draw_curve(curve, by_height)
     for axes in (scene, seen, curve):
         axes.title.set_fontsize(9)
@@ -100,10 +99,11 @@ def draw_view(
     return picture
 
 
-def _view(bbox_xywh: np.ndarray) -> tuple[np.ndarray, float]:
-    """Corner and side of the square around a person, image px."""
-    side = VIEW * float(bbox_xywh[2:].max())
-    return bbox_xywh[:2] + bbox_xywh[2:] / 2 - side / 2, side
+def _view(bbox_xywh: np.ndarray, width: int, height: int) -> tuple[np.ndarray, float]:
+    """Corner and side of the square around a person, image px; inside of the image."""
+    side = min(VIEW * float(bbox_xywh[2:].max()), width, height)
+    corner = bbox_xywh[:2] + bbox_xywh[2:] / 2 - side / 2
+    return np.clip(corner, 0, np.array([width, height]) - side), side
 
 
 def _draw_scene(axes: Any, image: np.ndarray, corner: np.ndarray, side: float, height: float) -> None:
