@@ -62,4 +62,4 @@ def aggregate(
         if scale == 1 or len(scales) == 1:
             tags = [resize(each, size) for each in scale_tags]
     assert total is not None
-    return total / len(scales), torch.stack(tags, -1)
+    return total / len(scales), torch.stack(tags, 2).movedim(2, -1)  # each map stays in one piece of memory

@@ -24,7 +24,7 @@ from components.codecs.aggregation import aggregate
 from components.codecs.codec import Outputs, Targets, require_odd, require_positive, single_precision
 from components.codecs.embedding_loss import heatmap_loss, tag_loss
 from components.codecs.embedding_targets import merged_gaussians, owners, patch, tag_index
-from components.codecs.grouping import Grouping, parse_batch
+from components.codecs.grouping import Grouping, Ties, parse_batch
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
@@ -54,6 +54,7 @@ class AssociativeEmbeddingSettings:
     ignore_too_much: bool = False
     adjust: bool = True
     refine: bool = True
+    ties: Ties = "joined"
     pull_factor: float = 1e-3
     push_factor: float = 1e-3
 
@@ -94,6 +95,7 @@ class AssociativeEmbeddingCodec:
             ignore_too_much=settings.ignore_too_much,
             adjust=settings.adjust,
             refine=settings.refine,
+            ties=settings.ties,
         )
         if settings.detection_threshold < 0:
             raise FarposeError(f"detection_threshold must not be negative, got {settings.detection_threshold}")
