@@ -15,6 +15,8 @@ from components.base.errors import FarposeError
 from components.evaluate import curves
 from components.evaluate.compare import compare
 from components.evaluate.headline import PROTOCOLS, boxes_of, headline, headline_ap
+from components.models import zoo
+from components.registry.model_card import Facts, model_card
 
 
 def rows_to_compare() -> list[dict[str, Any]]:
@@ -80,7 +82,8 @@ def test_rows_of_all_protocols_stand_in_one_table_each_under_its_own(tmp_path: P
     assert cells["higherpose"][1:4] == ["none (published letterboxing)", "43.4", "70.6"], "no interval of another protocol"
     assert "under its own protocol" in text and "do not compare methods" in text
     for name in ("comparison.png", "by_height.png"):
-        assert cv2.imread(str(tmp_path / name)).std() > 5
+        picture = cv2.imread(str(tmp_path / name))
+        assert picture is not None and picture.std() > 5
 
 
 @pytest.mark.parametrize("suffix", PROTOCOLS)
@@ -93,3 +96,13 @@ def test_a_mapping_without_a_main_ap_is_named() -> None:
     with pytest.raises(FarposeError, match=r"AP_no_boxes_letterbox is missing.*evaluate it again"):
         headline({"variant": "x", "AP_no_boxes": None, "AP_detector_boxes": 0.9})
     assert headline({"AP_gt_boxes": 0.1, "AP_no_boxes": 0.9}) == "gt_boxes"
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("cal_hrnet_w48_coco_64x48", "gt_boxes"), ("higherhrnet_w32_crowdpose_256", "no_boxes")])
+def test_the_card_says_which_ap_is_the_main_one_and_what_the_model_needs(name: str, suffix: str) -> None:
+    variant = zoo.variant(name)
+    facts = Facts("w", "d", "c", {}, {}, {f"AP_{suffix}": 0.25, "AP_detector_boxes": 0.2}, {}, {})
+    card = model_card(variant, facts)
+    assert f"The main AP is `AP_{suffix}`, boxes given: {PROTOCOLS[suffix]}." in card
+    assert ("It needs no boxes" in card) == ("whole image whose short side" in card) == variant.bottom_up
+    assert ("one person in a crop" in card) == ("It needs a person's box" in card) == (not variant.bottom_up)

@@ -37,7 +37,7 @@ def annotated(crowd: dict[str, Any]) -> dict[str, Any]:
 def test_overall_numbers_are_the_authors(crowd: dict[str, Any], subset: str) -> None:
     coco, detections = annotated(crowd), list(crowd["dets"])
     if subset.endswith("shuffled"):
-        np.random.default_rng(0).shuffle(detections)  # type: ignore[arg-type]
+        np.random.default_rng(0).shuffle(detections)
     image_ids = [i["id"] for i in crowd["gt"]["images"] if subset != "easy_images_only" or i["crowdIndex"] < 0.2]
     joints = np.array([d["keypoints"] for d in detections], np.float64).reshape(-1, len(CROWDPOSE_14), 3)
     scores = np.array([d["score"] for d in detections])

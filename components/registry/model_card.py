@@ -96,9 +96,9 @@ def _needs(variant: Variant) -> str:
 def _call(variant: Variant) -> str:
     (height, width), joints = variant.input_size, variant.num_keypoints
     if variant.bottom_up:
-        return f"""# images: (N, H, W, 3) uint8 RGB, short side {height} px, padded to multiples of 64; of all P persons: "image" (P,) the
-# image's index, "keypoints" (P, {joints}, 2), px of the input, "scores" (P, {joints}) and "person_scores" (P,)
-persons = model.predict(images)"""
+        return f"""# images: (N, H, W, 3) uint8 RGB of any one size; "persons" (N,) says how many were found in each, at most M:
+# "keypoints" (N, M, {joints}, 2), px of the image, "keypoint_scores" (N, M, {joints}) and "scores" (N, M)
+found = model.predict(images)"""
     return f"""# crops: (N, {height}, {width}, 3) uint8 RGB; joints: "keypoints" (N, {joints}, 2), px of the crop, and "scores"
 joints = model.predict(crops)"""
 
@@ -106,7 +106,8 @@ joints = model.predict(crops)"""
 def _paper(variant: Variant) -> str:
     if variant.paper.ap is None:
         return "No paper reports this variant."
-    return f"The paper reports AP {variant.paper.ap:g} on COCO val2017 ({variant.paper.source or 'source not given'})."
+    data = "COCO val2017" if variant.dataset == "coco" and not variant.bottom_up else f"{variant.dataset}, on its own protocol"
+    return f"The paper reports AP {variant.paper.ap:g} on {data} ({variant.paper.source or 'source not given'})."
 
 
 def _table(values: dict[str, Any], head: tuple[str, str]) -> str:
