@@ -252,7 +252,7 @@ def register() -> None:
 
 
 def _candidate(name: str, shards: str) -> Any:
-    from components.degrade.shards import EvalCrops
+    from components.evaluate.headline import headline
     from components.models import zoo
     from components.pose.persons import Persons
     from components.registry import lineage
@@ -263,7 +263,6 @@ def _candidate(name: str, shards: str) -> Any:
     variant = zoo.variant(name)
     weights = paths.MODELS / name / "model.safetensors"
     metrics, training = (read_json(paths.RESULTS / kind / f"{name}.json") for kind in ("evaluate", "train"))
-    crops = EvalCrops.open(paths.SHARDS / shards, variant.convention)
     licences = Persons.read(paths.PERSONS / "persons.parquet").frame["licence"].unique()
     facts = Facts(
         weights_sha256=sha256_of(weights),
@@ -275,8 +274,27 @@ def _candidate(name: str, shards: str) -> Any:
         training=training,
         versions=lineage.versions(),
     )
-    tags = {"git.commit": facts.git_commit, "data.md5": facts.data_md5, "shards": shards, "AP_gt_boxes": f"{metrics['AP_gt_boxes']:.4f}"}
-    return Candidate(variant, weights, model_card(variant, facts), metrics, crops.pixels, {**tags, **_lock_tags(name)})
+    ap = f"AP_{headline(metrics)}"
+    tags = {"git.commit": facts.git_commit, "data.md5": facts.data_md5, "shards": shards, ap: f"{metrics[ap]:.4f}", **_lock_tags(name)}
+    return Candidate(variant, weights, model_card(variant, facts), metrics, _examples(variant, shards), tags, _preparation(variant, shards))
+
+
+def _examples(variant: Any, shards: str) -> Any:
+    """(N, 3, H, W) uint8: what the registered model is shown as an example of its input."""
+    from components.degrade.image_shards import EvalImages
+    from components.degrade.shards import EvalCrops
+
+    if variant.bottom_up:
+        return EvalImages.open(paths.SHARDS / shards, settings.evaluation().bottom_up.fit).pixels(0)[None]
+    return EvalCrops.open(paths.SHARDS / shards, variant.convention).pixels
+
+
+def _preparation(variant: Any, shards: str) -> dict[str, dict[str, Any]]:
+    """How a bottom-up variant's evaluation makes inputs of images; crops come ready."""
+    if not variant.bottom_up:
+        return {}
+    sections: dict[str, Any] = {"shards": settings.load().shards[shards], "degrade": settings.degrade(), "evaluate": settings.evaluation()}
+    return {name: dataclasses.asdict(section) for name, section in sections.items()}
 
 
 def _lock_tags(name: str) -> dict[str, str]:

@@ -23,7 +23,9 @@ from pipelines.commands import drawing
 from tests.tiny_people import texture
 from tests.tiny_shard import STANDING
 
-BOTTOM_UP, TOP_DOWN = "higherhrnet_tiny_synthetic_192", "dark_hrnet_tiny_synthetic_64x48"
+DEMO = next(v for v in zoo.load_variants().values() if (v.method, v.backbone, v.tag) == ("higherhrnet", "hrnet_tiny", None))
+BOTTOM_UP, TOP_DOWN = DEMO.name, "dark_hrnet_tiny_synthetic_64x48"
+SIDE = DEMO.input_size[0]
 SIZES = {"wide": (150, 240), "tall": (260, 120), "empty": (100, 256), "square": (200, 200)}  # (height, width)
 
 
@@ -45,7 +47,7 @@ def weights(tmp_path_factory) -> Path:
 
 def _scale(model: nn.Module) -> None:
     """A few peaks above the threshold of 0.1, and tags that are all equal, so that there are few persons."""
-    image = torch.from_numpy(texture(192, 192, np.random.default_rng(0)).transpose(2, 0, 1).copy())[None]
+    image = torch.from_numpy(texture(SIDE, SIDE, np.random.default_rng(0)).transpose(2, 0, 1).copy())[None]
     wanted = torch.cat([torch.full((17,), 0.04), torch.zeros(17)])
     with torch.no_grad():
         for number, (layer, deviations) in enumerate(((model.head.coarse, wanted), (model.head.fine, wanted[:17]))):
@@ -125,7 +127,7 @@ def see(monkeypatch, persons: dict[str, np.ndarray], sizes: dict[str, tuple[int,
     """Let `predict` run a perfect network."""
     built = zoo.build(zoo.variant(BOTTOM_UP))
     scenes = {sizes[name][::-1]: joints for name, joints in persons.items()}
-    perfect = zoo.Built(built.variant, Perfect(built.codec, ImageGeometry(192), scenes), built.codec)
+    perfect = zoo.Built(built.variant, Perfect(built.codec, ImageGeometry(SIDE), scenes), built.codec)
     monkeypatch.setattr(stages, "trained", lambda variant, weights: perfect)
     monkeypatch.setattr(settings, "evaluation", lambda: EvaluateParams(flip=False))
 
