@@ -71,7 +71,8 @@ def count(model: nn.Module, input_size: tuple[int, int], synchronised: bool = Fa
     train_only = tuple(getattr(model, "TRAIN_ONLY", ()))
     sizes = {name: value.numel() for name, value in model.named_parameters()}
     unused = sum(size for name, size in sizes.items() if name.startswith(train_only)) if train_only else 0
-    head = sum(size for name, size in sizes.items() if name.startswith(HEADS) and not name.startswith(train_only or "\0"))
+    heads = getattr(model, "HEAD_PARTS", HEADS)
+    head = sum(size for name, size in sizes.items() if name.startswith(heads) and not name.startswith(train_only or "\0"))
     return Costs(
         params_backbone=sum(sizes.values()) - head - unused,
         params_head=head,

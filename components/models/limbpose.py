@@ -126,6 +126,8 @@ class LimbPose(nn.Module):
         distances: (K, K) along the skeleton's limbs, or None for joints that know of none.
     """
 
+    HEAD_PARTS = ("head.", *OUR_PARTS)  # all but the backbone, in its counts
+
     def __init__(self, backbone: HRNet, keypoints: int, distances: np.ndarray | None) -> None:
         super().__init__()
         self.backbone = backbone

@@ -52,6 +52,17 @@ COUNTED = {  # variant → parameters in millions, multiply-adds in 1e9, counted
     "siu_hrnet_w48_wholebody_384x288": (59.238, 33.785),
     "siu_efficientvit_l0_wholebody_384x288": (27.860, 10.305),
     "siu_efficientvit_l1_wholebody_384x288": (38.092, 11.768),
+    "higherhrnet_w32_coco_256": (28.645, 11.551),
+    "higherhrnet_w32_coco_512": (28.645, 46.203),
+    "higherhrnet_w48_coco_640": (63.827, 149.469),
+    "litepose_xs_coco_256": (1.676, 0.886),
+    "litepose_s_coco_448": (2.732, 3.624),
+    "litepose_m_coco_448": (3.534, 5.276),
+    "litepose_l_coco_512": (5.739, 9.979),
+    "higherpose_w32_coco_256_published": (29.720, 14.985),  # 14.984 without the products of attention, see test_higherpose.py
+    "higherpose_w32_coco_512_published": (30.126, 59.942),  # 59.935
+    "sr_head_bottomup_resnet50_coco_512": (34.106, 30.670),
+    "sr_head_bottomup_hrnet_w32_coco_512": (28.627, 42.253),
 }
 PUBLISHED_64X48 = {"simple_resnet50_coco_64x48": 0.383, "simple_resnet101_coco_64x48": 0.610, "simple_resnet152_coco_64x48": 0.838}
 

@@ -129,6 +129,8 @@ MMCV = {  # counted with the tool in the published code, 1e9
     "sr_head_resnet50_coco_256x192": 5.774,
     "sr_head_hrnet_w32_coco_256x192": 7.981,
     "transpose_r_a4_coco_256x192": 4.336,
+    "sr_head_bottomup_resnet50_coco_512": 30.864,
+    "sr_head_bottomup_hrnet_w32_coco_512": 42.574,
 }
 FVCORE = {
     "siu_resnet50_wholebody_256x192": 4.156,
@@ -168,6 +170,13 @@ SUMMARY = {  # units of 2³⁰
     "tokenpose_s_v2_coco_256x192": 11.618,
     "tokenpose_b_coco_256x192": 5.655,
     "simcc_resnet50_coco_256x192": 8.991,
+    "higherhrnet_w32_coco_512": 44.577,
+    "higherhrnet_w48_coco_640": 143.708,
+    "litepose_xs_coco_256": 1.077,
+    "litepose_s_coco_448": 4.497,
+    "higherpose_w32_coco_256": 11.217,  # the corrected attention's products are as invisible to it as the published one's
+    "higherpose_w32_coco_512": 44.867,
+    "higherpose_w32_coco_256_published": 11.217,
 }
 TABLES = {"mmcv": MMCV, "fvcore": FVCORE, "summary": SUMMARY}
 MEASURED = [(name, tool, value) for tool, table in TABLES.items() for name, value in table.items()]
@@ -177,6 +186,18 @@ MEASURED = [(name, tool, value) for tool, table in TABLES.items() for name, valu
 def test_each_tool_counts_the_published_networks_as_the_tool_itself_did(name, tool, value):
     spent = counts.of_variant(VARIANTS[name], STORED)
     assert round(spent.gflops(tool), 3) == value
+
+
+def test_some_papers_print_the_same_count_in_units_of_a_thousand_million():
+    spent = counts.of_variant(VARIANTS["higherhrnet_w48_coco_640"], STORED)
+    assert round(spent.gflops("summary_decimal"), 1) == 154.3
+    assert spent.gflops("summary_decimal") == pytest.approx(spent.gflops("summary") * 2**30 / 1e9)
+
+
+@pytest.mark.parametrize("name", ["higherpose_w32_coco_256", "limbpose_w32_coco_256"])
+def test_what_a_bottom_up_method_adds_to_its_backbone_is_its_head(name):
+    backbone = counts.of_variant(VARIANTS["higherhrnet_w32_coco_256"], STORED).params_backbone
+    assert counts.of_variant(VARIANTS[name], STORED).params_backbone == backbone
 
 
 def traced(name: str) -> tuple[list[tracing.Call], int]:
