@@ -158,7 +158,7 @@ def _check(rows: Sequence[Row]) -> None:
 def _label(row: Row, rows: Sequence[Row]) -> str:
     """The variant's name; with whose boxes where the rows differ in that."""
     several = len({headline(other) for other in rows}) > 1
-    return f"{row['variant']} (boxes: {boxes_of(row)})" if several else str(row["variant"])
+    return f"{row['variant']}, boxes given: {boxes_of(row)}" if several else str(row["variant"])
 
 
 def _plot(path: Path, rows: Sequence[Row]) -> None:
@@ -177,7 +177,7 @@ def _plot(path: Path, rows: Sequence[Row]) -> None:
             if row.get(key) is not None:
                 axes.plot([row[key]] * 2, [place - 0.35, place + 0.35], color=colour, linewidth=2.2, zorder=3)
     for suffix in dict.fromkeys(headline(row) for row in rows):
-        axes.plot([], [], color=BARS[suffix], linewidth=4, label=f"AP, boxes: {PROTOCOLS[suffix]}")
+        axes.plot([], [], color=BARS[suffix], linewidth=4, label=f"AP, boxes given: {PROTOCOLS[suffix]}")
     axes.plot([], [], color="#222", linewidth=1.6, label="95 % interval")
     for key, (label, colour) in MARKS.items():
         if any(row.get(key) is not None for row in rows):
