@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ import torch
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.degrade.augment import normalise
+from components.degrade.image_shards import fitted
+from components.degrade.params import DegradeParams, ShardSpec
+from components.evaluate.bottom_up import predict_images
+from components.evaluate.params import BottomUpParams, EvaluateParams
 from components.evaluate.predict import outputs_of
 from components.models import zoo
 from components.models.weights import save_weights
@@ -194,6 +199,43 @@ def test_other_weights_are_a_new_version_of_their_training_run(repository, candi
     digests = {NAME: sha256_of(weights)}
     assert register.missing(digests, repository) == []
     assert register.missing({NAME: sha256_of(candidate.weights)}, repository) == [NAME]
+
+
+def test_a_bottom_up_model_takes_whole_images_of_any_size(repository, tmp_path):
+    """What is served equals what the evaluation predicts, and reads the same after a way through JSON."""
+    torch.manual_seed(0)
+    variant = next(v for v in zoo.load_variants().values() if (v.method, v.backbone, v.tag) == ("higherhrnet", "hrnet_tiny", None))
+    built = zoo.build(variant)
+    for layer in (built.model.head.coarse, built.model.head.fine):
+        torch.nn.init.normal_(layer.weight.data[:17], 0, 0.3)
+        torch.nn.init.constant_(layer.bias.data[:17], 0.1)
+    save_weights(tmp_path / "model.safetensors", built.model, {"variant": variant.name})
+    spec, params = ShardSpec(variant.input_size, "antialias", images=True), EvaluateParams(bottom_up=BottomUpParams(scales=(1.0, 0.5)))
+    preparation = {"shards": asdict(spec), "degrade": asdict(DegradeParams()), "evaluate": asdict(params)}
+    example = np.random.default_rng(0).integers(0, 256, (1, 3, 90, 120), dtype=np.uint8)
+    candidate = register.Candidate(variant, tmp_path / "model.safetensors", "# card", {}, example, {}, preparation)
+    with tracking.run("register", repository=repository) as run:
+        register.register(candidate, run)
+    loaded = register.load(variant.name, repository=repository)
+    schema = loaded.metadata.signature
+    assert schema.inputs.inputs[0].shape == (-1, -1, -1, 3)
+    for shape in ((2, 90, 120, 3), (1, 1, 1, 3), (1, 200, 50, 3)):
+        images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+        served = loaded.predict(images)
+        assert list(served) == [output.name for output in schema.outputs.inputs]
+        for output in schema.outputs.inputs:
+            assert served[output.name].dtype == output.type and served[output.name].ndim == len(output.shape)
+        fitted_images = fitted([image[..., ::-1] for image in images], ["x"] * len(images), spec, variant.skeleton)
+        found, scores = predict_images(built.model, built.codec, fitted_images, EvaluateParams())
+        assert served["persons"].sum() == len(found) and served["keypoints"].shape[1] == served["persons"].max()
+        read = {key: np.array(value) for key, value in json.loads(json.dumps({k: v.tolist() for k, v in served.items()})).items()}
+        for number, count in enumerate(read["persons"]):
+            rows = found.image_id == number
+            np.testing.assert_allclose(served["keypoints"][number, :count], found.keypoints_image[rows], atol=1e-3)
+            np.testing.assert_allclose(served["keypoint_scores"][number, :count], found.keypoint_scores[rows], atol=1e-6)
+            np.testing.assert_allclose(served["scores"][number, :count], scores[rows], atol=1e-6)
+            assert not served["keypoints"][number, count:].any() and not served["scores"][number, count:].any()
+    assert served["persons"].sum() > 0
 
 
 def test_models_are_missing_from_a_fresh_store(repository):
