@@ -31,7 +31,8 @@ from components.models.export import (
 )
 from components.models.variant import IMAGE_STRIDE, Variant
 
-BATCH = 4  # images of one size run together
+BATCH = 4  # images of one size run together,
+BATCH_FIXED = 1  # but not by networks of one size: ONNX Runtime holds all of their attention's weights, gigabytes for an image of 512 px
 
 
 def takes_any_size(variant: Variant) -> bool:
@@ -62,7 +63,7 @@ def export_images(
             to_onnx(model, variant.input_size, temporary, about, any_size)
         except torch.onnx.errors.OnnxExporterError as error:
             raise FarposeError(f"torch cannot record this network: {error}", where=f"variant {variant.name}") from error
-        found = compare_images(model, codec, temporary, seen)
+        found = compare_images(model, codec, temporary, seen, BATCH if any_size else BATCH_FIXED)
         if not found.joints:
             problem, fix = "nobody is found in these images, so that nothing can be compared", "train the variant, or name other images"
             raise FarposeError(problem, where=path, fix=fix)
@@ -74,7 +75,7 @@ def export_images(
     return found
 
 
-def compare_images(model: nn.Module, codec: Any, path: str | Path, images: Sequence[np.ndarray]) -> Difference:
+def compare_images(model: nn.Module, codec: Any, path: str | Path, images: Sequence[np.ndarray], batch_size: int = BATCH) -> Difference:
     """Group persons from torch's maps and from ONNX Runtime's, for the same images; on the CPU.
 
     A joint that belongs to another person, or a person more or less, counts as infinitely far away.
@@ -86,8 +87,8 @@ def compare_images(model: nn.Module, codec: Any, path: str | Path, images: Seque
     moved, tied, ratio = [np.zeros(0)], [np.zeros(0, bool)], 0.0
     with torch.inference_mode():
         for batch in _by_size(images):
-            ours, theirs = (in_batches(network, batch, BATCH) for network in (model, run))
-            errors = rounding_errors(model, batch, ours, BATCH)
+            ours, theirs = (in_batches(network, batch, batch_size) for network in (model, run))
+            errors = rounding_errors(model, batch, ours, batch_size)
             ratio = max(ratio, *(float((largest(a - b) / e).max()) for a, b, e in zip(ours, theirs, errors, strict=True)))
             expected, found = persons_of(codec, ours, batch), persons_of(codec, theirs, batch)
             for mine, other, tie in zip(expected, found, _ties(codec, ours, errors, batch, expected), strict=True):
