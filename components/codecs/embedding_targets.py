@@ -51,7 +51,7 @@ def owners(keypoints: Tensor, visible: Tensor, heatmaps: Tensor, gaussian: Tenso
     number = torch.arange(1, visible.shape[1] + 1, device=heatmaps.device)[None, None, :, None]
     for index, values in _patches(keypoints, visible, size, gaussian):
         mine = (values > 0) & (values == highest.gather(2, index))
-        each = number.expand(*values.shape[:2], -1, values.shape[2] // visible.shape[1]).flatten(2)
+        each = number.expand(*values.shape[:2], -1, values.shape[2] // max(1, visible.shape[1])).flatten(2)
         numbers.scatter_reduce_(2, index, torch.where(mine, each, 0).to(numbers.dtype), "amax")
     return numbers.unflatten(2, size)
 
