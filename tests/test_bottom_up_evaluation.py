@@ -14,42 +14,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from components import codecs
 from components.base.config import parse
 from components.base.errors import FarposeError
-from components.degrade.augment import normalise
 from components.degrade.image_shards import EvalImages
 from components.evaluate import bottom_up_stage, curves, oks
-from components.evaluate.bottom_up import Inputs, extents, predict_images
-from components.evaluate.bottom_up_stage import ImageEvaluationData, evaluate_images, reductions
-from components.evaluate.image_ceiling import image_ceiling, perfect_outputs
+from components.evaluate.bottom_up import extents, predict_images
+from components.evaluate.bottom_up_stage import evaluate_images, reductions
+from components.evaluate.image_ceiling import image_ceiling
 from components.evaluate.image_gallery import TILE, view_of
 from components.evaluate.image_oks import assign, mean_by_image
 from components.evaluate.params import BottomUpParams, EvaluateParams
 from components.evaluate.predictions import read_coco_results, write_coco_results
-from components.pose.crop import CropGeometry
 from components.pose.persons import Persons
-from components.pose.skeleton import COCO_17
+from components.pose.skeleton import COCO_17, CROWDPOSE_14
 from tests import evaluation_cases as cases
+from tests.bottom_up_cases import LARGE_ID, SCENES, SIZE, Perfect, coco_of, codec_of, data_of, with_skeleton
 from tests.tiny_image_shard import write_tiny_image_shard
 
 PROVENANCE = {"variant": "higherhrnet", "data": "abc"}
 QUICK = EvaluateParams(bootstrap_resamples=20, gallery_size=2)
-SIZE = 256
-SCENES = [
-    ((60, 60), 1, "train", ""),
-    ((100, 150), 2, "val", ""),
-    ((150, 100), 1, "val", "crowd"),
-    ((90, 120), 0, "val", ""),
-    ((120, 120), 3, "val", ""),
-    ((100, 150), 2, "val", "crowd"),
-    ((160, 90), 2, "val", ""),
-]
-LARGE_ID = 1 << 40  # beyond int32
-
-
-def codec_of(stride: int = 4, size: int = SIZE, **settings: Any) -> Any:
-    return codecs.build("associative_embedding", CropGeometry((size, size), (size // stride,) * 2), COCO_17, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -65,67 +48,9 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curves, "plot", lambda *_: None)
 
 
-def data_of(shard: Path, fit: Any = "short_side") -> ImageEvaluationData:
-    """The shard's validation images, under ids beyond int32."""
-    images = EvalImages.open(shard, fit)
-    persons = images.persons
-    persons = replace(persons, frame=persons.frame.assign(image_id=persons.frame["image_id"] + LARGE_ID))
-    return ImageEvaluationData(replace(images, image_id=images.image_id + LARGE_ID, persons=persons), shard.parent)
-
-
-class Perfect(nn.Module):
-    """Outputs a perfect network's maps for the images of a shard, upright or mirrored; it knows them by their pixels."""
-
-    def __init__(self, codec: Any, images: EvalImages, change: Callable[[Persons], Persons] = lambda persons: persons) -> None:
-        super().__init__()
-        self.known: dict[bytes, tuple[Tensor, ...]] = {}
-        inputs, labelled = Inputs(images, (1.0,)), images.persons.labelled()
-        owner = labelled.frame["image_id"].to_numpy()
-        for row in range(len(images)):
-            own = change(labelled.select(owner == images.image_id[row]))
-            pixels = normalise(torch.from_numpy(images.pixels(row)[None].copy()))
-            self.known[pixels.numpy().tobytes()] = perfect_outputs(codec, inputs, row, own)
-            mirrored: Any = replace(images, geometry=Mirrored(images.geometry))  # type: ignore[arg-type]
-            swapped = replace(own, keypoints=own.keypoints[:, list(COCO_17.flip_permutation)])
-            self.known[pixels.flip(3).numpy().tobytes()] = perfect_outputs(codec, Inputs(mirrored, (1.0,)), row, swapped)
-        self.batches: list[tuple[int, ...]] = []
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        self.batches.append(tuple(images.shape))
-        outputs = [self.known[image.numpy().tobytes()] for image in images[:, None].contiguous()]
-        return tuple(torch.cat(maps) for maps in zip(*outputs, strict=True))
-
-
-class Mirrored:
-    """A geometry whose inputs are mirrored."""
-
-    def __init__(self, geometry: Any) -> None:
-        self.size, self.input_size = geometry.size, geometry.input_size
-        self.image_to_map = lambda size, width, height: MIRROR(size[1]) @ np.vstack([geometry.image_to_map(size, width, height), [0, 0, 1]])
-
-
-def MIRROR(width: int) -> np.ndarray:
-    return np.array([[-1.0, 0, width - 1], [0, 1, 0]])
-
-
 def contrast(picture: Path) -> float:
     pixels = cv2.imread(str(picture))
     return 0.0 if pixels is None else float(pixels.std())
-
-
-def coco_of(images: EvalImages) -> dict[str, Any]:
-    """The shard's annotations as a COCO file's mapping."""
-    persons, rows = images.persons, range(len(images.persons))
-    annotations = [
-        {
-            "id": int(persons.frame["annotation_id"][row]), "image_id": int(persons.frame["image_id"][row]), "category_id": 1,
-            "bbox": persons.bbox_xywh[row].tolist(), "area": float(persons.frame["area"][row]),
-            "iscrowd": int(persons.frame["iscrowd"][row]), "keypoints": persons.keypoints[row].ravel().tolist(),
-            "num_keypoints": int(persons.frame["num_keypoints"][row]),
-        }
-        for row in rows
-    ]  # fmt: skip
-    return cases.coco_of([{"id": int(i)} for i in images.image_id], annotations)
 
 
 def test_the_stage_on_a_perfect_network(shard: Path, tmp_path: Path) -> None:
@@ -156,6 +81,28 @@ def test_a_perfect_network_finds_everybody(shard: Path, tmp_path: Path, stride: 
     write_coco_results(tmp_path / "predictions.json", *found, PROVENANCE)
     theirs = cases.oracle(coco_of(images), str(tmp_path / "predictions.json"), images.image_id)
     assert theirs["AP"] == pytest.approx(1.0, abs=0.01) and theirs["AR"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_crowdpose_persons_are_found_with_their_own_joints(shard: Path) -> None:
+    images = with_skeleton(data_of(shard).images, CROWDPOSE_14)
+    codec = codec_of(skeleton=CROWDPOSE_14)
+    found, scores = predict_images(Perfect(codec, images), codec, images, QUICK)
+    assert found.keypoints_image.shape[1] == 14
+    assert oks.evaluate(images.persons, found, scores, images.image_id)["AP"] == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("scales", [(1.0, 2.0), (0.5, 1.0)])
+def test_a_perfect_network_is_perfect_at_several_scales(shard: Path, scales: tuple[float, ...]) -> None:
+    """What the scales put together lies in one frame, although inputs are rounded differently at each."""
+    data, codec = data_of(shard), codec_of()
+    images = _first(data.images, 4)
+    persons = images.persons.select(np.isin(images.persons.frame["image_id"], images.image_id))
+    images = replace(images, persons=persons)
+    model = Perfect(codec, images, scales=scales, data_root=data.data_root)
+    params = replace(QUICK, bottom_up=BottomUpParams(scales=scales))
+    found, scores = predict_images(model, codec, images, params, data_root=data.data_root, degrade=data.degrade)
+    theirs = oks.evaluate(persons, found, scores, images.image_id)
+    assert (theirs["AP"], theirs["AR"]) == pytest.approx((1.0, 1.0), abs=0.01)
 
 
 class Convolution(nn.Module):

@@ -25,12 +25,12 @@ class Predictions:
 
     Attributes:
         image_id: (N,) int64.
-        annotation_id: (N,) int64, the annotated person whose box was cropped; -1 for a detector's box.
+        annotation_id: (N,) int64, the annotated person whose box was cropped; -1 for a detector's box and without boxes.
         keypoints_image: (N, K, 2) float64, x and y in image px.
         keypoint_scores: (N, K) float64.
-        box_scores: (N,) float64, 1 for annotated boxes.
-        bbox_xywh: (N, 4) float64, the unpadded box, image px.
-        areas: (N,) float64, area of the padded box (1.25 times wider and higher, input's aspect ratio), px².
+        box_scores: (N,) float64, 1 for annotated boxes and without boxes.
+        bbox_xywh: (N, 4) float64, the unpadded box, image px; without boxes the extent of the joints found.
+        areas: (N,) float64, area of the padded box (1.25 times wider and higher, input's aspect ratio where it was cropped), px².
     """
 
     image_id: np.ndarray

@@ -1,0 +1,121 @@
+"""Whole images with people, and networks that make no error on them; shared by the tests of bottom-up evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from components import codecs
+from components.degrade.augment import normalise
+from components.degrade.image_shards import EvalImages
+from components.evaluate.bottom_up import Inputs
+from components.evaluate.bottom_up_stage import ImageEvaluationData
+from components.evaluate.image_ceiling import perfect_outputs
+from components.pose.crop import CropGeometry
+from components.pose.persons import Persons
+from components.pose.skeleton import COCO_17, Skeleton
+from components.pose.whole_image import ImageGeometry
+from tests import evaluation_cases as cases
+
+SIZE = 256
+SCENES = [
+    ((60, 60), 1, "train", ""),
+    ((100, 150), 2, "val", ""),
+    ((150, 100), 1, "val", "crowd"),
+    ((90, 120), 0, "val", ""),
+    ((120, 120), 3, "val", ""),
+    ((100, 150), 2, "val", "crowd"),
+    ((160, 90), 2, "val", ""),
+]
+LARGE_ID = 1 << 40  # beyond int32
+
+
+def codec_of(stride: int = 4, size: int = SIZE, skeleton: Skeleton = COCO_17, **settings: Any) -> Any:
+    return codecs.build("associative_embedding", CropGeometry((size, size), (size // stride,) * 2), skeleton, **settings)
+
+
+def data_of(shard: Path, fit: Any = "short_side") -> ImageEvaluationData:
+    """The shard's validation images, under ids beyond int32."""
+    images = EvalImages.open(shard, fit)
+    persons = images.persons
+    persons = replace(persons, frame=persons.frame.assign(image_id=persons.frame["image_id"] + LARGE_ID))
+    return ImageEvaluationData(replace(images, image_id=images.image_id + LARGE_ID, persons=persons), shard.parent)
+
+
+def with_skeleton(images: EvalImages, skeleton: Skeleton) -> EvalImages:
+    """The same images, annotated with the first joints only, under another skeleton's names."""
+    persons = images.persons
+    fewer = Persons(persons.frame, persons.bbox_xywh, persons.keypoints[:, : len(skeleton)], skeleton)
+    return replace(images, persons=fewer, skeleton=skeleton)
+
+
+class Perfect(nn.Module):
+    """Outputs a perfect network's maps for the images of a shard, upright or mirrored; it knows them by their pixels.
+
+    Args:
+        change: moves or multiplies the persons of an image.
+        scales: test scales; other scales than 1 need the images' folder, `data_root`.
+    """
+
+    def __init__(
+        self,
+        codec: Any,
+        images: EvalImages,
+        change: Callable[[Persons], Persons] = lambda persons: persons,
+        scales: tuple[float, ...] = (1.0,),
+        data_root: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.known: dict[bytes, tuple[Tensor, ...]] = {}
+        self.batches: list[tuple[int, ...]] = []
+        inputs, labelled = Inputs(images, scales, data_root), images.persons.labelled()
+        owner = labelled.frame["image_id"].to_numpy()
+        for row in range(len(images)):
+            own = change(labelled.select(owner == images.image_id[row]))
+            swapped = replace(own, keypoints=own.keypoints[:, list(images.skeleton.flip_permutation)])
+            for scale in scales:
+                pixels = normalise(inputs.pixels(np.array([row]), scale))
+                for seen, persons, mirrored in ((pixels, own, False), (pixels.flip(3), swapped, True)):
+                    shown: Any = replace(images, geometry=Shown(images.geometry, scale, min(scales), mirrored))  # type: ignore[arg-type]
+                    self.known[seen.numpy().tobytes()] = perfect_outputs(codec, Inputs(shown, (1.0,)), row, persons)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        self.batches.append(tuple(images.shape))
+        outputs = [self.known[image.numpy().tobytes()] for image in images[:, None].contiguous()]
+        return tuple(torch.cat(maps) for maps in zip(*outputs, strict=True))
+
+
+class Shown:
+    """A geometry whose inputs are those of a test scale, mirrored or not."""
+
+    def __init__(self, geometry: ImageGeometry, scale: float, smallest: float, mirrored: bool) -> None:
+        self.geometry, self.scale, self.smallest, self.mirrored = geometry, scale, smallest, mirrored
+        self.size = round(geometry.size * scale)
+
+    def input_size(self, width: int, height: int, *_: float) -> tuple[int, int]:
+        return self.geometry.input_size(width, height, self.scale, self.smallest)
+
+    def image_to_map(self, size: tuple[int, int], width: int, height: int) -> np.ndarray:
+        matrix = self.geometry.image_to_map(size, width, height)
+        return matrix * [[-1], [1]] + [[0, 0, size[1] - 1], [0, 0, 0]] if self.mirrored else matrix
+
+
+def coco_of(images: EvalImages) -> dict[str, Any]:
+    """The shard's annotations as a COCO file's mapping."""
+    persons, rows = images.persons, range(len(images.persons))
+    annotations = [
+        {
+            "id": int(persons.frame["annotation_id"][row]), "image_id": int(persons.frame["image_id"][row]), "category_id": 1,
+            "bbox": persons.bbox_xywh[row].tolist(), "area": float(persons.frame["area"][row]),
+            "iscrowd": int(persons.frame["iscrowd"][row]), "keypoints": persons.keypoints[row].ravel().tolist(),
+            "num_keypoints": int(persons.frame["num_keypoints"][row]),
+        }
+        for row in rows
+    ]  # fmt: skip
+    return cases.coco_of([{"id": int(i)} for i in images.image_id], annotations)
