@@ -12,6 +12,7 @@ from pipelines import paths, settings
 from pipelines.stages import SCORED
 
 if TYPE_CHECKING:
+    from components.degrade.image_shards import EvalImages
     from components.degrade.shards import EvalCrops
     from components.models.variant import Variant
     from components.pose.persons import Persons
@@ -26,8 +27,13 @@ def verify(options: argparse.Namespace) -> int:
 
     pipeline = settings.load()
     variants = [zoo.variant(name) for name in pipeline.variants]
-    persons, crops = _persons(), {} if options.without_crops else _crops(pipeline, variants)
-    checks = run_checks(persons, variants, crops)
+    top_down, bottom_up = ([variant for variant in variants if variant.bottom_up == kind] for kind in (False, True))
+    persons, crops = _persons(), {} if options.without_crops else _crops(pipeline, top_down)
+    checks = run_checks(persons, top_down, crops)
+    if bottom_up:
+        from components.evaluate.verify_images import verify_images
+
+        checks += verify_images(persons, bottom_up, {} if options.without_crops else _images(pipeline, bottom_up))
     width = max(len(check.name) for check in checks)
     for check in checks:
         mark = "FAILED" if not check.passed else "look" if check.warning else "ok"
@@ -63,3 +69,11 @@ def _crops(pipeline: settings.Pipeline, variants: list[Variant]) -> dict[str, Ev
     wanted = {(pipeline.shards_of(variant.name), variant.convention) for variant in variants}
     made = [(name, convention) for name, convention in sorted(wanted) if (paths.SHARDS / name).is_dir()]
     return {f"{name}, {convention}": EvalCrops.open(paths.SHARDS / name, convention) for name, convention in made}
+
+
+def _images(pipeline: settings.Pipeline, variants: list[Variant]) -> dict[str, EvalImages]:
+    """The validation images that are there, of each set of shards."""
+    from components.degrade.image_shards import EvalImages
+
+    names = sorted({pipeline.shards_of(variant.name) for variant in variants})
+    return {name: EvalImages.open(paths.SHARDS / name) for name in names if (paths.SHARDS / name).is_dir()}
