@@ -8,9 +8,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _BLOCK = 1 << 22  # person-cell pairs looked at together, which bounds the memory
-_STEP = 16  # every 16th cell gives the first guess of a best value
+_PIECE = 64  # cells that are left out or looked at together
+_STEP = 13  # every 13th cell gives a lower limit of the best value; it divides no usual width, so all columns take part
 
 
 def mean_tags(tags: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -74,31 +76,38 @@ def filled(det: Tensor, tag: Tensor, persons: np.ndarray, image: np.ndarray, mis
 def _best(det: Tensor, tag: Tensor, means: Tensor) -> Tensor:
     """(m,) flat index of the first cell with the highest value for each of m mean tags (m, T), in one map (h, w), tags (h, w, T).
 
-    A value is at most the cell's height. So the best value among a few cells rules out every cell that is lower than it,
-    which leaves the surroundings of peaks, or all where no tag is near.
+    Few cells are looked at. The best value among every 13th cell is a lower limit; a piece of the map whose highest cell and
+    nearest tags together cannot reach it is left out.
     """
-    heights, tags = det.flatten(), tag.flatten(0, 1).T
-    guess = _values(heights[::_STEP], tags[:, ::_STEP], means).amax(1)
-    best = torch.zeros(len(means), dtype=torch.int64, device=det.device)
-    for chosen in ((guess > 0).nonzero()[:, 0], (guess <= 0).nonzero()[:, 0]):
-        if len(chosen) == 0:
-            continue
-        cells = (heights >= guess[chosen].min()).nonzero()[:, 0]
-        near_heights, near_tags = heights[cells], tags[:, cells]
-        for part in chosen.split(max(1, _BLOCK // len(cells))):
-            best[part] = cells[_first_highest(_values(near_heights, near_tags, means[part]))]
-    return best
+    pad = -det.numel() % _PIECE
+    heights = functional.pad(det.flatten(), (0, pad), value=-torch.inf).view(-1, _PIECE)
+    tags = functional.pad(tag.flatten(0, 1).T, (0, pad)).view(tag.shape[-1], -1, _PIECE)
+    top, (low, high) = heights.amax(1), torch.aminmax(tags, dim=2)
+    limit = _values(heights.view(-1)[::_STEP], tags.flatten(1)[:, ::_STEP], means.T[..., None]).amax(1)
+    found = [torch.zeros(0, dtype=torch.int64, device=det.device)]
+    for part in torch.arange(len(means), device=det.device).split(max(1, _BLOCK // heights.numel())):
+        mean = means[part, :, None]
+        away = ((low - mean).clamp(min=0) + (mean - high).clamp(min=0)).square().sum(1).sqrt()  # (m, pieces)
+        reach = top - (away * (1 - 1e-5) - 0.501).clamp(min=0)  # a distance is rounded by at most a half; the rest is float error
+        row, piece = (reach >= limit[part, None]).nonzero(as_tuple=True)
+        values = _values(heights[piece], tags[:, piece], means[part][row].T[..., None])
+        found.append(_first_highest(values, row, piece, len(part)))
+    return torch.cat(found)
 
 
 def _values(heights: Tensor, tags: Tensor, means: Tensor) -> Tensor:
-    """(m, n) heights (n,) less the rounded distances of tags (T, n) to means (m, T)."""
-    distance = (tags[0] - means[:, :1]).square_()
+    """(m, n) heights less the rounded distances of tags (T, n) or (T, m, n) to means (T, m, 1)."""
+    distance = (tags[0] - means[0]).square_()
     for t in range(1, len(tags)):
-        distance += (tags[t] - means[:, t, None]).square_()
+        distance += (tags[t] - means[t]).square_()
     return heights - distance.sqrt_().round_()
 
 
-def _first_highest(values: Tensor) -> Tensor:
-    """(m,) first place of each row's maximum; `argmax` promises no order among equal values."""
-    places = torch.arange(values.shape[1], device=values.device)
-    return torch.where(values == values.amax(1, keepdim=True), places, values.shape[1]).amin(1)
+def _first_highest(values: Tensor, row: Tensor, piece: Tensor, rows: int) -> Tensor:
+    """(rows,) first cell with the highest of the values (q, _PIECE) that belong to a row; 0 for a row without any."""
+    best = values.new_full((rows,), -torch.inf).scatter_reduce_(0, row, values.amax(1), "amax")
+    cells = piece[:, None] * _PIECE + torch.arange(_PIECE, device=values.device)
+    none = int(piece.max()) * _PIECE + _PIECE if len(piece) else 0
+    first = torch.where(values == best[row, None], cells, none).amin(1)
+    cell = row.new_full((rows,), none).scatter_reduce_(0, row, first, "amin")
+    return torch.where(cell < none, cell, 0)
