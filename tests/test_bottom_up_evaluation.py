@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from components.base.config import parse
 from components.base.errors import FarposeError
-from components.degrade.image_shards import EvalImages
+from components.degrade.image_shards import EvalImages, images_of
+from components.degrade.params import ShardSpec
 from components.evaluate import bottom_up_stage, curves, oks
 from components.evaluate.bottom_up import extents, predict_images
 from components.evaluate.bottom_up_stage import evaluate_images, reductions
@@ -27,6 +29,7 @@ from components.evaluate.params import BottomUpParams, EvaluateParams
 from components.evaluate.predictions import read_coco_results, write_coco_results
 from components.pose.persons import Persons
 from components.pose.skeleton import COCO_17, CROWDPOSE_14
+from components.pose.whole_image import ImageGeometry
 from tests import evaluation_cases as cases
 from tests.bottom_up_cases import LARGE_ID, SCENES, SIZE, Perfect, coco_of, codec_of, data_of, with_skeleton
 from tests.tiny_image_shard import write_tiny_image_shard
@@ -361,3 +364,29 @@ def test_predictions_are_read_again_as_written(shard: Path, tmp_path: Path) -> N
 def test_wrong_params_are_named(change: dict[str, Any], problem: str) -> None:
     with pytest.raises(FarposeError, match=problem):
         parse(EvaluateParams, {"bottom_up": change}, "params/evaluate.yaml: evaluate")
+
+
+class Bright(nn.Module):
+    """Sees white discs: its heatmaps are the input's brightness, all joints at the same place, all of one person."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        white = images.mean(1, keepdim=True) > 1.0
+        smooth = [avg_pool2d(white.float(), 3 * stride, stride, stride).expand(-1, 17, -1, -1) for stride in (4, 2)]
+        return torch.cat([smooth[0], torch.zeros_like(smooth[0])], 1), smooth[1]
+
+
+@pytest.mark.parametrize("fit", ["short_side", "letterbox"])
+@pytest.mark.parametrize(("height", "width"), [(300, 400), (400, 300), (300, 300), (90, 333), (40, 1000)])
+def test_what_is_seen_lies_where_it_is_in_the_image(tmp_path: Path, height: int, width: int, fit: Any) -> None:
+    """The only test that goes through the pixels: a disc in the file is found at its place, at any size, fit and scale."""
+    place = np.array([round(0.3 * width), round(0.45 * height)])
+    picture = np.zeros((height, width, 3), np.uint8)
+    radius = max(2, round(4 / ImageGeometry(SIZE, fit).image_to_input(width, height)[0, 0]))  # 4 px of the input
+    cv2.circle(picture, place.tolist(), radius, (255, 255, 255), -1)
+    cv2.imwrite(str(tmp_path / "disc.png"), picture)
+    images = images_of([tmp_path / "disc.png"], ShardSpec((SIZE, SIZE), "direct", images=True), COCO_17, fit)
+    for flip, scales in ((True, (1.0,)), (False, (1.0,)), (True, (1.0, 2.0))):
+        params = replace(QUICK, flip=flip, bottom_up=BottomUpParams(fit=fit, scales=scales))
+        found, scores = predict_images(Bright(), codec_of(), images, params, data_root=tmp_path)
+        best = found.keypoints_image[int(scores.argmax())]
+        np.testing.assert_allclose(best, np.broadcast_to(place, best.shape), atol=0.5 + reductions(images)[0])
