@@ -131,6 +131,7 @@ class _People:
         self.joints = np.zeros((room, num_keypoints, 3 + tags))
         self.tags = np.zeros((room, num_keypoints, tags), dtype)  # those in the mean, in the order in which they came
         self.tag_counts = np.zeros(room, np.int64)
+        self.tag_sums = np.zeros((room, tags), dtype)
 
     @property
     def count(self) -> int:
@@ -140,7 +141,7 @@ class _People:
         """A person with one joint."""
         person = self.index.setdefault(float(tag[0]), len(self.index))
         self.joints[person, k] = joint
-        self.tags[person, 0] = tag
+        self.tags[person, 0] = self.tag_sums[person] = tag
         self.tag_counts[person] = 1
 
     def join(self, k: int, persons: np.ndarray, joints: np.ndarray, tags: np.ndarray) -> None:
@@ -148,6 +149,14 @@ class _People:
         self.joints[persons, k] = joints
         self.tags[persons, self.tag_counts[persons]] = tags
         self.tag_counts[persons] += 1
+        self.tag_sums[persons] += tags
+
+    def means(self, known: int) -> np.ndarray:
+        """(known, T) mean tags of the first persons, rounded exactly as numpy's mean of each person's tags."""
+        tags, counts, sums = self.tags[:known], self.tag_counts[:known], self.tag_sums[:known]
+        if tags.shape[-1] == 1 and counts.max() >= 8:  # numpy adds a long single column in another order
+            return mean_tags(tags, counts)
+        return (sums / counts[:, None]).astype(tags.dtype)
 
 
 def _add_joint(people: _People, k: int, joints: np.ndarray, tags: np.ndarray, settings: Grouping) -> None:
@@ -158,8 +167,7 @@ def _add_joint(people: _People, k: int, joints: np.ndarray, tags: np.ndarray, se
     elif settings.ignore_too_much and known == settings.max_persons:
         return
     else:
-        means = mean_tags(people.tags[:known], people.tag_counts[:known])
-        distance = np.linalg.norm(joints[:, None, 3:] - means, axis=2)
+        distance = np.linalg.norm(joints[:, None, 3:] - people.means(known), axis=2)
         person = linear_sum_assignment(cost_matrix(distance, joints[:, 2], settings))[1]
         near = person < known
         near[near] = distance[near, person[near]] < settings.tag_threshold
@@ -182,7 +190,7 @@ def cost_matrix(distance: np.ndarray, values: np.ndarray, settings: Grouping) ->
     if settings.use_detection_value and settings.ties == "joined":
         cost = cost - (distance < settings.tag_threshold) * (50 / len(distance))  # all together less than one rounding step
     rows, known = cost.shape
-    return np.pad(cost, ((0, 0), (0, max(0, rows - known))), constant_values=NEW_PERSON)
+    return cost if rows <= known else np.concatenate([cost, np.full((rows, rows - known), NEW_PERSON)], axis=1)
 
 
 def parse_batch(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from benchmarks.grouping import by_scipy, match_one_by_one, parse_one_by_one, scene
 from components.codecs import refinement
-from components.codecs.grouping import Grouping, cost_matrix, joint_order, match, parse, parse_batch, suppress, top_k
+from components.codecs.grouping import Grouping, _People, cost_matrix, joint_order, match, parse, parse_batch, suppress, top_k
 from tests.codecs.conftest import Reference
 
 SCENES = ["one", "five", "close_tags", "noflip_tag", "empty"]
@@ -179,6 +179,24 @@ def test_missing_joints_are_filled_from_close_tags_only() -> None:
     assert persons[0, 1, :2].tolist() == [5.25, 2.25]
     assert persons[0, 1, 2] == np.float32(0.05) and persons[0, 1, 3] == 0
     assert scores[0] == np.float32(0.45)  # what was filled in does not count
+
+
+@pytest.mark.parametrize("tags", [1, 2, 3])
+def test_running_means_are_numpy_means(tags: int) -> None:
+    rng = np.random.default_rng(tags)
+    people = _People(17, tags, room=3, dtype=np.dtype(np.float32))
+    history: list[list[np.ndarray]] = [[], [], []]
+    for k in range(17):
+        for person in range(3):
+            tag = (rng.normal(0, 10, tags) + person).astype(np.float32)
+            if k == 0:
+                people.open(k, np.zeros(3 + tags), tag)
+            elif rng.random() < 0.8:
+                people.join(k, np.array([person]), np.zeros((1, 3 + tags)), tag[None])
+            else:
+                continue
+            history[person].append(tag)
+        np.testing.assert_array_equal(people.means(3), [np.mean(each, axis=0) for each in history])
 
 
 def test_order_of_joints() -> None:
