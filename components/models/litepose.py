@@ -1,6 +1,6 @@
 """LitePose: a single-branch network that puts out what HigherHRNet does, for devices with little power.
 
-Wang, Li, Cai, Chen, Han 2022, "Lite Pose: Efficient Architecture Design for 2D Human Pose Estimation", section 4. The fusion
+Wang, Li, Cai, Chen, Han 2022, "Lite Pose: Efficient Architecture Design for 2D Human Pose Estimation", section 3. The fusion
 deconvolution head doubles the coarsest feature three times; each time the backbone's feature of the same size is doubled
 beside it and added ("raw"), so no high-resolution branch is needed. Details from the released code (mit-han-lab/litepose).
 """

@@ -1,6 +1,6 @@
 """LitePose's backbone: one branch of inverted residual blocks with large depthwise kernels.
 
-Wang, Li, Cai, Chen, Han 2022, "Lite Pose: Efficient Architecture Design for 2D Human Pose Estimation", sections 4.2 and 5. The
+Wang, Li, Cai, Chen, Han 2022, "Lite Pose: Efficient Architecture Design for 2D Human Pose Estimation", section 3.4. The
 block is MobileNetV2's (Sandler et al. 2018, figure 4d). Shapes are those of the released search results (mobile_configs/search-*).
 """
 

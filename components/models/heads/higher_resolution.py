@@ -1,7 +1,7 @@
 """HigherHRNet's head: heatmaps and tags at the features' resolution, and finer heatmaps at twice that.
 
 Cheng, Xiao, Wang, Shi, Huang, Zhang 2020, "HigherHRNet: Scale-Aware Representation Learning for Bottom-Up Human Pose
-Estimation", section 3.2.
+Estimation", section 3.
 """
 
 from __future__ import annotations
