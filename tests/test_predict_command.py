@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from components.degrade.augment import normalise
-from components.evaluate.params import EvaluateParams
+from components.evaluate.params import BottomUpParams, EvaluateParams
 from components.models import zoo
 from components.models.weights import save_weights
 from components.pose.skeleton import COCO_17
@@ -23,7 +24,8 @@ from pipelines.commands import drawing
 from tests.tiny_people import texture
 from tests.tiny_shard import STANDING
 
-DEMO = next(v for v in zoo.load_variants().values() if (v.method, v.backbone, v.tag) == ("higherhrnet", "hrnet_tiny", None))
+VARIANTS = functools.cache(zoo.load_variants)
+DEMO = next(v for v in VARIANTS(zoo.VARIANTS).values() if (v.method, v.backbone, v.tag) == ("higherhrnet", "hrnet_tiny", None))
 BOTTOM_UP, TOP_DOWN = DEMO.name, "dark_hrnet_tiny_synthetic_64x48"
 SIDE = DEMO.input_size[0]
 SIZES = {"wide": (150, 240), "tall": (260, 120), "empty": (100, 256), "square": (200, 200)}  # (height, width)
@@ -48,7 +50,7 @@ def weights(tmp_path_factory) -> Path:
 def _scale(model: nn.Module) -> None:
     """A few peaks above the threshold of 0.1, and tags that are all equal, so that there are few persons."""
     image = torch.from_numpy(texture(SIDE, SIDE, np.random.default_rng(0)).transpose(2, 0, 1).copy())[None]
-    wanted = torch.cat([torch.full((17,), 0.04), torch.zeros(17)])
+    wanted = torch.cat([torch.full((17,), 0.06), torch.zeros(17)])
     with torch.no_grad():
         for number, (layer, deviations) in enumerate(((model.head.coarse, wanted), (model.head.fine, wanted[:17]))):
             layer.weight *= (deviations / model(normalise(image))[number].std((0, 2, 3)))[:, None, None, None]
@@ -58,6 +60,7 @@ def _scale(model: nn.Module) -> None:
 @pytest.fixture(autouse=True)
 def trained(weights, monkeypatch):
     monkeypatch.setattr(paths, "MODELS", weights)
+    monkeypatch.setattr(zoo, "load_variants", VARIANTS)  # reading every table takes half a second
     monkeypatch.setenv("FARPOSE_DEVICE", "cpu")
 
 
@@ -159,11 +162,23 @@ def test_a_crowd_larger_than_the_decoder_s_limit_is_no_error(tmp_path, monkeypat
     cv2.imwrite(str(tmp_path / "crowd.png"), texture(*size, np.random.default_rng(0)))
     see(monkeypatch, {"crowd": standing(36, size, 90)}, {"crowd": size})
     assert predict(tmp_path / "out", tmp_path / "crowd.png") == 0
-    assert 30 <= len(records(tmp_path / "out")) <= 36
+    assert len(records(tmp_path / "out")) >= 30 and (tmp_path / "out" / "crowd.png").is_file()
 
 
-@pytest.mark.parametrize("variant", [BOTTOM_UP, TOP_DOWN])
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize(
+    "how", [BottomUpParams(scales=(1.0, 0.5)), BottomUpParams(fit="letterbox", oks_nms_threshold=0.7)], ids=["scales", "fit"]
+)
+def test_the_evaluation_s_settings_hold_here_too(images, tmp_path, monkeypatch, how):
+    """Persons lie in the image that a photograph shows upright, however it is fitted and at whatever scales."""
+    with_orientation(tmp_path / "photo.jpg", cv2.imread(str(images["wide"])), 6)
+    monkeypatch.setattr(settings, "evaluation", lambda: EvaluateParams(bottom_up=how))
+    assert predict(tmp_path / "out", tmp_path / "photo.jpg", images["tall"]) == 0
+    placed = joints(tmp_path / "out")
+    places = placed[placed[..., 2] > 0][:, :2]
+    assert len(places) and (places > -60).all() and (places < 320).all()
+
+
+@pytest.mark.parametrize(("variant", "orientation"), [(BOTTOM_UP, 1), (BOTTOM_UP, 3), (BOTTOM_UP, 6), (TOP_DOWN, 8)])
 def test_a_photograph_is_seen_as_viewers_show_it(tmp_path, variant, orientation):
     """The turned file gives what its upright pixels give, and so does the drawing."""
     stored = texture(90, 140, np.random.default_rng(1))

@@ -17,12 +17,12 @@ SHOWN_SIDE = 900  # px; smaller images are enlarged by a whole factor, so that j
 SHOWN_PERSON = 96  # px; where half of the persons are smaller, the image is enlarged further,
 LARGEST_SIDE = 2400  # px, as far as the picture stays below this
 PERSON_PER_LINE = 110  # px of the picture that a person measures for each px of a line's width
-THICKEST = 8  # px
+THICKEST = 30  # px
 TURN_OF_HUE = 0.381966  # of the circle between a person's colour and the next one's: the golden angle, which never returns
 TONES = ((0.55, 1.0), (0.95, 1.0), (0.8, 0.75))  # saturation and brightness in turn, so that near hues still differ
 DARK, LIGHT = (20, 20, 20), (255, 255, 255)
 BRIGHTNESS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
-LETTER_PX = 10  # height of the scores' digits
+LETTER_PX, SIDE_PER_LETTER = 10, 110  # height of the scores' digits: at least, and px of the picture's longer side for each px of it
 
 
 def enlarged(image: np.ndarray, keypoints: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -95,14 +95,16 @@ def _write_score(picture: np.ndarray, points: np.ndarray, score: float, colour: 
     import cv2
 
     text, font = f"{score:.2f}", cv2.FONT_HERSHEY_SIMPLEX
-    scale = cv2.getFontScaleFromHeight(font, LETTER_PX, 1)
-    (width, height), _ = cv2.getTextSize(text, font, scale, 1)
+    letter = max(LETTER_PX, max(picture.shape) // SIDE_PER_LETTER)
+    stroke = max(1, letter // LETTER_PX)
+    scale = cv2.getFontScaleFromHeight(font, letter, stroke)
+    (width, height), _ = cv2.getTextSize(text, font, scale, stroke)
     top = points[points[:, 1].argmin()]
     x = int(np.clip(top[0] - width / 2, 2, max(picture.shape[1] - width - 3, 2)))
     y = int(np.clip(top[1] - 8, height + 3, max(picture.shape[0] - 3, height + 3)))
     cv2.rectangle(picture, (x - 2, y - height - 2), (x + width + 1, y + 2), colour, -1)
     bright = np.dot(colour, BRIGHTNESS) > 115
-    cv2.putText(picture, text, (x, y), font, scale, DARK if bright else LIGHT, 1, cv2.LINE_AA)
+    cv2.putText(picture, text, (x, y), font, scale, DARK if bright else LIGHT, stroke, cv2.LINE_AA)
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:

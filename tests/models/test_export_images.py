@@ -81,10 +81,10 @@ class Scaled(nn.Module):
         return tuple((output - getattr(self, f"mean{n}")) * getattr(self, f"factor{n}") for n, output in enumerate(outputs))
 
 
-def network(variant: Variant) -> nn.Module:
+def network(variant: Variant, size: tuple[int, int] = (128, 128)) -> nn.Module:
     """Random weights whose maps have structure, in eval mode."""
     torch.manual_seed(0)
-    model, batch = zoo.network(variant), normalise(torch.from_numpy(np.stack(pictures([(128, 128)] * 2))))
+    model, batch = zoo.network(variant), normalise(torch.from_numpy(np.stack(pictures([size] * 2))))
     for parameter in model.parameters():
         if parameter.ndim > 1 and parameter.requires_grad:
             nn.init.normal_(parameter, 0, parameter[0].numel() ** -0.5)
@@ -104,6 +104,21 @@ def test_every_network_gives_the_same_persons(name, tmp_path):
     assert props == {"variant": variant.name, "codec": "associative_embedding", "input_size": sizes, "short_side": "128",
                      "weights_sha256": "abc"}  # fmt: skip
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["higherhrnet_w32_crowdpose_512", "litepose_s_coco_448", "sr_head_bottomup_resnet50_coco_512", "limbpose_w32_coco_256",
+     "higherpose_w32_coco_256"],
+)  # fmt: skip
+def test_published_sizes_give_the_same_persons(name, tmp_path):
+    """Their networks, recorded at 256 px where that suffices."""
+    variant = zoo.variant(name)
+    sizes = [(256, 256), (256, 320)] if export_images.takes_any_size(variant) else [variant.input_size]
+    model = network(variant, variant.input_size if len(sizes) == 1 else (256, 256))
+    found = export_images.export_images(model, codec_of(variant), variant, tmp_path / "model.onnx", pictures(sizes), {})
+    assert found.within_limits and found.joints > 20
 
 
 @pytest.mark.parametrize("name", [name for name, variant in SUBJECTS.items() if export_images.takes_any_size(variant)])
