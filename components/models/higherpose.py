@@ -78,7 +78,7 @@ class HigherPose(nn.Module):
 
     def __init__(self, backbone: HRNet, keypoints: int, shape: HigherPoseShape, input_size: tuple[int, int], published: bool) -> None:
         super().__init__()
-        self.published, width, features = published, shape.width, backbone.channels
+        width, features = shape.width, backbone.channels
         self.mixes_batch = published  # an image's output depends on its batch mates: score it alone, as its authors did
         self.backbone = backbone
         self.extract = nn.Conv2d(backbone.trunk.shape.layer1_width * Bottleneck.expansion, width, 1)
