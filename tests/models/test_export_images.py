@@ -41,6 +41,7 @@ SUBJECTS = {
     "higherpose_published": small("higherpose", "hrnet_tiny", attention="published"),
     "higherpose_none": small("higherpose", "hrnet_tiny", attention="none"),
 }
+LIKE_OTHERS = ("higherpose_published", "higherpose_none", "sr_head")  # seconds each, and little that the others do not show
 SIZES = [(128, 128), (128, 128), (192, 128)]  # (height, width)
 
 
@@ -93,7 +94,7 @@ def network(variant: Variant, size: tuple[int, int] = (128, 128)) -> nn.Module:
     return Scaled(model.eval(), batch).eval()
 
 
-@pytest.mark.parametrize("name", SUBJECTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in LIKE_OTHERS else ()) for name in SUBJECTS])
 def test_every_network_gives_the_same_persons(name, tmp_path):
     variant, path = SUBJECTS[name], tmp_path / "model.onnx"
     found = export_images.export_images(network(variant), codec_of(variant), variant, path, pictures(), {"weights_sha256": "abc"})
@@ -121,7 +122,7 @@ def test_published_sizes_give_the_same_persons(name, tmp_path):
     assert found.within_limits and found.joints > 20
 
 
-@pytest.mark.parametrize("name", [name for name, variant in SUBJECTS.items() if export_images.takes_any_size(variant)])
+@pytest.mark.parametrize("name", ["limbpose", *(pytest.param(n, marks=pytest.mark.slow) for n in ("higherhrnet", "litepose", "sr_head"))])
 def test_other_sizes_and_batches_than_the_recorded_one_give_the_same_maps(name, tmp_path):
     model = network(SUBJECTS[name])
     export.to_onnx(model, (128, 128), tmp_path / "model.onnx", any_size=True)
@@ -146,7 +147,7 @@ class Swapped(nn.Module):
         return (coarse.roll(1, 3), fine) if self.wrong == "moved" else (torch.cat([coarse[:, :17], coarse[:, 17:] * 30], 1), fine)
 
 
-@pytest.mark.parametrize("wrong", ["moved", "tags"])
+@pytest.mark.parametrize("wrong", ["moved", pytest.param("tags", marks=pytest.mark.slow)])
 def test_a_file_that_groups_otherwise_is_not_written_and_the_earlier_one_stays(tmp_path, wrong):
     path, variant = tmp_path / "model.onnx", SUBJECTS["higherhrnet"]
     path.write_text("earlier")
