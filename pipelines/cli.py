@@ -60,9 +60,10 @@ def parser() -> argparse.ArgumentParser:
     text = "find the joints of the persons in some images, px of the upright image (EXIF orientation is honoured)"
     predict = command("predict", "predict:predict", text)
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    predict.add_argument("--variant", required=True, help="a trained variant, or any with --weights; a bottom-up one needs no boxes")
+    predict.add_argument("--variant", required=True, help="a trained variant, or any with --weights; a bottom-up one takes no boxes")
     predict.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
-    predict.add_argument("--boxes", type=Path, metavar="FILE", help="person boxes: COCO detections or annotations (JSON)")
+    text = "person boxes for a top-down variant, px of the upright image: COCO detections or annotations (JSON)"
+    predict.add_argument("--boxes", type=Path, metavar="FILE", help=text)
     text = "draw only persons that score higher (bottom-up: 0.1, with boxes: all); the file holds all of them"
     predict.add_argument("--draw-above", type=float, metavar="SCORE", help=text)
     predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER", help="where to write (predictions/)")
@@ -71,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("variant", help="a trained variant")
     export.add_argument("--weights", type=Path, metavar="FILE", help="its weights, if not those of the pipeline or of `train`")
     export.add_argument("--output", type=Path, metavar="FILE", help="where to write (scratch/VARIANT/VARIANT.onnx)")
-    export.add_argument("--crops", metavar="SHARDS", help="crops to compare the joints on, if not those it was trained on")
+    export.add_argument("--crops", metavar="SHARDS", help="crops or images to compare the joints on, if not those it was trained on")
 
     params = command("params", "params:params", "check all parameters and print them, or one variant's")
     params.add_argument("variant", nargs="?", help="print this variant with everything resolved")
