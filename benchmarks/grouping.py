@@ -107,8 +107,6 @@ def match_one_by_one(tag_k: np.ndarray, loc_k: np.ndarray, val_k: np.ndarray, se
         means = np.array([np.mean(history[name], axis=0) for name in names])
         distance = np.linalg.norm(candidates[:, None, 3:] - means[None], ord=2, axis=2)
         cost = np.round(distance) * 100 - candidates[:, 2:3] if settings.use_detection_value else distance.copy()
-        if settings.use_detection_value and settings.ties == "joined":
-            cost -= (distance < settings.tag_threshold) * (50 / len(candidates))
         if len(candidates) > len(names):
             cost = np.concatenate([cost, np.full((len(candidates), len(candidates) - len(names)), 1e10)], axis=1)
         for row, column in assign(cost):

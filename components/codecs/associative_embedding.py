@@ -54,7 +54,7 @@ class AssociativeEmbeddingSettings:
     ignore_too_much: bool = False
     adjust: bool = True
     refine: bool = True
-    ties: Ties = "joined"
+    ties: Ties = "any"
     pull_factor: float = 1e-3
     push_factor: float = 1e-3
 

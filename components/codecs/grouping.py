@@ -3,11 +3,11 @@
 Frames: cells of the heatmaps that are read. `match` knows whole cells; `adjust` and `refine` place a joint inside its cell, whose
 corner is the cell's index and whose middle is half a cell further.
 
-Ties. Every peak of a joint is assigned to one person or to a new one, and the cost is a rounded distance less the peak's height. The
-heights sum to the same in every assignment, so the total is a whole number of rounding steps and several assignments often share
-the smallest. The released code takes whichever the `munkres` package finds first. That splits persons: with tags in a row, moving
-every joint on to the next person costs as much as leaving all where they belong. `match` takes, through scipy and among equal
-totals, one that joins the most joints to persons (`ties`).
+Ties. Every peak of a joint is assigned to one person or to a new one, and the cost is a rounded distance less the peak's height. Where
+all peaks find a person, the heights sum to the same in every assignment, the total is a whole number of rounding steps, and several
+assignments often share the smallest. The released code takes whichever the `munkres` package finds first; `match` takes scipy's,
+which costs the same. Either may split persons: with tags in a row, moving every joint on to the next person can cost as much as
+leaving all where they belong. Ours to choose instead: among (nearly) equal totals one that joins the most joints (`ties: joined`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from components.codecs.refinement import adjusted, filled, mean_tags
 
 # Torso first after the face and shoulders, so that limbs find a person to join.
 COCO_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
-NEW_PERSON = 1e10  # cost of the columns that stand for a person of its own
+NEW_PERSON = 1e10  # cost of the columns that stand for a person of its own, as published
+NEAR_BONUS, NEW_PERSON_JOINED = 1e-6, 1e5  # of `ties: joined`: far below any difference of heights that means something; both fit a double
 
 Ties = Literal["joined", "any"]
 
@@ -43,7 +44,7 @@ class Grouping:
         ignore_too_much: once there are `max_persons` persons, no joint opens another one and later joints are dropped.
         adjust: move joints by a quarter cell towards the higher neighbour and to the cell's middle.
         refine: give each person the best place for each joint that it lacks.
-        ties: among assignments of one cost take one that joins the most joints, or "any".
+        ties: among assignments of one cost take "any", or one that joins the most joints ("joined").
     """
 
     nms_kernel: int = 5
@@ -54,7 +55,7 @@ class Grouping:
     ignore_too_much: bool = False
     adjust: bool = True
     refine: bool = True
-    ties: Ties = "joined"
+    ties: Ties = "any"
 
 
 def joint_order(num_keypoints: int) -> tuple[int, ...]:
@@ -187,10 +188,11 @@ def _add_joint(people: _People, k: int, joints: np.ndarray, tags: np.ndarray, se
 def cost_matrix(distance: np.ndarray, values: np.ndarray, settings: Grouping) -> np.ndarray:
     """(R, C) costs of (R, P) distances, with as many columns for new persons as it takes to have one per row."""
     cost = np.round(distance) * 100 - values[:, None] if settings.use_detection_value else distance
-    if settings.use_detection_value and settings.ties == "joined":
-        cost = cost - (distance < settings.tag_threshold) * (50 / len(distance))  # all together less than one rounding step
+    alone = NEW_PERSON
+    if settings.ties == "joined":
+        cost, alone = cost - NEAR_BONUS * (distance < settings.tag_threshold), NEW_PERSON_JOINED
     rows, known = cost.shape
-    return cost if rows <= known else np.concatenate([cost, np.full((rows, rows - known), NEW_PERSON)], axis=1)
+    return cost if rows <= known else np.concatenate([cost, np.full((rows, rows - known), alone)], axis=1)
 
 
 def parse_batch(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
