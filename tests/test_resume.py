@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
-from components.models.variant import Variant
+from components.models.variant import METHODS, Variant
 from components.train import recipe as recipes
 from components.train.checkpoint import Checkpoints, Progress
+from tests.tiny_image_shard import write_tiny_image_shard
 from tests.tiny_shard import write_tiny_shard
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -77,13 +78,16 @@ train("whole")
 
 
 def variant(method: str) -> Variant:
+    if METHODS[method].bottom_up:
+        return Variant(f"{method}_tiny_synthetic_64", method, "hrnet_tiny", "synthetic", (64, 64))
     prefix = "" if method == "hrnet" else f"{method}_"
     return Variant(f"{prefix}hrnet_tiny_synthetic_64x48", method, "hrnet_tiny", "synthetic", (64, 48))
 
 
 @pytest.fixture(scope="module")
-def shard(tmp_path_factory) -> Path:
-    return write_tiny_shard(tmp_path_factory.mktemp("tiny"))
+def shards(tmp_path_factory) -> dict[bool, Path]:
+    """Of crops, and of whole images for bottom-up methods."""
+    return {False: write_tiny_shard(tmp_path_factory.mktemp("crops")), True: write_tiny_image_shard(tmp_path_factory.mktemp("images"))}
 
 
 KILLS = {
@@ -91,13 +95,14 @@ KILLS = {
         ("step", 1), ("step", 3), ("half_a_checkpoint", 1), ("half_a_checkpoint", 2), ("before_the_rename", 2), ("writing_the_model", 1),
     ],
     "cal": [("step", 2), ("half_a_checkpoint", 3), ("seconds", 0.3), ("seconds", 0.45)],
+    "higherpose": [("step", 2), ("half_a_checkpoint", 3), ("writing_the_model", 1)],  # draws its dropout
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("method", KILLS)
-def test_killed_and_resumed_training_ends_with_the_same_bytes(method, shard, tmp_path):
+def test_killed_and_resumed_training_ends_with_the_same_bytes(method, shards, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", PROGRAM, method, str(shard), str(tmp_path), json.dumps(KILLS[method])]
+    command = [sys.executable, "-c", PROGRAM, method, str(shards[METHODS[method].bottom_up]), str(tmp_path), json.dumps(KILLS[method])]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     log = done.stdout.splitlines()

@@ -168,7 +168,7 @@ def test_loss_sums_continue_where_they_stopped():
 # --- learning
 
 
-@pytest.mark.parametrize("method", sorted(name for name, method in METHODS.items() if "hrnet_tiny" in method.backbones and not method.bottom_up))
+@pytest.mark.parametrize("method", sorted(name for name, m in METHODS.items() if "hrnet_tiny" in m.backbones and not m.bottom_up))
 def test_every_method_learns_one_batch_by_heart(method, shard):
     torch.set_num_threads(1)
     torch.manual_seed(0)

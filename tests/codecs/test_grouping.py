@@ -101,7 +101,6 @@ def test_ties_of_the_published_crowd_have_equal_cost(reference: Reference) -> No
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
-    "joined": {"ties": "joined"},
     "plain_distance": {"use_detection_value": False},
     "few": {"max_persons": 3},
     "ignore_too_much": {"max_persons": 3, "ignore_too_much": True},
@@ -127,6 +126,18 @@ def test_equals_one_person_at_a_time(joints: int, tags: int, size: tuple[int, in
         np.testing.assert_array_equal(ours[1], theirs[1])
 
 
+@pytest.mark.parametrize("rows, known", [(6, 6), (5, 9), (9, 5)])
+def test_joining_costs_as_little_and_joins_at_least_as_many(rows: int, known: int) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        distance, values = rng.choice([0.2, 0.7, 1.2, 2.3], (rows, known)), rng.choice([0.3, 0.6, 0.9], rows)  # full of ties
+        plain, joined = (cost_matrix(distance, values, replace(PLAIN, ties=ties)) for ties in ("any", "joined"))
+        best, ours = linear_sum_assignment(plain), linear_sum_assignment(joined)
+        assert abs(plain[ours].sum() - plain[best].sum()) < 1e-4
+        near = np.pad(distance < PLAIN.tag_threshold, ((0, 0), (0, plain.shape[1] - known)))
+        assert near[ours].sum() >= near[best].sum()
+
+
 def peaks_of(*joints: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Peaks (tag, height) of each joint as `match` takes them, at a cell per peak."""
     most = max(len(joint) for joint in joints)
@@ -140,7 +151,8 @@ def peaks_of(*joints: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray
 
 def test_a_row_of_tags_is_not_shifted() -> None:
     """Moving everybody on by one costs the same in rounded distances; joining the most joints tells them apart."""
-    persons = match(*peaks_of([(2.0, 0.9), (4.0, 0.8), (6.0, 0.7)], [(0.0, 0.9), (2.0, 0.8), (4.0, 0.7)]))
+    peaks = peaks_of([(2.0, 0.9), (4.0, 0.8), (6.0, 0.7)], [(0.0, 0.9), (2.0, 0.8), (4.0, 0.7)])
+    persons = match(*peaks, Grouping(ties="joined"))
     assert persons[:, :, 3].tolist() == [[2, 2], [4, 4], [6, 0], [0, 0]]
     assert persons[:, :, 2].astype(float).round(1).tolist() == [[0.9, 0.8], [0.8, 0.7], [0.7, 0], [0, 0.9]]
 
