@@ -231,3 +231,17 @@ def test_a_shard_of_another_size_is_refused(shards):
 def test_impossible_settings_are_refused(values):
     with pytest.raises(ValueError, match=r"must (lie in 0\.\.1|be positive|not be negative)"):
         ImageAugmentParams(**values)
+
+
+def test_a_smaller_training_square_is_the_whole_one_at_the_same_density(shard):
+    """Half of the side at half of the size shows the middle of what the whole square shows, cell for cell."""
+    half = replace(ImageAugmentParams.none(), side=64, min_scale=0.5, max_scale=0.5)
+    images = TrainImages.open(shard).to("cpu")
+    big = ImageAugmenter(128, (32, 64), ImageAugmentParams.none(), COCO_17)
+    small = ImageAugmenter(128, (32, 64), half, COCO_17)
+    indices = torch.arange(len(images))
+    whole, part = big(images, indices, 0), small(images, indices, 0)
+    assert part.images.shape[2:] == (64, 64) and [mask.shape[1:] for mask in part.masks] == [(16, 16), (32, 32)]
+    torch.testing.assert_close(part.images, whole.images[:, :, 32:96, 32:96], rtol=0, atol=1e-4)
+    for few, many, size in zip(part.keypoints, whole.keypoints, (16, 32), strict=True):
+        torch.testing.assert_close(few, many - size / 2, rtol=0, atol=1e-3)

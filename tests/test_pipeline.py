@@ -17,7 +17,7 @@ import yaml
 from tests.repositories import PYTHON, commit, copy_of_this, dvc, farpose, git, processes_of
 from tests.test_cli import assert_one_line, edit
 
-BOTTOM_UP = "litepose_tiny_synthetic_128"
+BOTTOM_UP = "litepose_tiny_synthetic_256"
 VARIANTS = ("hrnet_tiny_synthetic_64x48", "dark_hrnet_tiny_synthetic_64x48", BOTTOM_UP)
 FIRST, SECOND, _ = VARIANTS
 
@@ -32,7 +32,7 @@ def little_to_do(repository: Path) -> None:
         overrides = {"epochs": 1, "batch_size": 8, "augmentation": {"half_body_probability": 0.0}}
         edit(params / "variants" / "demo.yaml", **{f"{name}__train": overrides})
     pipeline = yaml.safe_load((params / "pipeline.yaml").read_text())
-    example = yaml.safe_load((params / "examples" / "bottom_up_128" / "pipeline.yaml").read_text())
+    example = yaml.safe_load((params / "examples" / "bottom_up_256" / "pipeline.yaml").read_text())
     pipeline["shards"] |= example["shards"]
     pipeline["variants"] = {name: (pipeline["variants"] | example["variants"])[name] for name in VARIANTS}
     (params / "pipeline.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))

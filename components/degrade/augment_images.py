@@ -16,7 +16,7 @@ from components.degrade.image_stage import COUNTED_FULLY
 from components.degrade.sample import COUNTED, RGB, normalise, sample
 from components.pose.crop import compose, invert, transform
 from components.pose.skeleton import Skeleton
-from components.pose.whole_image import view
+from components.pose.whole_image import MULTIPLE, view
 
 PUBLISHED_UNIT = 200.0  # px of the image per unit of the published scale; its translation is in px per unit
 
@@ -32,6 +32,8 @@ class ImageAugmentParams:
         max_translation: the square's middle is shifted by whole image px, uniform in -n..n-1 per axis, where n is this many
             200ths of the square's side: 40 is a fifth of the view at any input size.
         scale_type: the image's side that the scale refers to: "short" or "long".
+        side: of the training square, px, a multiple of 64; None: the input's size. A smaller square that shows as much less of the
+            image (min_scale, max_scale) has the density of the images that are scored, at a fraction of the cost.
     """
 
     flip_probability: float = 0.5
@@ -40,6 +42,7 @@ class ImageAugmentParams:
     max_scale: float = 1.5
     max_translation: float = 40.0
     scale_type: Literal["short", "long"] = "short"
+    side: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.flip_probability <= 1:
@@ -48,6 +51,8 @@ class ImageAugmentParams:
             raise ValueError(f"min_scale must be positive and at most max_scale, got {self.min_scale} and {self.max_scale}")
         if min(self.max_rotation, self.max_translation) < 0:
             raise ValueError("max_rotation and max_translation must not be negative")
+        if self.side is not None and (self.side < 1 or self.side % MULTIPLE):
+            raise ValueError(f"side must be a positive multiple of {MULTIPLE} px or null, got {self.side}")
 
     @classmethod
     def none(cls) -> ImageAugmentParams:
@@ -80,13 +85,14 @@ class ImageAugmenter:
 
     Args:
         size: side of the network's input, px.
-        output_sizes: side of each of its training outputs, cells.
+        output_sizes: side of each of its outputs for such an input, cells; in proportion where `params.side` is another.
         params: `ImageAugmentParams.none()` to switch it off.
         skeleton: whose joints swap sides when an image is mirrored.
     """
 
     def __init__(self, size: int, output_sizes: tuple[int, ...], params: ImageAugmentParams, skeleton: Skeleton) -> None:
-        self.size, self.output_sizes, self.params = size, tuple(output_sizes), params
+        self.input_size, self.size, self.params = size, params.side or size, params
+        self.output_sizes = tuple(cells * self.size // size for cells in output_sizes)
         self._skeleton = skeleton
         self._permutation: dict[torch.device, Tensor] = {}
 
@@ -111,8 +117,8 @@ class ImageAugmenter:
 
     def apply(self, images: DeviceImages, indices: Tensor, draws: Tensor) -> ImageBatch:
         """The batch for given draws; all arguments on the images' device."""
-        if images.input_size != (self.size, self.size):
-            raise FarposeError(f"shard is for input size {images.input_size}, the model takes {(self.size, self.size)}")
+        if images.input_size != (self.input_size, self.input_size):
+            raise FarposeError(f"shard is for input size {images.input_size}, the model takes {(self.input_size, self.input_size)}")
         mirrored = draws[:, 4] > 0.5
         to_stored = images.image_to_stored[indices]
         place = (images.pixels, images.offset[indices], images.height[indices], images.width[indices])

@@ -95,7 +95,7 @@ def test_published_and_corrected_have_the_same_parameters(name):
 
 
 def test_the_corrected_network_takes_the_authors_weights():
-    name = "higherpose_tiny_synthetic_128"
+    name = "higherpose_tiny_synthetic_256"
     state, batch = published_state(name), images(2, (128, 128))
     published, corrected = (official.load(name, state, published=flag) for flag in (True, False))
     assert all(torch.equal(a, b) for a, b in zip(published.state_dict().values(), corrected.state_dict().values(), strict=True))
@@ -259,4 +259,4 @@ def test_tables_and_their_copy_are_told_from_weights():
     assert official.expected(NAME).ignored == higherpose.IGNORED
     assert {"pos_embedding_en", "pos_embedding_de", "extration.weight", "final_layers.1.bias"} <= set(official.expected(NAME).tensors)
     with pytest.raises(FarposeError, match=r"left over"):
-        official.load("higherpose_tiny_synthetic_128_none", published_state("higherpose_tiny_synthetic_128"))
+        official.load("higherpose_tiny_synthetic_256_none", published_state("higherpose_tiny_synthetic_256"))

@@ -185,8 +185,8 @@ def test_it_costs_little_more_than_higherhrnet(name):
 def test_saved_weights_load_by_the_names_of_the_authors():
     """`official.load` builds it without numbers; the limbs' distances must be there all the same."""
     with torch.device("meta"):
-        state = zoo.network(zoo.variant("limbpose_tiny_synthetic_128")).state_dict()
-    variant = zoo.variant("limbpose_tiny_synthetic_128")
+        state = zoo.network(zoo.variant("limbpose_tiny_synthetic_256")).state_dict()
+    variant = zoo.variant("limbpose_tiny_synthetic_256")
     model = official.load(variant.name, filled({authors_key(key, variant): tuple(value.shape) for key, value in state.items()}))
     for layer in model.queries.layers:
         assert np.array_equal(layer.bias.distances.numpy(), limb_distances(17, COCO_17.limb_indices))
