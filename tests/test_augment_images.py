@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -233,10 +235,10 @@ def test_impossible_settings_are_refused(values):
         ImageAugmentParams(**values)
 
 
-def test_a_smaller_training_square_is_the_whole_one_at_the_same_density(shard):
+def test_a_smaller_training_square_is_the_whole_one_at_the_same_density(tmp_path):
     """Half of the side at half of the size shows the middle of what the whole square shows, cell for cell."""
     half = replace(ImageAugmentParams.none(), side=64, min_scale=0.5, max_scale=0.5)
-    images = TrainImages.open(shard).to("cpu")
+    images = TrainImages.open(write_tiny_image_shard(tmp_path, size=128)).to("cpu")
     big = ImageAugmenter(128, (32, 64), ImageAugmentParams.none(), COCO_17)
     small = ImageAugmenter(128, (32, 64), half, COCO_17)
     indices = torch.arange(len(images))
