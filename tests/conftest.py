@@ -26,3 +26,9 @@ def real_data() -> Path:
     if not value:
         pytest.skip("FARPOSE_DATA is unset: no real images to test on")
     return Path(value).resolve()
+
+
+@pytest.fixture(autouse=True)
+def no_store_of_another_test() -> None:
+    """MLflow exports the store that was opened last, and the next test of the same process would find it there."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
