@@ -79,7 +79,7 @@ def _degrade_images(persons: Any, data_root: Path, spec: Any, params: Any, out: 
 
 
 def train(name: str, shards: str | None = None, output: Path | None = None) -> None:
-    """Crop shards → weights of one variant.
+    """Shards of crops or of whole images → weights of one variant.
 
     Args:
         shards, output: for a variant that is not in the pipeline, whose metrics are then kept beside its weights.
@@ -114,7 +114,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
     Args:
         shards, weights, output: for a variant that is not in the pipeline, and for weights of another origin.
     """
-    from components.evaluate.headline import headline
+    from components.evaluate.headline import headline_ap
     from components.models import costs, zoo
     from components.registry import lineage, tracking
 
@@ -144,7 +144,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
         for picture in sorted(folder.glob("*.png")):
             run.artifact(picture)
         write_json(paths.RESULTS / "evaluate" / f"{name}.json" if output is None else folder / "metrics.json", metrics)
-        print(f"{name}: AP {metrics['AP_' + headline(metrics)]:.3f} (ceiling {metrics['ceiling_AP']:.3f}), pictures in {folder}")
+        print(f"{name}: AP {headline_ap(metrics):.3f} (ceiling {metrics['ceiling_AP']:.3f}), pictures in {folder}")
 
 
 def trained(variant: Any, weights: Path) -> Any:
@@ -197,7 +197,7 @@ def compare() -> None:
 
     from components.base.files import atomic_directory
     from components.evaluate.compare import compare as tabulate
-    from components.evaluate.headline import headline
+    from components.evaluate.headline import headline_ap
     from components.registry import tracking
 
     names = list(settings.load().variants)
@@ -207,13 +207,16 @@ def compare() -> None:
         with atomic_directory(paths.COMPARISON) as folder:
             tabulate(rows, folder, note)
         run.artifact(paths.COMPARISON)
-        run.metrics({f"AP {row['variant']}": row[f"AP_{headline(row)}"] for row in rows})
-        write_json(paths.RESULTS / "comparison.json", {row["variant"]: _kept(row, headline(row)) for row in rows})
+        run.metrics({f"AP {row['variant']}": headline_ap(row) for row in rows})
+        write_json(paths.RESULTS / "comparison.json", {row["variant"]: _kept(row) for row in rows})
         print((paths.COMPARISON / "comparison.md").read_text())
 
 
-def _kept(row: dict[str, Any], boxes: str) -> dict[str, Any]:
+def _kept(row: dict[str, Any]) -> dict[str, Any]:
     """What `results/` keeps of a row."""
+    from components.evaluate.headline import headline
+
+    boxes = headline(row)
     keys = (f"AP_{boxes}", f"AP_{boxes}_low", f"AP_{boxes}_high", "ceiling_AP", "params_m", "gmacs")
     return {key: row[key] for key in keys if key in row}
 
