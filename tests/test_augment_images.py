@@ -167,24 +167,52 @@ def test_reduced_stores_show_the_same_scene(shards, protocol):
 
 
 def test_draws_have_the_published_distributions():
-    scale, degrees, place_x, place_y, mirrored = augmenter().draw(40000, seed=3).numpy().T
-    for values, low, high in ((scale, 0.75, 1.5), (degrees, -30, 30), (place_x, 0, 1), (place_y, 0, 1)):
+    scale, degrees, place_x, place_y, mirrored, person = augmenter().draw(40000, seed=3).numpy().T
+    for values, low, high in ((scale, 0.75, 1.5), (degrees, -30, 30), (place_x, 0, 1), (place_y, 0, 1), (person, 0, 1)):
         assert low <= values.min() < values.max() <= high
         assert values.mean() == pytest.approx((low + high) / 2, abs=0.01 * (high - low))
         assert values.std() == pytest.approx((high - low) / np.sqrt(12), rel=0.02)
     assert mirrored.mean() == pytest.approx(0.5, abs=0.01)
-    correlation = np.corrcoef(augmenter().draw(40000, seed=3).numpy().T) - np.eye(5)
+    correlation = np.corrcoef(augmenter().draw(40000, seed=3).numpy().T) - np.eye(6)
     assert np.abs(correlation).max() < 0.02
 
 
 def test_shifts_are_whole_pixels_of_a_fifth_of_the_view(shards):
     images = shards["direct"].to("cpu")
     draws = augmenter().draw(2000, seed=1)
-    center, side = augmenter()._views(images.image_size[torch.zeros(2000, dtype=torch.long)], draws)
+    center, side = augmenter()._views(images, torch.zeros(2000, dtype=torch.long), draws)
     shift = center - torch.tensor([80.0, 60.0])
     reach = torch.floor(40 * side / 200)
     assert torch.equal(shift, shift.round()) and (shift >= -reach[:, None]).all() and (shift < reach[:, None]).all()
     assert shift.min() <= -32 and shift.max() >= 31
+
+
+def test_views_of_persons_show_each_labelled_person_as_often_and_as_large(shards, tables):
+    """`focus: person`: around the middle of one's joints, their extent filling 1 / scale of the view."""
+    images, labelled = shards["direct"].to("cpu"), tables[0].labelled()
+    subject = augmenter(replace(ImageAugmentParams.none(), focus="person", min_scale=1.25, max_scale=1.25))
+    for row, image_id in enumerate(shards["direct"].image_id.tolist()):
+        keypoints = labelled.keypoints[labelled.frame["image_id"].to_numpy() == image_id]
+        batch = subject(images, torch.full((400,), row), seed=row)
+        shown = []
+        for cells, visible in zip(batch.keypoints[0].numpy(), batch.visible.numpy(), strict=True):
+            spans = [np.ptp(joints[seen], axis=0).max() for joints, seen in zip(cells, visible, strict=True) if seen.any()]
+            middles = [(joints[seen].min(0) + joints[seen].max(0)) / 2 for joints, seen in zip(cells, visible, strict=True) if seen.any()]
+            nearest = np.abs(np.array(middles) - OUTPUTS[0] / 2).max(1).argmin()
+            np.testing.assert_allclose(middles[nearest], OUTPUTS[0] / 2, atol=1e-3)
+            joints = keypoints[nearest][keypoints[nearest][:, 2] > 0, :2]
+            expected = OUTPUTS[0] / 1.25 * min(1.0, np.ptp(joints, axis=0).max() / 16)  # one that spans less than 16 px stays smaller
+            assert spans[nearest] == pytest.approx(expected, rel=1e-4)
+            shown.append(nearest)
+        share = np.bincount(shown, minlength=len(keypoints)) / len(shown)
+        np.testing.assert_allclose(share, 1 / len(keypoints), atol=4 * np.sqrt(1 / len(keypoints) / 400))
+
+
+def test_an_image_without_labelled_persons_is_seen_whole_where_views_show_persons(shards):
+    images, row = shards["direct"].to("cpu"), torch.tensor([0])
+    nobody = replace(images, visible=torch.zeros_like(images.visible))
+    one, other = (augmenter(ImageAugmentParams(focus=focus))(nobody, row, seed=2) for focus in ("person", "image"))
+    assert torch.equal(one.images, other.images) and torch.equal(one.masks[0], other.masks[0]) and torch.isfinite(one.images).all()
 
 
 def test_the_long_side_may_be_fitted(shards):

@@ -18,6 +18,7 @@ from components.pose.crop import compose, invert, transform
 from components.pose.skeleton import Skeleton
 from components.pose.whole_image import MULTIPLE, view
 
+SMALLEST_FOCUS = 16.0  # px of the image that a person's joints span at least, for choosing its view: one joint alone spans none
 PUBLISHED_UNIT = 200.0  # px of the image per unit of the published scale; its translation is in px per unit
 
 
@@ -28,7 +29,10 @@ class ImageAugmentParams:
     Attributes:
         flip_probability: of mirroring left and right.
         max_rotation: degrees; the angle is uniform in -max_rotation..max_rotation.
-        min_scale, max_scale: the input shows a square of this many sides of the image, uniform; 1.5 shows more, smaller.
+        focus: what a view is about. "image", as published: its middle is the image's, its scale one of the image's side. "person", ours:
+            its middle is that of the joints of one labelled person, drawn uniformly, and its scale one of the longer side that these
+            joints span, which shows small persons as large as large ones. An image without labelled persons is seen as with "image".
+        min_scale, max_scale: the input shows a square of this many sides of what `focus` names, uniform; 1.5 shows more, smaller.
         max_translation: the square's middle is shifted by whole image px, uniform in -n..n-1 per axis, where n is this many
             200ths of the square's side: 40 is a fifth of the view at any input size.
         scale_type: the image's side that the scale refers to: "short" or "long".
@@ -38,6 +42,7 @@ class ImageAugmentParams:
 
     flip_probability: float = 0.5
     max_rotation: float = 30.0
+    focus: Literal["image", "person"] = "image"
     min_scale: float = 0.75
     max_scale: float = 1.5
     max_translation: float = 40.0
@@ -105,15 +110,15 @@ class ImageAugmenter:
         return self.apply(images, indices.to(images.device), self.draw(len(indices), seed).to(images.device, non_blocking=True))
 
     def draw(self, batch_size: int, seed: int) -> Tensor:
-        """(B, 5) float64: scale factor, degrees, place of the shift in x and y (0..1), mirrored (0 or 1), on the CPU.
+        """(B, 6) float64: scale factor, degrees, place of the shift in x and y (0..1), mirrored (0 or 1), person (0..1), on the CPU.
 
         Drawn by a counter-based generator keyed by `seed` (at least 0), so that no state has to be kept.
         """
         p = self.params
-        uniform = np.random.Generator(np.random.Philox(key=seed)).random((5, batch_size))
+        uniform = np.random.Generator(np.random.Philox(key=seed)).random((6, batch_size))
         scale = p.min_scale + uniform[0] * (p.max_scale - p.min_scale)
         degrees = (2 * uniform[1] - 1) * p.max_rotation
-        return torch.from_numpy(np.stack([scale, degrees, uniform[2], uniform[3], uniform[4] < p.flip_probability], 1))
+        return torch.from_numpy(np.stack([scale, degrees, uniform[2], uniform[3], uniform[4] < p.flip_probability, uniform[5]], 1))
 
     def apply(self, images: DeviceImages, indices: Tensor, draws: Tensor) -> ImageBatch:
         """The batch for given draws; all arguments on the images' device."""
@@ -122,7 +127,7 @@ class ImageAugmenter:
         mirrored = draws[:, 4] > 0.5
         to_stored = images.image_to_stored[indices]
         place = (images.pixels, images.offset[indices], images.height[indices], images.width[indices])
-        center, side = self._views(images.image_size[indices], draws)
+        center, side = self._views(images, indices, draws)
 
         def matrix(size: int) -> Tensor:
             upright = view(center, side, size, draws[:, 1])
@@ -140,13 +145,17 @@ class ImageAugmenter:
         cells = tuple(transform(matrix(size), keypoints).float() for size in self.output_sizes)
         return ImageBatch(normalise(grey_levels, out=grey_levels), cells, visible, masks)
 
-    def _views(self, image_size: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    def _views(self, images: DeviceImages, indices: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Centre (B, 2) and side (B,), image px, of the squares that the inputs show."""
-        whole = image_size.double()
-        side = (whole.amin(1) if self.params.scale_type == "short" else whole.amax(1)) * draws[:, 0]
+        whole = images.image_size[indices].double()
+        middle, length = whole / 2, whole.amin(1) if self.params.scale_type == "short" else whole.amax(1)
+        if self.params.focus == "person":
+            found, its_middle, its_length = _one_person(images.keypoints_image[indices].double(), images.visible[indices], draws[:, 5])
+            middle, length = torch.where(found[:, None], its_middle, middle), torch.where(found, its_length, length)
+        side = length * draws[:, 0]
         reach = torch.floor(self.params.max_translation / PUBLISHED_UNIT * side)[:, None]
         shift = torch.minimum(torch.floor(2 * reach * draws[:, 2:4]), 2 * reach - 1) - reach
-        return whole / 2 + torch.where(reach > 0, shift, 0), side
+        return middle + torch.where(reach > 0, shift, 0), side
 
     def _joints(self, images: DeviceImages, indices: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
         """Keypoints (B, M, K, 2) float64, image px, and visible (B, M, K), with sides swapped where mirrored."""
@@ -160,6 +169,24 @@ class ImageAugmenter:
         if device not in self._permutation:
             self._permutation[device] = torch.tensor(self._skeleton.flip_permutation).to(device)
         return self._permutation[device]
+
+
+def _one_person(keypoints: Tensor, visible: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether there is a labelled person (B,), and the middle (B, 2) and longer side (B,), image px, of what the joints of one span.
+
+    Args:
+        keypoints: (B, M, K, 2) image px.
+        visible: (B, M, K) bool.
+        place: (B,) in 0..1, where in the row of an image's labelled persons the one stands.
+    """
+    labelled = visible.any(2)
+    count = labelled.sum(1, keepdim=True)
+    rank = labelled.cumsum(1) - 1
+    person = (labelled & (rank == torch.floor(place[:, None] * count))).byte().argmax(1)
+    row = torch.arange(len(person), device=person.device)
+    joints, seen = keypoints[row, person], visible[row, person][..., None]
+    low, high = torch.where(seen, joints, torch.inf).amin(1), torch.where(seen, joints, -torch.inf).amax(1)
+    return count[:, 0] > 0, (low + high) / 2, (high - low).amax(1).clamp(min=SMALLEST_FOCUS)
 
 
 def _mirrored(matrix: Tensor, size: int) -> Tensor:
