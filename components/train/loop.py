@@ -20,6 +20,7 @@ from components.base.config import REPOSITORY
 from components.base.files import sha256_of
 from components.codecs import Codec
 from components.models import pretrained, upscale, zoo
+from components.models.backbones.blocks import he_initialisation
 from components.models.variant import Variant
 from components.train.batches import Batches, step_seed
 from components.train.checkpoint import Checkpoints
@@ -136,9 +137,11 @@ def _open(variant: Variant, directory: str | Path) -> Feed:
 def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -> tuple[nn.Module, Codec]:
     torch.manual_seed(recipe.seed)
     built = zoo.build(variant, feed.skeleton)
-    upscale.load_generator(built.model, variant)
-    if recipe.init != "none":
+    if recipe.init == "he":
+        he_initialisation(built.model)
+    elif recipe.init != "none":
         pretrained.load_backbone(built.model, recipe.init)
+    upscale.load_generator(built.model, variant)
     model = built.model.to(device).to(memory_format=torch.channels_last)
     return model.train(), built.codec
 

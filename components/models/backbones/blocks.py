@@ -83,3 +83,19 @@ def published_initialisation(model: nn.Module) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+
+
+def he_initialisation(model: nn.Module) -> None:
+    """Draw the convolutions that a batch norm follows from N(0, 2 / fan_in): He, Zhang, Ren & Sun 2015, "Delving Deep into
+    Rectifiers", equation 10. All else keeps its values.
+
+    A batch norm hides how large the weights before it are, but not how far an optimiser's step turns them: Adam's first steps
+    overwrite weights of 0.001 whatever they were, and it takes thousands more until the steps are small beside the weights.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d)]
+    following: nn.BatchNorm2d | None = None
+    for layer in reversed(layers):  # a norm is registered after the convolutions that it normalises; two may share one
+        if isinstance(layer, nn.BatchNorm2d):
+            following = layer
+        elif following is not None and layer.bias is None and layer.out_channels == following.num_features:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
