@@ -237,6 +237,16 @@ def ids_in(error: FarposeError) -> set[int]:
     return set(map(int, re.search(r"annotation ids \[(.*?)\]", str(error)).group(1).split(", ")))
 
 
+@pytest.mark.parametrize(("init", "expected"), [("none", 0.001), ("he", (2 / (32 * 9)) ** 0.5)])
+def test_training_starts_where_the_recipe_says(init, expected, shard, tmp_path):
+    """At a rate of nothing the weights stay as they were drawn."""
+    still = dataclasses.replace(SHORT, epochs=1, validate_every=0, learning_rate=1e-12, init=init)
+    train(tiny(), shard, tmp_path / "model", still, "cpu", tmp_path / "checkpoints")
+    weights = load_weights(tmp_path / "model" / "model.safetensors", tiny())
+    second, last = (weights[f"{name}.weight"].std().item() for name in ("backbone.trunk.conv2", "final_layer"))
+    assert (second, last) == (pytest.approx(expected, rel=0.05), pytest.approx(0.001, rel=0.1))
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(shard, tmp_path, keep_weights, monkeypatch):
     poisoned = 103  # annotation id; row 3 of the shard
     batches_with_poison = []
