@@ -13,7 +13,7 @@ from tests.repositories import REPOSITORY, commit, copy_of_this, dvc, farpose
 
 EXAMPLE = yaml.safe_load((REPOSITORY / "params" / "examples" / "bottom_up_256" / "pipeline.yaml").read_text())
 
-AP_FLOORS = {  # about half of what results/bottom_up_256 holds: the last bits of the weights differ between kinds of processors
+AP_FLOORS = {  # a quarter to a half of what results/bottom_up_256 holds: the last bits of the weights differ between kinds of processors
     "higherhrnet_tiny_synthetic_256": 0.002,
     "litepose_tiny_synthetic_256": 0.0001,
     "higherpose_tiny_synthetic_256": 0.002,

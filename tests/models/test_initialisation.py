@@ -19,7 +19,7 @@ NETWORKS = {
 
 
 def normalised_convolutions(model: nn.Module, images: Tensor) -> dict[str, nn.Module]:
-    """The convolutions whose output goes straight into a batch norm, as seen while the network runs; and what it puts out."""
+    """The convolutions whose output goes straight into a batch norm, as seen while the network runs."""
     made: dict[int, tuple[str, Tensor]] = {}
     found: dict[str, nn.Module] = {}
 
