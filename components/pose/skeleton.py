@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from components.base.errors import unknown_name
+from components.base.errors import FarposeError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,28 @@ class Skeleton:
 
     def index(self, name: str) -> int:
         return self.keypoint_names.index(name)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values, which travel with tables, shards and models; `Skeleton.of` reads them."""
+        return {key: [list(pair) for pair in value] if key == "limbs" else list(value) if isinstance(value, tuple) else value
+                for key, value in asdict(self).items()}  # fmt: skip
+
+    @classmethod
+    def of(cls, plain: Any, where: object = None) -> Skeleton:
+        """What `plain` gave, or the known skeleton of a name.
+
+        Raises:
+            FarposeError: unknown name, or something else than a skeleton.
+        """
+        if isinstance(plain, str):
+            if plain not in SKELETONS:
+                raise unknown_name("skeleton", plain, SKELETONS, where=where)
+            return SKELETONS[plain]
+        try:
+            named = {key: tuple(map(tuple, value)) if key == "limbs" else tuple(value) for key, value in plain.items() if key != "name"}
+            return cls(name=str(plain["name"]), **named)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise FarposeError(f"not a skeleton: {error}", where=where) from error
 
     @cached_property
     def flip_permutation(self) -> tuple[int, ...]:

@@ -1,0 +1,42 @@
+"""What a folder's modules declare: one record each, under one agreed name. A file that is put there is known everywhere.
+
+Methods, codecs, degradation protocols and approaches are found this way, so that adding one touches no list.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from typing import Any
+
+from components.base.errors import FarposeError
+
+
+@functools.cache
+def records(package: str, attribute: str) -> dict[str, Any]:
+    """Every module's record in a package, by the record's own `name`, in the order of the modules' names.
+
+    Args:
+        package: dotted name, such as "components.models.methods".
+        attribute: name of the record in each module, such as "METHOD"; a tuple of records is taken one by one.
+    Raises:
+        FarposeError: a module has no such record, or two records share a name.
+    """
+    found: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    for module in modules(package):
+        declared = getattr(importlib.import_module(module), attribute, None)
+        if declared is None:
+            raise FarposeError(f"the module declares no {attribute}", where=module, fix=f"add `{attribute} = ...`, or move it elsewhere")
+        for record in declared if isinstance(declared, tuple) else (declared,):
+            if record.name in found:
+                raise FarposeError(f"{attribute} {record.name!r} is already in {owners[record.name]}", where=module, fix="rename either")
+            found[record.name], owners[record.name] = record, module
+    return found
+
+
+def modules(package: str) -> list[str]:
+    """Dotted names of a package's modules, sorted."""
+    path = importlib.import_module(package).__path__
+    return sorted(f"{package}.{module.name}" for module in pkgutil.iter_modules(path))
