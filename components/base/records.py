@@ -14,12 +14,13 @@ from components.base.errors import FarposeError
 
 
 @functools.cache
-def records(package: str, attribute: str) -> dict[str, Any]:
+def records(package: str, attribute: str, required: bool = True) -> dict[str, Any]:
     """Every module's record in a package, by the record's own `name`, in the order of the modules' names.
 
     Args:
         package: dotted name, such as "components.models.methods".
         attribute: name of the record in each module, such as "METHOD"; a tuple of records is taken one by one.
+        required: every module must have one; False skips modules without, in a package that holds helpers as well.
     Raises:
         FarposeError: a module has no such record, or two records share a name.
     """
@@ -27,6 +28,8 @@ def records(package: str, attribute: str) -> dict[str, Any]:
     owners: dict[str, str] = {}
     for module in modules(package):
         declared = getattr(importlib.import_module(module), attribute, None)
+        if declared is None and not required:
+            continue
         if declared is None:
             raise FarposeError(f"the module declares no {attribute}", where=module, fix=f"add `{attribute} = ...`, or move it elsewhere")
         for record in declared if isinstance(declared, tuple) else (declared,):

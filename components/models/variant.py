@@ -228,6 +228,11 @@ class Variant:
         return METHODS[self.method].bottom_up
 
     @property
+    def approach(self) -> str:
+        """What the network sees: "crops" of one person each, or whole "images" in which it finds everybody."""
+        return "images" if self.bottom_up else "crops"
+
+    @property
     def convention(self) -> Convention:
         """How crops are cut for this method."""
         return METHODS[self.method].convention
