@@ -11,7 +11,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = {
-    "base": 0, "pose": 1, "datasets": 2, "codecs": 2, "degrade": 2, "models": 3, "evaluate": 4, "train": 5, "registry": 6, "pipelines": 7,
+    "base": 0, "pose": 1, "datasets": 2, "codecs": 2, "degrade": 2, "models": 3, "evaluate": 4, "approaches": 5, "train": 6, "registry": 7,
+    "pipelines": 8,
 }  # fmt: skip
 SOURCES = sorted([*(REPOSITORY / "components").rglob("*.py"), *(REPOSITORY / "pipelines").rglob("*.py")])
 ORCHESTRATION = ("prefect", "prefect_dask", "dvc", "mlflow", "great_expectations", "boto3", "pycocotools", "matplotlib", "requests",

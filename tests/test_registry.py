@@ -20,9 +20,9 @@ from components.base.files import sha256_of
 from components.degrade.augment import normalise
 from components.degrade.image_shards import fitted
 from components.degrade.params import DegradeParams, ShardSpec
-from components.evaluate.bottom_up import predict_images
 from components.evaluate.params import BottomUpParams, EvaluateParams
 from components.evaluate.predict import outputs_of
+from components.evaluate.predict_images import predict_images
 from components.models import zoo
 from components.models.weights import save_weights
 from components.registry import lineage, register, store, tracking
@@ -60,7 +60,9 @@ def candidate(tmp_path_factory) -> register.Candidate:
     weights = tmp_path_factory.mktemp("weights") / "model.safetensors"
     save_weights(weights, zoo.build(variant).model, {"variant": NAME})
     crops = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 48), dtype=np.uint8)
-    return register.Candidate(variant, weights, "# card", {"AP_gt_boxes": 0.25}, crops, {"data.md5": "d1"})
+    return register.Candidate(
+        variant, weights, "# card", {"AP_gt_boxes": 0.25}, crops, {"data.md5": "d1"}, {"skeleton": variant.skeleton.plain()}
+    )
 
 
 def test_a_stage_run_is_nested_and_finished(repository, monkeypatch):
@@ -188,7 +190,7 @@ def test_other_weights_are_a_new_version_of_their_training_run(repository, candi
     torch.manual_seed(1)
     weights = tmp_path / "model.safetensors"
     save_weights(weights, zoo.build(candidate.variant).model, {"variant": NAME})
-    other = register.Candidate(candidate.variant, weights, "# other", candidate.metrics, candidate.examples, {})
+    other = register.Candidate(candidate.variant, weights, "# other", candidate.metrics, candidate.examples, {}, candidate.preparation)
     with tracking.run(f"train@{NAME}", tags={"kind": "train"}, repository=repository) as training:
         training.tags({register.WEIGHTS_TAG: sha256_of(weights)})
     with tracking.run("register", repository=repository) as run:
@@ -211,7 +213,12 @@ def test_a_bottom_up_model_takes_whole_images_of_any_size(repository, tmp_path):
         torch.nn.init.constant_(layer.bias.data[:17], 0.2)
     save_weights(tmp_path / "model.safetensors", built.model, {"variant": variant.name})
     spec, params = ShardSpec(variant.input_size, "antialias", images=True), EvaluateParams(bottom_up=BottomUpParams(scales=(1.0, 0.5)))
-    preparation = {"shards": asdict(spec), "degrade": asdict(DegradeParams()), "evaluate": asdict(params)}
+    preparation = {
+        "skeleton": variant.skeleton.plain(),
+        "shards": asdict(spec),
+        "degrade": asdict(DegradeParams()),
+        "evaluate": asdict(params),
+    }
     example = np.random.default_rng(0).integers(0, 256, (1, 3, 90, 120), dtype=np.uint8)
     candidate = register.Candidate(variant, tmp_path / "model.safetensors", "# card", {}, example, {}, preparation)
     with tracking.run("register", repository=repository) as run:

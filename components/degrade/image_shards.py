@@ -15,7 +15,7 @@ from components.base.errors import FarposeError, unknown_name
 from components.degrade.image_stage import IMAGE_FORMAT_VERSION, TRAIN_PERSONS, VAL_PERSONS, Images, eval_image, input_sizes, val_pixels
 from components.degrade.images import read_image
 from components.degrade.params import DegradeParams, Protocol, ShardSpec
-from components.degrade.shards import about_shard, damaged, read_column
+from components.degrade.shards import about_shard, damaged, read_column, require_split
 from components.degrade.stage import IMAGE_FORMAT, TRAIN_PIXELS, TRAIN_TABLE, VAL_TABLE
 from components.pose.persons import SCALAR_COLUMNS, Persons
 from components.pose.skeleton import Skeleton
@@ -166,12 +166,13 @@ class EvalImages:
         return len(self.image_id)
 
     @classmethod
-    def open(cls, directory: str | Path, fit: Fit = "short_side") -> EvalImages:
+    def open(cls, directory: str | Path, fit: Fit = "short_side", split: str = "val") -> EvalImages:
         """Open a shard's validation images of one fit, memory-mapped.
 
         Raises:
             FarposeError: unknown fit, or the shard is missing, cut short, of crops or of another format version.
         """
+        require_split(split, directory)
         if fit not in FITS:
             raise unknown_name("image fit", fit, FITS)
         directory = Path(directory)

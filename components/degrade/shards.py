@@ -163,12 +163,13 @@ class EvalCrops:
         return len(self.pixels)
 
     @classmethod
-    def open(cls, directory: str | Path, convention: Convention) -> EvalCrops:
+    def open(cls, directory: str | Path, convention: Convention, split: str = "val") -> EvalCrops:
         """Open a shard's validation crops of one crop convention, memory-mapped.
 
         Raises:
             FarposeError: unknown convention, or the shard is missing, cut short or of another format version.
         """
+        require_split(split, directory)
         if convention not in CONVENTIONS:
             raise unknown_name("crop convention", convention, CONVENTIONS)
         directory = Path(directory)
@@ -262,6 +263,12 @@ def about_shard(directory: Path, needed: list[str], kind: str = FORMAT, version:
     if about["opencv"] != cv2.__version__:
         warnings.warn(f"{directory}: made with OpenCV {about['opencv']}, here is {cv2.__version__}: pixels differ slightly", stacklevel=3)
     return about
+
+
+def require_split(split: str, directory: str | Path) -> None:
+    """Shards hold evaluation inputs of the split "val" alone."""
+    if split != "val":
+        raise FarposeError(f"no evaluation inputs of the split {split!r} here", where=directory, fix="use val")
 
 
 def damaged(place: Path, kind: str = FORMAT) -> FarposeError:
