@@ -19,6 +19,7 @@ from components.degrade.params import ShardSpec
 from components.degrade.shards import EvalCrops, TrainCrops, crop_boxes
 from components.evaluate import curves, oks
 from components.evaluate.approach import (
+    Approach,
     Check,
     Drawn,
     EvaluationContext,
@@ -241,4 +242,4 @@ def best(codec: Any, crops: CropTable) -> tuple[Predictions, np.ndarray] | None:
     return None
 
 
-APPROACH = Crops()
+APPROACH: Approach = Crops()

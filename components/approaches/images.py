@@ -19,6 +19,7 @@ from components.degrade.image_shards import EvalImages, TrainImages, fitted, ima
 from components.degrade.params import DegradeParams, ShardSpec
 from components.evaluate import oks
 from components.evaluate.approach import (
+    Approach,
     Check,
     Drawn,
     EvaluationContext,
@@ -163,7 +164,8 @@ class Images:
 
     def picture(self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams) -> np.ndarray:
         # joints below the detector's threshold were filled in, and are often far off
-        certain = found.keypoint_scores > built.codec.settings.detection_threshold
+        codec: Any = built.codec
+        certain = found.keypoint_scores > codec.settings.detection_threshold
         return picture_of_persons(image, found.keypoints_image, certain, scores, built.variant.skeleton)
 
     def served(self, variant: Variant) -> Served:
@@ -263,4 +265,4 @@ def best(codec: Any, images: EvalImages, device: str | torch.device = "cpu") -> 
     return None
 
 
-APPROACH = Images()
+APPROACH: Approach = Images()

@@ -42,8 +42,8 @@ def overview(
     left, top, right, bottom = view.part
     scene.imshow(view.image)
     scene.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5))
-    corner, extent = view.frame_xywh[:2], view.frame_xywh[2:]
-    scene.add_patch(Rectangle(tuple(corner), *extent, fill=False, edgecolor="#ffdd00", linewidth=1.8))
+    x, y, width, height = view.frame_xywh
+    scene.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="#ffdd00", linewidth=1.8))
     scene.set_title(f"a person far away: {persons.bbox_xywh[person, 3]:.0f} px high")
     seen.imshow(view.seen)
     found = f"OKS {oks[person]:.2f}" if oks[person] > 0 else "not found"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,8 +64,7 @@ def predict(
         for start in range(0, len(crops.pixels), batch_size):
             pixels = torch.from_numpy(np.array(crops.pixels[start : start + batch_size])).to(device)
             outputs = outputs_of(model, codec, normalise(pixels), flip, bf16)
-            ids = crops.annotation_id[start : start + batch_size]
-            check_finite(outputs, lambda row, ids=ids: f"annotation {ids[row]}")
+            check_finite(outputs, [f"annotation {one}" for one in crops.annotation_id[start : start + batch_size]])
             decoded = codec.decode(outputs)
             keypoints.append(decoded[0].double().cpu().numpy())
             scores.append(decoded[1].double().cpu().numpy())
@@ -110,18 +109,18 @@ def forward(model: nn.Module, images: Tensor, bf16: bool) -> tuple[Tensor, ...]:
     return tuple(output.float() for output in outputs)
 
 
-def check_finite(outputs: tuple[Tensor, ...], name: Callable[[int], str]) -> None:
+def check_finite(outputs: tuple[Tensor, ...], names: Sequence[str]) -> None:
     """
     Args:
         outputs: (B, ...) each.
-        name: of the input of a row.
+        names: (B,) of the inputs.
     Raises:
         FarposeError: an output is not finite; names its input.
     """
     for output in outputs:
         bad = ~output.flatten(1).isfinite().all(1)
         if bad.any():
-            culprit = name(int(bad.nonzero()[0, 0]))
+            culprit = names[int(bad.nonzero()[0, 0])]
             raise FarposeError(f"the network's output for {culprit} is not finite", fix="its weights are damaged or diverged")
 
 

@@ -115,12 +115,14 @@ def predict_images(
     found: list[Any] = [None] * len(images)
     with torch.inference_mode():
         for rows in inputs.batches(1 if getattr(model, "mixes_batch", False) else params.bottom_up.batch_size):
-            upright, mirrored = [], []
+            upright: list[Outputs] = []
+            mirrored: list[Outputs] = []
+            names = [f"image {images.image_id[row]} ({images.image_path[row]})" for row in rows.tolist()]
             for scale in inputs.scales:
                 pixels = normalise(inputs.pixels(rows, scale).to(device))
                 for outputs, seen in [(upright, pixels), *([(mirrored, pixels.flip(3))] if params.flip else [])]:
                     outputs.append(forward(model, seen, bf16))
-                    check_finite(outputs[-1], lambda row, rows=rows: _named(images, int(rows[row])))
+                    check_finite(outputs[-1], names)
             base = inputs.size(rows[0])
             for row, persons in zip(rows.tolist(), group(codec, upright, mirrored or None, inputs.scales, base), strict=True):
                 found[row] = persons
@@ -189,7 +191,3 @@ def finish(predictions: Predictions, scores: np.ndarray, params: EvaluateParams,
         return predictions, scores
     kept = suppress(predictions.image_id, predictions.keypoints_image, scores, predictions.areas, np.asarray(sigmas), threshold)
     return predictions.select(kept), scores[kept]
-
-
-def _named(images: EvalImages, row: int) -> str:
-    return f"image {images.image_id[row]} ({images.image_path[row]})"

@@ -47,7 +47,7 @@ def evaluate(approach: Approach, context: EvaluationContext) -> dict[str, Any]:
     metrics |= _reachable("target", ("AP", "AP50", "AP75"), approach.perfect(context.codec, data, context.device), context)
     metrics |= _reachable("bound", ("AP",), approach.bound(context.codec, data, context.device), context)
     for other in others:
-        metrics |= scored(other, context, out / f"predictions_{other.boxes}.json") | other.counts
+        metrics |= scored(other, context, out / f"predictions_{other.boxes}.json") | dict(other.counts)
     by_height = _write_curves(approach, context, found)
     title = f"{context.title}, {SPLITS[data.split]}".removeprefix(", ")
     gallery(out / "gallery.png", f"{title}: {_main(metrics, found.boxes)}", approach.tiles(context, found), context.params.gallery_size)
