@@ -86,7 +86,7 @@ def evaluate_images(
     limit = image_ceiling(codec, images, device)
     metrics |= {f"ceiling_{name}": limit[name] for name in ("AP", "AP50", "AP75") if limit[name] >= 0}
     heights = _write_curves(images, predictions, scores, params, out, title or "model")
-    shown, drawn_above = (images, predictions, scores, oks), codec.settings.detection_threshold
+    shown, drawn_above = (images, predictions, scores, oks), codec.detection_threshold
     image_gallery(out / "gallery.png", _heading(title, metrics, fit), *shown, drawn_above, data.data_root, params.gallery_size)
     image_overview(out / "overview.png", title, *shown, given, drawn_above, data.data_root, heights)
     write_json(out / "metrics.json", metrics)
