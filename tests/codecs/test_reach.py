@@ -77,8 +77,7 @@ def test_a_plain_map_reaches_the_nearest_point(size: str) -> None:
 def test_a_codecs_own_targets_come_close_to_the_nearest_point(name: str, size: str) -> None:
     """So the bound of these codecs is not idle: inside the map their own targets leave little of it."""
     codec = make(name, size)
-    rows, columns = codec.geometry.heatmap_size
-    keypoints, visible = people(codec, count=20, margin=columns / 8)
+    keypoints, visible = people(codec, count=20, margin=codec.geometry.heatmap_size[1] / 8)
     cells = codec.geometry.crop_to_heatmap(keypoints)
     found = codec.decode(codec.perfect(codec.targets(keypoints, torch.ones_like(visible))))[0]
     lost = (found - cells).norm(dim=-1) - (codec.nearest(cells) - cells).norm(dim=-1)
