@@ -40,6 +40,14 @@ def decoded_ap(codec: CropCodec, crops: Any, persons: Persons, outputs: tuple[to
     return evaluate(persons, predictions, ranks)["AP"]
 
 
+def bound_of(codec: CropCodec, persons: Persons, crops: Any, image_ids: np.ndarray | None = None) -> dict[str, float]:
+    return evaluate(persons, *crop_bound(codec, persons, crops), image_ids)
+
+
+def bound_of_images(codec: Any, images: Any) -> dict[str, float]:
+    return evaluate(images.persons, *image_bound(codec, images), images.image_id)
+
+
 def in_crop(codec: CropCodec, crops: Any) -> torch.Tensor:
     joints = crops.keypoints_image[..., :2]
     return torch.from_numpy(transform(codec.geometry.image_to_crop(crops.center, crops.size), joints).astype(np.float32))
@@ -50,7 +58,7 @@ def test_no_maps_have_a_higher_ap(name: str) -> None:
     persons = cases.persons_of(cases.random_coco(3, images=25, sizes=(40, 250)))
     codec, labelled = codec_at(name), persons.labelled()
     crops = cases.crops_of(labelled, codec.geometry)
-    bound = crop_bound(codec, persons, crops)["AP"]
+    bound = bound_of(codec, persons, crops)["AP"]
     keypoints, visible = in_crop(codec, crops), torch.from_numpy(labelled.keypoints[..., 2] > 0)
     perfect = codec.perfect(codec.targets(keypoints, visible))
     generator = torch.Generator().manual_seed(0)
@@ -70,18 +78,18 @@ def test_a_neighbours_crop_counts() -> None:
     crops = cases.crops_of(persons, codec.geometry)
     far = cases.crops_of(persons, codec.geometry)
     far.center[:] = far.center[np.random.default_rng(0).permutation(len(far.center))]  # every crop looks somewhere else
-    assert crop_bound(codec, persons, far)["AP"] < crop_bound(codec, persons, crops)["AP"]
+    assert bound_of(codec, persons, far)["AP"] < bound_of(codec, persons, crops)["AP"]
     persons.frame["image_id"] = 1  # now all crops may serve all persons, but only twenty count in an image
     crops = cases.crops_of(persons, codec.geometry)
-    assert crop_bound(codec, persons, crops)["AR50"] == pytest.approx(min(1, 20 / len(persons)))
+    assert bound_of(codec, persons, crops)["AR50"] == pytest.approx(min(1, 20 / len(persons)))
 
 
 def test_people_without_joints_and_images_without_people() -> None:
     persons = cases.persons_of(cases.random_coco(1, images=4))
     codec = codec_at("udp_offset")
-    assert crop_bound(codec, persons, cases.crops_of(persons.labelled(), codec.geometry))["AP"] == 1
+    assert bound_of(codec, persons, cases.crops_of(persons.labelled(), codec.geometry))["AP"] == 1
     nobody = persons.select(np.zeros(len(persons), bool))
-    assert crop_bound(codec, nobody, cases.crops_of(nobody, codec.geometry), np.array([1, 2]))["AP"] == -1
+    assert bound_of(codec, nobody, cases.crops_of(nobody, codec.geometry), np.array([1, 2]))["AP"] == -1
 
 
 def test_plain_maps_on_cocos_persons(real_data: Path) -> None:
@@ -95,7 +103,7 @@ def test_plain_maps_on_cocos_persons(real_data: Path) -> None:
     finer = subcell(codec, codec.geometry.crop_to_heatmap(keypoints), 1.0)
     assert decoded_ap(codec, crops, persons, targets, ranked=False) == pytest.approx(0.589, abs=0.01)
     assert decoded_ap(codec, crops, persons, finer, ranked=False) == pytest.approx(0.872, abs=0.01)
-    bound = crop_bound(codec, persons, crops)
+    bound = bound_of(codec, persons, crops)
     ranked = decoded_ap(codec, crops, persons, finer)  # .917
     assert ranked <= bound["AP"] < 0.97
     assert bound["AP75"] <= bound["AP50"] <= 1
@@ -107,7 +115,7 @@ def test_whole_images(size: int, stride: int) -> None:
 
     images = without_pixels(cases.persons_of(cases.random_coco(2, images=6, sizes=(40, 250))), ImageGeometry(size))
     codec = codec_of(stride, size)
-    bound = image_bound(codec, images)["AP"]
+    bound = bound_of_images(codec, images)["AP"]
     assert image_ceiling(codec, images)["AP"] <= bound <= 1
-    coarse = image_bound(codec_of(4, 64), without_pixels(images.persons, ImageGeometry(64)))["AP"]
+    coarse = bound_of_images(codec_of(4, 64), without_pixels(images.persons, ImageGeometry(64)))["AP"]
     assert coarse < bound, "a coarser input has a lower bound"
