@@ -75,7 +75,7 @@ def test_the_stage_on_a_perfect_network(shard: Path, tmp_path: Path) -> None:
     assert not [name for name in metrics if "gt_boxes" in name or "letterbox" in name]
     written = {path.name for path in tmp_path.iterdir()}
     curve_files = {f"{name}.{kind}" for name in ("by_height", "by_reduction") for kind in ("json", "csv", "png")}
-    assert written == {"metrics.json", "predictions.json", "gallery.png", "overview.png"} | curve_files
+    assert written == {"metrics.json", "predictions.json", "matches.npz", "gallery.png", "overview.png"} | curve_files
     assert min(map(contrast, tmp_path.glob("*.png"))) > 5
     record = json.loads((tmp_path / "predictions.json").read_text())[0]
     seen = {"boxes": "no_boxes", "fit": "short_side", "scales": [1.0], "flip": True, "input_size": SIZE, "protocol": "direct"}
@@ -152,7 +152,7 @@ def same(first: Any, second: Any, tolerance: float = 0.0) -> None:
 
 @pytest.mark.parametrize("make", [lambda codec, images: Perfect(codec, images), lambda codec, images: Convolution()])
 def test_results_do_not_depend_on_batches(shard: Path, make: Callable[[Any, EvalImages], nn.Module]) -> None:
-    images, codec = _first(data_of(shard).inputs, 4), codec_of(max_persons=3)
+    images, codec = _first(data_of(shard).inputs, 4), codec_of(grouping={"max_persons": 3})
     model = make(codec, images).train()
     results = [predict_images(model, codec, images, replace(QUICK, bottom_up=BottomUpParams(batch_size=size))) for size in (1, 2, 16)]
     assert model.training, "a model is given back as it came"
@@ -202,8 +202,8 @@ def test_nobody_annotated_is_a_result(shard: Path, tmp_path: Path) -> None:
     data = data_of(shard)
     data = data_of_images(_first(data.inputs, 2), data.data_root)
     bare = data_of_images(replace(data.inputs, persons=data.inputs.persons.select(np.zeros(0, np.int64))), data.data_root)
-    metrics = evaluate(Convolution(), codec_of(max_persons=3), bare, QUICK, tmp_path)
-    assert not [name for name in metrics if name.startswith(("AP", "AR", "mean", "target", "bound"))]
+    metrics = evaluate(Convolution(), codec_of(grouping={"max_persons": 3}), bare, QUICK, tmp_path)
+    assert not [name for name in metrics if name.startswith(("AP", "AR", "mean", "PCK", "target", "bound"))]
     assert metrics["persons"] == 0 and metrics["found_persons"] > 0 and (tmp_path / "gallery.png").is_file()
 
 
@@ -241,7 +241,7 @@ def test_more_than_thirty_persons_and_an_image_of_one_pixel(tmp_path: Path) -> N
     assert {name: metrics.get(f"{name}_no_boxes", -1.0) for name in oks.NAMES} == pytest.approx(theirs, abs=1e-9)
     assert metrics["found_persons"] >= 28 and metrics["persons"] == 35
     assert metrics["AR_no_boxes"] <= 20 / 35 + 1e-9, "COCO counts the twenty best of an image"
-    convolved, _ = predict_images(Convolution(), codec_of(size=128, max_persons=3), data.inputs, QUICK)
+    convolved, _ = predict_images(Convolution(), codec_of(size=128, grouping={"max_persons": 3}), data.inputs, QUICK)
     assert set(convolved.image_id.tolist()) == set(data.inputs.image_id.tolist())
     assert np.isfinite(convolved.keypoints_image).all()
 
@@ -256,7 +256,7 @@ def test_a_damaged_network_is_named_by_the_image(shard: Path) -> None:
 
 
 def test_test_scales_see_larger_and_smaller_inputs(shard: Path) -> None:
-    data, codec = data_of(shard), codec_of(max_persons=3)
+    data, codec = data_of(shard), codec_of(grouping={"max_persons": 3})
     data = data_of_images(_first(data.inputs, 2), data.data_root)
     params = replace(QUICK, flip=False, bottom_up=BottomUpParams(scales=(0.5, 1.0, 2.0)))
     model = Convolution()

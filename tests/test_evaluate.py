@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from components import codecs
 from components.approaches import approach, crop_pictures
-from components.approaches.crops import persons_of
+from components.approaches.crop_feed import persons_of
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
 from components.codecs.codec import Codec
@@ -221,12 +221,24 @@ def test_stage_numbers_equal_pycocotools_on_its_own_file(tmp_path: Path, soft: b
     assert 0.2 < theirs["AP"] < 0.95
     assert {name: metrics[f"{name}_gt_boxes"] for name in oks.NAMES} == pytest.approx(theirs, abs=1e-9)
     assert metrics["AP_gt_boxes_low"] < metrics["AP_gt_boxes"] < metrics["AP_gt_boxes_high"] < metrics["target_AP"]
-    assert metrics == json.loads((out / "metrics.json").read_text())
+    assert metrics == json.loads((out / "metrics.json").read_text()) and metrics["split"] == "val"
+    assert metrics["AP_gt_boxes"] < metrics["bound_AP"] <= 1 and 0 < metrics["PCK_torso_gt_boxes"] <= 1
     assert (metrics["persons"], metrics["images"]) == (len(data.inputs), 12)
     written = {path.name for path in out.iterdir()}
     curve_files = {f"{name}.{kind}" for name in ("by_height", "by_reduction") for kind in ("json", "csv", "png")}
-    assert written == {"metrics.json", "predictions.json", "gallery.png", "overview.png"} | curve_files
+    assert written == {"metrics.json", "predictions.json", "matches.npz", "gallery.png", "overview.png"} | curve_files
     assert min(cv2.imread(str(path)).std() for path in out.glob("*.png")) > 5
+
+
+def test_the_split_stands_in_the_numbers_and_on_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, data = scene(tmp_path)
+    titles: list[str] = []
+    for name in ("gallery", "overview"):
+        monkeypatch.setattr(stage, name, lambda path, title, *_: titles.append(title))
+    monkeypatch.setattr(curves, "plot", lambda *_: None)
+    for split, words in (("val", "validation split"), ("dev", "development split")):
+        metrics = evaluate(Constant(codec_of("cal")), codec_of("cal"), replace(data, split=split), QUICK, tmp_path / split)
+        assert metrics["split"] == split and len(titles) == 2 and all(words in titles.pop() for _ in range(2))
 
 
 def test_stage_scores_detector_boxes_beside_annotated_ones(tmp_path: Path) -> None:

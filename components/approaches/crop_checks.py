@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ import torch
 from components import codecs
 from components.degrade.shards import EvalCrops
 from components.evaluate.approach import Check
+from components.evaluate.bound import crop_bound
 from components.evaluate.predictions import Predictions
 from components.evaluate.targets import Boxes, perfect_predictions
-from components.evaluate.verify import Scored, flip_twice, targets_reach
+from components.evaluate.verify import flip_twice, targets_reach
 from components.models.variant import Variant
 from components.pose.crop import invert, transform
 from components.pose.persons import Persons
@@ -23,7 +24,7 @@ FLIP_TOLERANCE = 0.35  # cells; a classic stride-4 map is 0.25 off after its shi
 ROUND_TRIP_TOLERANCE = 1.0  # cells, median over joints
 
 
-def checks(variant: Variant, persons: Persons, best: Callable[[Any, Any], Scored | None]) -> Iterator[Check]:
+def checks(variant: Variant, persons: Persons) -> Iterator[Check]:
     """All of one variant, on some labelled persons."""
     persons = _some(persons)
     codec = codecs.build(variant.codec_name, variant.geometry(), persons.skeleton, **variant.codec)
@@ -33,7 +34,7 @@ def checks(variant: Variant, persons: Persons, best: Callable[[Any, Any], Scored
     yield _flip_aligns(variant.name, codec, boxes, persons.skeleton.flip_permutation)
     predictions = perfect_predictions(codec, boxes)
     yield _joints_round_trip(variant.name, codec, boxes, predictions)
-    yield targets_reach(variant, persons, (predictions, np.ones(len(predictions))), best(codec, boxes))
+    yield targets_reach(variant, persons, (predictions, np.ones(len(predictions))), crop_bound(codec, persons, boxes))
 
 
 def crops_follow_the_table(name: str, crops: EvalCrops, persons: Persons) -> Check:

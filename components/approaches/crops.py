@@ -8,101 +8,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from components.approaches import crop_checks, crop_pictures
+from components.approaches.crop_feed import persons_of
 from components.base.errors import FarposeError
-from components.degrade.augment import Augmenter, normalise
+from components.degrade.augment import normalise
 from components.degrade.params import ShardSpec
-from components.degrade.shards import EvalCrops, TrainCrops, crop_boxes
-from components.evaluate import curves, oks
+from components.degrade.shards import EvalCrops, crop_boxes
+from components.evaluate import curves
 from components.evaluate.approach import (
     Approach,
     Check,
-    Drawn,
     EvaluationContext,
     EvaluationData,
-    FeedRecipe,
     Files,
     Found,
     Look,
     Served,
     Tiles,
 )
+from components.evaluate.bound import crop_bound
 from components.evaluate.detector import detector_crops
-from components.evaluate.feeds import check_shard, spread
 from components.evaluate.headline import GT
 from components.evaluate.params import EvaluateParams
-from components.evaluate.predict import CropTable, outputs_of, predict
+from components.evaluate.predict import outputs_of, predict
 from components.evaluate.predictions import Predictions
 from components.evaluate.rescoring import finish, person_scores
 from components.evaluate.targets import perfect_predictions
-from components.models.export import Form, Joints
+from components.models.export import Form, Joints, spread
 from components.models.variant import Variant
 from components.models.zoo import Built
 from components.pose.draw import picture_of_sides
 from components.pose.persons import Persons
-from components.pose.skeleton import Skeleton
 
 DETECTOR = "detector_boxes"
 COMPARED = 128  # crops on which an ONNX file is compared
 EXPORT_BATCH = 64
-
-
-class CropFeed:
-    """One person per crop, as training data."""
-
-    def __init__(self, variant: Variant, directory: str | Path, split: str) -> None:
-        self.metric = f"{split}_AP_{GT}"
-        self._crops = TrainCrops.open(directory)
-        self._validation = EvalCrops.open(directory, variant.convention, split)
-        self._input_size = variant.input_size
-        check_shard(variant, self._crops.input_size, self._crops.skeleton)
-
-    @property
-    def skeleton(self) -> Skeleton:
-        return self._crops.skeleton
-
-    def __len__(self) -> int:
-        return len(self._crops)
-
-    def place(self, codec: Any, recipe: FeedRecipe, device: torch.device) -> None:
-        self._codec = codec
-        self._augment = Augmenter(codec.geometry, recipe.augmentation, self.skeleton)
-        self._on_device = self._crops.to(device)
-
-    def draw(self, indices: Tensor, seed: int) -> Drawn:
-        batch = self._augment(self._on_device, indices, seed)
-        targets = self._codec.targets(batch.keypoints_crop, batch.visible)
-        return Drawn(batch.images, targets, joint_inside(batch.keypoints_crop, batch.visible, self._input_size))
-
-    def name(self, indices: np.ndarray) -> str:
-        return f"annotation ids {self._crops.annotation_id[indices].tolist()}"
-
-    def validate(self, model: nn.Module, flip: bool, bf16: bool, device: torch.device) -> float:
-        """AP with the annotated boxes, of the shard's labelled persons: with these boxes no prediction meets the crowd regions and
-        the unlabelled persons that the full evaluation ignores."""
-        crops = self._validation
-        found = predict(model, self._codec, crops, flip=flip, device=device, bf16=bf16)
-        scores = person_scores(found.keypoint_scores, found.box_scores, self._codec.score_threshold)
-        return oks.evaluate(persons_of(crops), found, scores)["AP"]
-
-
-def joint_inside(keypoints_crop: Tensor, visible: Tensor, input_size: tuple[int, int]) -> Tensor:
-    """Whether any labelled joint (B, K, 2) lies inside its crop of (height, width) px; bool ()."""
-    x, y = keypoints_crop.unbind(-1)
-    inside = (x >= 0) & (x < input_size[1]) & (y >= 0) & (y < input_size[0])
-    return (inside & visible).any()
-
-
-def persons_of(crops: EvalCrops) -> Persons:
-    """The persons of evaluation crops, row by row, with the columns that scoring reads."""
-    labelled = (crops.keypoints_image[..., 2] > 0).sum(1)
-    columns = {"annotation_id": crops.annotation_id, "image_id": crops.image_id, "area": crops.area, "num_keypoints": labelled}
-    frame = pd.DataFrame({**columns, "iscrowd": np.zeros(len(crops), bool)})
-    return Persons(frame, crops.bbox_xywh, crops.keypoints_image, crops.skeleton)
 
 
 class Crops:
@@ -111,7 +54,7 @@ class Crops:
     name, needs = "crops", "crops of persons"
     takes_boxes, draw_above = True, -np.inf  # all persons are drawn whose boxes the user gave
 
-    # --- shards and training
+    # --- shards
 
     def spec(self, variant: Variant) -> ShardSpec:
         return ShardSpec(variant.input_size)
@@ -124,9 +67,6 @@ class Crops:
 
     def label(self, shards: str, variant: Variant) -> str:
         return f"{shards}, {variant.convention}"
-
-    def feed(self, variant: Variant, directory: str | Path, split: str) -> CropFeed:
-        return CropFeed(variant, directory, split)
 
     # --- evaluation
 
@@ -153,8 +93,8 @@ class Crops:
         found = perfect_predictions(codec, data.inputs)
         return found, np.ones(len(found))
 
-    def bound(self, codec: Any, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray] | None:
-        return best(codec, data.inputs)
+    def bound(self, codec: Any, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
+        return crop_bound(codec, data.persons, data.inputs)
 
     def reductions(self, context: EvaluationContext, found: Found) -> tuple[np.ndarray, np.ndarray]:
         return curves.reductions(context.data.persons, found.predictions, context.codec.geometry)
@@ -168,7 +108,7 @@ class Crops:
     # --- checks that cost no training
 
     def checks(self, variant: Variant, persons: Persons) -> Iterator[Check]:
-        return crop_checks.checks(variant, persons, best)
+        return crop_checks.checks(variant, persons)
 
     def follows(self, name: str, inputs: EvalCrops, persons: Persons) -> Check:
         return crop_checks.crops_follow_the_table(name, inputs, persons)
@@ -235,11 +175,6 @@ def read_crops(codec: Any, outputs: tuple[Tensor, ...], crops: Tensor) -> list[J
     """The joints of one person in each crop; one that cannot be placed (NaN) is not found."""
     keypoints = codec.geometry.heatmap_to_crop(codec.decode(outputs)[0].double()).numpy()
     return [Joints(person[None], np.isfinite(person).all(-1)[None]) for person in keypoints]
-
-
-def best(codec: Any, crops: CropTable) -> tuple[Predictions, np.ndarray] | None:
-    """The nearest joints that the decoder can give, over all maps, and the person scores."""
-    return None
 
 
 APPROACH: Approach = Crops()

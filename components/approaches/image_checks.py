@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -11,8 +10,9 @@ from components import codecs
 from components.degrade.image_shards import EvalImages
 from components.evaluate.approach import Check
 from components.evaluate.assignment import assign
+from components.evaluate.bound import image_bound
 from components.evaluate.targets import perfect_persons
-from components.evaluate.verify import Scored, flip_twice, targets_reach
+from components.evaluate.verify import flip_twice, targets_reach
 from components.models.variant import Variant
 from components.pose.persons import Persons
 from components.pose.whole_image import ImageGeometry
@@ -22,7 +22,7 @@ SAME_PERSON = 0.5  # OKS from which on a person counts as found again
 FOUND_SHARE = 0.5  # of the persons; fewer mean that the maps are too coarse for these people
 
 
-def checks(variant: Variant, persons: Persons, best: Callable[[Any, Any], Scored | None]) -> Iterator[Check]:
+def checks(variant: Variant, persons: Persons) -> Iterator[Check]:
     """All of one variant, on some images."""
     codec = codecs.build(variant.codec_name, variant.geometry(), persons.skeleton, **variant.codec)
     images = _without_pixels(persons, ImageGeometry(variant.input_size[0]))
@@ -32,7 +32,7 @@ def checks(variant: Variant, persons: Persons, best: Callable[[Any, Any], Scored
     oks, _ = assign(images.persons.labelled(), perfect[0])
     found = float((oks > SAME_PERSON).mean()) if len(oks) else 1.0
     yield Check(f"{variant.name}: targets group into the persons", found >= FOUND_SHARE, f"{found:.1%} of {len(oks)} persons found again")
-    yield targets_reach(variant, images.persons, perfect, best(codec, images), images.image_id)
+    yield targets_reach(variant, images.persons, perfect, image_bound(codec, images), images.image_id)
 
 
 def images_follow_the_table(name: str, images: EvalImages, persons: Persons) -> Check:

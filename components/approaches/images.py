@@ -9,22 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from components.approaches import image_checks, image_pictures
 from components.base.config import parse
 from components.base.errors import FarposeError
-from components.degrade.augment_images import ImageAugmenter
-from components.degrade.image_shards import EvalImages, TrainImages, fitted, images_of
+from components.degrade.image_shards import EvalImages, fitted, images_of
 from components.degrade.params import DegradeParams, ShardSpec
-from components.evaluate import oks
 from components.evaluate.approach import (
     Approach,
     Check,
-    Drawn,
     EvaluationContext,
     EvaluationData,
-    FeedRecipe,
     Files,
     Found,
     Look,
@@ -32,58 +28,22 @@ from components.evaluate.approach import (
     Tiles,
 )
 from components.evaluate.assignment import assign
-from components.evaluate.feeds import check_shard, spread
-from components.evaluate.headline import NONE, SUFFIX_OF_FIT
+from components.evaluate.bound import image_bound
+from components.evaluate.headline import SUFFIX_OF_FIT
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predict_images import predict_images
 from components.evaluate.predictions import Predictions
 from components.evaluate.targets import perfect_persons
-from components.models.export import Form, Joints
+from components.models.export import Form, Joints, spread
 from components.models.variant import IMAGE_STRIDE, Variant
 from components.models.zoo import Built
 from components.pose.draw import picture_of_persons
 from components.pose.persons import Persons
-from components.pose.skeleton import Skeleton
 
 COMPARED = 4  # images on which an ONNX file is compared
 EXPORT_BATCH = 4  # images of one size run together,
 EXPORT_BATCH_FIXED = 1  # but not by networks of one size: ONNX Runtime holds all of their attention's weights, gigabytes at 512 px
 DRAW_ABOVE = 0.1  # score below which a person is not drawn: a few weak joints that fit nobody else
-
-
-class ImageFeed:
-    """All persons of whole images, as training data."""
-
-    def __init__(self, variant: Variant, directory: str | Path, split: str) -> None:
-        self.metric = f"{split}_AP_{NONE}"
-        self._images = TrainImages.open(directory)
-        self._validation = EvalImages.open(directory, "short_side", split)
-        check_shard(variant, self._images.input_size, self._images.skeleton)
-
-    @property
-    def skeleton(self) -> Skeleton:
-        return self._images.skeleton
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def place(self, codec: Any, recipe: FeedRecipe, device: torch.device) -> None:
-        self._codec = codec
-        self._augment = ImageAugmenter(codec.geometry.input_size[0], codec.output_sizes, recipe.image_augmentation, self.skeleton)
-        self._on_device = self._images.to(device)
-
-    def draw(self, indices: Tensor, seed: int) -> Drawn:
-        batch = self._augment(self._on_device, indices, seed)
-        # every pixel that is not masked is supervised, where nobody is as well
-        return Drawn(batch.images, self._codec.targets(batch.keypoints, batch.visible, batch.masks), batch.masks[0].any())
-
-    def name(self, indices: np.ndarray) -> str:
-        return f"image ids {self._images.image_id[indices].tolist()}"
-
-    def validate(self, model: nn.Module, flip: bool, bf16: bool, device: torch.device) -> float:
-        images = self._validation
-        predictions, scores = predict_images(model, self._codec, images, EvaluateParams(flip=flip), device, bf16)
-        return oks.evaluate(images.persons, predictions, scores, images.image_id)["AP"]
 
 
 class Images:
@@ -92,7 +52,7 @@ class Images:
     name, needs = "images", "whole images"
     takes_boxes, draw_above = False, DRAW_ABOVE
 
-    # --- shards and training
+    # --- shards
 
     def spec(self, variant: Variant) -> ShardSpec:
         return ShardSpec(variant.input_size, images=True)
@@ -105,9 +65,6 @@ class Images:
 
     def label(self, shards: str, variant: Variant) -> str:
         return shards
-
-    def feed(self, variant: Variant, directory: str | Path, split: str) -> ImageFeed:
-        return ImageFeed(variant, directory, split)
 
     # --- evaluation
 
@@ -128,8 +85,8 @@ class Images:
     def perfect(self, codec: Any, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
         return perfect_persons(codec, data.inputs, device)
 
-    def bound(self, codec: Any, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray] | None:
-        return best(codec, data.inputs, device)
+    def bound(self, codec: Any, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
+        return image_bound(codec, data.inputs)
 
     def reductions(self, context: EvaluationContext, found: Found) -> tuple[np.ndarray, np.ndarray]:
         images = context.data.inputs
@@ -140,16 +97,16 @@ class Images:
         return of_persons, of_predictions
 
     def tiles(self, context: EvaluationContext, found: Found) -> Tiles:
-        return image_pictures.tiles(context.data.inputs, found, context.codec.settings.detection_threshold, context.data.data_root)
+        return image_pictures.tiles(context.data.inputs, found, context.codec.detection_threshold, context.data.data_root)
 
     def look(self, context: EvaluationContext, found: Found, person: int) -> Look:
-        threshold = context.codec.settings.detection_threshold
+        threshold = context.codec.detection_threshold
         return image_pictures.look(context.data.inputs, found, person, threshold, context.data.data_root)
 
     # --- checks that cost no training
 
     def checks(self, variant: Variant, persons: Persons) -> Iterator[Check]:
-        return image_checks.checks(variant, persons, best)
+        return image_checks.checks(variant, persons)
 
     def follows(self, name: str, inputs: EvalImages, persons: Persons) -> Check:
         return image_checks.images_follow_the_table(name, inputs, persons)
@@ -165,7 +122,7 @@ class Images:
     def picture(self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams) -> np.ndarray:
         # joints below the detector's threshold were filled in, and are often far off
         codec: Any = built.codec
-        certain = found.keypoint_scores > codec.settings.detection_threshold
+        certain = found.keypoint_scores > codec.detection_threshold
         return picture_of_persons(image, found.keypoints_image, certain, scores, built.variant.skeleton)
 
     def served(self, variant: Variant) -> Served:
@@ -258,11 +215,6 @@ def square(image: np.ndarray, side: int) -> np.ndarray:
     height, width = min(image.shape[1], side), min(image.shape[2], side)
     result[:, :height, :width] = image[:, :height, :width]
     return result
-
-
-def best(codec: Any, images: EvalImages, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray] | None:
-    """The nearest joints that the decoder can give, over all maps, and the person scores."""
-    return None
 
 
 APPROACH: Approach = Images()

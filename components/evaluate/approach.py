@@ -14,10 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from components.degrade.augment import AugmentParams
-from components.degrade.augment_images import ImageAugmentParams
 from components.degrade.params import DegradeParams, ShardSpec
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predictions import Predictions
@@ -25,7 +23,6 @@ from components.models.export import Form
 from components.models.variant import Variant
 from components.models.zoo import Built
 from components.pose.persons import Persons
-from components.pose.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
@@ -150,60 +147,6 @@ class Check:
     warning: bool = False
 
 
-class FeedRecipe(Protocol):
-    """The part of a training recipe that a feed reads."""
-
-    @property
-    def augmentation(self) -> AugmentParams: ...
-    @property
-    def image_augmentation(self) -> ImageAugmentParams: ...
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """One step's batch.
-
-    Attributes:
-        images: (B, 3, H, W) normalised.
-        targets: of the codec.
-        supervised: () bool, whether any target of it has weight.
-    """
-
-    images: Tensor
-    targets: dict[str, Tensor]
-    supervised: Tensor
-
-
-class Feed(Protocol):
-    """Batches of one shard on the device. `place` comes before `draw` and `validate`."""
-
-    @property
-    def metric(self) -> str:
-        """Name of the validation AP in history and logs, such as `dev_AP_gt_boxes`."""
-        ...
-
-    @property
-    def skeleton(self) -> Skeleton: ...
-
-    def __len__(self) -> int: ...
-
-    def place(self, codec: Any, recipe: FeedRecipe, device: torch.device) -> None:
-        """Bring the training data to the device."""
-        ...
-
-    def draw(self, indices: Tensor, seed: int) -> Drawn:
-        """The augmented batch of (B,) indices into the shard, with its targets; the same for the same seed."""
-        ...
-
-    def name(self, indices: np.ndarray) -> str:
-        """Which persons or images these are, for an error."""
-        ...
-
-    def validate(self, model: nn.Module, flip: bool, bf16: bool, device: torch.device) -> float:
-        """AP on the shard's crops or images of the split that training watches."""
-        ...
-
-
 @dataclass(frozen=True)
 class Served:
     """A registered model's tensors, each as (numpy type, shape with -1 for any), and how to call it, in words.
@@ -239,6 +182,8 @@ class Files:
 class Approach(Protocol):
     """One way of finding joints; `components.approaches.approach` looks it up by the name that a variant gives.
 
+    How it feeds training is apart, in `evaluate.feed`, so that a changed picture or check retrains nothing.
+
     Attributes:
         name: "crops" or "images": what the network is shown, also as a word in messages.
         needs: what its shards hold, in words.
@@ -251,7 +196,7 @@ class Approach(Protocol):
     takes_boxes: bool
     draw_above: float
 
-    # --- shards and training
+    # --- shards
 
     def spec(self, variant: Variant) -> ShardSpec:
         """How inputs are made for a variant that the pipeline has no shards for."""
@@ -269,10 +214,6 @@ class Approach(Protocol):
         """What tells the inputs of one variant from those that another one reads of the same shards."""
         ...
 
-    def feed(self, variant: Variant, directory: str | Path, split: str) -> Feed:
-        """A shard as training data, with its AP on `split`."""
-        ...
-
     # --- evaluation
 
     def predict(self, context: EvaluationContext) -> Iterator[Found]:
@@ -283,8 +224,8 @@ class Approach(Protocol):
         """What is decoded from the method's own perfect targets, and the person scores."""
         ...
 
-    def bound(self, codec: Any, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray] | None:
-        """The best that the decoder can give, over all maps, and the person scores; None where it is not known."""
+    def bound(self, codec: Any, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
+        """The best that the decoder can give, over all maps, and the person scores; see `evaluate.bound`."""
         ...
 
     def reductions(self, context: EvaluationContext, found: Found) -> tuple[np.ndarray, np.ndarray]:

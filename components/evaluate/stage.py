@@ -16,8 +16,10 @@ from components.evaluate.headline import PROTOCOLS
 from components.evaluate.oks import evaluate as coco_numbers
 from components.evaluate.oks import match, summarise
 from components.evaluate.overview import overview
+from components.evaluate.pck import pck
 from components.evaluate.predictions import Predictions, write_coco_results
-from components.evaluate.significance import bootstrap_ap
+from components.evaluate.significance import bootstrap_ap, write_matches
+from components.pose.persons import Persons
 
 HEIGHT_LABEL, REDUCTION_LABEL = "person height, px of the image", "image px per px of the network's input"
 SPLITS = {"val": "validation split", "dev": "development split"}
@@ -26,26 +28,26 @@ SPLITS = {"val": "validation split", "dev": "development split"}
 def evaluate(approach: Approach, context: EvaluationContext) -> dict[str, Any]:
     """Score a model and write everything about it into the directory `context.out`.
 
-    Files: metrics.json, predictions.json (and predictions_detector_boxes.json), by_height and by_reduction as .json, .csv
+    Files: metrics.json, predictions.json and matches.npz (and both with _detector_boxes), by_height and by_reduction as .json, .csv
     and .png, gallery.png, overview.png where the data hold a far person.
 
     Returns:
         `split`, and flat numbers, B being whose boxes were given (`gt_boxes`, `no_boxes` or `no_boxes_letterbox`): `AP_B`,
         `AP_B_low` and `AP_B_high` (95 %), the other nine as `AP50_B` …, the same with `detector_boxes` where asked for;
-        `mean_OKS_B` (of the labelled persons, 0 for those not found); `target_AP`, `target_AP50`, `target_AP75` (of the method's own
-        perfect targets) and `bound_AP` (the best AP over all maps that the decoder could be given), both with the boxes of the
-        main AP; `persons` (labelled), `images`, and what the approach counts. A number without persons to be found (such as AP_L
-        of a set of far people) is left out.
+        `mean_OKS_B` (of the labelled persons, 0 for those not found) and `PCK_head_B` or `PCK_torso_B`, see `pck`; with the boxes of
+        the main AP `target_AP`, `target_AP50`, `target_AP75` (of the method's own perfect targets) and `bound_AP` (the best AP over
+        all maps that the decoder could be given); `persons` (labelled), `images`, and what the approach counts. A number without
+        persons to be found (such as AP_L of a set of far people) is left out.
     Raises:
         FarposeError: what the approach's `predict` and `write_coco_results` raise.
     """
     data, out = context.data, context.out
     out.mkdir(parents=True, exist_ok=True)
     found, *others = approach.predict(context)
-    metrics: dict[str, Any] = {"split": data.split, **scored(found, context, out / "predictions.json"), **localisation(found)}
+    metrics: dict[str, Any] = {"split": data.split, **scored(found, context, out / "predictions.json"), **localisation(found, data.persons)}
     metrics |= {"persons": len(found.persons), "images": len(data.images), **found.counts}
     metrics |= _reachable("target", ("AP", "AP50", "AP75"), approach.perfect(context.codec, data, context.device), context)
-    metrics |= _reachable("bound", ("AP",), approach.bound(context.codec, data, context.device), context)
+    metrics |= _reachable("bound", ("AP",), approach.bound(context.codec, data), context)
     for other in others:
         metrics |= scored(other, context, out / f"predictions_{other.boxes}.json") | dict(other.counts)
     by_height = _write_curves(approach, context, found)
@@ -62,24 +64,26 @@ def scored(found: Found, context: EvaluationContext, path: Path) -> dict[str, fl
     params, data = context.params, context.data
     write_coco_results(path, found.predictions, found.scores, {**context.provenance, **found.seen})
     matches = match(data.persons, found.predictions, found.scores, data.image_ids)
+    write_matches(path.with_name(path.name.replace("predictions", "matches")).with_suffix(".npz"), matches)
     interval = bootstrap_ap(matches, params.bootstrap_resamples, params.bootstrap_seed)
     numbers = {f"{name}_{found.boxes}": value for name, value in summarise(matches).items() if value >= 0}
     ends = {f"AP_{found.boxes}_low": interval.low, f"AP_{found.boxes}_high": interval.high}
     return numbers | {name: value for name, value in ends.items() if np.isfinite(value)}
 
 
-def localisation(found: Found) -> dict[str, float]:
-    """How near the joints are, whatever the scores say, over the labelled persons: those not found count as all wrong."""
+def localisation(found: Found, persons: Persons) -> dict[str, float]:
+    """How near the joints are, whatever the scores say, over the labelled persons: those not found count as all wrong.
+
+    Args:
+        persons: all rows of the split.
+    """
     known = np.isfinite(found.oks)
-    return {f"mean_OKS_{found.boxes}": float(found.oks[known].mean())} if known.any() else {}
+    numbers = {"mean_OKS": float(found.oks[known].mean())} if known.any() else {}
+    return {f"{name}_{found.boxes}": value for name, value in (numbers | pck(persons, found.before)).items()}
 
 
-def _reachable(
-    kind: str, names: tuple[str, ...], reached: tuple[Predictions, np.ndarray] | None, context: EvaluationContext
-) -> dict[str, float]:
+def _reachable(kind: str, names: tuple[str, ...], reached: tuple[Predictions, np.ndarray], context: EvaluationContext) -> dict[str, float]:
     """AP of the persons that a decoder returns from maps without error."""
-    if reached is None:
-        return {}
     numbers = coco_numbers(context.data.persons, *reached, context.data.image_ids)
     return {f"{kind}_{name}": numbers[name] for name in names if numbers[name] >= 0}
 

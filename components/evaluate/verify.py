@@ -49,7 +49,7 @@ def targets_reach(
     variant: Variant,
     persons: Persons,
     perfect: Scored,
-    bound: Scored | None,
+    bound: Scored,
     image_ids: np.ndarray | None = None,
 ) -> Check:
     """AP of the method's own perfect targets, and whether the paper's AP lies within the decoder's bound.
@@ -58,11 +58,9 @@ def targets_reach(
         perfect, bound: predictions and person scores, see `Approach`.
     """
     reached, claimed = evaluate(persons, *perfect, image_ids)["AP"], variant.paper.ap
-    detail, impossible = f"AP {reached:.3f} with perfect targets", False
-    if bound is not None:
-        best = evaluate(persons, *bound, image_ids)["AP"]
-        detail += f", {best:.3f} with the best maps"
-        impossible = claimed is not None and best < claimed / 100
+    best = evaluate(persons, *bound, image_ids)["AP"]
+    detail = f"AP {reached:.3f} with perfect targets, {best:.3f} with the best maps"
+    impossible = claimed is not None and best < claimed / 100
     if impossible:
         detail += f", below the paper's AP {claimed:.1f}: out of this decoder's reach at this size, or on data unlike the paper's"
     return Check(f"{variant.name}: AP of its targets", reached >= LOWEST_TARGET_AP, detail, warning=impossible)

@@ -292,3 +292,9 @@ def export(
             problem = f"ONNX Runtime differs from torch: {found}; allowed are {LIMIT_PX} px and {LIMIT_ROUNDING:.0f} times the errors"
             raise FarposeError(problem, where=path, fix="nothing was written; report the variant and the versions (farpose doctor)")
     return found
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` of `count` rows, evenly: inputs to compare on."""
+    rows: list[int] = np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist()
+    return rows

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from components.approaches import approach
+from components import approaches
 from components.base.config import REPOSITORY
 from components.base.files import sha256_of
-from components.evaluate.approach import Drawn, Feed
+from components.evaluate.feed import Drawn, Feed
 from components.models import pretrained, upscale, zoo
 from components.models.backbones.blocks import he_initialisation
 from components.models.variant import Variant
@@ -65,8 +65,7 @@ def train(
     """
     device = torch.device(device)
     _configure(recipe, device)
-    shown = approach(variant.approach)
-    feed = shown.feed(variant, shards_directory, recipe.validate_on)
+    feed = approaches.feed(variant.approach).open(variant, shards_directory, recipe.validate_on)
     model, codec = _build(variant, recipe, feed, device)
     graphed = device.type == "cuda" and recipe.cuda_graphs == "auto"
     optimiser = build_optimiser(model, recipe, device, graphed)
@@ -116,7 +115,7 @@ def train(
     journal.close()
     metadata = {"variant": variant.name, "recipe": json.dumps(key["recipe"]), "shard": key["shard"], **key["versions"]}
     about: dict[str, Any] = {"variant": variant.name, "device": device.type, "precision": precision_of(recipe, device)}
-    about |= {shown.name: len(feed), "steps": last}
+    about |= {variant.approach: len(feed), "steps": last}
     summary = write_output(output, model, metadata, progress, about)
     store.remove()
     return summary
