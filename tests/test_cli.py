@@ -15,7 +15,7 @@ import yaml
 
 from components.base.errors import FarposeError
 from pipelines import cli, settings
-from pipelines.commands import predict
+from pipelines.commands import models, predict
 from tests.repositories import REPOSITORY, Console, copy_of_this, farpose, git
 
 COMMANDS = ("acquire", "run", "stage", "train", "evaluate", "compare", "verify", "predict", "params", "doctor")
