@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from components.base.config import PARAMS, load_yaml, parse
@@ -9,6 +10,7 @@ from components.base.errors import FarposeError, unknown_name
 from pipelines import settings
 
 if TYPE_CHECKING:
+    from components.degrade.params import ShardSpec
     from components.models.variant import Variant
 
 
@@ -47,8 +49,23 @@ def parameters() -> dict[str, Any]:
             raise FarposeError(f"the variant needs {needs}, {plan.shards} holds others", where=where, fix="correct `shards`")
         data_of(variants[name], where)
     for variant in variants.values():
-        recipes.resolve(variant, found["train"])
+        resolved = recipes.resolve(variant, found["train"])
+        if variant.name in pipeline.variants:
+            _margin(pipeline.shards[pipeline.variants[variant.name].shards], resolved.augmentation.scale_sigma, variant.name)
     return found
+
+
+def _margin(spec: ShardSpec, scale_sigma: float, name: str) -> None:
+    """Whether planned shards hold as much around the persons as the variant's augmentation asks for.
+
+    Raises:
+        FarposeError: they hold less; names the shards that would do.
+    """
+    if spec.lacks_margin(scale_sigma):
+        enough = dataclasses.replace(spec, margin_scale=1 + scale_sigma)
+        problem = f"scale_sigma {scale_sigma:g} needs margin_scale {1 + scale_sigma:g}, shards {spec.name} have {spec.margin_scale:g}"
+        fix = f"plan shards {enough.name!r} with margin_scale: {enough.margin_scale:g} for it, or lower train.augmentation.scale_sigma"
+        raise FarposeError(problem, where=f"params/pipeline.yaml: variants.{name}", fix=fix)
 
 
 def data_of(variant: Variant, where: str) -> None:
