@@ -10,6 +10,7 @@ from components.base.errors import FarposeError, unknown_name
 from pipelines import settings
 
 if TYPE_CHECKING:
+    from components.degrade.augment import AugmentParams
     from components.degrade.params import ShardSpec
     from components.models.variant import Variant
 
@@ -51,20 +52,21 @@ def parameters() -> dict[str, Any]:
     for variant in variants.values():
         resolved = recipes.resolve(variant, found["train"])
         if variant.name in pipeline.variants:
-            _margin(pipeline.shards[pipeline.variants[variant.name].shards], resolved.augmentation.scale_sigma, variant.name)
+            _margin(pipeline.shards[pipeline.variants[variant.name].shards], resolved.augmentation, variant.name)
     return found
 
 
-def _margin(spec: ShardSpec, scale_sigma: float, name: str) -> None:
+def _margin(spec: ShardSpec, augmentation: AugmentParams, name: str) -> None:
     """Whether planned shards hold as much around the persons as the variant's augmentation asks for.
 
     Raises:
-        FarposeError: they hold less; names the shards that would do.
+        FarposeError: they hold less; names shards that do.
     """
-    if spec.lacks_margin(scale_sigma):
-        enough = dataclasses.replace(spec, margin_scale=1 + scale_sigma)
-        problem = f"scale_sigma {scale_sigma:g} needs margin_scale {1 + scale_sigma:g}, shards {spec.name} have {spec.margin_scale:g}"
-        fix = f"plan shards {enough.name!r} with margin_scale: {enough.margin_scale:g} for it, or lower train.augmentation.scale_sigma"
+    needed = round(augmentation.margin_scale, 6)
+    if not spec.images and needed > spec.margin_scale:
+        enough = dataclasses.replace(spec, margin_scale=needed).name
+        problem = f"its augmentation needs shards with margin_scale {needed:g}, {spec.name} has {spec.margin_scale:g}"
+        fix = f"plan shards {enough!r} with margin_scale: {needed:g} for it, or lower scale_sigma in its recipe"
         raise FarposeError(problem, where=f"params/pipeline.yaml: variants.{name}", fix=fix)
 
 

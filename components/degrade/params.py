@@ -60,10 +60,6 @@ class ShardSpec:
         """The geometry of whole images."""
         return ImageGeometry(self.input_size[0], fit)
 
-    def lacks_margin(self, scale_sigma: float) -> bool:
-        """Whether augmentation by `scale_sigma` would ask for views beyond the margin of the training crops."""
-        return not self.images and 1 + scale_sigma > self.margin_scale + 1e-9
-
 
 @dataclass(frozen=True)
 class DegradeParams:
