@@ -11,7 +11,9 @@ from components.base.errors import FarposeError
 from components.degrade.augment import Augmenter, AugmentParams
 from components.degrade.half_body import choose_half, half_body_box
 from components.degrade.params import DegradeParams, ShardSpec
+from components.degrade.protocol import protocols
 from components.degrade.sample import IMAGENET_MEAN, IMAGENET_STD, normalise, sample
+from components.degrade.shard import Source
 from components.degrade.shards import TrainCrops, crop_boxes
 from components.degrade.stage import degrade
 from components.pose.crop import CONVENTIONS, transform
@@ -32,9 +34,9 @@ def people(tmp_path_factory):
 def shards(people, tmp_path_factory):
     persons, root = people
     out = tmp_path_factory.mktemp("shards")
-    for protocol in ("direct", "antialias", "sensor"):
-        degrade(persons, root, ShardSpec(SIZE, protocol), DegradeParams(), out / protocol, progress=False)
-    return {protocol: TrainCrops.open(out / protocol) for protocol in ("direct", "antialias", "sensor")}
+    for protocol in protocols():
+        degrade(Source(persons, root), ShardSpec(SIZE, protocol), DegradeParams(), out / protocol, progress=False)
+    return {protocol: TrainCrops.open(out / protocol) for protocol in protocols()}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def sparse(tmp_path_factory):
     """Small persons in large images: persons, folder and training crops."""
     root = tmp_path_factory.mktemp("sparse")
     persons = tiny_people(root / "people", count=20, zoom=5)
-    degrade(persons, root / "people", ShardSpec(SIZE), DegradeParams(), root / "shard", progress=False)
+    degrade(Source(persons, root / "people"), ShardSpec(SIZE), DegradeParams(), root / "shard", progress=False)
     return persons, root / "people", TrainCrops.open(root / "shard")
 
 
@@ -102,7 +104,7 @@ def test_unaugmented_direct_crops_are_those_that_are_evaluated(people, shards, c
     expected = crop_boxes(root, frame["image_path"].to_numpy(object), frame["image_id"].to_numpy(), train.bbox_xywh, convention,
                           ShardSpec(SIZE), DegradeParams(), COCO_17)  # fmt: skip
     assert np.abs(grey_levels(batch) - expected.pixels).max() < 1
-    joints = transform(expected.geometry.image_to_crop(crops.center, crops.size), train.keypoints[..., :2])
+    joints = transform(expected.geometry.image_to_crop(crops.center.numpy(), crops.size.numpy()), train.keypoints[..., :2])
     np.testing.assert_allclose(batch.keypoints_crop.numpy(), joints, atol=1e-3)
     assert np.array_equal(batch.visible.numpy(), train.keypoints[..., 2] > 0)
 
@@ -199,7 +201,7 @@ def test_direct_training_crops_equal_those_of_a_published_loader(people, shards,
     ours = grey_levels(batch)
     for n in range(len(crops)):
         image = cv2.imread(str(root / train.frame["image_path"][n]))
-        expected = published_sample(image, crops.center[n], crops.size[n], train.keypoints[n, :, :2], train.keypoints[n, :, 2] > 0, draw,
+        expected = published_sample(image, crops.center[n].numpy(), crops.size[n].numpy(), train.keypoints[n, :, :2], train.keypoints[n, :, 2] > 0, draw,
                                     subject.geometry)  # fmt: skip
         assert np.abs(ours[n] - expected[0]).max() < 1.1
         np.testing.assert_allclose(batch.keypoints_crop[n].numpy(), expected[1], atol=2e-3)
@@ -264,7 +266,7 @@ def test_half_body_boxes_are_not_shifted(shards):
     assert stays.any() and not stays[whole].any()
 
 
-@pytest.mark.parametrize("protocol", ["direct", "antialias", "sensor"])
+@pytest.mark.parametrize("protocol", protocols())
 def test_a_batch_depends_on_its_seed_alone(shards, protocol):
     crops, subject = shards[protocol].to("cpu"), augmenter()
     indices = torch.tensor([3, 1, 4, 1, 5])

@@ -13,16 +13,18 @@ from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
 from components.base.files import read_json, write_json
 from components.degrade import images
+from components.degrade.area import area_mean
 from components.degrade.contact_sheet import contact_sheet
 from components.degrade.images import read_image
-from components.degrade.params import DegradeParams, SensorParams, ShardSpec
-from components.degrade.protocols import area_mean, eval_crop, noise_generator, sensor
+from components.degrade.params import DegradeParams, ShardSpec
+from components.degrade.protocol import View, protocol as protocol_of, protocols
+from components.degrade.shard import Source, eval_input
 from components.degrade.shards import EvalCrops, TrainCrops, crop_boxes
 from components.degrade.stage import degrade
 from components.pose.crop import CONVENTIONS, transform
 from tests.tiny_people import texture, tiny_people
 
-PROTOCOLS = ("direct", "antialias", "sensor")
+PROTOCOLS = tuple(protocols())
 SIZE = (32, 24)
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 each_convention = pytest.mark.parametrize("convention", CONVENTIONS)
@@ -40,7 +42,7 @@ def shards(people, tmp_path_factory):
     persons, root = people
     out = tmp_path_factory.mktemp("shards")
     for protocol in PROTOCOLS:
-        degrade(persons, root, ShardSpec(SIZE, protocol), DegradeParams(), out / protocol, progress=False)
+        degrade(Source(persons, root), ShardSpec(SIZE, protocol), DegradeParams(), out / protocol, progress=False)
     return {protocol: out / protocol for protocol in PROTOCOLS}
 
 
@@ -91,7 +93,7 @@ def test_antialias_averages_around_the_places_that_direct_samples(people, conven
     spec, crops = ShardSpec(SIZE), []
     matrix = spec.geometry(convention).image_to_crop(np.array([[100.0, 100.0]]), np.array([[90.0, 120.0]]))[0]
     for protocol in ("direct", "antialias"):
-        crops.append(eval_crop(image, matrix, ShardSpec(SIZE, protocol), convention, DegradeParams(), (1, 1)).astype(int))
+        crops.append(eval_input(image, View(matrix, SIZE, convention), protocol, DegradeParams(), (1, 1)).astype(int))
     assert np.abs(crops[0] - crops[1]).max() <= 1
 
 
@@ -104,8 +106,8 @@ def test_crops_do_not_move_the_person(convention, protocol):
     image = np.repeat(220 * np.exp(-((x - 131.3) ** 2 + (y - 118.6) ** 2) / (2 * 14**2))[..., None], 3, 2).astype(np.uint8)
     spec = ShardSpec(SIZE, protocol)
     matrix = spec.geometry(convention).image_to_crop(np.array([[128.0, 120.0]]), np.array([[120.0, 160.0]]))
-    params = DegradeParams(sensor=SensorParams(read_noise=0, shot_noise=0, jpeg_quality=100))
-    crop = eval_crop(image, matrix[0], spec, convention, params, (1, 1))[..., 0].astype(float)
+    params = DegradeParams(protocols={"sensor": {"read_noise": 0.0, "shot_noise": 0.0, "jpeg_quality": 100})
+    crop = eval_input(image, View(matrix[0], SIZE, convention), protocol, params, (1, 1))[0].astype(float)
     rows, columns = np.mgrid[0 : SIZE[0], 0 : SIZE[1]]
     found = [(columns * crop).sum() / crop.sum(), (rows * crop).sum() / crop.sum()]
     np.testing.assert_allclose(found, transform(matrix, place)[0, 0], atol=0.08)
@@ -167,10 +169,10 @@ def test_validation_crops_are_those_of_the_protocol(people, shards, protocol, co
 def test_shards_are_the_same_for_any_number_of_threads_and_order_of_rows(people, shards, protocol, tmp_path):
     persons, root = people
     spec = ShardSpec(SIZE, protocol)
-    summary = degrade(persons, root, spec, DegradeParams(threads=1), tmp_path / "one", progress=False)
+    summary = degrade(Source(persons, root), spec, DegradeParams(threads=1), tmp_path / "one", progress=False)
     assert summary["files"] == read_json(shards[protocol] / "shard.json")["files"]
     shuffled = persons.select(np.random.default_rng(0).permutation(len(persons)))
-    degrade(shuffled, root, spec, DegradeParams(), tmp_path / "shuffled", progress=False)
+    degrade(Source(shuffled, root), spec, DegradeParams(), tmp_path / "shuffled", progress=False)
     before, after = EvalCrops.open(shards[protocol], "classic"), EvalCrops.open(tmp_path / "shuffled", "classic")
     order = [np.flatnonzero(after.annotation_id == annotation)[0] for annotation in before.annotation_id]
     assert np.array_equal(after.pixels[order], before.pixels)
@@ -180,7 +182,7 @@ def test_each_image_is_decoded_once_per_split(people, tmp_path, monkeypatch):
     persons, root = people
     read: list[str] = []
     monkeypatch.setattr(images, "read_image", lambda path, *upright: (read.append(path.name), read_image(path, *upright))[1])
-    degrade(persons, root, ShardSpec(SIZE), DegradeParams(), tmp_path / "shard", progress=False)
+    degrade(Source(persons, root), ShardSpec(SIZE), DegradeParams(), tmp_path / "shard", progress=False)
     assert sorted(read) == ["0.png", "1.png", "2.png", "3.png"]
 
 
@@ -215,7 +217,7 @@ def test_reduced_training_crops_keep_the_place_of_things(protocol, tmp_path):
     cv2.imwrite(str(tmp_path / "people" / "0.png"), blob)
     persons.bbox_xywh[0] = [70, 35, 66, 80]
     params = DegradeParams(max_train_side=48, sensor=SensorParams(shot_noise=0, read_noise=0, jpeg_quality=100))
-    summary = degrade(persons, tmp_path / "people", ShardSpec(SIZE, protocol), params, tmp_path / "shard", progress=False)
+    summary = degrade(Source(persons, tmp_path / "people"), ShardSpec(SIZE, protocol), params, tmp_path / "shard", progress=False)
     assert summary["train"]["reduced"] > 0 and summary["train"]["largest_step"] > 1
     crops = TrainCrops.open(tmp_path / "shard")
     assert max(crops.height.max(), crops.width.max()) <= 48 + 2
@@ -290,7 +292,7 @@ def test_exif_orientation_is_ignored(tmp_path):
 def test_a_failed_run_leaves_the_earlier_shard_intact(tmp_path, fault):
     persons = tiny_people(tmp_path / "people")
     spec, out = ShardSpec(SIZE), tmp_path / "shard"
-    degrade(persons, tmp_path / "people", spec, DegradeParams(), out, progress=False)
+    degrade(Source(persons, tmp_path / "people"), spec, DegradeParams(), out, progress=False)
     before = (out / "shard.json").read_bytes()
     message = {"damaged image": "1.png.*cut short", "other size": "2.png.*80x64 px, the persons table says 81x64",
                "no persons": "split 'train' has no labelled person", "no split": "unknown split 'val'"}[fault]  # fmt: skip
@@ -304,7 +306,7 @@ def test_a_failed_run_leaves_the_earlier_shard_intact(tmp_path, fault):
     else:
         persons.frame["split"] = "train"
     with pytest.raises(FarposeError, match=message):
-        degrade(persons, tmp_path / "people", spec, DegradeParams(), out, progress=False)
+        degrade(Source(persons, tmp_path / "people"), spec, DegradeParams(), out, progress=False)
     assert (out / "shard.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["people", "shard"], "no half-written directory stays"
 
