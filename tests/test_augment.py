@@ -201,8 +201,8 @@ def test_direct_training_crops_equal_those_of_a_published_loader(people, shards,
     ours = grey_levels(batch)
     for n in range(len(crops)):
         image = cv2.imread(str(root / train.frame["image_path"][n]))
-        expected = published_sample(image, crops.center[n].numpy(), crops.size[n].numpy(), train.keypoints[n, :, :2], train.keypoints[n, :, 2] > 0, draw,
-                                    subject.geometry)  # fmt: skip
+        box, joints = (crops.center[n].numpy(), crops.size[n].numpy()), train.keypoints[n]
+        expected = published_sample(image, *box, joints[:, :2], joints[:, 2] > 0, draw, subject.geometry)
         assert np.abs(ours[n] - expected[0]).max() < 1.1
         np.testing.assert_allclose(batch.keypoints_crop[n].numpy(), expected[1], atol=2e-3)
         assert np.array_equal(batch.visible[n].numpy(), expected[2])

@@ -101,7 +101,7 @@ def test_direct_training_images_equal_those_of_a_published_loader(folder, tables
     images, labelled = shards["direct"], persons.split("train").labelled()
     batch = augmenter().apply(images.to("cpu"), torch.arange(len(images)), torch.tensor([(*draw, 0, 0)] * len(images), dtype=torch.float64))
     ours, undecided = grey_levels(batch), 0
-    for n, image_id in enumerate(images.image_id):
+    for n, image_id in enumerate(images.image_id.tolist()):
         rows = labelled.frame["image_id"].to_numpy() == image_id
         image = cv2.imread(str(folder / "direct" / labelled.frame["image_path"][rows].iloc[0]))
         region = ignored.mask(int(image_id))

@@ -54,8 +54,9 @@ def plan_images(source: Source, spec: ShardSpec) -> Plan:
     if source.images is None or source.ignored is None:
         raise FarposeError("a shard of whole images needs the images table and the ignore regions", fix="run the fetch stage")
     images, labelled = source.images, source.labelled(TRAIN)
-    for split in (TRAIN, *source.evaluated):
+    for split in source.evaluated:
         source.labelled(split)
+    for split in (TRAIN, *source.evaluated):
         _check_rows(source.persons.split(split), images, split)
     train = _rows(images[(images["split"] == TRAIN) & images["image_id"].isin(labelled.frame["image_id"])])
     ignored = source.ignored.split(TRAIN)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from components.degrade.shard import Stored
 
 KEYS = 2**31  # keys of noise are whole numbers below this
+GOLDEN = 0x9E3779B9  # moves the first places off the hash's fixed point, 0
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def normal_noise(keys: Tensor, shape: Sequence[int]) -> Tensor:
     """
     count = math.prod(shape)
     place = torch.arange(count + count % 2, device=keys.device).view(2, -1)
-    uniform = (_hash(_hash(place)[None] ^ _hash(keys)[:, None, None]).double() + 0.5) / 2**32
+    uniform = (_hash(_hash(place + GOLDEN)[None] ^ _hash(keys)[:, None, None]).double() + 0.5) / 2**32
     radius, angle = torch.sqrt(-2 * torch.log(uniform[:, 0])).float(), (2 * math.pi * uniform[:, 1]).float()
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], 1)[:, :count].reshape(len(keys), *shape)
 

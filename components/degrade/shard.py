@@ -212,7 +212,7 @@ class Writer:
         return {
             "format": format_of(self.spec.images),
             "version": FORMAT_VERSION,
-            "spec": asdict(self.spec),
+            "spec": {**asdict(self.spec), "input_size": list(self.spec.input_size)},
             "params": self.params.of(self.spec.protocol),
             "skeleton": skeleton.plain(),
             "opencv": cv2.__version__,
