@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from components.base.config import PARAMS, load_yaml, parse
@@ -9,6 +10,8 @@ from components.base.errors import FarposeError, unknown_name
 from pipelines import settings
 
 if TYPE_CHECKING:
+    from components.degrade.augment import AugmentParams
+    from components.degrade.params import ShardSpec
     from components.models.variant import Variant
 
 
@@ -48,8 +51,24 @@ def parameters() -> dict[str, Any]:
             raise FarposeError(f"the variant needs {shown.needs}, {plan.shards} holds others", where=where, fix="correct `shards`")
         data_of(variants[name], where)
     for variant in variants.values():
-        recipes.resolve(variant, found["train"])
+        resolved = recipes.resolve(variant, found["train"])
+        if variant.name in pipeline.variants:
+            _margin(pipeline.shards[pipeline.variants[variant.name].shards], resolved.augmentation, variant.name)
     return found
+
+
+def _margin(spec: ShardSpec, augmentation: AugmentParams, name: str) -> None:
+    """Whether planned shards hold as much around the persons as the variant's augmentation asks for.
+
+    Raises:
+        FarposeError: they hold less; names shards that do.
+    """
+    needed = round(augmentation.margin_scale, 6)
+    if not spec.images and needed > spec.margin_scale:
+        enough = dataclasses.replace(spec, margin_scale=needed).name
+        problem = f"its augmentation needs shards with margin_scale {needed:g}, {spec.name} has {spec.margin_scale:g}"
+        fix = f"plan shards {enough!r} with margin_scale: {needed:g} for it, or lower scale_sigma in its recipe"
+        raise FarposeError(problem, where=f"params/pipeline.yaml: variants.{name}", fix=fix)
 
 
 def data_of(variant: Variant, where: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from components import codecs
 from components.degrade.image_shards import EvalImages
+from components.degrade.params import ShardSpec
 from components.evaluate.approach import Check
 from components.evaluate.assignment import assign
 from components.evaluate.bound import image_bound
@@ -65,4 +66,4 @@ def _without_pixels(persons: Persons, geometry: ImageGeometry) -> EvalImages:
     sizes = np.array([geometry.input_size(int(w), int(h)) for w, h in zip(width, height, strict=True)]).reshape(-1, 2)
     kept = persons.select(persons.frame["image_id"].isin(ids).to_numpy())
     nothing, offsets = np.zeros(0, np.uint8), np.zeros(len(ids), np.int64)
-    return EvalImages(ids, paths, width, height, sizes, kept, persons.skeleton, geometry, "direct", nothing, offsets)
+    return EvalImages(ids, paths, width, height, sizes, kept, persons.skeleton, geometry, ShardSpec.protocol, nothing, offsets)

@@ -80,7 +80,7 @@ def _sample_into(
     channels: tuple[int, ...],
     highest: int,
 ) -> None:
-    x, y = _places(crop_to_stored, first_row, (target.shape[2], target.shape[3]))
+    x, y = places(crop_to_stored, first_row, (target.shape[2], target.shape[3]))
     width, height = width.view(-1, 1, 1), height.view(-1, 1, 1)
     x, y = torch.minimum(x.clamp_(min=0), (width - 1).float()), torch.minimum(y.clamp_(min=0), (height - 1).float())
     left, top = torch.minimum(x.to(torch.int32), width - 2), torch.minimum(y.to(torch.int32), height - 2)
@@ -95,7 +95,7 @@ def _sample_into(
             target[:, number].addcmul_(_channel(corner, channel, highest), weight)
 
 
-def _places(matrix: Tensor, first_row: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def places(matrix: Tensor, first_row: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """x and y (B, H, W), px of the stored crop, of every target pixel from a row on."""
     columns = torch.arange(size[1], device=matrix.device, dtype=matrix.dtype)
     rows = torch.arange(first_row, first_row + size[0], device=matrix.device, dtype=matrix.dtype)[:, None]
