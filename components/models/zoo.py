@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,58 +11,11 @@ from components import codecs
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
 from components.codecs.codec import Codec
-from components.models import (
-    cal,
-    higherhrnet,
-    higherpose,
-    hrformer,
-    hrnet,
-    limbpose,
-    litepose,
-    sharpose,
-    simcc,
-    simplebaseline,
-    siu,
-    sr_head,
-    sr_head_bottomup,
-    srpose,
-    tokenpose,
-    transpose,
-    udp,
-)
-from components.models.backbones import HRNETS
 from components.models.upscale import enlarge_input
 from components.models.variant import Variant
 from components.pose.skeleton import Skeleton
 
 VARIANTS = PARAMS / "variants"
-
-
-def _plain(variant: Variant, published: bool) -> nn.Module:
-    return hrnet.build(variant) if variant.backbone in HRNETS else simplebaseline.build(variant, published=published)
-
-
-BUILDERS: dict[str, Callable[[Variant, bool], nn.Module]] = {
-    "hrnet": _plain,
-    "simple": _plain,
-    "dark": _plain,
-    "udp_gaussian": udp.build,
-    "udp_offset": udp.build,
-    "cal": lambda variant, published: cal.build(variant),
-    "hrformer": hrformer.build,
-    "transpose": transpose.build,
-    "tokenpose": tokenpose.build,
-    "sr_head": sr_head.build,
-    "srpose": srpose.build,
-    "siu": siu.build,
-    "sharpose": sharpose.build,
-    "simcc": simcc.build,
-    "higherhrnet": higherhrnet.build,
-    "litepose": litepose.build,
-    "higherpose": higherpose.build,
-    "limbpose": limbpose.build,
-    "sr_head_bottomup": sr_head_bottomup.build,
-}
 
 
 @dataclass(frozen=True)
@@ -123,8 +75,8 @@ def network(variant: Variant, published: bool = False) -> nn.Module:
             checkpoints.
     SPSR's generator, where the variant has one, is drawn at random as well; `upscale.load_generator` reads the published one.
     """
-    model = BUILDERS[variant.method](variant, published)
-    return enlarge_input(model, variant.network.upscale) if variant.network.upscale else model
+    model = variant.record.build(variant, published)
+    return enlarge_input(model, variant.upscale) if variant.upscale else model
 
 
 def build(variant: Variant, skeleton: Skeleton | None = None) -> Built:
