@@ -13,7 +13,8 @@ from components import codecs
 from components.codecs.codec import Codec
 from components.evaluate.ceiling import Boxes, ceiling, perfect_predictions
 from components.evaluate.verify import crops_follow_the_table, truth_scores_one, verify
-from components.models.variant import Paper, Variant
+from components.models.paper import Paper
+from components.models.variant import Variant
 from components.pose.crop import CropGeometry
 from components.pose.persons import Persons
 from components.pose.skeleton import COCO_17
