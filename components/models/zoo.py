@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -78,6 +79,8 @@ class Built:
 def load_variants(folder: str | Path = VARIANTS) -> dict[str, Variant]:
     """Every variant of a folder's YAML files, by name. Keys that start with `_` hold shared fragments (YAML anchors).
 
+    `_paper` is what a file's printed rows share: it fills up every `paper` and every one of `reprints`.
+
     Raises:
         FarposeError: a file or an entry is wrong (names it), two entries share a name, or there is no YAML file.
     """
@@ -87,20 +90,24 @@ def load_variants(folder: str | Path = VARIANTS) -> dict[str, Variant]:
     variants: dict[str, Variant] = {}
     owner: dict[str, Path] = {}
     for path in files:
-        for name, entry in load_yaml(path).items():
+        table = load_yaml(path)
+        for name, entry in table.items():
             if name.startswith("_"):
                 continue
             if name in variants:
                 raise FarposeError(f"variant {name!r} is already in {owner[name].name}", where=path, fix="keep one of them")
-            variants[name], owner[name] = _parse(path, name, entry), path
+            variants[name], owner[name] = _parse(path, name, entry, table.get("_paper", {})), path
     return variants
 
 
-def _parse(path: Path, name: str, entry: object) -> Variant:
+def _parse(path: Path, name: str, entry: object, paper: dict[str, Any]) -> Variant:
     where = f"{path}: {name}"
     if not isinstance(entry, dict):
         raise FarposeError(f"expected a mapping, got {entry!r}", where=where)
-    return parse(Variant, {"name": name, **entry}, where)
+    printed: dict[str, Any] = {"paper": {**paper, **entry["paper"]}} if "paper" in entry else {}
+    if "reprints" in entry:
+        printed["reprints"] = [{**paper, **row} for row in entry["reprints"]]
+    return parse(Variant, {"name": name, **entry, **printed}, where)
 
 
 def variant(name: str, folder: str | Path = VARIANTS) -> Variant:

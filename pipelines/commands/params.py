@@ -86,7 +86,8 @@ def _show_variant(name: str, found: dict[str, Any]) -> None:
     _section("variant", _row(variant))
     _section("crop", {"convention": variant.convention, "heatmap_size": variant.heatmap_size})
     _section("codec", {"name": variant.codec_name, **codec.constants})
-    _section("recipe", recipes.resolve(variant, found["train"]))
+    kind = found["pipeline"].recipe_of(name)
+    _section("recipe", {"name": kind, **dataclasses.asdict(recipes.resolve(variant, found["train"], kind))})
     _section("costs", _costs(spent))
     if variant.paper.source is not None:
         unread = () if variant.paper.gflops is not None else ("counting",)
