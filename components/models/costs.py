@@ -9,11 +9,12 @@ from torch import nn
 
 from components.models import counting, zoo
 from components.models.backbones import HRFORMERS
+from components.models.paper import Counting
 from components.models.tracing import trace
-from components.models.variant import Counting, Variant
+from components.models.variant import Variant
 
 _TOOLS: dict[str, Counting] = {
-    **dict.fromkeys(("hrformer", "sr_head", "srpose", "sr_head_bottomup"), "mmcv"),
+    **dict.fromkeys(("hrformer", "sr_head", "srpose", "sr_head_bottomup", "simple_bottomup"), "mmcv"),
     **dict.fromkeys(("siu", "sharpose"), "fvcore"),
     **dict.fromkeys(("higherhrnet", "litepose", "higherpose", "limbpose"), "summary_decimal"),
 }

@@ -15,6 +15,7 @@ from components.models import (
     litepose,
     sharpose,
     simcc,
+    simple_bottomup,
     siu,
     sr_head,
     sr_head_bottomup,
@@ -62,6 +63,7 @@ _OF_METHOD: dict[str, Callable[[str, Variant], str]] = {
     "higherpose": higherpose.authors_key,
     "limbpose": limbpose.authors_key,
     "sr_head_bottomup": sr_head_bottomup.authors_key,
+    "simple_bottomup": simple_bottomup.authors_key,
 }
 
 

@@ -63,6 +63,7 @@ METHODS: dict[str, Method] = {
     "higherpose": Method("classic", "associative_embedding", tuple(HRNETS), reads=("attention",), drops="hrnet_", bottom_up=True),
     "limbpose": Method("classic", "associative_embedding", tuple(HRNETS), reads=("limb_bias",), drops="hrnet_", bottom_up=True),
     "sr_head_bottomup": Method("classic", "associative_embedding", _CONVOLUTIONAL, stride=1, bottom_up=True),
+    "simple_bottomup": Method("classic", "associative_embedding", _CONVOLUTIONAL, bottom_up=True),
 }
 
 

@@ -23,6 +23,7 @@ from components.models import (
     litepose,
     sharpose,
     simcc,
+    simple_bottomup,
     simplebaseline,
     siu,
     sr_head,
@@ -64,6 +65,7 @@ BUILDERS: dict[str, Callable[[Variant, bool], nn.Module]] = {
     "higherpose": higherpose.build,
     "limbpose": limbpose.build,
     "sr_head_bottomup": sr_head_bottomup.build,
+    "simple_bottomup": simple_bottomup.build,
 }
 
 

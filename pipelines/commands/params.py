@@ -92,6 +92,8 @@ def _show_variant(name: str, found: dict[str, Any]) -> None:
     if variant.paper.source is not None:
         unread = () if variant.paper.gflops is not None else ("counting",)
         _section("paper", {name: value for name, value in dataclasses.asdict(variant.paper).items() if name not in unread})
+    for reprint in variant.reprints:
+        _section("reprint", {name: value for name, value in dataclasses.asdict(reprint).items() if value not in (None, ())})
 
 
 def _row(variant: Variant) -> dict[str, Any]:
@@ -100,7 +102,9 @@ def _row(variant: Variant) -> dict[str, Any]:
     from components.models.variant import METHODS
 
     reads = (*METHODS[variant.method].reads, *(("branches",) if variant.backbone in HRNETS else ()))
-    row = {field: value for field, value in dataclasses.asdict(variant).items() if field not in ("name", "paper", "train", "codec")}
+    row = {
+        field: value for field, value in dataclasses.asdict(variant).items() if field not in ("name", "paper", "reprints", "train", "codec")
+    }
     return row | {"network": {setting: value for setting, value in row["network"].items() if setting in reads}}
 
 
