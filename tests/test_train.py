@@ -18,7 +18,7 @@ from components.base.files import read_json, sha256_of
 from components.degrade.augment import Augmenter, AugmentParams
 from components.degrade.shards import TrainCrops
 from components.models import zoo
-from components.models.variant import METHODS, Variant
+from components.models.variant import Variant, methods
 from components.models.weights import load_weights
 from components.train import recipe as recipes
 from components.train.batches import Batches, step_seed
@@ -168,7 +168,7 @@ def test_loss_sums_continue_where_they_stopped():
 # --- learning
 
 
-@pytest.mark.parametrize("method", sorted(name for name, m in METHODS.items() if "hrnet_tiny" in m.backbones and not m.bottom_up))
+@pytest.mark.parametrize("method", sorted(name for name, m in methods().items() if "hrnet_tiny" in m.backbones and m.approach == "crops"))
 def test_every_method_learns_one_batch_by_heart(method, shard):
     torch.set_num_threads(1)
     torch.manual_seed(0)

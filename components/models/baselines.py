@@ -32,14 +32,10 @@ def baseline(variant: Variant, variants: Mapping[str, Variant]) -> Variant | Non
         return found
     for other in variants.values():
         same = all(getattr(other, name) == getattr(variant, name) for name in SAME)
-        plain = other.method in PLAIN_METHODS and other.network.branches == variant.network.branches and not _enlarges(other)
+        plain = other.method in PLAIN_METHODS and other.network.branches == variant.network.branches and other.upscale is None
         if same and plain and other.name != variant.name:
             return other
     raise FarposeError("no plain variant has its backbone, data set and input size", where=where, fix="add one, or take `baseline` out")
-
-
-def _enlarges(variant: Variant) -> bool:
-    return getattr(variant.network, "upscale", None) is not None
 
 
 def pairs(variants: Mapping[str, Variant]) -> dict[str, str]:

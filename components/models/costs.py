@@ -13,11 +13,6 @@ from components.models.paper import Counting
 from components.models.tracing import trace
 from components.models.variant import Variant
 
-_TOOLS: dict[str, Counting] = {
-    **dict.fromkeys(("hrformer", "sr_head", "srpose", "sr_head_bottomup", "simple_bottomup"), "mmcv"),
-    **dict.fromkeys(("siu", "sharpose"), "fvcore"),
-    **dict.fromkeys(("higherhrnet", "litepose", "higherpose", "limbpose"), "summary_decimal"),
-}
 HEADS = ("head.", "final_layer.", "heatmap_head.", "offset_head.")
 
 
@@ -58,7 +53,7 @@ def tool_of(variant: Variant) -> Counting:
     """The tool that counted the variant's row, or else that of its method's paper."""
     if variant.paper.gflops is not None:
         return variant.paper.counting
-    return _TOOLS.get(variant.method, "summary")
+    return variant.record.counting
 
 
 def count(model: nn.Module, input_size: tuple[int, int], synchronised: bool = False) -> Costs:

@@ -17,14 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
-from components.models import higherpose, spsr, zoo
-from components.models.keys import authors_key
-from components.models.upscale import GENERATOR, with_generator
+from components.models import spsr, zoo
+from components.models.upscale import GENERATOR, PART, with_generator
 from components.models.variant import Variant
 
 TABLE, INDEX = "relative_position_bias_table", "relative_position_index"
 OTHERS = {GENERATOR: spsr.Generator}  # networks that are no variant: their keys are the authors' own
-_IGNORED = {"higherpose": higherpose.IGNORED}  # keys of a method's files that are no weights
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Expected:
         model: the network on the meta device.
         tensors: authors' key → (our key, tensor of the right shape and type).
         variant: None for a network that is none.
-        ignored: keys of the authors' files that are no weights.
+        ignored: keys of the authors' files that are not weights.
     """
 
     model: nn.Module
@@ -63,7 +61,15 @@ def expected_of(variant: Variant, published: bool = True) -> Expected:
         model = zoo.network(variant, published=published)
     tensors = {authors_key(key, variant): (key, value) for key, value in model.state_dict().items()}
     derived = (key.replace(TABLE, INDEX) for key in tensors if key.endswith(TABLE))  # HRFormer's code keeps a constant in the state
-    return Expected(model, tensors, variant, ignored=(*derived, *_IGNORED.get(variant.method, ())))
+    return Expected(model, tensors, variant, ignored=(*derived, *variant.record.ignored))
+
+
+def authors_key(key: str, variant: Variant) -> str:
+    """The authors' name of `key`, a parameter or buffer of the variant's network (a key of its state_dict).
+
+    An enlarged input's keys (see `components.models.upscale`) are ours alone.
+    """
+    return key if key.startswith(PART) else variant.record.authors_key(key, variant)
 
 
 def load(name: str, state: Mapping[str, Any], published: bool = True) -> nn.Module:

@@ -98,14 +98,10 @@ def _show_variant(name: str, found: dict[str, Any]) -> None:
 
 def _row(variant: Variant) -> dict[str, Any]:
     """The entry without what other sections show, and without settings of other methods' networks."""
-    from components.models.backbones import HRNETS
-    from components.models.variant import METHODS
-
-    reads = (*METHODS[variant.method].reads, *(("branches",) if variant.backbone in HRNETS else ()))
     row = {
         field: value for field, value in dataclasses.asdict(variant).items() if field not in ("name", "paper", "reprints", "train", "codec")
     }
-    return row | {"network": {setting: value for setting, value in row["network"].items() if setting in reads}}
+    return row | {"network": variant.settings}
 
 
 def _costs(spent: Costs) -> dict[str, Any]:

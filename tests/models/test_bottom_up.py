@@ -17,15 +17,15 @@ from components.base.errors import FarposeError
 from components.degrade.augment import normalise
 from components.models import official, zoo
 from components.models.backbones import LITEPOSES
-from components.models.keys import authors_key
-from components.models.variant import METHODS, Network, Variant
+from components.models.official import authors_key
+from components.models.variant import Variant, methods
 from components.models.weights import load_weights, save_weights
 from tests.models.subjects import BOTTOM_UP, TINY, codec_of, images, network, small_variant
 
 SWITCHES = [
-    ("higherpose", Network(attention="published")),
-    ("higherpose", Network(attention="none")),
-    ("limbpose", Network(limb_bias=False)),
+    ("higherpose", {"attention": "published"}),
+    ("higherpose", {"attention": "none"}),
+    ("limbpose", {"limb_bias": False}),
 ]
 FROZEN = r"(encoder|decoder)_positions"  # HigherPose's sines, parameters as in its authors' checkpoints
 UNHEARD = r".*\.(linears\.1|key)\.bias"  # of keys: adds the same to all logits of a query, which softmax does not hear
@@ -33,10 +33,11 @@ slow = pytest.mark.slow
 
 
 def _small() -> dict[str, Variant]:
-    """Every bottom-up method on every tiny backbone that it can stand on, and with its switches."""
-    plain = [small_variant(method, backbone) for method in BOTTOM_UP for backbone in TINY if backbone in METHODS[method].backbones]
+    """Every bottom-up method on every tiny backbone that it runs on, and with its switches."""
+    plain = [small_variant(method, backbone) for method in BOTTOM_UP for backbone in TINY if backbone in methods()[method].backbones]
     switched = [small_variant(method, "hrnet_tiny", network=setting) for method, setting in SWITCHES]
-    names = [f"{v.name}_{'_'.join(f'{name}_{getattr(v.network, name)}' for name in v.network.changed)}" for v in switched]
+    settings = ["_".join(f"{name}_{value}" for name, value in setting.items()) for _, setting in SWITCHES]
+    names = [f"{variant.name}_{setting}" for variant, setting in zip(switched, settings, strict=True)]
     return {variant.name: variant for variant in plain} | dict(zip(names, switched, strict=True))
 
 

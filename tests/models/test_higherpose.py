@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from components.base.errors import FarposeError
-from components.models import higherhrnet, higherpose, official, zoo
+from components.models import official, zoo
 from components.models.backbones.transpose import sine_positions
 from components.models.heads.spatial_attention import SpatialLayer, SpatialTransformer, attend
-from components.models.keys import authors_key
+from components.models.methods import higherhrnet, higherpose
+from components.models.official import authors_key
 from components.models.tracing import trace
-from components.models.variant import Network, Variant
+from components.models.variant import Variant
 from tests.models.fill import filled, fixed_input
 from tests.models.subjects import spread
 from tests.test_official import reference_module, shapes_of
@@ -31,7 +32,7 @@ SETTINGS = ["spatial", "published", "none"]
 
 def tiny(attention: str, size: int = 128) -> nn.Module:
     """With weights far from the initial ones, so that nothing is equal by chance."""
-    variant = Variant(f"higherpose_tiny_coco_{size}_x", "higherpose", "hrnet_tiny", "coco", (size, size), "x", Network(attention=attention))
+    variant = Variant(f"higherpose_tiny_coco_{size}_x", "higherpose", "hrnet_tiny", "coco", (size, size), "x", {"attention": attention})
     torch.manual_seed(0)
     return spread(zoo.network(variant), images(4, (size, size)))
 
@@ -139,7 +140,7 @@ def test_positions_of_another_size_are_its_own_sines():
 
 def test_without_its_transformer_it_is_higherhrnet():
     settings, size = ("hrnet_tiny", "coco", (128, 128)), images(2)
-    without = Variant("higherpose_tiny_coco_128_none", "higherpose", *settings, "none", Network(attention="none"))
+    without = Variant("higherpose_tiny_coco_128_none", "higherpose", *settings, "none", {"attention": "none"})
     plain = Variant("higherhrnet_tiny_coco_128", "higherhrnet", *settings)
     ours, theirs = spread(zoo.network(without), size), higherhrnet.build(plain)
     theirs.load_state_dict(ours.state_dict())

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from components.models.backbones.blocks import Bottleneck, conv1x1, conv3x3, published_initialisation, residual_layer
 from components.models.backbones.hrnet import Transition
+from components.models.backbones.imagenet import ImageNetBackbone
 
 BRANCHES = 4
 
@@ -225,7 +226,7 @@ def _halve(inputs: int, outputs: int, relu: bool) -> nn.Sequential:
     return step
 
 
-class HRFormer(nn.Module):
+class HRFormer(ImageNetBackbone):
     """(B, 3, H, W) normalised images → the finest branch (B, channels, H/4, W/4), or all four (`pyramid`).
 
     Every fusion resamples to its target's size, so sizes need not be powers of two apart (64x48: 16x12, 8x6, 4x3, 2x2).

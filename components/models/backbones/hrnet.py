@@ -13,12 +13,17 @@ A method that changes the fusions (SIU) passes a `Fusion` of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from components.models.backbones.blocks import BasicBlock, Bottleneck, conv1x1, conv3x3, residual_layer
+from components.models.backbones.imagenet import ImageNetBackbone
+from components.models.naming import renamed
+
+_PUBLISHED = {"trunk.": "", "end.transition.": "transition3.", "end.stage.": "stage4."}
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class Transition(nn.ModuleList):
         return [path(x) for path, x in zip(self, padded, strict=True)]
 
 
-class HighResolutionTrunk(nn.Module):
+class HighResolutionTrunk(ImageNetBackbone):
     """(B, 3, H, W) normalised images → three features (B, width 2ⁱ, H / 2ⁱ⁺², W / 2ⁱ⁺²), finest first.
 
     Args:
@@ -150,6 +155,10 @@ class HighResolutionTrunk(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return self.branch(self.shallow(images))
+
+    def imagenet_names(self, keys: Iterable[str], weights: Mapping[str, Tensor]) -> dict[str, str]:
+        """Also of a whole HRNet's keys."""
+        return {key: published_key(key) for key in keys}
 
     def shallow(self, images: Tensor) -> Tensor:
         """Stem and layer 1: (B, 4 layer1_width, H/4, W/4)."""
@@ -186,9 +195,10 @@ class HighResolutionEnd(nn.Module):
         targets = branches if multi_scale else 1
         self.channels = channels[0] * widen
         self.pyramid_channels = tuple(channel * widen for channel in channels[:targets])
-        self.widen = widen
         self.transition = Transition(shape.channels(3), shape.channels(branches))
         self.stage = _stage(shape.channels(branches), channels, shape.modules[2], shape.blocks, targets, widen, fusion)
+        if widen > 1:
+            self.NOT_IN_IMAGENET_WEIGHTS = (f"stage.{len(self.stage) - 1}.fuse_layers.",)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         return self.pyramid(features)[0]
@@ -212,6 +222,11 @@ class HRNet(nn.Module):
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Every branch of the end, (B, pyramid_channels[i], ⌈H / 2ⁱ⁺²⌉, ⌈W / 2ⁱ⁺²⌉)."""
         return self.end.pyramid(self.trunk(images))
+
+
+def published_key(key: str) -> str:
+    """The name of `key` of an HRNet in the released code and in ImageNet weights; other backbones' keys stay as they are."""
+    return renamed(key, _PUBLISHED)
 
 
 def _stage(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from components.models.backbones import TOKENPOSES
 from components.models.backbones.tokenpose import KeypointEncoder, token_initialisation, tokenpose
-from components.models.variant import Variant
+from components.models.variant import Method, Variant
 
 
 class TokenPose(nn.Module):
@@ -69,3 +69,6 @@ def authors_key(key: str, variant: Variant) -> str:
         _, number, layer, leaf = rest.split(".")
         return f"{prefix}transformer.layers.{number}.{_LAYER[layer]}.{leaf}"
     return prefix + rest
+
+
+METHOD = Method("tokenpose", build, tuple(TOKENPOSES), "dark", authors_key, convention="dark", label="", sized=True)

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.models.backbones import HRNETS, TRANSPOSES
+from components.models.backbones import HRFORMERS, HRNETS, RESNETS, TRANSPOSES
 from components.models.heads.super_resolution import SuperResolutionHead
-from components.models.pyramids import backbone_key, build_backbone
-from components.models.variant import STRIDE, Variant
+from components.models.pyramids import PyramidNetwork, backbone_key, build_backbone
+from components.models.variant import STRIDE, Method, Variant
 
 
 class Stage(NamedTuple):
@@ -219,3 +219,16 @@ def _stage_count(variant: Variant) -> int:
     if variant.backbone in TRANSPOSES:
         return len(TRANSPOSE)
     return variant.network.branches if variant.backbone in HRNETS else 4
+
+
+METHOD = Method(
+    "srpose",
+    build,
+    (*HRNETS, *RESNETS, *HRFORMERS, *TRANSPOSES),
+    codec="super_resolution",
+    authors_key=authors_key,
+    stride=1,
+    network=PyramidNetwork,
+    counting="mmcv",
+    sized=True,
+)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from components.models.backbones import RESNETS
+from components.models.backbones import HRNETS, RESNETS
 from components.models.backbones.blocks import published_initialisation
 from components.models.heads.deconvolution import DeconvolutionHead
+from components.models.naming import renamed
 from components.models.pyramids import backbone_key, build_backbone
-from components.models.variant import Variant
+from components.models.variant import Method, Variant
 
 
 class SimpleBottomUp(nn.Module):
@@ -45,7 +46,15 @@ _AUTHORS = {"head.deconvolutions.": "keypoint_head.deconv_layers.", "head.final.
 
 def authors_key(key: str, variant: Variant) -> str:
     """The name of `key` in mmpose's code."""
-    for ours, theirs in _AUTHORS.items():
-        if key.startswith(ours):
-            return theirs + key.removeprefix(ours)
-    return backbone_key(key, variant)
+    return backbone_key(key, variant) if key.startswith("backbone.") else renamed(key, _AUTHORS)
+
+
+METHOD = Method(
+    "simple_bottomup",
+    build,
+    (*HRNETS, *RESNETS),
+    codec="associative_embedding",
+    authors_key=authors_key,
+    approach="images",
+    counting="mmcv",
+)
