@@ -127,3 +127,17 @@ def test_every_printed_row_with_a_shift_says_how_it_departs():
         shifts = recipes.resolve(variant, BASE, "published").augmentation.shift_factor > 0
         if shifts and variant.paper.ap is not None and variant.method != "sharpose":
             assert any("shift" in text for text in variant.paper.departs), name
+
+
+def test_files_name_the_shards_whose_margin_their_recipes_need():
+    headers = {path: path.read_text() for path in zoo.VARIANTS.glob("*.yaml")}
+    wide = 0
+    for name, variant in VARIANTS.items():
+        published, matched = (recipes.resolve(variant, BASE, kind).augmentation.margin_scale for kind in ("published", "matched"))
+        assert matched <= 1.35
+        if published > 1.35:
+            height, width = variant.input_size
+            (header,) = [text for text in headers.values() if f"\n{name}:" in text]
+            assert f"direct_{height}x{width}_margin{100 * published:.0f}" in header, name
+            wide += 1
+    assert wide == 41
