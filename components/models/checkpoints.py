@@ -155,7 +155,7 @@ def compare(state: Mapping[str, Tensor], needed: official.Expected) -> Fit:
 
 
 def owners(state: Mapping[str, Tensor], name: str, most: int = 3) -> list[str]:
-    """Variants other than `name` that the checkpoint fits with nothing left over, at most so many, the likest names first."""
+    """Variants other than `name` that the checkpoint fits with nothing left over, at most so many, the most similar names first."""
     variants = zoo.load_variants()
     asked = variants.get(name)
     likeness = {other: difflib.SequenceMatcher(None, name, other).ratio() for other in variants}

@@ -18,7 +18,7 @@ HEADS = ("head.", "final_layer.", "heatmap_head.", "offset_head.")
 
 @dataclass(frozen=True)
 class Costs:
-    """Parameters are numbers that a checkpoint stores (batch norms' running statistics are none); fixed tables among them count.
+    """Parameters are numbers that a checkpoint stores, fixed tables included, batch norms' running statistics not.
 
     Attributes:
         params_backbone, params_head: what inference needs, split where the method's head begins.

@@ -2,7 +2,7 @@
 
 `load` takes a state_dict with the key names of the published code (HRNet, SimpleBaseline, DARK: leoxiaobin's and
 ilovepose's repositories, or mmpose's names for them; UDP: HuangJunJie2017's; CAL: ilovepose's; SRPose, SIU and SHaRPose: their
-forks of mmpose; TransPose, SimCC, TokenPose, HigherHRNet and LitePose: their own), `outputs` gives what that code would put out.
+forks of mmpose; TransPose, SimCC, TokenPose, HigherHRNet and LitePose: their own), `outputs` gives what that code would output.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from components.models.upscale import GENERATOR, PART, with_generator
 from components.models.variant import Variant
 
 TABLE, INDEX = "relative_position_bias_table", "relative_position_index"
-OTHERS = {GENERATOR: spsr.Generator}  # networks that are no variant: their keys are the authors' own
+OTHERS = {GENERATOR: spsr.Generator}  # networks that are not variants: their keys are the authors' own
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Expected:
     Attributes:
         model: the network on the meta device.
         tensors: authors' key → (our key, tensor of the right shape and type).
-        variant: None for a network that is none.
+        variant: None for a network that is not a variant.
         ignored: keys of the authors' files that are not weights.
     """
 
@@ -81,7 +81,7 @@ def load(name: str, state: Mapping[str, Any], published: bool = True) -> nn.Modu
             ignored. For a variant whose input SPSR enlarges nobody released weights: give the pose network's, and the
             generator's file (`network.upscale_weights`) is read for the rest, unless its keys are in `state` under
             `upscale.generator.`.
-        published: behave as the published code, known errors included (SimpleBaseline puts out 16x16 at 64x48); False
+        published: behave as the published code, known errors included (SimpleBaseline outputs 16x16 at 64x48); False
             gives the corrected network that we train.
     Raises:
         FarposeError: unknown variant, or keys that are missing, left over or of another shape; names the first ones.

@@ -32,7 +32,7 @@ PREFIX = f"{PART}generator."  # and of the generator's
 class Upscale(nn.Module):
     """(B, 3, H, W) normalised images → (B, 3, 4H, 4W) normalised images.
 
-    Both ways work on RGB in [0, 1], as SPSR was trained, and what they put out is clamped to it.
+    Both ways work on RGB in [0, 1], as SPSR was trained, and their output is clamped to it.
     """
 
     def __init__(self, kind: Literal["bicubic", "spsr"]) -> None:

@@ -15,7 +15,7 @@ The networks of the first two have the same parameters. The released configurati
 transformer and sine positions; CrowdPose's names neither, which leaves the code's defaults, four layers and learned positions.
 
 The released code runs only at the size that its table of positions was made for. Here any map gets positions, so that all are
-scored under one geometry: sines are computed for it, learned ones are interpolated (bicubic) from the table.
+scored under one geometry: sines are computed for it, learned ones are interpolated from the table (bilinear).
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class HigherPose(nn.Module):
             return table
         if self.learned:
             grid = table.permute(1, 2, 0).unflatten(2, made_for)
-            return functional.interpolate(grid, size, mode="bicubic", align_corners=False).flatten(2).permute(2, 0, 1)
+            return functional.interpolate(grid, size, mode="bilinear", align_corners=False).flatten(2).permute(2, 0, 1)
         return sine_positions(size, features.shape[1]).to(features)[:, None]
 
 

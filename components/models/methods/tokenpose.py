@@ -38,7 +38,7 @@ def heatmap_head(dim: int, heatmap_size: tuple[int, int]) -> nn.Sequential:
 
 
 def build(variant: Variant, published: bool = False) -> TokenPose:
-    """K heatmaps on the variant's TokenPose, initialised as published; there is no defect to keep."""
+    """K heatmaps on the variant's TokenPose, initialised as published; the released code has no error to keep."""
     shape = TOKENPOSES[variant.backbone]
     backbone, encoder = tokenpose(shape, variant.input_size, variant.num_keypoints)
     model = TokenPose(backbone, encoder, shape.dim, variant.heatmap_size)
