@@ -92,11 +92,12 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
 
     variant = zoo.variant(name)
     checks.data_of(variant, f"variant {name}")
-    recipe = recipes.resolve(variant, recipes.load())
+    kind = settings.load().recipe_of(name)
+    recipe = recipes.resolve(variant, recipes.load(), kind)
     shards = shards or settings.load().shards_of(name)
     folder = output or paths.MODELS / name
     device = device_name()
-    parameters = {"variant": variant, "recipe": recipe, "shards": shards, "device": device}
+    parameters = {"variant": variant, "recipe": {"name": kind, **dataclasses.asdict(recipe)}, "shards": shards, "device": device}
     with tracking.run(f"train@{name}", params=parameters, tags={"kind": "train", "variant": name}) as run, device_lock(device):
         tracker = run.tracker()
         summary = train_variant(variant, paths.SHARDS / shards, folder, recipe, device, paths.CHECKPOINTS, tracker)
@@ -104,7 +105,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
         run.tags({WEIGHTS_TAG: sha256_of(folder / "model.safetensors")})
         run.artifact(folder / "learning_curves.png")
         if output is None:
-            _metrics(f"train/{name}.json", summary)
+            _metrics(f"train/{name}.json", {**summary, "recipe": kind})
             _history(paths.RESULTS / "train" / f"{name}.csv", read_json(folder / "history.json"))
 
 
@@ -272,7 +273,7 @@ def _candidate(name: str, shards: str) -> Any:
         data_md5=lineage.data_digest(),
         git_commit=lineage.git_commit(),
         data={"source": settings.data().source, "shards": shards, "licences": ", ".join(sorted(licences))},
-        recipe=dataclasses.asdict(recipes.resolve(variant, recipes.load())),
+        recipe=dataclasses.asdict(recipes.resolve(variant, recipes.load(), training.get("recipe", "published"))),
         metrics=metrics,
         training=training,
         versions=lineage.versions(),

@@ -44,6 +44,10 @@ def codec_of(name: str, size: tuple[int, int], **settings: object) -> Codec:
     return codecs.build(name, geometry, COCO_17, **settings)
 
 
+def printed(ap: float) -> Paper:
+    return Paper(ap=ap, boxes="annotated", start="random", source="here")
+
+
 def some_persons(seed: int = 0) -> Persons:
     return cases.persons_of(cases.random_coco(seed, sizes=(30, 250)))
 
@@ -90,9 +94,9 @@ def test_every_method_passes_the_checks(method: str) -> None:
 
 
 def test_a_claim_above_the_ceiling_is_flagged() -> None:
-    claimed = [check for check in verify(some_persons(), [variant("hrnet", paper=Paper(ap=99.0))]) if "ceiling" in check.name]
+    claimed = [check for check in verify(some_persons(), [variant("hrnet", paper=printed(99.0))]) if "ceiling" in check.name]
     assert claimed[0].passed and claimed[0].warning and "99.0" in claimed[0].detail
-    modest = [check for check in verify(some_persons(), [variant("hrnet", paper=Paper(ap=1.0))]) if "ceiling" in check.name]
+    modest = [check for check in verify(some_persons(), [variant("hrnet", paper=printed(1.0))]) if "ceiling" in check.name]
     assert not modest[0].warning
 
 

@@ -94,7 +94,7 @@ def test_warm_up_rises_linearly_to_the_full_rate():
 def test_the_committed_recipe_is_the_published_one():
     assert (BASE.epochs, BASE.batch_size, BASE.learning_rate, BASE.gamma) == (210, 128, 1e-3, 0.1)
     assert (BASE.optimiser, BASE.weight_decay, BASE.layer_decay) == ("adam", 0, None)
-    assert dataclasses.replace(BASE.augmentation) == AugmentParams()
+    assert BASE.augmentation == AugmentParams(half_body_choice="published")
 
 
 def test_a_variants_overrides_change_only_what_they_name():
@@ -128,7 +128,7 @@ def test_a_wrong_override_names_the_variant_and_the_key(overrides, words):
 
 def test_another_top_level_key_in_the_file_is_an_error(tmp_path):
     (tmp_path / "train.yaml").write_text("train: {}\ntrian: {}\n")
-    with pytest.raises(FarposeError, match=r"train\.yaml: expected the one key 'train'"):
+    with pytest.raises(FarposeError, match=r"train\.yaml: expected the keys 'train' and 'matched'"):
         recipes.load(tmp_path / "train.yaml")
 
 

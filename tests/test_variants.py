@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -183,7 +184,7 @@ cal_hrnet_tiny_coco_64x48:
   network: {branches: 3, offset_width: 8}
   codec: {preset: derived}
   train: {epochs: 3, augmentation: {scale_sigma: 0.1, rotation_sigma: 10.0}}
-  paper: {ap: 50.0, source: here}
+  paper: {ap: 50.0, source: here, boxes: none, start: random}
 cal_hrnet_tiny_coco_64x48_seed1:
   like: cal_hrnet_tiny_coco_64x48
   tag: seed1
@@ -259,3 +260,32 @@ def test_a_variant_survives_yaml_and_json():
     ):
         entry = json.loads(json.dumps(dataclasses.asdict(variant)))
         assert parse(Variant, yaml.safe_load(yaml.safe_dump(entry)), "a registered model") == variant
+
+
+FILES = sorted(zoo.VARIANTS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_files_share_by_like_alone(path):
+    """YAML's own aliases become one shared mapping for `dvc exp run -S`, which then changes nothing; and no fragment is left over."""
+    tokens = {type(token).__name__ for token in yaml.scan(path.read_text())}
+    assert not tokens & {"AnchorToken", "AliasToken"}
+    written = yaml.safe_load(path.read_text())
+    used = {entry.get("like") for entry in written.values()}
+    assert {name for name in written if name.startswith("_")} <= used | {"_paper"}
+
+
+def test_dvc_s_own_editor_changes_one_entry_and_no_other(tmp_path):
+    """What `dvc exp run -S params/variants/demo.yaml:NAME.train.epochs=3` does to the file."""
+    from dvc.utils.serialize import modify_yaml
+
+    for file in FILES:
+        shutil.copy(file, tmp_path)
+    with modify_yaml(str(tmp_path / "demo.yaml")) as content:
+        content["_demo"]["train"]["epochs"] = 3
+        content["cal_hrnet_tiny_synthetic_64x48"]["codec"] = {"mask": "static"}
+    changed = zoo.load_variants(tmp_path)
+    assert changed["cal_hrnet_tiny_synthetic_64x48"].codec == {"mask": "static"}
+    epochs = {name for name, variant in changed.items() if variant.train != VARIANTS[name].train}
+    assert {"hrnet_tiny_synthetic_64x48", "cal_hrnet_tiny_synthetic_64x48"} < epochs
+    assert all("synthetic_64x48" in name and changed[name].train["epochs"] == 3 for name in epochs)

@@ -1,4 +1,7 @@
-"""Entries of variant files as written, and what they are in full: an entry may be another one plus what it overrides (`like:`)."""
+"""Entries of variant files as written, and what they are in full.
+
+An entry may be another one plus what it overrides (`like:`), and `_paper` holds what all printed rows of its file share.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from components.base.config import load_yaml
 from components.base.errors import FarposeError, unknown_name
 
-LIKE = "like"
+LIKE, SHARED = "like", "_paper"
 PRINTED = ("paper", "reprints")  # rows of tables
 SAME_ROW = (LIKE, "tag", "train", *PRINTED)  # what an entry may say and still be the other entry's row of the table
 
@@ -48,11 +51,12 @@ def read(folder: str | Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     fragments: dict[Path, dict[str, Entry]] = {}
     for path in files:
-        for name, written in load_yaml(path).items():
+        table = load_yaml(path)
+        for name, written in table.items():
             into = fragments.setdefault(path, {}) if name.startswith("_") else entries
             if name in into:
                 raise FarposeError(f"variant {name!r} is already in {into[name].path.name}", where=path, fix="keep one of them")
-            into[name] = _entry(path, name, written)
+            into[name] = _entry(path, name, _printed(written, table.get(SHARED, {})))
     known = {path: entries | fragments.get(path, {}) for path in files}
     return {name: Entry(entry.path, name, _full(entry, known, ())) for name, entry in entries.items()}
 
@@ -64,6 +68,18 @@ def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
         nested = isinstance(value, dict) and isinstance(base.get(key), dict)
         result[key] = merged(base[key], value) if nested else value
     return result
+
+
+def _printed(written: object, shared: Mapping[str, Any]) -> object:
+    """The entry with its `paper` and every one of its `reprints` filled up by what the file's rows share."""
+    if not isinstance(written, dict):
+        return written
+    filled = dict(written)
+    if isinstance(written.get("paper"), dict):
+        filled["paper"] = {**shared, **written["paper"]}
+    if isinstance(written.get("reprints"), list):
+        filled["reprints"] = [{**shared, **row} if isinstance(row, dict) else row for row in written["reprints"]]
+    return filled
 
 
 def _entry(path: Path, name: str, written: object) -> Entry:

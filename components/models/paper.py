@@ -6,6 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 Counting = Literal["summary", "summary_decimal", "mmcv", "fvcore"]
+Boxes = Literal["detector", "annotated", "none", "unknown"]
+Start = Literal["imagenet", "mae", "random", "supernet", "unknown"]
+STARTS: dict[str, str] = {
+    "imagenet": "ImageNet start",
+    "mae": "MAE start",
+    "random": "random start",
+    "supernet": "cut out of a trained supernet",
+    "unknown": "start not said",
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,15 @@ class Paper:
             their output, "summary_decimal" prints the same in units of 1e9, "mmcv" adds biases and elementwise layers, "fvcore" adds
             norms and attention.
         fps: images per second as printed, on the authors' hardware.
+        boxes: whose boxes the persons came from: a detector's of person AP `detector_ap` (percent on COCO val2017), the annotated ones,
+            none (bottom-up), or unknown where the source does not say.
+        start: what the network started from.
+        departs: where our recipe or network departs from the authors', in words.
         source: where the row was printed.
+
+    Raises:
+        ValueError: an AP or PCKh without `boxes`, `start` and `source`: a number that nobody can compare with; or boxes of a detector
+            without its AP.
     """
 
     ap: float | None = None
@@ -50,4 +67,24 @@ class Paper:
     gflops: float | None = None
     counting: Counting = "summary"
     fps: float | None = None
+    boxes: Boxes | None = None
+    detector_ap: float | None = None
+    start: Start | None = None
+    departs: tuple[str, ...] = ()
     source: str | None = None
+
+    def __post_init__(self) -> None:
+        missing = [name for name in ("boxes", "start", "source") if getattr(self, name) is None]
+        if missing and (self.ap is not None or self.pckh50 is not None):
+            raise ValueError(f"a printed AP or PCKh needs its {' and '.join(missing)}")
+        if (self.boxes == "detector") != (self.detector_ap is not None):
+            raise ValueError("detector_ap belongs to boxes: detector, and only there")
+
+    @property
+    def conditions(self) -> str:
+        """What the printed score was measured under, such as "detector boxes (AP 56.4), ImageNet start"; "" without a score."""
+        if self.boxes is None or self.start is None:
+            return ""
+        boxes = {"detector": f"detector boxes (AP {self.detector_ap:g})" if self.detector_ap else "", "annotated": "annotated boxes"}
+        boxes |= {"none": "no boxes", "unknown": "boxes not said"}
+        return f"{boxes[self.boxes]}, {STARTS[self.start]}"

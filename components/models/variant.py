@@ -134,7 +134,11 @@ class Variant:
         tag: end of the name where settings differ from the variant without it.
         network: settings of the method's network, of the type that its record names; a mapping is parsed, None is the default.
         codec: settings of the method's codec, see `components.codecs`.
-        train: this variant's overrides of `params/train.yaml`.
+        train: this variant's overrides of `params/train.yaml`, its recipe `published`.
+        baseline: what it is compared with under the recipe `matched`: "plain" is the plain heatmap on the same backbone, data set
+            and input size; or a variant's name.
+        exceptions: keys of `train` that hold in the recipe `matched` as well, each with the reason why the method needs it.
+        reprints: the same network's rows in other papers' tables.
 
     Raises:
         FarposeError: unknown method, backbone or setting, a backbone that the method does not run on, a setting that
@@ -150,7 +154,10 @@ class Variant:
     network: Any = None
     codec: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
+    baseline: str | None = None
+    exceptions: dict[str, str] = field(default_factory=dict)
     paper: Paper = field(default_factory=Paper)
+    reprints: tuple[Paper, ...] = ()
 
     def __post_init__(self) -> None:
         where = f"variant {self.name}"

@@ -33,6 +33,8 @@ class Built:
 def load_variants(folder: str | Path = VARIANTS) -> dict[str, Variant]:
     """Every variant of a folder's YAML files, by name; see `entries` for `like:`.
 
+    `_paper` is what a file's printed rows share: it fills up every `paper` and every one of `reprints`.
+
     Raises:
         FarposeError: a file or an entry is wrong (names it), two entries share a name, or there is no YAML file.
     """
@@ -66,7 +68,7 @@ def group_of(variant: Variant, variants: Iterable[Variant] | None = None) -> str
 
 
 def _without_seed(variant: Variant) -> dict[str, Any]:
-    left_out = ("name", "tag", *entries.PRINTED)
+    left_out = ("name", "tag", "baseline", *entries.PRINTED)
     said = {key: value for key, value in asdict(variant).items() if key not in left_out}
     return said | {"train": {key: value for key, value in variant.train.items() if key != "seed"}}
 

@@ -44,7 +44,8 @@ def small_variant(
     end = str(size[0]) if bottom_up else f"{size[0]}x{size[1]}"
     parts = [method if label is None else label, backbone.removeprefix(record.drops), "coco", end]
     name = "_".join(part for part in parts if part)
-    return Variant(name, method, backbone, "coco", size, network=network if network is not None else Network(branches))
+    codec = {"outputs": 1} if method == "simple_bottomup" else {}
+    return Variant(name, method, backbone, "coco", size, network=network if network is not None else Network(branches), codec=codec)
 
 
 def _small() -> dict[str, Variant]:

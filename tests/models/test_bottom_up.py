@@ -103,7 +103,8 @@ def test_outputs_follow_the_image_s_size_and_are_the_codec_s(variant: Variant):
     assert [tuple(output.shape[1:]) for output in outputs[variant.input_size]] == list(codec_of(variant).output_shapes)
     joints = variant.num_keypoints
     for (height, width), found in outputs.items():
-        expected = [(2 * joints, 4), (joints, 2)] if variant.stride == 4 else [(2 * joints, 1)]
+        finer = [(joints, 2)] if variant.method not in ("sr_head_bottomup", "simple_bottomup") else []
+        expected = [(2 * joints, variant.stride), *finer]
         assert isinstance(found, tuple)
         assert [tuple(output.shape) for output in found] == [(2, channels, height // cell, width // cell) for channels, cell in expected]
 
@@ -125,7 +126,7 @@ def test_an_image_s_result_does_not_depend_on_its_batch(variant: Variant):
 
 
 def convolutional(variant: Variant) -> bool:
-    return variant.method in ("higherhrnet", "litepose", "sr_head_bottomup") or variant.network.attention == "none"
+    return variant.method in ("higherhrnet", "litepose", "sr_head_bottomup", "simple_bottomup") or variant.network.attention == "none"
 
 
 @pytest.mark.parametrize("variant", [case for case in METHODS_QUICK + SLOW if convolutional(case.values[0])])
@@ -267,7 +268,9 @@ def checkpoint(name: str) -> dict[str, Tensor]:
     return {key: torch.full(shape, float(i)) for i, (key, shape) in enumerate(shapes.items()) if not key.endswith("num_batches_tracked")}
 
 
-@pytest.mark.parametrize("name", [HIGHERHRNET, "litepose_xs_crowdpose_256", "sr_head_bottomup_resnet50_coco_256"])
+@pytest.mark.parametrize(
+    "name", [HIGHERHRNET, "litepose_xs_crowdpose_256", "sr_head_bottomup_resnet50_coco_256", "simple_bottomup_resnet50_coco_256"]
+)
 def test_every_value_of_an_authors_checkpoint_arrives_under_our_name(name):
     state = checkpoint(name)
     loaded = official.load(name, state).state_dict()
