@@ -200,13 +200,14 @@ def compare() -> None:
     from components.evaluate.compare import compare as tabulate
     from components.evaluate.headline import headline_ap
     from components.registry import tracking
+    from pipelines import comparing
 
     names = list(settings.load().variants)
     with tracking.run("compare", params={"variants": ", ".join(names)}, tags={"kind": "compare"}) as run:
-        rows = [_row(name) for name in names]
+        rows = [comparing.row(name) for name in names]
         note = f"Data: {settings.data().source}. Trained on {', '.join(sorted({row['device'] for row in rows}))}, {platform.machine()}."
         with atomic_directory(paths.COMPARISON) as folder:
-            tabulate(rows, folder, note)
+            tabulate(rows, folder, note, comparing.matches(names))
         run.artifact(paths.COMPARISON)
         run.metrics({f"AP {row['variant']}": headline_ap(row) for row in rows})
         write_json(paths.RESULTS / "comparison.json", {row["variant"]: _kept(row) for row in rows})
@@ -218,21 +219,8 @@ def _kept(row: dict[str, Any]) -> dict[str, Any]:
     from components.evaluate.headline import headline
 
     boxes = headline(row)
-    keys = (f"AP_{boxes}", f"AP_{boxes}_low", f"AP_{boxes}_high", "ceiling_AP", "params_m", "gmacs")
+    keys = (f"AP_{boxes}", f"AP_{boxes}_low", f"AP_{boxes}_high", "target_AP", "bound_AP", "params_m", "gmacs")
     return {key: row[key] for key in keys if key in row}
-
-
-def _row(name: str) -> dict[str, Any]:
-    training = read_json(paths.RESULTS / "train" / f"{name}.json")
-    evaluation = read_json(paths.RESULTS / "evaluate" / f"{name}.json")
-    return {
-        "variant": name,
-        **evaluation,
-        "images_per_s": training["images_per_second"],
-        "training_s": training["train_seconds"],
-        "device": training["device"],
-        "by_height": read_json(paths.EVALUATIONS / name / "by_height.json"),
-    }
 
 
 def register() -> None:
