@@ -48,15 +48,14 @@ def parameters() -> dict[str, Any]:
         if pipeline.shards[plan.shards].images != variants[name].bottom_up:
             needs = "whole images" if variants[name].bottom_up else "crops of persons"
             raise FarposeError(f"the variant needs {needs}, {plan.shards} holds others", where=where, fix="correct `shards`")
+        margin_of(pipeline.shards[plan.shards], recipes.resolve(variants[name], found["train"]).augmentation, where)
         data_of(variants[name], where)
     for variant in variants.values():
-        resolved = recipes.resolve(variant, found["train"])
-        if variant.name in pipeline.variants:
-            _margin(pipeline.shards[pipeline.variants[variant.name].shards], resolved.augmentation, variant.name)
+        recipes.resolve(variant, found["train"])
     return found
 
 
-def _margin(spec: ShardSpec, augmentation: AugmentParams, name: str) -> None:
+def margin_of(spec: ShardSpec, augmentation: AugmentParams, where: str) -> None:
     """Whether planned shards hold as much around the persons as the variant's augmentation asks for.
 
     Raises:
@@ -67,7 +66,7 @@ def _margin(spec: ShardSpec, augmentation: AugmentParams, name: str) -> None:
         enough = dataclasses.replace(spec, margin_scale=needed).name
         problem = f"its augmentation needs shards with margin_scale {needed:g}, {spec.name} has {spec.margin_scale:g}"
         fix = f"plan shards {enough!r} with margin_scale: {needed:g} for it, or lower scale_sigma in its recipe"
-        raise FarposeError(problem, where=f"params/pipeline.yaml: variants.{name}", fix=fix)
+        raise FarposeError(problem, where=where, fix=fix)
 
 
 def data_of(variant: Variant, where: str) -> None:
