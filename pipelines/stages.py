@@ -48,6 +48,10 @@ def validate() -> None:
 
 def degrade(name: str) -> None:
     """Persons table and images → shards `name`, of crops or of whole images."""
+    from components.degrade.shard import Source
+    from components.degrade.stage import degrade as cut
+    from components.pose.ignored import IGNORED_FILE, IgnoredRegions
+    from components.pose.images import IMAGES_FILE, read_images
     from components.pose.persons import Persons
     from components.registry import tracking
 
@@ -56,26 +60,11 @@ def degrade(name: str) -> None:
         raise unknown_name("shards", name, pipeline.shards, where="params/pipeline.yaml")
     spec = pipeline.shards[name]
     with tracking.run(f"degrade@{name}", params={"shards": spec, "degrade": params}, tags={"kind": "degrade"}) as run:
+        images, ignored = read_images(paths.PERSONS / IMAGES_FILE), IgnoredRegions.read(paths.PERSONS / IGNORED_FILE)
         persons = Persons.read(paths.PERSONS / "persons.parquet")
-        write = _degrade_images if spec.images else _degrade_crops
-        summary = write(persons, paths.DATA / settings.data().source, spec, params, paths.SHARDS / name)
-        _metrics(f"degrade/{name}.json", {split: summary[split] for split in ("train", "val")}, run)
+        summary = cut(Source(persons, paths.DATA / settings.data().source, images, ignored), spec, params, paths.SHARDS / name)
+        _metrics(f"degrade/{name}.json", summary["splits"], run)
         run.artifact(paths.SHARDS / name / "contact_sheet.png")
-
-
-def _degrade_crops(persons: Any, data_root: Path, spec: Any, params: Any, out: Path) -> dict[str, Any]:
-    from components.degrade.stage import degrade as cut_crops
-
-    return cut_crops(persons, data_root, spec, params, out)
-
-
-def _degrade_images(persons: Any, data_root: Path, spec: Any, params: Any, out: Path) -> dict[str, Any]:
-    from components.datasets.fetch import IGNORED_FILE, IMAGES_FILE, read_images
-    from components.degrade.image_stage import degrade_images
-    from components.pose.ignored import IgnoredRegions
-
-    images, ignored = read_images(paths.PERSONS / IMAGES_FILE), IgnoredRegions.read(paths.PERSONS / IGNORED_FILE)
-    return degrade_images(persons, images, ignored, data_root, spec, params, out)
 
 
 def train(name: str, shards: str | None = None, output: Path | None = None) -> None:
@@ -185,7 +174,8 @@ def _score_images(built: Any, shards: str, params: Any, out: Path, provenance: d
 
 def _scored_split() -> tuple[Any, Any]:
     """The persons and the images of the split that is scored."""
-    from components.datasets.fetch import IMAGES_FILE, PERSONS_FILE, read_images
+    from components.datasets.fetch import PERSONS_FILE
+    from components.pose.images import IMAGES_FILE, read_images
     from components.pose.persons import Persons
 
     images = read_images(paths.PERSONS / IMAGES_FILE)
