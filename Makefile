@@ -38,9 +38,10 @@ test: $(READY) ## the checks that take minutes
 test-slow: $(READY) ## the longer checks
 	$(TEST) -m slow $(ARGS)
 
-lint: $(READY) ## ruff (rules and format) and mypy
+lint: $(READY) ## ruff (rules and format), deptry (packages declared and imported) and mypy
 	ruff check .
 	ruff format --check .
+	deptry .
 	mypy
 
 lock: .cache/uv ## resolve pyproject.toml again and write requirements.lock
