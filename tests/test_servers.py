@@ -58,7 +58,7 @@ def variables(folder: Path, **more: str) -> dict[str, str]:
 def test_an_interval_schedule_makes_runs_of_the_flow_and_no_proxy_comes_between(tmp_path):
     repository = toy_repository(tmp_path / "toy")
     git(repository, "commit", "--quiet", "--allow-empty", "--message", "state")
-    proxies = {name: CLOSED for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")}
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), CLOSED)
     command = [PYTHON, "-c", SCHEDULED, str(repository), SERVED]
     done = subprocess.run(command, cwd=REPOSITORY, env=variables(tmp_path, **proxies), capture_output=True, text=True, check=False)
     log = repository / "mlruns" / "prefect-server.log"
@@ -89,6 +89,6 @@ def test_hosts_without_a_proxy_keep_those_that_were_named(before, after):
 def test_make_gives_its_commands_the_same_exceptions(tmp_path):
     makefile = tmp_path / "Makefile"
     makefile.write_text(f"include {REPOSITORY}/Makefile\nshow:\n\t@echo $$NO_PROXY $$no_proxy\n")
-    done = subprocess.run(["make", "--silent", "-f", str(makefile), "show"], env=variables(tmp_path, NO_PROXY="corp.example, b"), cwd=tmp_path,
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    command, named = ["make", "--silent", "-f", str(makefile), "show"], variables(tmp_path, NO_PROXY="corp.example, b")
+    done = subprocess.run(command, cwd=tmp_path, env=named, capture_output=True, text=True, check=True)
     assert [set(value.split(",")) for value in done.stdout.split()] == [{"corp.example", "b", "127.0.0.1", "localhost"}] * 2
