@@ -67,13 +67,20 @@ def decisions(variant: Variant) -> dict[str, dict[str, Any]]:
     }
 
 
-def code(stage: str, variant: Variant, protocol: str, sources: Sources) -> dict[str, Any]:
+def code(stage: str, variant: Variant, protocol: str | None, sources: Sources) -> dict[str, Any]:
     """`code`: one digest of all that the variant's stage imports; `modules`: a digest of each module, to see which one changed."""
     digests = sources.digests(sources.closure([*ROOTS[stage], *own_modules(variant, protocol)]))
     return {"code": imports.together(digests), "modules": {name: digest[:16] for name, digest in digests.items()}}
 
 
-def own_modules(variant: Variant, protocol: str) -> list[str]:
+def code_now(stage: str, variant: Variant, shards: str) -> str:
+    """The digest of what a variant's stage imports as it is on disk, whatever was planned; also of a variant outside the pipeline."""
+    known = settings.load().shards
+    digest: str = code(stage, variant, known[shards].protocol if shards in known else None, imports.read(paths.REPOSITORY))["code"]
+    return digest
+
+
+def own_modules(variant: Variant, protocol: str | None) -> list[str]:
     """The modules that are found by name at run time, of which a variant uses one each."""
     names = {
         ("components.models.methods", "METHOD"): variant.method,
@@ -83,6 +90,8 @@ def own_modules(variant: Variant, protocol: str) -> list[str]:
     }
     found = []
     for (package, attribute), name in names.items():
+        if name is None:
+            continue
         with contextlib.suppress(ModuleNotFoundError, AttributeError, FarposeError):  # TODO until the packages are there
             found.append(module_of(package, attribute, name))
     return found

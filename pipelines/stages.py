@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import sys
@@ -97,6 +98,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     from components.registry.register import WEIGHTS_TAG
     from components.train import recipe as recipes
     from components.train.loop import train as train_variant
+    from pipelines import plan as plans
 
     variant = zoo.variant(name)
     checks.data_of(variant, f"variant {name}")
@@ -107,7 +109,10 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     parameters = {"variant": variant, "recipe": recipe, "shards": shards, "device": device}
     with tracking.run(f"train@{name}", params=parameters, tags={"kind": "train", "variant": name}) as run, device_lock(device):
         tracker = run.tracker()
-        summary = train_variant(variant, paths.SHARDS / shards, folder, recipe, device, paths.CHECKPOINTS, tracker)
+        checkpoints = paths.CHECKPOINTS / plans.code_now(plans.TRAIN, variant, shards)[:16]  # a run that other code began is not continued
+        summary = train_variant(variant, paths.SHARDS / shards, folder, recipe, device, checkpoints, tracker)
+        with contextlib.suppress(OSError):  # not there, or another run's checkpoints are in it
+            checkpoints.rmdir()
         tracker.flush()
         run.tags({WEIGHTS_TAG: sha256_of(folder / "model.safetensors")})
         run.artifact(folder / "learning_curves.png")
@@ -278,7 +283,6 @@ def device_name() -> str:
 
 def device_lock(device: str) -> Any:
     """Hold a GPU alone, whoever starts the stage; nothing on a CPU."""
-    import contextlib
     import tempfile
 
     from filelock import FileLock
