@@ -6,16 +6,15 @@ variant's entry leaves it as it is, byte for byte, and so leaves their results u
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.base import imports
-from components.base.errors import FarposeError
 from components.base.files import atomic_directory, read_json, write_json
 from components.base.imports import Sources
-from components.base.records import module_of
+from components.base.records import module_of, records
 from pipelines import paths, settings
 from pipelines.settings import Pipeline
 
@@ -88,13 +87,15 @@ def own_modules(variant: Variant, protocol: str | None) -> list[str]:
         ("components.approaches", "APPROACH"): variant.approach,
         ("components.degrade.protocols", "PROTOCOL"): protocol,
     }
-    found = []
-    for (package, attribute), name in names.items():
-        if name is None:
-            continue
-        with contextlib.suppress(ModuleNotFoundError, AttributeError, FarposeError):  # TODO until the packages are there
-            found.append(module_of(package, attribute, name))
-    return found
+    return [
+        module_of(package, attribute, name) for (package, attribute), name in names.items() if name and _has_records(package, attribute)
+    ]
+
+
+def _has_records(package: str, attribute: str) -> bool:
+    """False of a package that does not exist, or whose modules are still named in import statements."""
+    module = importlib.util.find_spec(package)
+    return module is not None and module.submodule_search_locations is not None and bool(records(package, attribute, required=False))
 
 
 def read(stage: str, name: str) -> dict[str, Any]:
