@@ -45,6 +45,7 @@ def _candidate(name: str, shards: str) -> Any:
     metrics, training = (read_json(paths.RESULTS / kind / f"{name}.json") for kind in ("evaluate", "train"))
     planned = {stage: plan.read(stage, name) for stage in (plan.TRAIN, plan.REGISTER)}
     trained = read_metadata(weights)
+    sources = imports.read(paths.REPOSITORY).paths
     licences = Persons.read(paths.PERSONS / "persons.parquet").frame["licence"].unique()
     facts = Facts(
         weights_sha256=training["model_sha256"],
@@ -70,7 +71,7 @@ def _candidate(name: str, shards: str) -> Any:
         examples=_examples(variant, shards),
         tags={"shards": shards, ap: f"{metrics[ap]:.4f}", **_lock_tags(name)},
         preparation=_preparation(variant, shards),
-        sources={module: imports.read(paths.REPOSITORY).paths[module] for module in planned[plan.REGISTER]["modules"]},
+        sources={module: sources[module] for module in planned[plan.REGISTER]["modules"]},
     )
 
 
