@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from components.base.config import PARAMS
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file
-from pipelines import checks, paths
+from pipelines import checks, listing, paths, settings
+from pipelines.settings import Pipeline
 
 if TYPE_CHECKING:
     from components.models.costs import Costs
@@ -29,6 +30,7 @@ def params(options: argparse.Namespace) -> None:
     found = checks.parameters()
     if options.variant:
         return _show_variant(options.variant, found)
+    _keep_in_step(found["pipeline"])
     from components.registry.lineage import flat
 
     for name, value in found.items():
@@ -56,7 +58,13 @@ def apply(name: str, force: bool) -> None:
         _show_difference(target, path)
         with atomic_file(target) as temporary:
             shutil.copyfile(path, temporary)
-    print(f"params/ now holds {name}; `git checkout params` takes it back")
+    print(f"params/ now holds {name}; `git checkout params` and then `farpose params` take it back")
+    _keep_in_step(settings.load())
+
+
+def _keep_in_step(pipeline: Pipeline) -> None:
+    if listing.keep_in_step(pipeline):
+        print("dvc.yaml: the list of what `compare` reads follows params/pipeline.yaml again")
 
 
 def _show_difference(old: Path, new: Path) -> None:
