@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.base.errors import FarposeError
 from components.codecs.aggregation import aggregate
 from components.codecs.codec import CodecRecord, Outputs, Size, Targets
 from components.codecs.embedding_loss import heatmap_loss, tag_loss
