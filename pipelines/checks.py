@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
@@ -23,7 +23,7 @@ def parameters() -> dict[str, Any]:
     """
     from components.approaches import approach
     from components.datasets.synthetic.params import SyntheticParams
-    from components.models import zoo
+    from components.models import baselines, zoo
     from components.train import recipe as recipes
 
     pipeline = settings.load()
@@ -49,15 +49,16 @@ def parameters() -> dict[str, Any]:
         shown = approach(variants[name].approach)
         if not shown.takes(pipeline.shards[plan.shards]):
             raise FarposeError(f"the variant needs {shown.needs}, {plan.shards} holds others", where=where, fix="correct `shards`")
+        margin_of(pipeline.shards[plan.shards], recipes.resolve(variants[name], found["train"], plan.recipe).augmentation, where)
         data_of(variants[name], where)
     for variant in variants.values():
-        resolved = recipes.resolve(variant, found["train"])
-        if variant.name in pipeline.variants:
-            _margin(pipeline.shards[pipeline.variants[variant.name].shards], resolved.augmentation, variant.name)
+        for kind in get_args(recipes.Kind):
+            recipes.resolve(variant, found["train"], kind)
+    baselines.pairs(variants)
     return found
 
 
-def _margin(spec: ShardSpec, augmentation: AugmentParams, name: str) -> None:
+def margin_of(spec: ShardSpec, augmentation: AugmentParams, where: str) -> None:
     """Whether planned shards hold as much around the persons as the variant's augmentation asks for.
 
     Raises:
@@ -68,7 +69,7 @@ def _margin(spec: ShardSpec, augmentation: AugmentParams, name: str) -> None:
         enough = dataclasses.replace(spec, margin_scale=needed).name
         problem = f"its augmentation needs shards with margin_scale {needed:g}, {spec.name} has {spec.margin_scale:g}"
         fix = f"plan shards {enough!r} with margin_scale: {needed:g} for it, or lower scale_sigma in its recipe"
-        raise FarposeError(problem, where=f"params/pipeline.yaml: variants.{name}", fix=fix)
+        raise FarposeError(problem, where=where, fix=fix)
 
 
 def data_of(variant: Variant, where: str) -> None:

@@ -16,7 +16,8 @@ from components.codecs.codec import Codec
 from components.evaluate.oks import evaluate
 from components.evaluate.targets import Boxes, perfect_predictions
 from components.evaluate.verify import targets_reach, truth_scores_one
-from components.models.variant import Paper, Variant
+from components.models.paper import Paper
+from components.models.variant import Variant
 from components.pose.crop import CropGeometry
 from components.pose.persons import Persons
 from components.pose.skeleton import COCO_17
@@ -49,6 +50,10 @@ def codec_of(name: str, size: tuple[int, int], **settings: object) -> Codec:
 def target_ap(codec: Codec, persons: Persons) -> float:
     found = perfect_predictions(codec, Boxes.of(persons, codec.geometry))
     return evaluate(persons, found, np.ones(len(found)))["AP"]
+
+
+def printed(ap: float) -> Paper:
+    return Paper(ap=ap, boxes="annotated", start="random", source="here")
 
 
 def some_persons(seed: int = 0) -> Persons:
@@ -102,12 +107,12 @@ def test_the_papers_ap_is_compared_with_the_bound_and_not_with_the_targets() -> 
     truth, _ = cases.truth_as_predictions(persons)
     scores = np.ones(len(truth))
     moved = replace(truth, keypoints_image=truth.keypoints_image + 0.02 * np.sqrt(truth.areas)[:, None, None])
-    claimed = variant("hrnet", paper=Paper(ap=99.0))
+    claimed = variant("hrnet", paper=printed(99.0))
     assert not targets_reach(claimed, persons, (truth, scores), (truth, scores)).warning
     assert not targets_reach(claimed, persons, (moved, scores), (truth, scores)).warning
     flagged = targets_reach(claimed, persons, (truth, scores), (moved, scores))
     assert flagged.passed and flagged.warning and "99.0" in flagged.detail
-    assert not targets_reach(variant("hrnet", paper=Paper(ap=1.0)), persons, (truth, scores), (moved, scores)).warning
+    assert not targets_reach(variant("hrnet", paper=printed(1.0)), persons, (truth, scores), (moved, scores)).warning
 
 
 def test_broken_codecs_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ from components.models.variant import IMAGE_STRIDE, Variant
 from components.models.zoo import Built
 from components.pose.draw import picture_of_persons
 from components.pose.persons import Persons
+from components.pose.skeleton import Skeleton
 
 COMPARED = 4  # images on which an ONNX file is compared
 EXPORT_BATCH = 4  # images of one size run together,
@@ -156,6 +157,7 @@ found = model.predict(images)""",
         spec = parse(ShardSpec, preparation["shards"], "shards")
         degrade = parse(DegradeParams, preparation["degrade"], "degrade")
         params = parse(EvaluateParams, preparation["evaluate"], "evaluate")
+        skeleton = Skeleton.of(preparation["skeleton"], "preparation")
         params = replace(params, bottom_up=replace(params.bottom_up, scales=(1.0,)))
 
         def run(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -163,7 +165,7 @@ found = model.predict(images)""",
                 raise FarposeError(f"images must be (N, H, W, 3) and none of it 0, got {images.shape}", where="input")
             names = [f"image {number}" for number in range(len(images))]
             bgr = [np.ascontiguousarray(image[..., ::-1]) for image in images]
-            inputs = fitted(bgr, names, spec, built.variant.skeleton, params.bottom_up.fit, degrade)
+            inputs = fitted(bgr, names, spec, skeleton, params.bottom_up.fit, degrade)
             found, scores = predict_images(built.model, built.codec, inputs, params)
             counts = np.bincount(found.image_id, minlength=len(images))
             rows = {"keypoints": found.keypoints_image, "keypoint_scores": found.keypoint_scores, "scores": scores}
@@ -174,7 +176,7 @@ found = model.predict(images)""",
     def form(self, variant: Variant) -> Form:
         """Convolutional networks are written for images of any size; networks whose attention has a table of positions are
         written for their square only, and the top left square of images is compared."""
-        side, any_size = variant.input_size[0], takes_any_size(variant)
+        side, any_size = variant.input_size[0], variant.record.any_size(variant)
         sizes = f"any, multiples of {IMAGE_STRIDE} px" if any_size else f"{side}x{side} px"
         fit = (lambda image: image) if any_size else (lambda image: square(image, side))
         about = {"input_size": sizes, "short_side": str(side)}
@@ -195,11 +197,6 @@ def padded(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
     table = np.zeros((len(counts), counts.max(initial=0), *rows.shape[1:]), np.float32)
     table[np.arange(table.shape[1]) < counts[:, None]] = rows
     return table
-
-
-def takes_any_size(variant: Variant) -> bool:
-    """Whether the exported file takes images of any size (sides multiples of 64 px), not of the variant's square only."""
-    return variant.method != "higherpose" or variant.network.attention == "none"
 
 
 def read_persons(codec: Any, outputs: tuple[Tensor, ...], images: Tensor) -> list[Joints]:

@@ -17,7 +17,7 @@ from components.pose.crop import Convention
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from components.degrade.render import Rendered
+    from components.degrade.sample import Rendered
 
 PACKAGE = "components.degrade.protocols"
 

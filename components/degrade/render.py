@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from components.degrade.protocol import protocol
-from components.degrade.sample import RGB, places, sample
+from components.degrade.sample import RGB, Rendered, sample
 from components.pose.crop import compose
 
 if TYPE_CHECKING:
@@ -20,31 +19,6 @@ if TYPE_CHECKING:
 
 KEYS = 2**31  # keys of noise are whole numbers below this
 GOLDEN = 0x9E3779B9  # moves the first places off the hash's fixed point, 0
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """Clean targets on their protocol's grid.
-
-    Attributes:
-        grey_levels: (B, 3, h, w) float32, 0..255; the target's px times the oversampling, and the padding around them.
-        grid_to_stored: (B, 2, 3) px of the grid to px of the stored crop.
-        height, width: (B,) of the stored crop, px, with its black border.
-        keys: (B,) int64, of the noise of each target.
-    """
-
-    grey_levels: Tensor
-    grid_to_stored: Tensor
-    height: Tensor
-    width: Tensor
-    keys: Tensor
-
-    def inside(self) -> Tensor:
-        """(B, 1, h, w) float32: 1 where a px of the grid has its centre inside the image, else 0."""
-        height, width = self.grey_levels.shape[2:]
-        x, y = places(self.grid_to_stored.float(), 0, (height, width))
-        right, bottom = self.width.view(-1, 1, 1) - 1.5, self.height.view(-1, 1, 1) - 1.5
-        return ((x >= 0.5) & (x <= right) & (y >= 0.5) & (y <= bottom)).float()[:, None]
 
 
 def render(store: Stored, indices: Tensor, view_to_stored: Tensor, size: tuple[int, int], keys: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -112,3 +113,28 @@ def _channel(pixels: Tensor, channel: int, highest: int) -> Tensor:
     """One byte of (B, H, W) pixels as float; the highest one in use needs no mask."""
     shifted = pixels >> (8 * channel) if channel else pixels
     return (shifted & 255 if channel < highest else shifted).float()
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Clean targets on their protocol's grid.
+
+    Attributes:
+        grey_levels: (B, 3, h, w) float32, 0..255; the target's px times the oversampling, and the padding around them.
+        grid_to_stored: (B, 2, 3) px of the grid to px of the stored crop.
+        height, width: (B,) of the stored crop, px, with its black border.
+        keys: (B,) int64, of the noise of each target.
+    """
+
+    grey_levels: Tensor
+    grid_to_stored: Tensor
+    height: Tensor
+    width: Tensor
+    keys: Tensor
+
+    def inside(self) -> Tensor:
+        """(B, 1, h, w) float32: 1 where a px of the grid has its centre inside the image, else 0."""
+        height, width = self.grey_levels.shape[2:]
+        x, y = places(self.grid_to_stored.float(), 0, (height, width))
+        right, bottom = self.width.view(-1, 1, 1) - 1.5, self.height.view(-1, 1, 1) - 1.5
+        return ((x >= 0.5) & (x <= right) & (y >= 0.5) & (y <= bottom)).float()[:, None]

@@ -14,7 +14,7 @@ from components.degrade.protocol import Protocol, View
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from components.degrade.render import Rendered
+    from components.degrade.sample import Rendered
 
 
 @dataclass(frozen=True)
