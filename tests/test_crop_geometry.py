@@ -97,14 +97,18 @@ def test_round_trips(convention, input_size):
 
 
 @each_convention
-def test_cropping_and_then_shrinking_is_the_direct_way_to_the_heatmap(convention):
-    geometry = CropGeometry((64, 48), (16, 12), convention)
-    center, size, _, points = random_boxes()
-    crop = transform(geometry.image_to_crop(center, size), points)
-    direct_way = transform(geometry.image_to_heatmap(center, size), points)
-    # DARK scales both axes by (w - 1) / (S - 1), so only its x agrees with the per-axis stride
-    axes = slice(0, 1) if convention == "dark" else slice(0, 2)
-    np.testing.assert_allclose(geometry.crop_to_heatmap(crop)[..., axes], direct_way[..., axes], atol=1e-9)
+@pytest.mark.parametrize("heatmap", [(16, 12), (64, 48), (16, 16)])
+@pytest.mark.parametrize("input_size", [(64, 48), (64, 64), (96, 128)])
+def test_cropping_and_then_shrinking_is_the_direct_way_to_the_heatmap(convention, input_size, heatmap):
+    """Both maps of a convention come from the box; the way between them, also turned and of any aspect, follows from the two."""
+    geometry = CropGeometry(input_size, heatmap, convention)
+    center, size, rotation, points = random_boxes()
+    if convention == "unbiased":
+        rotation = 0.0  # turned, its cells are no longer those of the crop where the sides differ
+    crop = transform(geometry.image_to_crop(center, size, rotation), points)
+    direct_way = transform(geometry.image_to_heatmap(center, size, rotation), points)
+    np.testing.assert_allclose(geometry.crop_to_heatmap(crop), direct_way, atol=1e-9)
+    np.testing.assert_allclose(geometry.heatmap_to_crop(direct_way), crop, atol=1e-9)
 
 
 @pytest.mark.parametrize(("convention", "reach"), [("classic", 0), ("unbiased", 1)])
