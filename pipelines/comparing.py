@@ -33,16 +33,13 @@ def row(name: str) -> dict[str, Any]:
 def identity(name: str) -> dict[str, Any]:
     """Name, seed group, recipe and the conditions of the paper's number."""
     variant, pipeline = zoo.variant(name), settings.load()
-    found: dict[str, Any] = {"variant": name, "group": group_of(name), "seed": getattr(variant, "seed", None)}
-    recipe_of, conditions = getattr(pipeline, "recipe_of", None), getattr(variant.paper, "conditions", "")
-    found |= {"recipe": recipe_of(name)} if recipe_of else {}
-    return found | ({"paper_note": conditions} if conditions else {})
+    found = {"variant": name, "group": group_of(name), "seed": variant.train.get("seed"), "recipe": pipeline.recipe_of(name)}
+    return found | ({"paper_note": variant.paper.conditions} if variant.paper.conditions else {})
 
 
 def group_of(name: str) -> str:
     """What the seeds of a variant are called together."""
-    known = getattr(zoo, "group_of", None)
-    return str(known(zoo.variant(name))) if known else name
+    return zoo.group_of(zoo.variant(name))
 
 
 def matches(names: Iterable[str]) -> dict[str, Matches]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from components.base.errors import FarposeError
-from components.degrade.protocols import direct
+from components.degrade.protocol import View, protocol
 from components.pose.crop import CONVENTIONS, CropGeometry, compose, invert, transform
 from tests.conftest import REPOSITORY
 
@@ -20,6 +20,10 @@ PARITY_FILES = {"classic": "hrnet", "dark": "dark", "unbiased": "udp"}
 SIZES = [(64, 48), (128, 96), (256, 192)]
 each_convention = pytest.mark.parametrize("convention", CONVENTIONS)
 each_case = pytest.mark.parametrize("case", range(len(CASES)))
+
+
+def _direct(image, matrix, size, convention):
+    return protocol("direct").crop(image, View(matrix, size, convention), None, (0, 0, 0))
 
 
 def published_case(case: int, convention: str):
@@ -69,7 +73,7 @@ def test_direct_crops_equal_the_published_ones(parity, convention, case):
         pytest.skip("reference crops were made by OpenCV 5, which samples differently from 4")
     image, expected = arrays["warp_img"], arrays[f"aff{case}_warp"].astype(int)
     geometry, center, size, rotation = published_case(case, convention)
-    ours = direct(image, geometry.image_to_crop(center, size, rotation)[0], geometry.input_size, convention)
+    ours = _direct(image, geometry.image_to_crop(center, size, rotation)[0], geometry.input_size, convention)
     assert np.abs(ours - expected).max() <= 1
     assert (ours != expected).mean() < 0.002
     if convention == "unbiased":
@@ -77,7 +81,7 @@ def test_direct_crops_equal_the_published_ones(parity, convention, case):
         matrix = invert(published[None])[0]
     else:
         matrix = arrays[f"aff{case}_fwd"]
-    assert np.array_equal(direct(image, matrix, geometry.input_size, convention), expected)
+    assert np.array_equal(_direct(image, matrix, geometry.input_size, convention), expected)
 
 
 @each_convention

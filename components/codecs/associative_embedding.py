@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.base.errors import FarposeError
 from components.codecs.aggregation import aggregate
 from components.codecs.codec import CodecRecord, Outputs, Size, Targets
 from components.codecs.embedding_loss import heatmap_loss, tag_loss
@@ -38,11 +39,13 @@ class AssociativeEmbeddingSettings:
 
     Attributes:
         sigma: the Gaussians' standard deviation, cells of each output; by default 2 at stride 4 and 8 at stride 1.
+        outputs: 2 with finer heatmaps beside the first output, 1 without; by default 1 at stride 1, else 2.
         pull_factor, push_factor: weights of the two parts of the tag loss; heatmaps weigh 1.
         grouping: how peaks become persons; its `nms_kernel` is 5 by default, and 11 at stride 1.
     """
 
     sigma: float | None = None
+    outputs: int | None = None
     pull_factor: float = 1e-3
     push_factor: float = 1e-3
     grouping: Grouping = field(default_factory=Grouping)
@@ -72,7 +75,10 @@ class AssociativeEmbeddingCodec:
         self.settings = settings = settings or AssociativeEmbeddingSettings()
         stride = geometry.input_size[0] / geometry.heatmap_size[0]
         side = geometry.heatmap_size[0]
-        self.output_sizes: tuple[int, ...] = (side,) if stride == 1 else (side, 2 * side)
+        outputs = (1 if stride == 1 else 2) if settings.outputs is None else settings.outputs
+        if outputs not in (1, 2):
+            raise FarposeError(f"outputs must be 1 or 2, got {outputs}")
+        self.output_sizes: tuple[int, ...] = (side, 2 * side)[:outputs]
         self.sigma = require_positive("sigma", SIGMA_PX / stride if settings.sigma is None else settings.sigma)
         derived = NMS_KERNEL_FULL_SIZE if stride == 1 else NMS_KERNEL
         self.grouping = replace(settings.grouping, nms_kernel=settings.grouping.nms_kernel or derived)

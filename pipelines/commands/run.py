@@ -10,10 +10,12 @@ from pipelines import paths, settings
 
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
-    from pipelines import checks, servers
+    from pipelines import checks, listing, servers
     from pipelines.commands.models import print_table
 
-    checks.parameters()  # before a server is started
+    pipeline = checks.parameters()["pipeline"]  # before a server is started
+    if listing.keep_in_step(pipeline):
+        print("dvc.yaml: the list of what `compare` reads follows params/pipeline.yaml again")
     servers.own_prefect()
     from pipelines import flows
 
@@ -80,10 +82,11 @@ def _reproduce(kind: str, variant: str) -> None:
     from pipelines.driver import Driver
 
     name = f"{kind}@{variant}"
-    wanted = next(stage for stage in graph.load() if stage.name == name)
+    stages = {stage.name: stage for stage in graph.load()}
     driver = Driver(paths.REPOSITORY, settings.load().flow.stage_timeout_hours * 3600, print)
     try:
-        result = driver.reproduce(wanted)
+        driver.reproduce(stages["plan"])  # which says whether there is anything to do
+        result = driver.reproduce(stages[name])
     finally:
         driver.stop()
     print(f"{name}: {result.outcome}")
