@@ -8,7 +8,8 @@ from typing import Any, Literal
 from components.base.errors import FarposeError, unknown_name
 from components.models.backbones import BACKBONES, EFFICIENTVITS, HRFORMERS, HRNETS, LITEPOSES, RESNETS, TOKENPOSES, TRANSPOSES, VITS
 from components.pose.crop import Convention, CropGeometry
-from components.pose.skeleton import Skeleton, skeleton_of
+from components.pose.skeleton import Skeleton
+from components.pose.sources import skeleton_of
 
 STRIDE = 4  # input px per heatmap cell of most methods
 UPSCALE = 4  # how much `network.upscale` enlarges the input
@@ -171,6 +172,7 @@ class Variant:
         tag: end of the name where settings differ from the variant without it.
         codec: settings of the method's codec, see `components.codecs`.
         train: this variant's overrides of `params/train.yaml`.
+        joints: spelled out where no params/data.yaml says them, as in a registered model; None: those of the data set's entry.
 
     Raises:
         FarposeError: unknown method, backbone or data set, a backbone that the method cannot stand on, a setting that
@@ -187,6 +189,7 @@ class Variant:
     codec: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     paper: Paper = Paper()
+    joints: Skeleton | None = None
 
     def __post_init__(self) -> None:
         where = f"variant {self.name}"
@@ -254,7 +257,7 @@ class Variant:
 
     @property
     def skeleton(self) -> Skeleton:
-        return skeleton_of(self.dataset)
+        return self.joints or skeleton_of(self.dataset)
 
     @property
     def num_keypoints(self) -> int:
