@@ -70,9 +70,9 @@ def _degrade_crops(persons: Any, data_root: Path, spec: Any, params: Any, out: P
 
 
 def _degrade_images(persons: Any, data_root: Path, spec: Any, params: Any, out: Path) -> dict[str, Any]:
-    from components.datasets.fetch import IGNORED_FILE, IMAGES_FILE, read_images
     from components.degrade.image_stage import degrade_images
-    from components.pose.ignored import IgnoredRegions
+    from components.pose.ignored import IGNORED_FILE, IgnoredRegions
+    from components.pose.images import IMAGES_FILE, read_images
 
     images, ignored = read_images(paths.PERSONS / IMAGES_FILE), IgnoredRegions.read(paths.PERSONS / IGNORED_FILE)
     return degrade_images(persons, images, ignored, data_root, spec, params, out)
@@ -184,7 +184,8 @@ def _score_images(built: Any, shards: str, params: Any, out: Path, provenance: d
 
 def _scored_split() -> tuple[Any, Any]:
     """The persons and the images of the split that is scored."""
-    from components.datasets.fetch import IMAGES_FILE, PERSONS_FILE, read_images
+    from components.datasets.fetch import PERSONS_FILE
+    from components.pose.images import IMAGES_FILE, read_images
     from components.pose.persons import Persons
 
     images = read_images(paths.PERSONS / IMAGES_FILE)

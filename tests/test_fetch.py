@@ -15,12 +15,12 @@ import pytest
 
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
-from components.datasets.fetch import FetchSummary, fetch, in_dev, read_images
+from components.datasets.fetch import FetchSummary, fetch, in_dev
 from components.datasets.manifest import write_manifest
 from components.datasets.params import DataParams, FilterParams, SplitFiles, SplitShares
-from components.datasets.reader import IMAGE_COLUMNS
 from components.datasets.synthetic.params import SyntheticParams
 from components.pose.ignored import IgnoredRegions
+from components.pose.images import IMAGE_COLUMNS, read_images
 from components.pose.persons import Persons
 from tests.coco_files import digests, random_coco, source, unlabel, write_dataset, write_json
 

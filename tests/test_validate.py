@@ -17,10 +17,11 @@ import pandas as pd
 import pytest
 
 from components.base.errors import FarposeError
-from components.datasets.fetch import fetch, in_dev, read_images, write_images
+from components.datasets.fetch import fetch, in_dev
 from components.datasets.params import DataParams, SplitFiles, SplitShares, Tolerances, ValidationParams
 from components.datasets.validate import validate
 from components.datasets.validate_images import inspect_images
+from components.pose.images import read_images, write_images
 from components.pose.persons import Persons
 from components.pose.skeleton import COCO_17
 from tests.coco_files import COMMITTED, digests, random_coco, source, write_dataset

@@ -15,15 +15,6 @@ from components.datasets.params import READERS, SourceParams
 from components.datasets.records import Records
 from components.pose.persons import Persons
 
-IMAGE_COLUMNS = {
-    "image_id": "int64",
-    "image_path": "str",  # relative to the data set's root
-    "image_width": "int64",  # px
-    "image_height": "int64",  # px
-    "split": "str",
-    "licence": "str",
-}
-
 
 @dataclass(frozen=True)
 class AnnotationFile:

@@ -12,8 +12,9 @@ import pandas as pd
 
 from components.base.errors import FarposeError
 from components.datasets.params import SourceParams
-from components.datasets.reader import IMAGE_COLUMNS, AnnotationFile, Reader
+from components.datasets.reader import AnnotationFile, Reader
 from components.datasets.records import Records, load_annotation_file
+from components.pose.images import IMAGE_COLUMNS
 from components.pose.persons import SCALAR_COLUMNS, Persons
 from components.pose.skeleton import Skeleton
 
