@@ -14,6 +14,12 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# A proxy of the environment is not asked for servers on this machine.
+comma := ,
+space := $(subst ,, )
+NO_PROXY := $(subst $(space),$(comma),$(sort $(subst $(comma),$(space),$(NO_PROXY) $(no_proxy)) 127.0.0.1 localhost))
+no_proxy := $(NO_PROXY)
+export NO_PROXY no_proxy
 # uv trusts what the machine trusts, as pip does (proxies and mirrors with certificates of their own)
 export UV_SYSTEM_CERTS := true
 
@@ -38,14 +44,15 @@ test: $(READY) ## the checks that take minutes
 test-slow: $(READY) ## the longer checks
 	$(TEST) -m slow $(ARGS)
 
-lint: $(READY) ## ruff (rules and format) and mypy
+lint: $(READY) ## ruff (rules and format), deptry (packages declared and imported) and mypy
 	ruff check .
 	ruff format --check .
+	deptry .
 	mypy
 
 lock: .cache/uv ## resolve pyproject.toml again and write requirements.lock
-	$$(cat .cache/uv) lock
-	$$(cat .cache/uv) export --quiet --no-emit-project --no-header --output-file requirements.lock
+	"$$(cat .cache/uv)" lock
+	"$$(cat .cache/uv)" export --quiet --no-emit-project --no-header --output-file requirements.lock
 
 ui: $(READY) ## MLflow and Prefect servers on loopback, their addresses printed (MLFLOW_PORT, PREFECT_PORT)
 	@python -m pipelines.servers
@@ -56,11 +63,11 @@ clean-setup: ## remove .venv and the cached uv
 # The environment. `uv pip sync` makes it exactly the lock (CPU and GPU alike); the project itself is then linked in.
 $(READY): requirements.lock pyproject.toml | .cache/uv
 	@uv=$$(cat .cache/uv); \
-	test -x .venv/bin/python || $$uv venv --quiet --python "$$(.ci/find-python)" .venv; \
+	test -x .venv/bin/python || "$$uv" venv --quiet --python "$$(.ci/find-python)" .venv; \
 	echo "installing $$(grep -c '==' requirements.lock) packages into .venv ..."; \
-	export UV_COMPILE_BYTECODE=1 VIRTUAL_ENV=$(CURDIR)/.venv; \
-	$$uv pip sync --quiet --require-hashes requirements.lock; \
-	$$uv pip install --quiet --no-deps --no-build-isolation --editable .; \
+	export UV_COMPILE_BYTECODE=1 VIRTUAL_ENV="$(CURDIR)/.venv"; \
+	"$$uv" pip sync --quiet --require-hashes requirements.lock; \
+	"$$uv" pip install --quiet --no-deps --no-build-isolation --editable .; \
 	touch $@
 
 # The path of a uv: the one on PATH, or one of our own in .cache/.

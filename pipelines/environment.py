@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -25,6 +26,11 @@ DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MPLBACKEND": "Agg",
 }
+SERVERS = {  # what the servers that we start write to their log files; nothing of it reaches a person's terminal
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # the server's only handler; its stream is the log file
+}
+LOOPBACK = ("127.0.0.1", "localhost")  # a proxy of the environment would catch our requests to our own servers
 
 
 def prepare() -> None:
@@ -32,10 +38,17 @@ def prepare() -> None:
     os.environ.update(ALWAYS)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    os.environ.update(NO_PROXY=no_proxy(os.environ), no_proxy=no_proxy(os.environ))
     here = str(Path(sys.executable).parent)
     path = os.environ.get("PATH", "").split(os.pathsep)
     if here not in path:  # `.venv/bin/farpose` must find `.venv/bin/python` without activation
         os.environ["PATH"] = os.pathsep.join([here, *path])
+
+
+def no_proxy(variables: Mapping[str, str]) -> str:
+    """Hosts that are reached without a proxy: those of both spellings of the variable, and this machine."""
+    named = [host.strip() for name in ("NO_PROXY", "no_proxy") for host in variables.get(name, "").split(",")]
+    return ",".join(dict.fromkeys(host for host in (*named, *LOOPBACK) if host))
 
 
 def make_prefect_home() -> None:

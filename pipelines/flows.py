@@ -21,7 +21,7 @@ from pipelines import graph, settings
 from pipelines.driver import Driver, StageResult
 from pipelines.environment import REPOSITORY
 
-REGISTRATION = Path("artifacts", "registration", "registration.json")
+REGISTRATION = Path("artifacts", "registration")
 COMPARISON = Path("artifacts", "comparison", "comparison.md")
 NUMBERS = Path("results", "pipeline", "comparison.json")
 VERIFY = "verify"
@@ -103,12 +103,11 @@ def _register_again(driver: Driver, stages: list[graph.Stage]) -> None:
     """DVC sees that the models were registered once, not that this store lacks them: a fresh clone's store is empty."""
     from components.registry import register
 
-    record = driver.repository / REGISTRATION
-    if not record.is_file():
-        return
-    expected = {name: entry["weights_sha256"] for name, entry in read_json(record).items()}
-    if register.missing(expected, driver.repository):
-        driver.reproduce(next(stage for stage in stages if stage.name == "register"), force=True)
+    named = {stage.name.removeprefix("register@"): stage for stage in stages if stage.name.startswith("register@")}
+    records = {name: driver.repository / REGISTRATION / name / "registration.json" for name in named}
+    expected = {name: read_json(record)["package_sha256"] for name, record in records.items() if record.is_file()}
+    for name in register.missing(expected, driver.repository) if expected else ():
+        driver.reproduce(named[name], force=True)
 
 
 def _require_clean(driver: Driver) -> None:

@@ -13,6 +13,7 @@ SCRATCH = REPOSITORY / "scratch"  # variants that are not in the pipeline
 MANIFESTS = PARAMS / "manifests"
 EXAMPLES = PARAMS / "examples"
 
+PLAN = ARTIFACTS / "plan"
 PERSONS = ARTIFACTS / "persons"
 VALIDATION = ARTIFACTS / "validation"
 SHARDS = ARTIFACTS / "shards"

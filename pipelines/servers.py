@@ -1,4 +1,7 @@
-"""Servers on loopback: `make ui` shows MLflow's and Prefect's pages until Ctrl-C; `farpose run` has a Prefect server while it runs."""
+"""Servers on loopback: `make ui` shows MLflow's and Prefect's pages until Ctrl-C; `farpose run` has a Prefect server while it runs.
+
+What they say, errors of their background services included, lies in `mlruns/mlflow-server.log` and `mlruns/prefect-server.log`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from components.registry import store
 from pipelines import environment
 
 HOST = "127.0.0.1"
+LOGS = REPOSITORY / "mlruns"
 START_S = 180.0  # a first start makes a database
 
 
@@ -37,7 +41,8 @@ def main() -> int:
         print(f"MLflow   http://{HOST}:{mlflow_port}   runs, metrics, models")
         print(f"Prefect  http://{HOST}:{prefect_port}   flow runs and their graph")
         print(
-            f"Runs of `farpose run` appear there at once with PREFECT_API_URL=http://{HOST}:{prefect_port}/api\nCtrl-C stops both",
+            f"Runs of `farpose run` appear there at once with PREFECT_API_URL=http://{HOST}:{prefect_port}/api\nCtrl-C stops both; "
+            "what they say is in mlruns/*-server.log",
             flush=True,
         )
         while all(process.poll() is None for process in running):
@@ -84,12 +89,17 @@ def _prefect(port: int) -> subprocess.Popen:
 
 
 def _start(arguments: list[str]) -> subprocess.Popen:
-    log = REPOSITORY / "mlruns" / f"{arguments[0]}-server.log"
-    log.parent.mkdir(exist_ok=True)
+    log = LOGS / f"{arguments[0]}-server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as stream:
-        command = [sys.executable, "-m", *arguments]
         return subprocess.Popen(
-            command, cwd=REPOSITORY, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent
+            [sys.executable, "-m", *arguments],
+            cwd=REPOSITORY,
+            env={**os.environ, **environment.SERVERS},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
 
 
@@ -103,7 +113,7 @@ def _wait_until_all_answer(running: list[subprocess.Popen], ports: tuple[int, ..
     deadline = time.monotonic() + START_S
     while not all(_answers(port) for port in ports):
         if time.monotonic() > deadline or any(process.poll() is not None for process in running):
-            raise FarposeError("a server does not start", fix="see mlruns/prefect-server.log and mlruns/mlflow-server.log")
+            raise FarposeError("a server does not start", fix=f"see {LOGS}/prefect-server.log and mlflow-server.log")
         time.sleep(0.3)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import os
@@ -15,9 +16,18 @@ from typing import Any
 
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file, read_json, sha256_of, write_json
-from pipelines import checks, paths, settings
+from pipelines import checks, listing, paths, settings
 
 SCORED = "val"  # the split that evaluation scores
+
+
+def plan() -> None:
+    """Code and parameters → what decides each variant's stages; the first stage, because it also checks what dvc.yaml lists."""
+    from pipelines import plan as plans
+
+    pipeline = settings.load()
+    listing.check(pipeline)
+    print(f"{plans.write(paths.PLAN, pipeline)} variants planned")
 
 
 def fetch() -> None:
@@ -48,6 +58,10 @@ def validate() -> None:
 
 def degrade(name: str) -> None:
     """Persons table and images → shards `name`, of crops or of whole images."""
+    from components.degrade.shard import Source
+    from components.degrade.stage import degrade as cut
+    from components.pose.ignored import IGNORED_FILE, IgnoredRegions
+    from components.pose.images import IMAGES_FILE, read_images
     from components.pose.persons import Persons
     from components.registry import tracking
 
@@ -56,26 +70,11 @@ def degrade(name: str) -> None:
         raise unknown_name("shards", name, pipeline.shards, where="params/pipeline.yaml")
     spec = pipeline.shards[name]
     with tracking.run(f"degrade@{name}", params={"shards": spec, "degrade": params}, tags={"kind": "degrade"}) as run:
+        images, ignored = read_images(paths.PERSONS / IMAGES_FILE), IgnoredRegions.read(paths.PERSONS / IGNORED_FILE)
         persons = Persons.read(paths.PERSONS / "persons.parquet")
-        write = _degrade_images if spec.images else _degrade_crops
-        summary = write(persons, paths.DATA / settings.data().source, spec, params, paths.SHARDS / name)
-        _metrics(f"degrade/{name}.json", {split: summary[split] for split in ("train", "val")}, run)
+        summary = cut(Source(persons, paths.DATA / settings.data().source, images, ignored), spec, params, paths.SHARDS / name)
+        _metrics(f"degrade/{name}.json", summary["splits"], run)
         run.artifact(paths.SHARDS / name / "contact_sheet.png")
-
-
-def _degrade_crops(persons: Any, data_root: Path, spec: Any, params: Any, out: Path) -> dict[str, Any]:
-    from components.degrade.stage import degrade as cut_crops
-
-    return cut_crops(persons, data_root, spec, params, out)
-
-
-def _degrade_images(persons: Any, data_root: Path, spec: Any, params: Any, out: Path) -> dict[str, Any]:
-    from components.degrade.image_stage import degrade_images
-    from components.pose.ignored import IGNORED_FILE, IgnoredRegions
-    from components.pose.images import IMAGES_FILE, read_images
-
-    images, ignored = read_images(paths.PERSONS / IMAGES_FILE), IgnoredRegions.read(paths.PERSONS / IGNORED_FILE)
-    return degrade_images(persons, images, ignored, data_root, spec, params, out)
 
 
 def train(name: str, shards: str | None = None, output: Path | None = None) -> None:
@@ -89,22 +88,27 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     from components.registry.register import WEIGHTS_TAG
     from components.train import recipe as recipes
     from components.train.loop import train as train_variant
+    from pipelines import plan as plans
 
     variant = zoo.variant(name)
     checks.data_of(variant, f"variant {name}")
-    recipe = recipes.resolve(variant, recipes.load())
+    kind = settings.load().recipe_of(name)
+    recipe = recipes.resolve(variant, recipes.load(), kind)
     shards = shards or settings.load().shards_of(name)
     folder = output or paths.MODELS / name
     device = device_name()
-    parameters = {"variant": variant, "recipe": recipe, "shards": shards, "device": device}
+    parameters = {"variant": variant, "recipe": {"name": kind, **dataclasses.asdict(recipe)}, "shards": shards, "device": device}
     with tracking.run(f"train@{name}", params=parameters, tags={"kind": "train", "variant": name}) as run, device_lock(device):
         tracker = run.tracker()
-        summary = train_variant(variant, paths.SHARDS / shards, folder, recipe, device, paths.CHECKPOINTS, tracker)
+        checkpoints = paths.CHECKPOINTS / plans.code_now(plans.TRAIN, variant, shards)[:16]  # a run that other code began is not continued
+        summary = train_variant(variant, paths.SHARDS / shards, folder, recipe, device, checkpoints, tracker)
+        with contextlib.suppress(OSError):  # not there, or another run's checkpoints are in it
+            checkpoints.rmdir()
         tracker.flush()
         run.tags({WEIGHTS_TAG: sha256_of(folder / "model.safetensors")})
         run.artifact(folder / "learning_curves.png")
         if output is None:
-            _metrics(f"train/{name}.json", summary)
+            _metrics(f"train/{name}.json", {**summary, "recipe": kind})
             _history(paths.RESULTS / "train" / f"{name}.csv", read_json(folder / "history.json"))
 
 
@@ -200,13 +204,16 @@ def compare() -> None:
     from components.evaluate.compare import compare as tabulate
     from components.evaluate.headline import headline_ap
     from components.registry import tracking
+    from pipelines import comparing
 
-    names = list(settings.load().variants)
+    pipeline = settings.load()
+    listing.check(pipeline)
+    names = list(pipeline.variants)
     with tracking.run("compare", params={"variants": ", ".join(names)}, tags={"kind": "compare"}) as run:
-        rows = [_row(name) for name in names]
+        rows = [comparing.row(name) for name in names]
         note = f"Data: {settings.data().source}. Trained on {', '.join(sorted({row['device'] for row in rows}))}, {platform.machine()}."
         with atomic_directory(paths.COMPARISON) as folder:
-            tabulate(rows, folder, note)
+            tabulate(rows, folder, note, comparing.matches(names))
         run.artifact(paths.COMPARISON)
         run.metrics({f"AP {row['variant']}": headline_ap(row) for row in rows})
         write_json(paths.RESULTS / "comparison.json", {row["variant"]: _kept(row) for row in rows})
@@ -218,95 +225,17 @@ def _kept(row: dict[str, Any]) -> dict[str, Any]:
     from components.evaluate.headline import headline
 
     boxes = headline(row)
-    keys = (f"AP_{boxes}", f"AP_{boxes}_low", f"AP_{boxes}_high", "ceiling_AP", "params_m", "gmacs")
+    keys = (f"AP_{boxes}", f"AP_{boxes}_low", f"AP_{boxes}_high", "target_AP", "bound_AP", "params_m", "gmacs")
     return {key: row[key] for key in keys if key in row}
 
 
-def _row(name: str) -> dict[str, Any]:
-    training = read_json(paths.RESULTS / "train" / f"{name}.json")
-    evaluation = read_json(paths.RESULTS / "evaluate" / f"{name}.json")
-    return {
-        "variant": name,
-        **evaluation,
-        "images_per_s": training["images_per_second"],
-        "training_s": training["train_seconds"],
-        "device": training["device"],
-        "by_height": read_json(paths.EVALUATIONS / name / "by_height.json"),
-    }
-
-
-def register() -> None:
-    """Every model → MLflow's registry, with its card and the alias `challenger`."""
-    from components.base.files import atomic_directory
-    from components.registry import register as registry
-    from components.registry import tracking
+def register(name: str | None = None) -> None:
+    """One variant's model, or every one of the pipeline → MLflow's registry, with its card and the alias `challenger`."""
+    from pipelines import registration
 
     pipeline = settings.load()
-    with tracking.run("register", params={"variants": ", ".join(pipeline.variants)}, tags={"kind": "register"}) as run:
-        registered = {}
-        with atomic_directory(paths.REGISTRATION) as folder:
-            for name, plan in pipeline.variants.items():
-                candidate = _candidate(name, plan.shards)
-                version = registry.register(candidate, run)
-                (folder / f"{name}.md").write_text(candidate.card)
-                registered[name] = {"alias": registry.CHALLENGER, "weights_sha256": sha256_of(candidate.weights)}
-                print(f"{name}: version {version.version}, alias {registry.CHALLENGER}")
-            write_json(folder / "registration.json", registered)
-        run.artifact(paths.REGISTRATION)
-
-
-def _candidate(name: str, shards: str) -> Any:
-    from components.evaluate.headline import headline
-    from components.models import zoo
-    from components.pose.persons import Persons
-    from components.registry import lineage
-    from components.registry.model_card import Facts, model_card
-    from components.registry.register import Candidate
-    from components.train import recipe as recipes
-
-    variant = zoo.variant(name)
-    weights = paths.MODELS / name / "model.safetensors"
-    metrics, training = (read_json(paths.RESULTS / kind / f"{name}.json") for kind in ("evaluate", "train"))
-    licences = Persons.read(paths.PERSONS / "persons.parquet").frame["licence"].unique()
-    facts = Facts(
-        weights_sha256=sha256_of(weights),
-        data_md5=lineage.data_digest(),
-        git_commit=lineage.git_commit(),
-        data={"source": settings.data().source, "shards": shards, "licences": ", ".join(sorted(licences))},
-        recipe=dataclasses.asdict(recipes.resolve(variant, recipes.load())),
-        metrics=metrics,
-        training=training,
-        versions=lineage.versions(),
-    )
-    ap = f"AP_{headline(metrics)}"
-    tags = {"git.commit": facts.git_commit, "data.md5": facts.data_md5, "shards": shards, ap: f"{metrics[ap]:.4f}", **_lock_tags(name)}
-    return Candidate(variant, weights, model_card(variant, facts), metrics, _examples(variant, shards), tags, _preparation(variant, shards))
-
-
-def _examples(variant: Any, shards: str) -> Any:
-    """(N, 3, H, W) uint8: what the registered model is shown as an example of its input."""
-    from components.degrade.image_shards import EvalImages
-    from components.degrade.shards import EvalCrops
-
-    if variant.bottom_up:
-        return EvalImages.open(paths.SHARDS / shards, settings.evaluation().bottom_up.fit).pixels(0)[None]
-    return EvalCrops.open(paths.SHARDS / shards, variant.convention).pixels
-
-
-def _preparation(variant: Any, shards: str) -> dict[str, dict[str, Any]]:
-    """How a bottom-up variant's evaluation makes inputs of images; crops come ready."""
-    if not variant.bottom_up:
-        return {}
-    sections: dict[str, Any] = {"shards": settings.load().shards[shards], "degrade": settings.degrade(), "evaluate": settings.evaluation()}
-    return {name: dataclasses.asdict(section) for name, section in sections.items()}
-
-
-def _lock_tags(name: str) -> dict[str, str]:
-    """DVC's hashes of what the model was trained from, and of the model itself."""
-    from components.registry import lineage
-
-    hashes = lineage.lock_hashes(f"train@{name}")
-    return {f"dvc.{path}": value for path, value in hashes.items() if path.startswith("artifacts/")}
+    for variant in [name] if name else pipeline.variants:
+        registration.register(variant, pipeline.shards_of(variant))
 
 
 def _history(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -334,7 +263,6 @@ def device_name() -> str:
 
 def device_lock(device: str) -> Any:
     """Hold a GPU alone, whoever starts the stage; nothing on a CPU."""
-    import contextlib
     import tempfile
 
     from filelock import FileLock
@@ -345,6 +273,7 @@ def device_lock(device: str) -> Any:
 
 
 STAGES: dict[str, Callable[..., None]] = {
+    "plan": plan,
     "fetch": fetch,
     "validate": validate,
     "degrade": degrade,
@@ -353,20 +282,21 @@ STAGES: dict[str, Callable[..., None]] = {
     "compare": compare,
     "register": register,
 }
-WITH_ITEM = ("degrade", "train", "evaluate")
+WITH_ITEM = ("degrade", "train", "evaluate", "register")
+ITEM_OPTIONAL = ("register",)
 
 
 def run_stage(name: str, item: str | None = None) -> None:
     """Run one stage by name.
 
     Args:
-        item: the shards of `degrade`, the variant of `train` and `evaluate`; None for the other stages.
+        item: the shards of `degrade`, the variant of `train`, `evaluate` and `register` (all variants if None); None for the others.
     Raises:
         FarposeError: unknown stage, or an item too few or too many; what the stage raises.
     """
     if name not in STAGES:
         raise unknown_name("stage", name, STAGES)
-    if (name in WITH_ITEM) != (item is not None):
+    if (name in WITH_ITEM) != (item is not None) and not (name in ITEM_OPTIONAL and item is None):
         raise FarposeError(f"stage {name} takes {'one item' if name in WITH_ITEM else 'no item'}", fix=f"`farpose stage {name} ...`")
     STAGES[name](*([item] if item is not None else []))
 

@@ -160,14 +160,12 @@ def statuses(repository: Path) -> list[str]:
     [
         ("fetch", ["datasets.fetch", "datasets.manifest"]),
         ("validate", ["datasets.validate"]),
-        ("degrade", ["degrade.stage", "degrade.image_stage", "degrade.contact_sheet"]),
-        ("train", ["train.loop", "train.recipe", "models.zoo", "models.pretrained"]),
-        ("evaluate", ["evaluate.stage", "evaluate.bottom_up_stage", "models.zoo", "models.costs", "models.weights"]),
+        ("degrade", ["degrade.stage", "degrade.contact_sheet"]),
         ("compare", ["evaluate.compare"]),
     ],
 )
 def test_a_stage_depends_on_the_code_that_it_imports(stage, modules):
-    """All of it but `base` (files, errors, parameters)."""
+    """All of it but `base` (files, errors, parameters). What train, evaluate and register import is planned, see test_plan.py."""
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     entry = stages[stage]
     covered = [path for path in entry.get("do", entry)["deps"] if path.startswith("components/")]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipelines import listing, settings
 from tests.repositories import PYTHON, commit, copy_of_this, dvc, farpose, git, processes_of
 from tests.test_cli import assert_one_line, edit
 
@@ -35,16 +36,23 @@ def little_to_do(repository: Path) -> None:
     example = yaml.safe_load((params / "examples" / "bottom_up_256" / "pipeline.yaml").read_text())
     pipeline["shards"] |= example["shards"]
     pipeline["variants"] = {name: (pipeline["variants"] | example["variants"])[name] for name in VARIANTS}
-    (params / "pipeline.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
+    run_these(repository, pipeline)
     shutil.rmtree(params / "manifests", ignore_errors=True)
     for name in ("data.dvc", "dvc.lock"):
         (repository / name).unlink(missing_ok=True)
 
 
+def run_these(repository: Path, pipeline: dict) -> None:
+    """Write params/pipeline.yaml, and bring dvc.yaml in step as `farpose params` does."""
+    path = repository / "params" / "pipeline.yaml"
+    path.write_text(yaml.safe_dump(pipeline, sort_keys=False))
+    listing.keep_in_step(settings.load(path), repository)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A repository in which everything has run once; tests that change it put it back."""
-    repository = copy_of_this(tmp_path_factory.mktemp("pipeline") / "repository")
+    """A repository, in a path with a space, in which everything has run once; tests that change it put it back."""
+    repository = copy_of_this(tmp_path_factory.mktemp("pipeline") / "a repository")
     little_to_do(repository)
     commit(repository)
     for done in (farpose(repository, "acquire", "synthetic"), dvc(repository, "repro")):
@@ -59,6 +67,12 @@ def outputs(repository: Path) -> dict[str, bytes]:
     return {str(path.relative_to(repository)): path.read_bytes() for path in files}
 
 
+def registered(repository: Path, name: str) -> dict[str, str]:
+    """What the register stage left of a variant."""
+    found: dict[str, str] = json.loads((repository / "artifacts" / "registration" / name / "registration.json").read_text())
+    return found
+
+
 def ran(stdout: str) -> set[str]:
     """Stages that DVC ran."""
     return {line.split("'")[1] for line in stdout.splitlines() if line.startswith("Running stage")}
@@ -68,8 +82,7 @@ def test_everything_is_made(finished):
     made = outputs(finished)
     table = made["artifacts/comparison/comparison.md"].decode()
     assert all(name in table for name in VARIANTS) and "95 % interval" in table
-    registered = json.loads(made["artifacts/registration/registration.json"])
-    assert set(registered) == set(VARIANTS)
+    registered = {name: json.loads(made[f"artifacts/registration/{name}/registration.json"]) for name in VARIANTS}
     for name in VARIANTS:
         assert f"artifacts/models/{name}/model.safetensors" in made
         for picture in ("gallery.png", "by_height.png"):
@@ -77,7 +90,7 @@ def test_everything_is_made(finished):
         records = json.loads(made[f"artifacts/evaluations/{name}/predictions.json"])
         assert records or name == BOTTOM_UP  # without boxes, one epoch may find nobody
         assert all(record["provenance"]["weights_sha256"] == registered[name]["weights_sha256"] for record in records)
-        card = made[f"artifacts/registration/{name}.md"].decode()
+        card = made[f"artifacts/registration/{name}/model_card.md"].decode()
         assert registered[name]["weights_sha256"] in card and ("AP_no_boxes" if name == BOTTOM_UP else "AP_gt_boxes") in card
     shown = farpose(finished, "compare")
     assert shown.returncode == 0 and FIRST in shown.stdout
@@ -89,15 +102,13 @@ def test_no_output_names_a_run(finished):
     client, experiment_id = store.open_store(finished)
     runs = [run.info.run_id for run in client.search_runs([experiment_id])]
     texts = [content for path, content in outputs(finished).items() if not path.endswith((".png", ".npy", ".parquet", ".safetensors"))]
-    assert len(runs) == 12 and not any(run.encode() in text for run in runs for text in texts)
+    assert len(runs) == 14 and not any(run.encode() in text for run in runs for text in texts)
 
 
 def test_models_are_registered_as_challengers(finished):
-    from components.base.files import sha256_of
     from components.registry import register
 
-    digests = {name: sha256_of(finished / "artifacts" / "models" / name / "model.safetensors") for name in VARIANTS}
-    assert register.missing(digests, finished) == []
+    assert register.missing({name: registered(finished, name)["package_sha256"] for name in VARIANTS}, finished) == []
 
 
 def test_repeating_it_does_nothing_within_three_seconds_of_cpu(finished):
@@ -133,14 +144,71 @@ def test_a_variants_parameter_reruns_only_what_depends_on_it_and_comes_back_from
 
     table.write_text(before)
     done = dvc(finished, "repro")
-    assert ran(done.stdout) == {"register"}  # the others are restored; register must write its tags
+    assert ran(done.stdout) == {"plan", f"register@{FIRST}"}  # the others are restored; register must set its alias
     again = outputs(finished)
     assert again[f"artifacts/models/{FIRST}/model.safetensors"] == made[f"artifacts/models/{FIRST}/model.safetensors"]
     assert again["results/pipeline/comparison.json"] == made["results/pipeline/comparison.json"]
     from components.registry import register
 
-    digest = json.loads(again["artifacts/registration/registration.json"])[FIRST]["weights_sha256"]
+    digest = json.loads(again[f"artifacts/registration/{FIRST}/registration.json"])["package_sha256"]
     assert register.missing({FIRST: digest}, finished) == []  # the alias is back at the first version
+
+
+def to_do(repository: Path) -> set[str]:
+    """Stages that DVC would run."""
+    return set(json.loads(dvc(repository, "status", "--json").stdout))
+
+
+def test_changed_code_reruns_the_variants_that_import_it_and_a_comment_reruns_nothing(finished):
+    method = finished / "components" / "models" / "methods" / "litepose.py"
+    kept = method.read_text()
+    method.write_text(f"# a comment\n{kept}")
+    assert to_do(finished) == {"plan"} and dvc(finished, "repro", "plan").returncode == 0
+    assert to_do(finished) == set()
+    method.write_text(f"{kept}\nCHANGED = True\n")
+    assert dvc(finished, "repro", "plan").returncode == 0
+    assert to_do(finished) == {f"{stage}@{BOTTOM_UP}" for stage in ("train", "evaluate", "register")}
+    method.write_text(kept)
+    assert dvc(finished, "repro", "plan").returncode == 0 and to_do(finished) == set()
+
+
+def test_a_list_out_of_step_stops_the_pipeline_at_once(finished):
+    path = finished / "params" / "pipeline.yaml"
+    kept = path.read_text()
+    pipeline = yaml.safe_load(kept)
+    del pipeline["variants"][SECOND]
+    path.write_text(yaml.safe_dump(pipeline, sort_keys=False))
+    done = dvc(finished, "repro")
+    path.write_text(kept)
+    assert done.returncode != 0 and f"still names artifacts/evaluations/{SECOND}" in done.stderr and "`farpose params`" in done.stderr
+    assert not any(stage.startswith("train") for stage in ran(done.stdout))
+
+
+@pytest.mark.slow
+def test_a_variant_that_left_the_pipeline_leaves_no_trace_and_comes_back(finished, tmp_path):
+    """The oracle is a fresh repository that never had it; training is taken from the same run cache, because clocks differ."""
+    path, made = finished / "params" / "pipeline.yaml", outputs(finished)
+    kept = path.read_text()
+    pipeline = yaml.safe_load(kept)
+    pipeline["variants"] = {FIRST: pipeline["variants"][FIRST]}
+    run_these(finished, pipeline)
+    assert dvc(finished, "repro").returncode == 0 and (finished / "artifacts" / "models" / SECOND).is_dir()
+
+    ignored = shutil.ignore_patterns("artifacts", "results", "mlruns", "dvc.lock", "cache", "tmp", ".git", "__pycache__")
+    fresh = shutil.copytree(finished, tmp_path / "fresh", ignore=ignored)
+    git(fresh, "init", "--quiet")
+    commit(fresh)
+    (fresh / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {finished / '.dvc' / 'cache'}\n")
+    done = dvc(fresh, "repro")
+    assert done.returncode == 0 and f"train@{FIRST}" not in ran(done.stdout), done.stdout + done.stderr
+    locks = [yaml.safe_load((repository / "dvc.lock").read_text()) for repository in (finished, fresh)]
+    assert locks[0] == locks[1] and SECOND not in str(locks[0])
+
+    run_these(finished, yaml.safe_load(kept))
+    path.write_text(kept)
+    done = dvc(finished, "repro")
+    assert done.returncode == 0 and not any(stage.startswith(("degrade", "train", "evaluate")) for stage in ran(done.stdout))
+    assert {path: content for path, content in outputs(finished).items() if not path.endswith("retired.lock")} == made
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "unexpected"])
@@ -196,8 +264,7 @@ def test_the_flow_registers_again_in_a_fresh_store(finished):
     assert "Where to look next" in done.stdout and "register | " in done.stdout
     from components.registry import register
 
-    digests = json.loads((finished / "artifacts" / "registration" / "registration.json").read_text())
-    assert register.missing({name: entry["weights_sha256"] for name, entry in digests.items()}, finished) == []
+    assert register.missing({name: registered(finished, name)["package_sha256"] for name in VARIANTS}, finished) == []
     assert dvc(finished, "status", "--json").stdout.strip() == "{}"
 
 

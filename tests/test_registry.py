@@ -8,13 +8,14 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from components.base import imports
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.degrade.augment import normalise
@@ -24,9 +25,11 @@ from components.evaluate.bottom_up import predict_images
 from components.evaluate.params import BottomUpParams, EvaluateParams
 from components.evaluate.predict import outputs_of
 from components.models import zoo
+from components.models.variant import Variant
 from components.models.weights import save_weights
 from components.registry import lineage, register, store, tracking
 from components.registry.model_card import Facts, model_card
+from pipelines import plan
 from tests.repositories import REPOSITORY
 
 NAME = "cal_hrnet_tiny_synthetic_64x48"
@@ -44,12 +47,13 @@ def empty_tables(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def repository(tmp_path: Path, empty_tables: Path, monkeypatch) -> Path:
-    """An empty store."""
+    """An empty store, in a path with a space."""
     for variable in ("MLFLOW_TRACKING_URI", tracking.PIPELINE_RUN, tracking.PREFECT_RUN):
         monkeypatch.delenv(variable, raising=False)
-    (tmp_path / "mlruns").mkdir()
-    shutil.copy(empty_tables, tmp_path / "mlruns")
-    return tmp_path
+    folder = tmp_path / "a store"
+    (folder / "mlruns").mkdir(parents=True)
+    shutil.copy(empty_tables, folder / "mlruns")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,13 @@ def candidate(tmp_path_factory) -> register.Candidate:
     weights = tmp_path_factory.mktemp("weights") / "model.safetensors"
     save_weights(weights, zoo.build(variant).model, {"variant": NAME})
     crops = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 48), dtype=np.uint8)
-    return register.Candidate(variant, weights, "# card", {"AP_gt_boxes": 0.25}, crops, {"data.md5": "d1"})
+    return register.Candidate(variant, weights, "# card", {"AP_gt_boxes": 0.25}, crops, {"shards": "s1"}, sources=packaged(variant))
+
+
+def packaged(variant: Variant) -> dict[str, Path]:
+    """The modules that the variant's serving imports."""
+    sources = imports.read(REPOSITORY)
+    return {name: sources.paths[name] for name in plan.code(plan.REGISTER, variant, "direct", sources)["modules"]}
 
 
 def test_a_stage_run_is_nested_and_finished(repository, monkeypatch):
@@ -161,7 +171,7 @@ def test_registration_is_idempotent_and_the_model_gives_equal_outputs(repository
     client = run.client
     assert str(first.version) == str(again.version) == "1"
     held = client.get_model_version_by_alias(NAME, register.CHALLENGER)
-    assert str(held.version) == "1" and held.tags[register.WEIGHTS_TAG] == sha256_of(candidate.weights) and held.tags["data.md5"] == "d1"
+    assert str(held.version) == "1" and held.tags[register.WEIGHTS_TAG] == sha256_of(candidate.weights) and held.tags["shards"] == "s1"
     assert held.description == "# card" and client.get_run(held.run_id).info.run_id == run.run_id
 
     loaded = register.load(NAME, repository=repository)
@@ -188,17 +198,73 @@ def test_other_weights_are_a_new_version_of_their_training_run(repository, candi
     torch.manual_seed(1)
     weights = tmp_path / "model.safetensors"
     save_weights(weights, zoo.build(candidate.variant).model, {"variant": NAME})
-    other = register.Candidate(candidate.variant, weights, "# other", candidate.metrics, candidate.examples, {})
-    with tracking.run(f"train@{NAME}", tags={"kind": "train"}, repository=repository) as training:
+    other = replace(candidate, weights=weights, card="# other")
+    with tracking.run(f"train@{NAME}", tags={"kind": "train", "data.md5": "d7"}, repository=repository) as training:
         training.tags({register.WEIGHTS_TAG: sha256_of(weights)})
     with tracking.run("register", repository=repository) as run:
         register.register(candidate, run)
         assert str(register.register(other, run).version) == "2"
     held = run.client.get_model_version_by_alias(NAME, register.CHALLENGER)
     assert (str(held.version), held.run_id) == ("2", training.run_id)
-    digests = {NAME: sha256_of(weights)}
-    assert register.missing(digests, repository) == []
-    assert register.missing({NAME: sha256_of(candidate.weights)}, repository) == [NAME]
+    assert held.tags["data.md5"] == "d7"  # of the training, whatever lies in data/ now
+    assert register.missing({NAME: other.identity}, repository) == []
+    assert register.missing({NAME: candidate.identity}, repository) == [NAME]
+
+
+def test_whatever_is_packaged_makes_another_version_and_nothing_else_does(repository, candidate, tmp_path):
+    """Same weights throughout: a mended decoder, another preparation or other numbers must reach serving."""
+    decoder = tmp_path / "heatmap.py"
+    name = next(name for name in candidate.sources if name.endswith("codecs.heatmap"))
+    decoder.write_text(candidate.sources[name].read_text() + "\nMENDED = True\n")
+    commented = tmp_path / "commented.py"
+    commented.write_text("# a comment\n" + candidate.sources[name].read_text())
+    changed = {
+        "1": candidate,
+        "2": replace(candidate, sources={**candidate.sources, name: decoder}),
+        "3": replace(candidate, preparation={"evaluate": {"flip": False}}),
+        "4": replace(candidate, metrics={"AP_gt_boxes": 0.26}),
+    }
+    same = [
+        replace(candidate, tags={"shards": "s2"}),
+        replace(candidate, sources={**candidate.sources, name: commented}),
+        replace(candidate, examples=np.concatenate([candidate.examples, candidate.examples])),  # only the first ones are packaged
+    ]
+    with tracking.run("register", repository=repository) as run:
+        for version, package in changed.items():
+            assert str(register.register(package, run).version) == version
+            assert str(run.client.get_model_version_by_alias(NAME, register.CHALLENGER).version) == version
+        for package in same:
+            assert str(register.register(package, run).version) == "1"
+    assert str(run.client.get_model_version_by_alias(NAME, register.CHALLENGER).version) == "1"
+
+
+LOADED = """
+import sys, mlflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(f"models:/{sys.argv[2]}@challenger")
+found = model.predict(np.load(sys.argv[3]))
+import components
+print(components.__path__[0])
+np.save(sys.argv[4], found["keypoints"])
+"""
+
+
+def test_the_packaged_code_alone_serves_the_model(repository, candidate, tmp_path):
+    """In a process that has no other `components`: everything that serving imports is packaged, and less than all of it."""
+    assert len(candidate.sources) < len(list((REPOSITORY / "components").rglob("*.py"))) * 3 / 4
+    with tracking.run("register", repository=repository) as run:
+        register.register(candidate, run)
+    crops = np.ascontiguousarray(candidate.examples.transpose(0, 2, 3, 1))
+    np.save(tmp_path / "crops.npy", crops)
+    uri = store.tracking_uri(repository)
+    arguments = [uri, NAME, str(tmp_path / "crops.npy"), str(tmp_path / "found.npy")]
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", LOADED, *arguments], cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert str(REPOSITORY) not in done.stdout.splitlines()[-1]
+    np.testing.assert_allclose(
+        np.load(tmp_path / "found.npy"), register.load(NAME, repository=repository).predict(crops)["keypoints"], atol=1e-4
+    )
 
 
 def test_a_bottom_up_model_takes_whole_images_of_any_size(repository, tmp_path):
@@ -213,7 +279,8 @@ def test_a_bottom_up_model_takes_whole_images_of_any_size(repository, tmp_path):
     spec, params = ShardSpec(variant.input_size, "antialias", images=True), EvaluateParams(bottom_up=BottomUpParams(scales=(1.0, 0.5)))
     preparation = {"shards": asdict(spec), "degrade": asdict(DegradeParams()), "evaluate": asdict(params)}
     example = np.random.default_rng(0).integers(0, 256, (1, 3, 90, 120), dtype=np.uint8)
-    candidate = register.Candidate(variant, tmp_path / "model.safetensors", "# card", {}, example, {}, preparation)
+    weights = tmp_path / "model.safetensors"
+    candidate = register.Candidate(variant, weights, "# card", {}, example, {}, preparation, packaged(variant))
     with tracking.run("register", repository=repository) as run:
         register.register(candidate, run)
     loaded = register.load(variant.name, repository=repository)
@@ -246,10 +313,16 @@ def test_models_are_missing_from_a_fresh_store(repository):
 
 def test_the_card_states_where_a_model_came_from():
     variant = zoo.variant("cal_hrnet_w48_coco_64x48")
-    facts = Facts("w" * 64, "d" * 32, "c" * 40, {"source": "coco", "licences": "CC BY 4.0"}, {"epochs": 210, "none": None},
-                  {"AP_gt_boxes": 0.1234567, "AP_gt_boxes_low": 0.1}, {"seconds": 3}, {"torch": "2"})  # fmt: skip
+    facts = Facts(
+        weights_sha256="w" * 64,
+        origin={"shards (SHA-256 of shard.json)": "d" * 64, "code of the training (digest)": "c" * 64, "licences": "CC BY 4.0"},
+        recipe={"epochs": 210, "none": None},
+        metrics={"AP_gt_boxes": 0.1234567, "AP_gt_boxes_low": 0.1},
+        training={"steps": 3},
+        versions={"torch": "2"},
+    )
     card = model_card(variant, facts)
-    for fact in ("w" * 64, "d" * 32, "c" * 40, "CC BY 4.0", "| AP_gt_boxes | 0.1235 |", "| AP_gt_boxes_low | 0.1 |", "| epochs | 210 |"):
+    for fact in ("w" * 64, "d" * 64, "c" * 64, "CC BY 4.0", "| AP_gt_boxes | 0.1235 |", "| AP_gt_boxes_low | 0.1 |", "| epochs | 210 |"):
         assert fact in card
     assert f"AP {variant.paper.ap:g}" in card and "none" not in card.split("## How it was trained")[1].split("## Limits")[0]
 

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from components.base.errors import FarposeError
+from components.base.errors import FarposeError, unknown_name
 
 
 @functools.cache
@@ -24,8 +24,24 @@ def records(package: str, attribute: str, required: bool = True) -> dict[str, An
     Raises:
         FarposeError: a module has no such record, or two records share a name.
     """
-    found: dict[str, Any] = {}
-    owners: dict[str, str] = {}
+    return {name: record for name, (record, _) in _declared(package, attribute, required).items()}
+
+
+def module_of(package: str, attribute: str, name: str) -> str:
+    """Dotted name of the module that declares a record.
+
+    Raises:
+        FarposeError: no module does.
+    """
+    known = _declared(package, attribute, False)
+    if name not in known:
+        raise unknown_name(attribute.lower(), name, known, where=package)
+    return known[name][1]
+
+
+def _declared(package: str, attribute: str, required: bool) -> dict[str, tuple[Any, str]]:
+    """Record and module by the record's name."""
+    found: dict[str, tuple[Any, str]] = {}
     for module in modules(package):
         declared = getattr(importlib.import_module(module), attribute, None)
         if declared is None and not required:
@@ -34,8 +50,8 @@ def records(package: str, attribute: str, required: bool = True) -> dict[str, An
             raise FarposeError(f"the module declares no {attribute}", where=module, fix=f"add `{attribute} = ...`, or move it elsewhere")
         for record in declared if isinstance(declared, tuple) else (declared,):
             if record.name in found:
-                raise FarposeError(f"{attribute} {record.name!r} is already in {owners[record.name]}", where=module, fix="rename either")
-            found[record.name], owners[record.name] = record, module
+                raise FarposeError(f"{attribute} {record.name!r} is already in {found[record.name][1]}", where=module, fix="rename either")
+            found[record.name] = record, module
     return found
 
 

@@ -11,16 +11,11 @@ from torch import Tensor
 
 from components.base.errors import FarposeError
 from components.degrade.half_body import choose_half, half_body_box
-from components.degrade.sample import normalise, sample
-from components.degrade.shards import DeviceCrops
+from components.degrade.render import KEYS, render
+from components.degrade.sample import normalise
+from components.degrade.shards import TrainCrops
 from components.pose.crop import CropGeometry, compose, invert, transform
 from components.pose.skeleton import Skeleton
-
-# Each target pixel's samples, target px. Stored crops of the antialias protocol are denser than the target, so that one
-# sample would alias; four samples a quarter pixel off the centre average a target pixel's area.
-ONE_SAMPLE = ((0.0, 0.0),)
-FOUR_SAMPLES = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
-SAMPLES = {"direct": ONE_SAMPLE, "antialias": FOUR_SAMPLES, "sensor": ONE_SAMPLE}
 
 # The published code draws randn() < 0.5 where rand() < 0.5 is meant: the normal distribution's value at 0.5.
 PUBLISHED_UPPER_PROBABILITY = 0.6914624612740131
@@ -39,6 +34,8 @@ class AugmentParams:
         half_body_joints: a person must have more labelled joints than this for it.
         half_body_choice: "corrected": upper or lower half with equal chance; "published": the published code's slip,
             which takes the upper half in 69 % of the cases.
+        shift_probability: of moving the box before it is mirrored, scaled and turned (mmpose's TopDownRandomShiftBboxCenter).
+        shift_factor: it moves by U(-1, 1) * shift_factor of its padded width and height; half-body boxes stay.
     """
 
     flip_probability: float = 0.5
@@ -48,13 +45,20 @@ class AugmentParams:
     half_body_probability: float = 0.3
     half_body_joints: int = 8
     half_body_choice: Literal["corrected", "published"] = "corrected"
+    shift_probability: float = 0.0
+    shift_factor: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("flip_probability", "rotation_probability", "half_body_probability"):
+        for name in ("flip_probability", "rotation_probability", "half_body_probability", "shift_probability", "shift_factor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
         if not 0 <= self.scale_sigma < 1 or self.rotation_sigma < 0:
             raise ValueError("scale_sigma must lie in 0..1 and rotation_sigma must not be negative")
+
+    @property
+    def margin_scale(self) -> float:
+        """How many times the padded box a training crop must hold, so that every view lies inside of it."""
+        return 1 + self.scale_sigma + (2 * self.shift_factor if self.shift_probability else 0.0)
 
     @classmethod
     def none(cls) -> AugmentParams:
@@ -94,7 +98,7 @@ class Augmenter:
         self._skeleton = skeleton
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, crops: DeviceCrops, indices: Tensor, seed: int) -> Batch:
+    def __call__(self, crops: TrainCrops, indices: Tensor, seed: int) -> Batch:
         """The augmented batch of persons `indices` (B,); the same for the same `seed`, on every device.
 
         Raises:
@@ -103,7 +107,8 @@ class Augmenter:
         return self.apply(crops, indices.to(crops.device), self.draw(len(indices), seed).to(crops.device, non_blocking=True))
 
     def draw(self, batch_size: int, seed: int) -> Tensor:
-        """(B, 5) float64: scale factor, degrees, mirrored, half-body, prefers upper (the last three 0 or 1), on the CPU.
+        """(B, 8) float64 on the CPU: scale factor, degrees, mirrored, half-body, prefers upper (these three 0 or 1), the shift in x and
+        y as a share of the padded box, and the key of the noise.
 
         Drawn by a counter-based generator keyed by `seed` (at least 0), so that no state has to be kept.
         """
@@ -114,23 +119,24 @@ class Augmenter:
         degrees = np.where(uniform[0] < p.rotation_probability, degrees, 0)
         upper_probability = PUBLISHED_UPPER_PROBABILITY if p.half_body_choice == "published" else 0.5
         flags = uniform[1] < p.flip_probability, uniform[2] < p.half_body_probability, uniform[3] < upper_probability
-        return torch.from_numpy(np.stack([scale, degrees, *flags], 1))
+        shift = generator.random((3, batch_size))  # after all other draws, which stay what they are without it
+        shift = np.where(shift[0] < p.shift_probability, (2 * shift[1:] - 1) * p.shift_factor, 0)
+        return torch.from_numpy(np.stack([scale, degrees, *flags, *shift, generator.integers(KEYS, size=batch_size)], 1))
 
-    def apply(self, crops: DeviceCrops, indices: Tensor, draws: Tensor) -> Batch:
+    def apply(self, crops: TrainCrops, indices: Tensor, draws: Tensor) -> Batch:
         """The batch for given draws; all arguments on the crops' device."""
         self._check(crops)
         flip_permutation, upper_body = self._constants(crops.device)
-        scale, degrees, mirrored, half_body, prefers_upper = draws.unbind(1)
+        scale, degrees, mirrored, half_body, prefers_upper = draws[:, :5].unbind(1)
         mirrored, half_body, prefers_upper = mirrored > 0.5, half_body > 0.5, prefers_upper > 0.5
         keypoints, visible = crops.keypoints_image[indices], crops.visible[indices]
-        center, size = self._boxes(crops.center[indices], crops.size[indices], keypoints, choose_half(visible, upper_body, prefers_upper),
+        center, size = crops.center[indices], crops.size[indices]
+        center, size = self._boxes(center + draws[:, 5:7] * size, size, keypoints, choose_half(visible, upper_body, prefers_upper),
                                    half_body & (visible.sum(1) > self.params.half_body_joints))  # fmt: skip
         matrix = self.geometry.image_to_crop(center, size * scale[:, None], degrees)
         matrix = torch.where(mirrored[:, None, None], compose(matrix, _mirror_about(center)), matrix)
         crop_to_stored = compose(crops.image_to_stored[indices], invert(matrix))
-        place = (crops.pixels, crops.offset[indices], crops.height[indices], crops.width[indices])
-        taps = [sample(*place, shifted(crop_to_stored, dx, dy), self.geometry.input_size) for dx, dy in SAMPLES[crops.protocol]]
-        grey_levels = taps[0] if len(taps) == 1 else torch.stack(taps).mean(0)
+        grey_levels = render(crops, indices, crop_to_stored, self.geometry.input_size, draws[:, 7])
         keypoints = torch.where(mirrored[:, None, None], keypoints[:, flip_permutation], keypoints)
         visible = torch.where(mirrored[:, None], visible[:, flip_permutation], visible)
         return Batch(normalise(grey_levels, out=grey_levels), transform(matrix, keypoints).float(), visible)
@@ -149,12 +155,13 @@ class Augmenter:
             self._on_device[device] = permutation.to(device), mask.to(device)
         return self._on_device[device]
 
-    def _check(self, crops: DeviceCrops) -> None:
+    def _check(self, crops: TrainCrops) -> None:
         if crops.input_size != self.geometry.input_size:
             raise FarposeError(f"shard is for input size {crops.input_size}, the model takes {self.geometry.input_size}")
-        if 1 + self.params.scale_sigma > crops.margin_scale + 1e-9:
-            raise FarposeError(f"scale_sigma {self.params.scale_sigma} asks for more margin than the shard holds ({crops.margin_scale}x)",
-                               fix="raise margin_scale in params/degrade.yaml or lower scale_sigma")  # fmt: skip
+        needed = self.params.margin_scale
+        if needed > crops.margin_scale + 1e-9:
+            raise FarposeError(f"the augmentation asks for more margin ({needed:g}x) than the shard holds ({crops.margin_scale:g}x)",
+                               fix="raise the shard's margin_scale, or lower scale_sigma and shift_factor")  # fmt: skip
 
 
 def _mirror_about(center: Tensor) -> Tensor:
@@ -166,11 +173,3 @@ def _mirror_about(center: Tensor) -> Tensor:
     mirror = torch.zeros(len(center), 2, 3, dtype=center.dtype, device=center.device)
     mirror[:, 0, 0], mirror[:, 0, 2], mirror[:, 1, 1] = -1, 2 * center[:, 0], 1
     return mirror
-
-
-def shifted(matrix: Tensor, dx: float, dy: float) -> Tensor:
-    """The matrices applied to points moved by (dx, dy)."""
-    if dx == dy == 0:
-        return matrix
-    shift = dx * matrix[:, :, 0] + dy * matrix[:, :, 1]
-    return torch.cat([matrix[:, :, :2], matrix[:, :, 2:] + shift[..., None]], 2)

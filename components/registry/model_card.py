@@ -17,19 +17,16 @@ class Facts:
 
     Attributes:
         weights_sha256: digest of model.safetensors.
-        data_md5: DVC's digest of data/.
-        git_commit: of the code that wrote the card.
-        data: what is known of the data: `source`, `licences`, counts.
+        origin: what the model was made of: digests of crops and code, `source`, `licences`. Nothing of it may change while the
+            package stays the same, as a commit or a date would.
         recipe: the training's parameters.
         metrics: the evaluation's numbers, nested; intervals as `..._low` and `..._high`.
-        training: the training's summary.
+        training: the training's summary, without what was measured by a clock.
         versions: package → version.
     """
 
     weights_sha256: str
-    data_md5: str
-    git_commit: str
-    data: dict[str, Any]
+    origin: dict[str, Any]
     recipe: dict[str, Any]
     metrics: dict[str, Any]
     training: dict[str, Any]
@@ -38,7 +35,7 @@ class Facts:
 
 def model_card(variant: Variant, facts: Facts) -> str:
     """The card as Markdown. It names contents, not runs, so equal models have equal cards."""
-    origin = {"weights (SHA-256)": facts.weights_sha256, "data (DVC md5)": facts.data_md5, "code (git)": facts.git_commit, **facts.data}
+    origin = {"weights (SHA-256)": facts.weights_sha256, **facts.origin}
     return f"""# {variant.name}
 
 {_task(variant)}
@@ -60,7 +57,7 @@ The main AP is {_main(facts.metrics)}. The ceiling is what a network without err
 - A model trained on synthetic people finds synthetic people: it is a check of the pipeline, not a product.
 
 ## Licence
-The code is Apache-2.0. Weights carry what the training data's licences ask for: {facts.data.get("licences", "see the data's source")}.
+The code is Apache-2.0. Weights carry what the training data's licences ask for: {facts.origin.get("licences", "see the data's source")}.
 
 ## Use
 ```python

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
+import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +17,21 @@ import yaml
 
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
-from components.base.files import sha256_of
+from components.base.files import digest_of, sha256_of
+from components.base.imports import code_digest
 from components.models.variant import Variant
 from components.registry import lineage, store
 from components.registry.tracking import Run, key_name, numbers
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
 CHALLENGER = "challenger"
 WEIGHTS_TAG = "weights.sha256"
+PACKAGE_TAG = "package.sha256"  # a version's identity: everything that is packaged, see `Candidate.identity`
+OF_THE_TRAINING = ("git.commit", "data.md5")  # tags that a version takes from the run that trained it
 SERVING, SERVING_IMAGES = (Path(__file__).with_name(name) for name in ("serving.py", "serving_images.py"))
 SERVING_PACKAGES = (
     "torch",
@@ -49,9 +57,10 @@ class Candidate:
         card: Markdown.
         metrics: evaluation's numbers, nested.
         examples: (N, 3, H, W) uint8 RGB, for the input example: validation crops; bottom-up one or more images of one size.
-        tags: lineage, such as commit and data digest.
+        tags: further lineage, kept by the version that is made of this candidate.
         preparation: how a bottom-up variant's evaluation made inputs of images: the mappings `shards` (a `ShardSpec`), `degrade`
             and `evaluate`.
+        sources: file of each module of this package that serving imports, by dotted name; they are packaged.
     """
 
     variant: Variant
@@ -61,36 +70,53 @@ class Candidate:
     examples: np.ndarray
     tags: dict[str, str]
     preparation: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sources: Mapping[str, Path] = field(default_factory=dict)
+
+    @functools.cached_property
+    def weights_sha256(self) -> str:
+        return sha256_of(self.weights)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """One digest of all that is packaged: weights, variant, preparation, metrics, examples, card, code and versions."""
+        packaged = {
+            "weights": self.weights_sha256,
+            "variant": dataclasses.asdict(self.variant),
+            "preparation": self.preparation,
+            "metrics": self.metrics,
+            "examples": hashlib.sha256(_shown(self).tobytes()).hexdigest(),
+            "card": self.card,
+            "code": {name: code_digest(path) for name, path in self.sources.items()},
+            "versions": package_versions(),
+        }
+        return digest_of(packaged)
 
 
 def register(candidate: Candidate, run: Run) -> ModelVersion:
-    """The registered version with these weights: an earlier one if there is one, else a new one.
+    """The registered version of this very package: an earlier one if there is one, else a new one.
 
-    Tags, description and the alias `challenger` are written in any case, so that repeating it changes nothing.
+    Description and the alias `challenger` are written in any case, so that repeating it changes nothing.
 
     Args:
         run: the register stage's run; owns the model unless a training run of the same weights is in the store.
     """
     client, name = run.client, candidate.variant.name
-    digest = sha256_of(candidate.weights)
     _ensure_registered_model(client, candidate.variant)
-    version = find(client, name, digest) or _new_version(candidate, digest, run)
-    for key, value in {WEIGHTS_TAG: digest, **candidate.tags}.items():
-        client.set_model_version_tag(name, version.version, key, value)
+    version = find(client, name, candidate.identity) or _new_version(candidate, run)
     client.update_model_version(name, version.version, description=candidate.card)
     client.set_registered_model_alias(name, CHALLENGER, version.version)
     return version
 
 
-def find(client: MlflowClient, name: str, weights_sha256: str) -> ModelVersion | None:
-    """The newest registered version of a model that has these weights."""
+def find(client: MlflowClient, name: str, identity: str) -> ModelVersion | None:
+    """The newest registered version of a model that packages the same."""
     versions = client.search_model_versions(f"name = '{name}'")
-    same = [version for version in versions if version.tags.get(WEIGHTS_TAG) == weights_sha256]
+    same = [version for version in versions if version.tags.get(PACKAGE_TAG) == identity]
     return max(same, key=lambda version: int(version.version), default=None)
 
 
 def missing(names: dict[str, str], repository: Path = REPOSITORY) -> list[str]:
-    """Those of the models (name → digest of the weights) that this store does not hold under `challenger`.
+    """Those of the models (name → `Candidate.identity`) that this store does not hold under `challenger`.
 
     A fresh clone, or a change of MLFLOW_TRACKING_URI, has the stage's output but an empty registry.
     """
@@ -98,14 +124,19 @@ def missing(names: dict[str, str], repository: Path = REPOSITORY) -> list[str]:
 
     client, _ = store.open_store(repository)
     absent = []
-    for name, digest in names.items():
+    for name, identity in names.items():
         try:
-            held = client.get_model_version_by_alias(name, CHALLENGER).tags.get(WEIGHTS_TAG)
+            held = client.get_model_version_by_alias(name, CHALLENGER).tags.get(PACKAGE_TAG)
         except MlflowException:
             held = None
-        if held != digest:
+        if held != identity:
             absent.append(name)
     return absent
+
+
+def package_versions() -> dict[str, str]:
+    """Package → version of what a registered model needs."""
+    return lineage.installed(SERVING_PACKAGES)
 
 
 def load(name: str, alias: str = CHALLENGER, repository: Path = REPOSITORY) -> Any:
@@ -136,11 +167,13 @@ def _ensure_registered_model(client: MlflowClient, variant: Variant) -> None:
         client.set_registered_model_tag(variant.name, key, getattr(variant, key))
 
 
-def _new_version(candidate: Candidate, digest: str, run: Run) -> ModelVersion:
+def _new_version(candidate: Candidate, run: Run) -> ModelVersion:
     client, variant = run.client, candidate.variant
     experiment_id = client.get_run(run.run_id).info.experiment_id
-    owner = _training_run(client, experiment_id, digest) or run.run_id
-    tags = {WEIGHTS_TAG: digest, **candidate.tags}
+    training = _training_run(client, experiment_id, candidate.weights_sha256)
+    owner = training.info.run_id if training else run.run_id
+    lineage_tags = {key: training.data.tags[key] for key in OF_THE_TRAINING if key in training.data.tags} if training else {}
+    tags = {WEIGHTS_TAG: candidate.weights_sha256, PACKAGE_TAG: candidate.identity, **lineage_tags, **candidate.tags}
     params = lineage.flat(dataclasses.asdict(variant))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
@@ -153,13 +186,13 @@ def _new_version(candidate: Candidate, digest: str, run: Run) -> ModelVersion:
     return client.create_model_version(variant.name, source, run_id=owner, tags=tags, model_id=model.model_id)
 
 
-def _training_run(client: MlflowClient, experiment_id: str, digest: str) -> str | None:
+def _training_run(client: MlflowClient, experiment_id: str, digest: str) -> MlflowRun | None:
     runs = client.search_runs([experiment_id], f"tags.`{WEIGHTS_TAG}` = '{digest}' and tags.kind = 'train'", max_results=1)
-    return runs[0].info.run_id if runs else None
+    return runs[0] if runs else None
 
 
 def _save(candidate: Candidate, folder: Path, scratch: Path) -> None:
-    """Write the MLflow model: the serving file, this package's code, the weights and the variant's entry."""
+    """Write the MLflow model: the serving file, the code that it imports, the weights and the variant's entry."""
     import mlflow.pyfunc
 
     bottom_up = candidate.variant.bottom_up
@@ -170,17 +203,31 @@ def _save(candidate: Candidate, folder: Path, scratch: Path) -> None:
     artifacts["card"].write_text(candidate.card)
     if bottom_up:
         artifacts["preparation"].write_text(yaml.safe_dump(_plain(candidate.preparation), sort_keys=False))
-    versions = lineage.installed(SERVING_PACKAGES)
     mlflow.pyfunc.save_model(
         path=str(folder),
         python_model=str(SERVING_IMAGES if bottom_up else SERVING),
         artifacts={"weights": str(candidate.weights), **{name: str(path) for name, path in artifacts.items()}},
-        code_paths=[str(REPOSITORY / "components")],
+        code_paths=[str(_packaged(candidate.sources, scratch))],
         signature=_signature(candidate.variant),
-        input_example=np.ascontiguousarray(candidate.examples[:EXAMPLES].transpose(0, 2, 3, 1)),
-        pip_requirements=[f"{package}=={version}" for package, version in versions.items()],
+        input_example=_shown(candidate),
+        pip_requirements=[f"{package}=={version}" for package, version in package_versions().items()],
         metadata={"variant": candidate.variant.name},
     )
+
+
+def _shown(candidate: Candidate) -> np.ndarray:
+    """(n, H, W, 3) uint8: the input example."""
+    return np.ascontiguousarray(candidate.examples[:EXAMPLES].transpose(0, 2, 3, 1))
+
+
+def _packaged(sources: Mapping[str, Path], scratch: Path) -> Path:
+    """A folder `components` with these modules alone."""
+    for name, path in sources.items():
+        place = scratch.joinpath(*name.split("."))
+        copy = place / path.name if path.name == "__init__.py" else place.with_suffix(".py")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    return scratch / "components"
 
 
 def _signature(variant: Variant) -> Any:

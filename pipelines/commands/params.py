@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from components.base.config import PARAMS
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file
-from pipelines import checks, paths
+from pipelines import checks, listing, paths, settings
 from pipelines.overlay import laid_over
+from pipelines.settings import Pipeline
 
 if TYPE_CHECKING:
     from components.models.costs import Costs
@@ -29,6 +30,7 @@ def params(options: argparse.Namespace) -> None:
     found = checks.parameters()
     if options.variant:
         return _show_variant(options.variant, found)
+    _keep_in_step(found["pipeline"])
     from components.registry.lineage import flat
 
     for name, value in found.items():
@@ -57,7 +59,13 @@ def apply(name: str, force: bool) -> None:
         _show_difference(target, text)
         with atomic_file(target) as temporary:
             temporary.write_text(text)
-    print(f"params/ now holds {name}; `git checkout params` takes it back")
+    print(f"params/ now holds {name}; `git checkout params` and then `farpose params` take it back")
+    _keep_in_step(settings.load())
+
+
+def _keep_in_step(pipeline: Pipeline) -> None:
+    if listing.keep_in_step(pipeline):
+        print("dvc.yaml: the list of what `compare` reads follows params/pipeline.yaml again")
 
 
 def _laid_over(target: Path, overlay: Path) -> str:
@@ -96,22 +104,21 @@ def _show_variant(name: str, found: dict[str, Any]) -> None:
     _section("variant", _row(variant))
     _section("crop", {"convention": variant.convention, "heatmap_size": variant.heatmap_size})
     _section("codec", {"name": variant.codec_name, **codec.constants})
-    _section("recipe", recipes.resolve(variant, found["train"]))
+    kind = found["pipeline"].recipe_of(name)
+    _section("recipe", {"name": kind, **dataclasses.asdict(recipes.resolve(variant, found["train"], kind))})
     _section("costs", _costs(spent))
     if variant.paper.source is not None:
         unread = () if variant.paper.gflops is not None else ("counting",)
         _section("paper", {name: value for name, value in dataclasses.asdict(variant.paper).items() if name not in unread})
+    for reprint in variant.reprints:
+        _section("reprint", {name: value for name, value in dataclasses.asdict(reprint).items() if value not in (None, ())})
 
 
 def _row(variant: Variant) -> dict[str, Any]:
     """The entry without what other sections show, and without settings of other methods' networks."""
-    from components.models.backbones import HRNETS
-    from components.models.variant import METHODS
-
-    reads = (*METHODS[variant.method].reads, *(("branches",) if variant.backbone in HRNETS else ()))
-    elsewhere = ("name", "paper", "train", "codec", "joints")
+    elsewhere = ("name", "paper", "reprints", "train", "codec", "joints")
     row = {field: value for field, value in dataclasses.asdict(variant).items() if field not in elsewhere}
-    return row | {"network": {setting: value for setting, value in row["network"].items() if setting in reads}}
+    return row | {"network": variant.settings}
 
 
 def _costs(spent: Costs) -> dict[str, Any]:

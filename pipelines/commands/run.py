@@ -1,4 +1,4 @@
-"""`run`, `stage`, `train`, `evaluate`, `compare`: make results, and show them."""
+"""`run`, `stage`, `train`, `evaluate`: make results, and show them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from pipelines import paths, settings
 
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
-    from pipelines import checks, servers
+    from pipelines import checks, listing, servers
+    from pipelines.commands.models import print_table
 
-    checks.parameters()  # before a server is started
+    pipeline = checks.parameters()["pipeline"]  # before a server is started
+    if listing.keep_in_step(pipeline):
+        print("dvc.yaml: the list of what `compare` reads follows params/pipeline.yaml again")
     servers.own_prefect()
     from pipelines import flows
 
@@ -20,7 +23,7 @@ def run(options: argparse.Namespace) -> None:
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in ("ran", "restored", "unchanged")}
     print(f"\n{len(results)} stages: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
     if not options.targets:
-        compare(options)
+        print_table()
         print(_where_next())
 
 
@@ -55,33 +58,6 @@ def evaluate(options: argparse.Namespace) -> None:
     return None
 
 
-def compare(options: argparse.Namespace) -> None:
-    """Print the table of all variants."""
-    path = paths.COMPARISON / "comparison.md"
-    if not path.is_file():
-        raise FarposeError("nothing has been compared yet", where=paths.shown(path), fix="`farpose run` makes it")
-    print("\n" + aligned(path.read_text()))
-
-
-def aligned(markdown: str) -> str:
-    """Markdown whose tables' columns are padded, so that they read well in a terminal."""
-    lines = markdown.splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    shown = []
-    for line in lines:
-        if not line.startswith("|"):
-            shown.append(line)
-            continue
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if set("".join(cells)) <= set("-:"):
-            cells = ["-" * width for width in widths]
-        shown.append(
-            "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=True)))
-        )
-    return "\n".join(shown)
-
-
 def _is_outside(options: argparse.Namespace) -> bool:
     """Whether the variant is not in the pipeline; then its shards must be named."""
     from components.datasets.params import require_reader
@@ -106,10 +82,11 @@ def _reproduce(kind: str, variant: str) -> None:
     from pipelines.driver import Driver
 
     name = f"{kind}@{variant}"
-    wanted = next(stage for stage in graph.load() if stage.name == name)
+    stages = {stage.name: stage for stage in graph.load()}
     driver = Driver(paths.REPOSITORY, settings.load().flow.stage_timeout_hours * 3600, print)
     try:
-        result = driver.reproduce(wanted)
+        driver.reproduce(stages["plan"])  # which says whether there is anything to do
+        result = driver.reproduce(stages[name])
     finally:
         driver.stop()
     print(f"{name}: {result.outcome}")

@@ -1,0 +1,174 @@
+"""The import statements of our own packages, read without running anything, and digests of code without its comments.
+
+What retrains, and which circles exist, is decided by this graph: late imports (inside functions) count, those under
+`if TYPE_CHECKING:` do not, because they never run.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.base.errors import FarposeError, unknown_name
+from components.base.files import digest_of
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Modules of our packages.
+
+    Attributes:
+        paths: file of each module by dotted name; a package's is its `__init__.py`.
+        imports: the modules among them that each one names in its import statements.
+    """
+
+    paths: Mapping[str, Path]
+    imports: Mapping[str, frozenset[str]]
+
+    def closure(self, roots: Iterable[str], without: Iterable[str] = ()) -> list[str]:
+        """Everything that importing `roots` runs, sorted: what they name, what that names, and the packages around each.
+
+        Args:
+            without: modules that are left out together with what only they import.
+        Raises:
+            FarposeError: a root is no module.
+        """
+        found, left_out = set(), set(without)
+        waiting = list(roots)
+        for root in (*waiting, *left_out):
+            if root not in self.paths:
+                raise unknown_name("module", root, self.paths)
+        while waiting:
+            name = waiting.pop()
+            if name not in found and name not in left_out:
+                found.add(name)
+                waiting += [*self.imports[name], *(package for package in _around(name) if package in self.paths)]
+        return sorted(found)
+
+    def digests(self, modules: Iterable[str]) -> dict[str, str]:
+        """SHA-256 of each module's code, see `code_digest`."""
+        return {name: code_digest(self.paths[name]) for name in modules}
+
+    def circles(self) -> list[list[str]]:
+        """Groups of modules that import each other, each sorted; empty if there is none.
+
+        A module imports the packages around it as well, and a package often names its own modules; that is no circle.
+        """
+        reached = {name: self._reached(name) for name in self.paths}
+        groups = {tuple(sorted(other for other in reached[name] if name in reached[other])) for name in self.paths if name in reached[name]}
+        return [list(group) for group in sorted(groups)]
+
+    def _reached(self, name: str) -> set[str]:
+        found: set[str] = set()
+        waiting = list(self.imports[name])
+        while waiting:
+            module = waiting.pop()
+            if module not in found:
+                found.add(module)
+                waiting += self.imports[module]
+        return found
+
+
+def read(root: str | Path, packages: Iterable[str] = ("components",)) -> Sources:
+    """Read every Python file of some packages below `root`.
+
+    Raises:
+        FarposeError: a file is no Python.
+    """
+    root = Path(root)
+    paths = {_name(path.relative_to(root)): path for package in packages for path in sorted((root / package).rglob("*.py"))}
+    imports = {name: frozenset(_ours(name, _parsed(path), paths)) for name, path in paths.items()}
+    return Sources(paths, imports)
+
+
+def code_digest(path: Path) -> str:
+    """SHA-256 of a file's syntax tree: comments, docstrings, blank lines and how lines are broken do not count.
+
+    Fields without a value are left out, so that a Python version that adds one gives the same digest.
+    """
+    return _digest(path, path.stat().st_mtime_ns, path.stat().st_size)
+
+
+@functools.cache
+def _digest(path: Path, changed_ns: int, size: int) -> str:
+    return digest_of(_plain(_parsed(path)))
+
+
+def together(digests: Mapping[str, str]) -> str:
+    """One digest of several."""
+    return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in sorted(digests.items())).encode()).hexdigest()
+
+
+def _name(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _around(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def _parsed(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_bytes(), str(path))
+    except SyntaxError as error:
+        raise FarposeError(f"no Python: {error.msg}, line {error.lineno}", where=path, fix="correct the file") from None
+
+
+def _ours(own: str, tree: ast.Module, paths: Mapping[str, Path]) -> Iterator[str]:
+    """The modules that a module's import statements name. `from package import module` names the module, not the package."""
+    for node in _runs(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in paths)
+        elif isinstance(node, ast.ImportFrom):
+            source = _source(own, node, paths)
+            for alias in node.names:
+                module = f"{source}.{alias.name}"
+                if module in paths or source in paths:
+                    yield module if module in paths else source
+
+
+def _source(own: str, node: ast.ImportFrom, paths: Mapping[str, Path]) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = own.split(".")
+    depth = len(parts) - node.level + (paths[own].name == "__init__.py")
+    return ".".join([*parts[:depth], *([node.module] if node.module else [])])
+
+
+def _runs(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under `if TYPE_CHECKING:`."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and _is_type_checking(child.test):
+            for statement in child.orelse:
+                yield from _runs(statement)
+        else:
+            yield from _runs(child)
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return (test.id if isinstance(test, ast.Name) else getattr(test, "attr", None)) == "TYPE_CHECKING"
+
+
+def _plain(node: Any) -> Any:
+    """A syntax tree as nested lists, without docstrings and without empty fields."""
+    if isinstance(node, ast.Constant):
+        return ["Constant", type(node.value).__name__, repr(node.value)]
+    if isinstance(node, ast.AST):
+        fields = {name: _plain(value) for name, value in ast.iter_fields(node)}
+        return [type(node).__name__, {name: value for name, value in fields.items() if value not in (None, [])}]
+    if isinstance(node, list):
+        return [_plain(item) for item in node if not _is_docstring(item)]
+    return node
+
+
+def _is_docstring(node: Any) -> bool:
+    """A string that stands as a statement of its own does nothing, wherever it stands."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,0 +1,53 @@
+"""HigherHRNet: all persons of an image from heatmaps at two resolutions and one tag per joint, which groups joints into persons.
+
+Cheng, Xiao, Wang, Shi, Huang, Zhang 2020, "HigherHRNet: Scale-Aware Representation Learning for Bottom-Up Human Pose
+Estimation". Its HRNet is the top-down one; the finest branch alone is read.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from components.models.backbones import HRNETS
+from components.models.backbones.blocks import published_initialisation
+from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
+from components.models.heads.higher_resolution import HigherResolutionHead, authors_head_key
+from components.models.variant import Method, Variant
+
+
+class HigherHRNet(nn.Module):
+    """(B, 3, H, W) normalised images → (B, 2K, H/4, W/4), heatmaps then tags, and heatmaps (B, K, H/2, W/2)."""
+
+    def __init__(self, backbone: HRNet, keypoints: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = HigherResolutionHead(backbone.channels, keypoints)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.head(self.backbone(images))
+
+
+def build(variant: Variant, published: bool = False) -> HigherHRNet:
+    """HigherHRNet on the variant's HRNet, initialised as published (which is also how it behaves: `published` changes nothing)."""
+    shape = HRNETS[variant.backbone]
+    backbone = HRNet(HighResolutionTrunk(shape), HighResolutionEnd(shape, variant.network.branches))
+    model = HigherHRNet(backbone, variant.num_keypoints)
+    published_initialisation(model)
+    return model
+
+
+def authors_key(key: str, variant: Variant) -> str:
+    """The name of `key` in the released code (HRNet/HigherHRNet-Human-Pose-Estimation)."""
+    return authors_head_key(key.removeprefix("head.")) if key.startswith("head.") else published_key(key.removeprefix("backbone."))
+
+
+METHOD = Method(
+    "higherhrnet",
+    build,
+    tuple(HRNETS),
+    codec="associative_embedding",
+    authors_key=authors_key,
+    approach="images",
+    drops="hrnet_",
+    counting="summary_decimal",
+)

@@ -1,0 +1,54 @@
+"""UDP: unbiased data processing.
+
+Huang, Zhu, Guo, Huang 2020, "The Devil is in the Details: Delving into Unbiased Data Processing for Human Pose Estimation".
+On HRNet the released code also widens the last fusion of stage 4 by four (32 → 128 channels), for both kinds of target;
+ResNets keep SimpleBaseline's network. What else UDP changes is in the crop geometry and the codec.
+
+Offset targets ("combined" in the paper, section 3.3) need three maps per keypoint, in the order response, x, y.
+"""
+
+from __future__ import annotations
+
+from components.models.backbones import HRNETS, RESNETS
+from components.models.backbones.blocks import published_initialisation
+from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.methods import hrnet, simplebaseline
+from components.models.methods.hrnet import HRNetPose
+from components.models.methods.simplebaseline import SimpleBaseline
+from components.models.variant import EnlargedNetwork, Method, Variant
+
+WIDEN = 4
+MAPS_PER_KEYPOINT = {"udp_gaussian": 1, "udp_offset": 3}
+
+
+def build(variant: Variant, published: bool = False) -> HRNetPose | SimpleBaseline:
+    """K (gaussian) or 3K (offset) maps on the variant's backbone, initialised as published."""
+    maps = MAPS_PER_KEYPOINT[variant.method]
+    if variant.backbone not in HRNETS:
+        return simplebaseline.build(variant, published, maps)
+    shape = HRNETS[variant.backbone]
+    end = HighResolutionEnd(shape, variant.network.branches, widen=WIDEN)
+    model = HRNetPose(HRNet(HighResolutionTrunk(shape), end), maps * variant.num_keypoints)
+    published_initialisation(model)
+    return model
+
+
+def authors_key(key: str, variant: Variant) -> str:
+    """The name of `key` in the released code, which is HRNet's."""
+    network = hrnet if variant.backbone in HRNETS else simplebaseline
+    return network.authors_key(key, variant)
+
+
+METHOD = tuple(
+    Method(
+        name,
+        build,
+        (*HRNETS, *RESNETS),
+        codec=name,
+        authors_key=authors_key,
+        convention="unbiased",
+        network=EnlargedNetwork,
+        uncounted=("upscale_weights",),
+    )
+    for name in MAPS_PER_KEYPOINT
+)

@@ -1,0 +1,106 @@
+"""The files that `compare` reads, as dvc.yaml lists them: those of the pipeline's variants and no others.
+
+DVC cannot make a stage's dependencies of a list of names, and a parent folder would also hold what a variant that was removed
+from the pipeline once left there: the same state would give other hashes. So dvc.yaml holds the list, between two marks;
+`farpose params` and `farpose run` keep it in step with params/pipeline.yaml, and the first stage checks it.
+
+dvc.lock is kept in step as well: entries of stages that are no longer in the graph wait in artifacts/retired.lock, and come back
+with their stage, which is then up to date if nothing else has changed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from components.base.config import load_yaml
+from components.base.errors import FarposeError
+from components.base.files import atomic_file
+from pipelines import paths
+from pipelines.settings import Pipeline
+
+BEGIN, END = "# variants: written by `farpose params`", "# end of variants"
+BLOCK = re.compile(rf"(?P<begin>^(?P<indent> *){re.escape(BEGIN)}[^\n]*\n)(?P<lines>.*?)(?P<end>^ *{re.escape(END)}$)", re.M | re.S)
+FILES = ("results/pipeline/train/{}.json", "results/pipeline/evaluate/{}.json", "artifacts/evaluations/{}")
+FIX = "`farpose params` writes it anew"
+
+
+def check(pipeline: Pipeline, repository: Path = paths.REPOSITORY) -> None:
+    """Whether dvc.yaml lists what `compare` reads.
+
+    Raises:
+        FarposeError: it lists another variant's files, or not all.
+    """
+    listed, wanted = _listed(_block(repository / "dvc.yaml")), _wanted(pipeline)
+    differences = [
+        f"{text} {path}" for text, found in (("lacks", wanted - listed), ("still names", listed - wanted)) for path in sorted(found)
+    ]
+    if differences:
+        more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
+        raise FarposeError(f"the list of what `compare` reads {differences[0]}{more}", where="dvc.yaml", fix=FIX)
+
+
+def keep_in_step(pipeline: Pipeline, repository: Path = paths.REPOSITORY) -> bool:
+    """Write the list anew if it differs, and bring dvc.lock's entries in step; whether the list differed.
+
+    Raises:
+        FarposeError: dvc.yaml holds no such list.
+    """
+    path = repository / "dvc.yaml"
+    block = _block(path)
+    differs = _listed(block) != _wanted(pipeline)
+    if differs:
+        lines = [f"{block['indent']}- {file.format(name)}\n" for name in pipeline.variants for file in FILES]
+        text = path.read_text()
+        with atomic_file(path) as temporary:
+            temporary.write_text(f"{text[: block.start('lines')]}{''.join(lines)}{text[block.end('lines') :]}")
+    _retire(pipeline, repository)
+    return differs
+
+
+def _block(path: Path) -> re.Match[str]:
+    found = BLOCK.search(path.read_text())
+    if found is None:
+        raise FarposeError(f"no list between `{BEGIN}` and `{END}`", where=path, fix="`git checkout dvc.yaml`")
+    return found
+
+
+def _listed(block: re.Match[str]) -> set[str]:
+    return {line.strip().removeprefix("- ") for line in block["lines"].splitlines() if line.strip()}
+
+
+def _wanted(pipeline: Pipeline) -> set[str]:
+    return {file.format(name) for name in pipeline.variants for file in FILES}
+
+
+def _retire(pipeline: Pipeline, repository: Path) -> None:
+    """Move entries of stages that left the graph from dvc.lock to artifacts/retired.lock, and those that came back the other way."""
+    lock, retired = repository / "dvc.lock", repository / "artifacts" / "retired.lock"
+    planned = _addresses(pipeline, load_yaml(repository / "dvc.yaml")["stages"])
+    locked, waiting = _names(lock), _names(retired)
+    if locked <= planned and not planned & waiting - locked:
+        return
+    from dvc.utils.serialize import dump_yaml  # DVC's own reader and writer: numbers stay as it wrote them
+    from dvc.utils.serialize import load_yaml as load_lock
+
+    here, there = (load_lock(str(path))["stages"] if path.is_file() else {} for path in (lock, retired))
+    there |= {name: entry for name, entry in here.items() if name not in planned}
+    back = {name: entry for name, entry in there.items() if name in planned and name not in here}
+    kept = {name: entry for name, entry in here.items() if name in planned} | back
+    waits = {name: entry for name, entry in there.items() if name not in planned}
+    for path, entries in ((retired, waits), (lock, kept)):  # in this order, so that none is lost
+        with atomic_file(path) as temporary:
+            dump_yaml(str(temporary), {"schema": "2.0", "stages": entries})
+
+
+def _addresses(pipeline: Pipeline, stages: dict[str, Any]) -> set[str]:
+    """Every stage of the graph, as dvc.lock names it."""
+    items = {"${shards}": pipeline.shards, "${variants}": pipeline.variants}
+    each = {kind: items[entry["foreach"]] for kind, entry in stages.items() if "foreach" in entry}
+    return {kind for kind in stages if kind not in each} | {f"{kind}@{item}" for kind, found in each.items() for item in found}
+
+
+def _names(path: Path) -> set[str]:
+    """The stages of a lock file."""
+    return set(re.findall(r"^  ([^\s:]+):$", path.read_text(), re.M)) if path.is_file() else set()

@@ -1,0 +1,109 @@
+"""What decides each variant's result: the code that its stages import, its entry and its recipe, one small file per variant and stage.
+
+`train@NAME`, `evaluate@NAME` and `register@NAME` depend on their file. A changed comment, another method's file or another
+variant's entry leaves it as it is, byte for byte, and so leaves their results up to date.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.base import imports
+from components.base.files import atomic_directory, read_json, write_json
+from components.base.imports import Sources
+from components.base.records import module_of, records
+from pipelines import paths, settings
+from pipelines.settings import Pipeline
+
+if TYPE_CHECKING:
+    from components.models.variant import Variant
+    from components.train.recipe import Kind as RecipeKind
+
+TRAIN, EVALUATE, REGISTER = "train", "evaluate", "register"
+ROOTS = {  # what a stage imports of components/, beside its variant's own modules
+    TRAIN: ("components.models.zoo", "components.train.loop", "components.train.recipe"),
+    EVALUATE: (
+        "components.evaluate.bottom_up_stage",
+        "components.evaluate.headline",
+        "components.evaluate.stage",
+        "components.models.costs",
+        "components.models.weights",
+        "components.models.zoo",
+    ),
+    REGISTER: ("components.registry.serving", "components.registry.serving_images"),
+}
+
+
+def write(folder: Path, pipeline: Pipeline) -> int:
+    """Write `folder`/<stage>/<variant>.json for every variant of the pipeline, whole or not at all; how many variants there are.
+
+    Raises:
+        FarposeError: what is wrong in params/, or code that cannot be read.
+    """
+    from components.models import zoo
+
+    sources, variants = imports.read(paths.REPOSITORY), zoo.load_variants()
+    with atomic_directory(folder) as made:
+        for name, planned in pipeline.variants.items():
+            protocol = pipeline.shards[planned.shards].protocol
+            for stage, decided in decisions(variants[name], planned.recipe).items():
+                write_json(made / stage / f"{name}.json", {**code(stage, variants[name], protocol, sources), **decided})
+    return len(pipeline.variants)
+
+
+def decisions(variant: Variant, kind: RecipeKind = "published") -> dict[str, dict[str, Any]]:
+    """By stage: the resolved parameters that decide its result. The paper's numbers decide no weights."""
+    from components.train import recipe as recipes
+
+    entry = dataclasses.asdict(variant)
+    trained = {key: value for key, value in entry.items() if key not in ("paper", "train")}
+    return {
+        TRAIN: {"variant": trained, "recipe": dataclasses.asdict(recipes.resolve(variant, recipes.load(), kind))},
+        EVALUATE: {"variant": entry, "evaluate": dataclasses.asdict(settings.evaluation())},
+        REGISTER: {"variant": entry},
+    }
+
+
+def code(stage: str, variant: Variant, protocol: str | None, sources: Sources) -> dict[str, Any]:
+    """`code`: one digest of all that the variant's stage imports; `modules`: a digest of each module, to see which one changed."""
+    digests = sources.digests(sources.closure([*ROOTS[stage], *own_modules(variant, protocol)]))
+    return {"code": imports.together(digests), "modules": {name: digest[:16] for name, digest in digests.items()}}
+
+
+def code_now(stage: str, variant: Variant, shards: str) -> str:
+    """The digest of what a variant's stage imports as it is on disk, whatever was planned; also of a variant outside the pipeline."""
+    known = settings.load().shards
+    digest: str = code(stage, variant, known[shards].protocol if shards in known else None, imports.read(paths.REPOSITORY))["code"]
+    return digest
+
+
+def own_modules(variant: Variant, protocol: str | None) -> list[str]:
+    """The modules that are found by name at run time, of which a variant uses one each."""
+    names = {
+        ("components.models.methods", "METHOD"): variant.method,
+        ("components.codecs", "CODEC"): variant.codec_name,
+        ("components.approaches", "APPROACH"): variant.approach,
+        ("components.degrade.protocols", "PROTOCOL"): protocol,
+    }
+    return [
+        module_of(package, attribute, name) for (package, attribute), name in names.items() if name and _has_records(package, attribute)
+    ]
+
+
+def _has_records(package: str, attribute: str) -> bool:
+    """False of a package that does not exist, or whose modules are still named in import statements."""
+    module = importlib.util.find_spec(package)
+    return module is not None and module.submodule_search_locations is not None and bool(records(package, attribute, required=False))
+
+
+def read(stage: str, name: str) -> dict[str, Any]:
+    """What was planned for a variant's stage.
+
+    Raises:
+        FarposeError: nothing was, because the plan stage has not run for it.
+    """
+    found: dict[str, Any] = read_json(paths.PLAN / stage / f"{name}.json")
+    return found

@@ -1,0 +1,101 @@
+"""What the register stage packages of one variant, and says about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from components.base.files import atomic_directory, read_json, write_json
+from pipelines import paths, plan, settings
+
+MEASURED = ("train_seconds", "images_per_second", "data_share", "memory_mib")  # differ from run to run, and are no part of a model
+
+
+def register(name: str, shards: str) -> None:
+    """One variant's model → MLflow's registry, with its card and the alias `challenger`.
+
+    Writes the card and `registration.json`, which names contents and no run or version: equal models leave equal files.
+    """
+    from components.registry import register as registry
+    from components.registry import tracking
+
+    with tracking.run(f"register@{name}", params={"variant": name}, tags={"kind": "register", "variant": name}) as run:
+        candidate = _candidate(name, shards)
+        version = registry.register(candidate, run)
+        with atomic_directory(paths.REGISTRATION / name) as folder:
+            (folder / "model_card.md").write_text(candidate.card)
+            written = {"alias": registry.CHALLENGER, "weights_sha256": candidate.weights_sha256, "package_sha256": candidate.identity}
+            write_json(folder / "registration.json", written)
+        run.artifact(paths.REGISTRATION / name)
+        print(f"{name}: version {version.version}, alias {registry.CHALLENGER}")
+
+
+def _candidate(name: str, shards: str) -> Any:
+    from components.base import imports
+    from components.evaluate.headline import headline
+    from components.models import zoo
+    from components.models.weights import read_metadata
+    from components.pose.persons import Persons
+    from components.registry.model_card import Facts, model_card
+    from components.registry.register import Candidate, package_versions
+
+    variant = zoo.variant(name)
+    weights = paths.MODELS / name / "model.safetensors"
+    metrics, training = (read_json(paths.RESULTS / kind / f"{name}.json") for kind in ("evaluate", "train"))
+    planned = {stage: plan.read(stage, name) for stage in (plan.TRAIN, plan.REGISTER)}
+    trained = read_metadata(weights)
+    sources = imports.read(paths.REPOSITORY).paths
+    licences = Persons.read(paths.PERSONS / "persons.parquet").frame["licence"].unique()
+    facts = Facts(
+        weights_sha256=training["model_sha256"],
+        origin={
+            "shards (SHA-256 of shard.json)": trained["shard"],
+            "code of the training (digest)": planned[plan.TRAIN]["code"],
+            "code in this package (digest)": planned[plan.REGISTER]["code"],
+            "source": settings.data().source,
+            "shards": shards,
+            "licences": ", ".join(sorted(licences)),
+        },
+        recipe=json.loads(trained["recipe"]),
+        metrics=metrics,
+        training={key: value for key, value in training.items() if key not in MEASURED},
+        versions={**{f"{key} (training)": trained[key] for key in ("torch", "numpy")}, **package_versions()},
+    )
+    ap = f"AP_{headline(metrics)}"
+    return Candidate(
+        variant=variant,
+        weights=weights,
+        card=model_card(variant, facts),
+        metrics=metrics,
+        examples=_examples(variant, shards),
+        tags={"shards": shards, ap: f"{metrics[ap]:.4f}", **_lock_tags(name)},
+        preparation=_preparation(variant, shards),
+        sources={module: sources[module] for module in planned[plan.REGISTER]["modules"]},
+    )
+
+
+def _examples(variant: Any, shards: str) -> Any:
+    """(N, 3, H, W) uint8: what the registered model is shown as an example of its input."""
+    from components.degrade.image_shards import EvalImages
+    from components.degrade.shards import EvalCrops
+
+    if variant.bottom_up:
+        return EvalImages.open(paths.SHARDS / shards, settings.evaluation().bottom_up.fit).pixels(0)[None]
+    return EvalCrops.open(paths.SHARDS / shards, variant.convention).pixels
+
+
+def _preparation(variant: Any, shards: str) -> dict[str, dict[str, Any]]:
+    """How a bottom-up variant's evaluation makes inputs of images; crops come ready."""
+    if not variant.bottom_up:
+        return {}
+    sections: dict[str, Any] = {"shards": settings.load().shards[shards], "degrade": settings.degrade(), "evaluate": settings.evaluation()}
+    return {name: dataclasses.asdict(section) for name, section in sections.items()}
+
+
+def _lock_tags(name: str) -> dict[str, str]:
+    """DVC's hashes of what the model was trained from, and of the model itself."""
+    from components.registry import lineage
+
+    hashes = lineage.lock_hashes(f"train@{name}")
+    return {f"dvc.{path}": value for path, value in hashes.items() if path.startswith("artifacts/")}
