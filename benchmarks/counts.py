@@ -38,7 +38,8 @@ _UDP_GFLOPS = """UDP's rows on ResNets are not reproduced: its maps add 0.025 to
 _LITEPOSE = """LitePose prints 2 to 4 % more than the tool of its repository gives. Two more per element of a norm come within 0.1 of its
 rows (1.19, 4.94, 7.79, 13.6) but for the 13.8 of L on COCO, whose row for CrowdPose has 13.7."""
 _HIGHERPOSE = """HigherPose's README prints 29.06 M and 12.01: the tool gives 29.06 M and 12.00 if the first transformer has no layer and
-the second has three. The released configuration asks for six and six. Neither count has the sine tables (0.135 M, at 512x512 0.541 M)."""
+the second has three. COCO's configuration asks for six and six; CrowdPose's leaves the defaults, four and four. No count has the tables
+of positions (0.135 M, at 512x512 0.541 M; sines for COCO, trained for CrowdPose)."""
 _HIGHERPOSE_512 = """HigherPose's 54.9 at 512x512 is not four times its 12.01 (48.0), and no number of layers that also gives the 29.06 M
 comes near."""
 

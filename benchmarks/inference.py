@@ -263,7 +263,7 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="torch.compile on the CPU too (minutes for each variant)")
     arguments = parser.parse_args()
     if arguments.all:
-        arguments.variants = [name for name, variant in zoo.load_variants().items() if variant.network.upscale != "spsr"]
+        arguments.variants = [name for name, variant in zoo.load_variants().items() if variant.upscale != "spsr"]
     return arguments
 
 

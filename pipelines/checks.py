@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
@@ -19,7 +19,7 @@ def parameters() -> dict[str, Any]:
         FarposeError: the first thing that is wrong in params/, with its place.
     """
     from components.datasets.synthetic.params import SyntheticParams
-    from components.models import zoo
+    from components.models import baselines, zoo
     from components.train import recipe as recipes
 
     pipeline = settings.load()
@@ -47,7 +47,9 @@ def parameters() -> dict[str, Any]:
             raise FarposeError(f"the variant needs {needs}, {plan.shards} holds others", where=where, fix="correct `shards`")
         data_of(variants[name], where)
     for variant in variants.values():
-        recipes.resolve(variant, found["train"])
+        for kind in get_args(recipes.Kind):
+            recipes.resolve(variant, found["train"], kind)
+    baselines.pairs(variants)
     return found
 
 

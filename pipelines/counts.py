@@ -15,8 +15,6 @@ from components.models.variant import Variant
 
 FILE = REPOSITORY / "results" / "costs.json"
 COMMAND = "farpose models --count all"
-CODEC_SETTINGS = {"simcc": ("split",)}  # settings of a method's codec that change its network
-UNCOUNTED = ("gate", "upscale_weights")  # of `Variant.network`: when a network stops early, where weights come from
 
 
 def key(variant: Variant) -> str:
@@ -24,8 +22,8 @@ def key(variant: Variant) -> str:
 
     Such as `simcc/hrnet_w32/17/256x192/split=2`: method, backbone, keypoints, input, and the settings that are not the default.
     """
-    network = {name: getattr(variant.network, name) for name in variant.network.changed if name not in UNCOUNTED}
-    codec = {name: variant.codec[name] for name in CODEC_SETTINGS.get(variant.method, ()) if name in variant.codec}
+    network = {name: getattr(variant.network, name) for name in variant.network.changed if name not in variant.record.uncounted}
+    codec = {name: variant.codec[name] for name in variant.record.codec_counted if name in variant.codec}
     settings = [f"{name}={value}" for name, value in (network | codec).items()]
     return "/".join([variant.method, variant.backbone, str(variant.num_keypoints), "{}x{}".format(*variant.input_size), *settings])
 

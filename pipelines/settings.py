@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
@@ -19,6 +19,7 @@ T = TypeVar("T")
 class VariantPlan:
     table: str
     shards: str
+    recipe: Literal["published", "matched"] = "published"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Pipeline:
             fix = f"add it under `variants` in params/pipeline.yaml; there now: {', '.join(self.variants)}"
             raise FarposeError(f"variant {variant!r} is not in the pipeline", fix=fix)
         return self.variants[variant].shards
+
+    def recipe_of(self, variant: str) -> Literal["published", "matched"]:
+        """Which recipe a variant is trained by; outside of the pipeline its published one."""
+        return self.variants[variant].recipe if variant in self.variants else "published"
 
 
 def load(path: str | Path = PARAMS / "pipeline.yaml") -> Pipeline:

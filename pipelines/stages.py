@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import os
 import sys
 from collections.abc import Callable
@@ -102,11 +103,12 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
 
     variant = zoo.variant(name)
     checks.data_of(variant, f"variant {name}")
-    recipe = recipes.resolve(variant, recipes.load())
+    kind = settings.load().recipe_of(name)
+    recipe = recipes.resolve(variant, recipes.load(), kind)
     shards = shards or settings.load().shards_of(name)
     folder = output or paths.MODELS / name
     device = device_name()
-    parameters = {"variant": variant, "recipe": recipe, "shards": shards, "device": device}
+    parameters = {"variant": variant, "recipe": {"name": kind, **dataclasses.asdict(recipe)}, "shards": shards, "device": device}
     with tracking.run(f"train@{name}", params=parameters, tags={"kind": "train", "variant": name}) as run, device_lock(device):
         tracker = run.tracker()
         checkpoints = paths.CHECKPOINTS / plans.code_now(plans.TRAIN, variant, shards)[:16]  # a run that other code began is not continued
@@ -117,7 +119,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
         run.tags({WEIGHTS_TAG: sha256_of(folder / "model.safetensors")})
         run.artifact(folder / "learning_curves.png")
         if output is None:
-            _metrics(f"train/{name}.json", summary)
+            _metrics(f"train/{name}.json", {**summary, "recipe": kind})
             _history(paths.RESULTS / "train" / f"{name}.csv", read_json(folder / "history.json"))
 
 

@@ -194,7 +194,7 @@ def test_direct_training_crops_equal_those_of_a_published_loader(people, shards,
     train, crops = persons.split("train").labelled(), shards["direct"] if stored == "whole images" else sparse[2]
     assert (len(np.unique(crops.offset)) == len(crops)) == (stored == "crops with margin")
     subject = augmenter(convention)
-    draws = torch.tensor([draw] * len(crops), dtype=torch.float64)
+    draws = torch.tensor([(*draw, 0, 0)] * len(crops), dtype=torch.float64)
     batch = subject.apply(crops.to("cpu"), torch.arange(len(crops)), draws)
     ours = grey_levels(batch)
     for n in range(len(crops)):
@@ -211,20 +211,57 @@ def test_direct_training_crops_equal_those_of_a_published_loader(people, shards,
 
 def test_draws_have_the_published_distributions():
     draws = augmenter().draw(40000, seed=3).numpy()
-    scale, degrees, mirrored, half_body, prefers_upper = draws.T
+    scale, degrees, mirrored, half_body, prefers_upper = draws[:, :5].T
     assert scale.min() == 0.65 and scale.max() == 1.35 and np.abs(degrees).max() == 90
     assert scale.std() == pytest.approx(0.254, abs=0.01)  # of a normal of deviation 0.35 clipped at one deviation
     assert (degrees != 0).mean() == pytest.approx(0.6, abs=0.01)
     assert (np.abs(degrees) == 90).mean() == pytest.approx(0.6 * 0.0455, abs=0.005)
     for flags, expected in ((mirrored, 0.5), (half_body, 0.3), (prefers_upper, 0.5)):
         assert flags.mean() == pytest.approx(expected, abs=0.01)
-    correlation = np.corrcoef(draws.T) - np.eye(5)
+    correlation = np.corrcoef(draws[:, :5].T) - np.eye(5)
     assert np.abs(correlation).max() < 0.02
+    assert not draws[:, 5:].any(), "the box stays where it is"
 
 
 def test_the_published_half_body_choice_prefers_the_upper_half():
     published = augmenter(params=AugmentParams(half_body_choice="published")).draw(40000, seed=3)[:, 4].mean()
     assert float(published) == pytest.approx((np.random.default_rng(0).standard_normal(400_000) < 0.5).mean(), abs=0.01)
+
+
+SHIFTED = AugmentParams(shift_probability=0.3, shift_factor=0.16)
+
+
+def test_the_shift_of_the_box_is_mmposes():
+    """uniform(-1, 1, 2) * 0.16 * box with probability 0.3; everything else is drawn as without it."""
+    draws = augmenter(params=SHIFTED).draw(40000, seed=3).numpy()
+    assert np.array_equal(draws[:, :5], augmenter().draw(40000, seed=3).numpy()[:, :5])
+    shifts = draws[:, 5:][draws[:, 5:].any(1)]
+    assert len(shifts) / 40000 == pytest.approx(0.3, abs=0.01)
+    assert np.abs(shifts).max() == pytest.approx(0.16, abs=1e-4)
+    np.testing.assert_allclose(shifts.mean(0), 0, atol=2e-3)
+    np.testing.assert_allclose(shifts.std(0), 0.16 / 3**0.5, atol=2e-3)
+    assert np.abs(np.corrcoef(draws.T)[5:, :5]).max() < 0.02
+
+
+@pytest.mark.parametrize("convention", ["classic", "unbiased"])
+def test_a_shifted_box_moves_the_joints_by_that_share_of_the_crop(shards, convention):
+    crops, subject, indices = shards["direct"].to("cpu"), augmenter(convention, AugmentParams.none()), torch.arange(4)
+    draws = subject.draw(4, seed=0)
+    draws[:, 5:] = torch.tensor([0.1, -0.05])
+    units = np.array(SIZE[::-1]) - (0 if convention == "classic" else 1)  # px that the box's width and height span in the crop
+    moved = subject.apply(crops, indices, draws).keypoints_crop - subject(crops, indices, seed=0).keypoints_crop
+    np.testing.assert_allclose(moved, np.broadcast_to(-np.array([0.1, -0.05]) * units, moved.shape), atol=1e-3)
+
+
+def test_half_body_boxes_are_not_shifted(shards):
+    crops, subject, indices = shards["direct"].to("cpu"), augmenter(params=AugmentParams.none()), torch.arange(len(shards["direct"]))
+    draws = subject.draw(len(indices), seed=0)
+    draws[:, 3] = 1
+    plain = subject.apply(crops, indices, draws).keypoints_crop
+    draws[:, 5:] = 0.1
+    stays = (subject.apply(crops, indices, draws).keypoints_crop - plain).abs().amax((1, 2)) < 1e-6
+    whole = crops.visible[indices].sum(1) <= subject.params.half_body_joints
+    assert stays.any() and not stays[whole].any()
 
 
 @pytest.mark.parametrize("protocol", ["direct", "antialias", "sensor"])
@@ -244,6 +281,7 @@ def test_a_batch_depends_on_its_seed_alone(shards, protocol):
 def test_switched_off_augmentation_draws_nothing():
     draws = augmenter(params=AugmentParams.none()).draw(1000, seed=1)
     assert torch.equal(draws[:, :4], torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(1000, 4))
+    assert not draws[:, 5:].any()
 
 
 def test_a_graph_of_the_device_half_gives_the_same_batch(shards):
@@ -264,9 +302,10 @@ def test_a_graph_of_the_device_half_gives_the_same_batch(shards):
 # ---------------------------------------------------------------- bad input
 
 
-def test_more_scale_than_margin_is_refused(shards):
-    subject = augmenter(params=AugmentParams(scale_sigma=0.5))
-    with pytest.raises(FarposeError, match="more margin than the shard holds"):
+@pytest.mark.parametrize("params", [AugmentParams(scale_sigma=0.5), SHIFTED])
+def test_more_scale_or_shift_than_margin_is_refused(shards, params):
+    subject = augmenter(params=params)
+    with pytest.raises(FarposeError, match=r"asks for more margin \(1\.\d+x\) than the shard holds"):
         subject(shards["direct"].to("cpu"), torch.arange(2), seed=0)
 
 

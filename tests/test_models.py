@@ -12,10 +12,10 @@ from torch import nn
 from components.models import zoo
 from components.models.backbones import HRNETS
 from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionModule
-from components.models.variant import METHODS
+from components.models.variant import methods
 from tests.models.subjects import small_variant
 
-SMALL = [(method, backbone) for method in METHODS for backbone in ("hrnet_tiny", "resnet18") if backbone in METHODS[method].backbones]
+SMALL = [(method, backbone) for method in methods() for backbone in ("hrnet_tiny", "resnet18") if backbone in methods()[method].backbones]
 AS_HRNET = ("hrnet", "simple", "dark", "udp_gaussian", "udp_offset", "cal", "higherhrnet", "sr_head_bottomup")
 PLAIN = [(method, backbone) for method, backbone in SMALL if method in AS_HRNET]
 

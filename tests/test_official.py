@@ -13,7 +13,7 @@ import torch
 
 from components.base.errors import FarposeError
 from components.models import official, zoo
-from components.models.keys import authors_key
+from components.models.official import authors_key
 from tests.models.fill import filled, fixed_input
 
 REFERENCES = {  # reference file → our variant

@@ -94,6 +94,25 @@ def test_what_decays(name, shape, expected):
     assert decays(name, torch.empty(shape)) is expected
 
 
+@pytest.mark.parametrize(("name", "shape", "expected"), [
+    ("conv.weight", (4, 3, 3, 3), True), ("bn.weight", (4,), True), ("bn.bias", (4,), True), ("attn.in_proj_bias", (12,), True),
+    ("relative_position_bias_table", (169, 2), False), ("backbone.pos_embed", (1, 5, 4), False), ("keypoint_tokens", (1, 17, 4), False),
+])  # fmt: skip
+def test_what_decays_where_norms_and_biases_do(name, shape, expected):
+    """mmcv without `norm_decay_mult`: everything but what `custom_keys` sets to 0."""
+    assert decays(name, torch.empty(shape), everything=True) is expected
+
+
+def test_hrformers_norms_and_biases_shrink_too():
+    variant = zoo.variant("srpose_hrformer_s_coco_256x192")
+    recipe = recipes.resolve(variant, ADAM)
+    with torch.device("meta"):
+        model = zoo.network(variant)
+    assert {group["weight_decay"] for group in parameter_groups(model, recipe)} == {0.01}
+    spared = parameter_groups(model, dataclasses.replace(recipe, decay_all=False))
+    assert {group["weight_decay"] for group in spared} == {0.01, 0.0}
+
+
 def test_the_first_step_moves_each_layer_by_its_own_rate():
     """Adam's first step has the size of its rate: with all gradients 1, each weight moves by rate x scale, and decays."""
     model = small_network()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
-from components.models.variant import METHODS, Variant
+from components.models.variant import Variant, methods
 from components.train import recipe as recipes
 from components.train.checkpoint import Checkpoints, Progress
 from tests.tiny_image_shard import write_tiny_image_shard
@@ -78,7 +78,7 @@ train("whole")
 
 
 def variant(method: str) -> Variant:
-    if METHODS[method].bottom_up:
+    if methods()[method].approach == "images":
         return Variant(f"{method}_tiny_synthetic_64", method, "hrnet_tiny", "synthetic", (64, 64))
     prefix = "" if method == "hrnet" else f"{method}_"
     return Variant(f"{prefix}hrnet_tiny_synthetic_64x48", method, "hrnet_tiny", "synthetic", (64, 48))
@@ -102,7 +102,15 @@ KILLS = {
 @pytest.mark.parametrize("method", KILLS)
 def test_killed_and_resumed_training_ends_with_the_same_bytes(method, shards, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", PROGRAM, method, str(shards[METHODS[method].bottom_up]), str(tmp_path), json.dumps(KILLS[method])]
+    command = [
+        sys.executable,
+        "-c",
+        PROGRAM,
+        method,
+        str(shards[methods()[method].approach == "images"]),
+        str(tmp_path),
+        json.dumps(KILLS[method]),
+    ]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     log = done.stdout.splitlines()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
+
 import pytest
 import torch
+import yaml
 
 from components import codecs
+from components.base.config import parse
 from components.base.errors import FarposeError
 from components.models import zoo
 from components.models.backbones import HRNETS, RESNETS
-from components.models.variant import METHODS, Network, Variant
+from components.models.paper import Paper
+from components.models.variant import Network, Variant, methods
 from components.pose.skeleton import CROWDPOSE_14
 from components.train import recipe
 
@@ -71,9 +78,8 @@ def test_printed_numbers_are_in_a_plausible_order(name):
     assert paper.source
 
 
-def test_methods_have_a_builder_each_and_known_codecs():
-    assert zoo.BUILDERS.keys() == METHODS.keys()
-    for method in METHODS.values():
+def test_every_method_s_codec_has_its_convention():
+    for method in methods().values():
         assert codecs.convention_of(method.codec) == method.convention
 
 
@@ -117,7 +123,7 @@ def test_fragments_are_not_variants(tmp_path):
 @pytest.mark.parametrize(("old", "new", "message"), [
     ("hrnet_tiny\n", "hrnet_w23\n", r"unknown backbone 'hrnet_w23' \(did you mean 'hrnet_w32'\?\)"),
     ("hrnet_tiny\n", "vgg16\n", r"unknown backbone 'vgg16' \(known: .*hrnet_tiny, .*resnet50"),
-    ("hrnet_tiny\n", "resnet50\n", "method 'cal' cannot stand on backbone 'resnet50' .*hrnet_w32"),
+    ("hrnet_tiny\n", "resnet50\n", "method 'cal' does not run on backbone 'resnet50' .*hrnet_w32"),
     ("method: cal", "method: call", "unknown method 'call' .*did you mean 'cal'"),
     ("dataset: coco", "dataset: cocoa", "the name disagrees with the entry, which makes 'cal_hrnet_tiny_cocoa_64x48'"),
     ("[64, 48]", "[128, 96]", "which makes 'cal_hrnet_tiny_coco_128x96'"),
@@ -157,7 +163,7 @@ def test_a_folder_without_tables_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("fields", "message"), [
     ({"method": "simple", "backbone": "resnet50", "network": Network(branches=3)}, "network.branches has no meaning for resnet50"),
-    ({"method": "hrnet", "backbone": "hrnet_w32", "network": Network(offset_width=9)}, "offset_width has no meaning for method hrnet"),
+    ({"method": "hrnet", "backbone": "hrnet_w32", "network": {"offset_width": 9}}, "network: unknown parameter 'offset_width'"),
 ])  # fmt: skip
 def test_settings_that_nothing_reads_are_refused(fields, message):
     name = "_".join([*([] if fields["method"] == "hrnet" else [fields["method"]]), fields["backbone"], "coco_64x48"])
@@ -167,3 +173,119 @@ def test_settings_that_nothing_reads_are_refused(fields, message):
 
 def test_backbones_are_known_by_their_own_names():
     assert all(name == shape.name for name, shape in {**HRNETS, **RESNETS}.items())
+
+
+LIKE = """
+_small: {dataset: coco, input_size: [64, 48]}
+cal_hrnet_tiny_coco_64x48:
+  like: _small
+  method: cal
+  backbone: hrnet_tiny
+  network: {branches: 3, offset_width: 8}
+  codec: {preset: derived}
+  train: {epochs: 3, augmentation: {scale_sigma: 0.1, rotation_sigma: 10.0}}
+  paper: {ap: 50.0, source: here, boxes: none, start: random}
+cal_hrnet_tiny_coco_64x48_seed1:
+  like: cal_hrnet_tiny_coco_64x48
+  tag: seed1
+  train: {seed: 1}
+cal_hrnet_tiny_coco_64x48_turned:
+  like: cal_hrnet_tiny_coco_64x48_seed1
+  tag: turned
+  train: {augmentation: {rotation_sigma: 40.0}}
+cal_hrnet_tiny_coco_64x48_four:
+  like: cal_hrnet_tiny_coco_64x48
+  tag: four
+  network: {branches: 4}
+"""
+
+
+def test_an_entry_may_be_another_plus_what_it_overrides(tmp_path):
+    """Oracle: the same entries, written in full."""
+    found = zoo.load_variants(write(tmp_path, LIKE))
+    common = {"method": "cal", "backbone": "hrnet_tiny", "dataset": "coco", "input_size": (64, 48), "codec": {"preset": "derived"}}
+    recipes = [
+        {"epochs": 3, "augmentation": {"scale_sigma": 0.1, "rotation_sigma": 10.0}},
+        {"epochs": 3, "augmentation": {"scale_sigma": 0.1, "rotation_sigma": 10.0}, "seed": 1},
+        {"epochs": 3, "augmentation": {"scale_sigma": 0.1, "rotation_sigma": 40.0}, "seed": 1},
+        {"epochs": 3, "augmentation": {"scale_sigma": 0.1, "rotation_sigma": 10.0}},
+    ]
+    tags = (None, "seed1", "turned", "four")
+    for tag, train in zip(tags, recipes, strict=True):
+        name = "_".join(["cal_hrnet_tiny_coco_64x48", *([tag] if tag else [])])
+        branches = 4 if tag == "four" else 3
+        paper = found["cal_hrnet_tiny_coco_64x48"].paper if tag != "four" else Paper()  # another network is not the printed row
+        network = {"branches": branches, "offset_width": 8}
+        assert found[name] == Variant(name=name, tag=tag, network=network, train=train, paper=paper, **common)
+
+
+def test_entries_of_other_files_can_be_meant_but_not_their_fragments(tmp_path):
+    write(tmp_path, LIKE, "a.yaml")
+    write(tmp_path, "cal_hrnet_tiny_coco_64x48_more:\n  like: cal_hrnet_tiny_coco_64x48\n  tag: more\n", "b.yaml")
+    assert zoo.load_variants(tmp_path)["cal_hrnet_tiny_coco_64x48_more"].network.offset_width == 8
+    write(tmp_path, "cal_hrnet_tiny_coco_64x48_more:\n  like: _small\n", "b.yaml")
+    with pytest.raises(FarposeError, match=r"b\.yaml: cal_hrnet_tiny_coco_64x48_more\.like: unknown variant '_small'"):
+        zoo.load_variants(tmp_path)
+
+
+@pytest.mark.parametrize(("like", "message"), [
+    ("cal_hrnet_tiny_coco_64x84", r"seed1\.like: unknown variant 'cal_hrnet_tiny_coco_64x84' \(did you mean 'cal_hrnet_tiny_coco_64x48'"),
+    ("cal_hrnet_tiny_coco_64x48_turned", r"leads back to itself: .*seed1 → .*turned → .*seed1|.*turned → .*seed1 → .*turned"),
+    ("cal_hrnet_tiny_coco_64x48_seed1", r"seed1\.like: leads back to itself: .*seed1 → .*seed1"),
+    ("3", "expected a variant's name, got 3"),
+])  # fmt: skip
+def test_a_wrong_like_is_named_in_one_line(tmp_path, like, message):
+    old = "like: cal_hrnet_tiny_coco_64x48\n  tag: seed1"
+    assert LIKE.count(old) == 1
+    with pytest.raises(FarposeError, match=message) as caught:
+        zoo.load_variants(write(tmp_path, LIKE.replace(old, f"like: {like}\n  tag: seed1")))
+    assert "table.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_variants_that_differ_in_their_seed_alone_are_one_group(tmp_path):
+    again = "cal_hrnet_tiny_coco_64x48_again:\n  like: cal_hrnet_tiny_coco_64x48_turned\n  tag: again\n  train: {seed: 2}\n"
+    found = zoo.load_variants(write(tmp_path, LIKE + again))
+    groups = {name.removeprefix("cal_hrnet_tiny_coco_64x48"): zoo.group_of(variant, found.values()) for name, variant in found.items()}
+    first, again = "cal_hrnet_tiny_coco_64x48", "cal_hrnet_tiny_coco_64x48_again"
+    assert groups == {"": first, "_seed1": first, "_turned": again, "_again": again, "_four": "cal_hrnet_tiny_coco_64x48_four"}
+    assert zoo.group_of(found[again], []) == again
+
+
+def test_a_variant_survives_yaml_and_json():
+    """Training keys and registered models are made of it."""
+    for variant in (
+        VARIANTS["cal_hrnet_tiny_coco_64x48"],
+        VARIANTS["higherpose_w32_crowdpose_512"],
+        VARIANTS["sharpose_base_coco_384x288"],
+    ):
+        entry = json.loads(json.dumps(dataclasses.asdict(variant)))
+        assert parse(Variant, yaml.safe_load(yaml.safe_dump(entry)), "a registered model") == variant
+
+
+FILES = sorted(zoo.VARIANTS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_files_share_by_like_alone(path):
+    """YAML's own aliases become one shared mapping for `dvc exp run -S`, which then changes nothing; and no fragment is left over."""
+    tokens = {type(token).__name__ for token in yaml.scan(path.read_text())}
+    assert not tokens & {"AnchorToken", "AliasToken"}
+    written = yaml.safe_load(path.read_text())
+    used = {entry.get("like") for entry in written.values()}
+    assert {name for name in written if name.startswith("_")} <= used | {"_paper"}
+
+
+def test_dvc_s_own_editor_changes_one_entry_and_no_other(tmp_path):
+    """What `dvc exp run -S params/variants/demo.yaml:NAME.train.epochs=3` does to the file."""
+    from dvc.utils.serialize import modify_yaml
+
+    for file in FILES:
+        shutil.copy(file, tmp_path)
+    with modify_yaml(str(tmp_path / "demo.yaml")) as content:
+        content["_demo"]["train"]["epochs"] = 3
+        content["cal_hrnet_tiny_synthetic_64x48"]["codec"] = {"mask": "static"}
+    changed = zoo.load_variants(tmp_path)
+    assert changed["cal_hrnet_tiny_synthetic_64x48"].codec == {"mask": "static"}
+    epochs = {name for name, variant in changed.items() if variant.train != VARIANTS[name].train}
+    assert {"hrnet_tiny_synthetic_64x48", "cal_hrnet_tiny_synthetic_64x48"} < epochs
+    assert all("synthetic_64x48" in name and changed[name].train["epochs"] == 3 for name in epochs)

@@ -42,6 +42,7 @@ class AssociativeEmbeddingSettings:
     Attributes:
         sigma: the Gaussians' standard deviation, cells of each output; by default 2 at stride 4 and 8 at stride 1.
         nms_kernel: odd side of the window in which only the highest cell is a peak; by default 5, and 11 at stride 1.
+        outputs: 2 with finer heatmaps beside the first output, 1 without; by default 1 at stride 1, else 2.
         pull_factor, push_factor: weights of the two parts of the tag loss; heatmaps weigh 1.
     """
 
@@ -55,6 +56,7 @@ class AssociativeEmbeddingSettings:
     adjust: bool = True
     refine: bool = True
     ties: Ties = "any"
+    outputs: int | None = None
     pull_factor: float = 1e-3
     push_factor: float = 1e-3
 
@@ -83,7 +85,10 @@ class AssociativeEmbeddingCodec:
         self.settings = settings = settings or AssociativeEmbeddingSettings()
         stride = geometry.input_size[0] / geometry.heatmap_size[0]
         side = geometry.heatmap_size[0]
-        self.output_sizes: tuple[int, ...] = (side,) if stride == 1 else (side, 2 * side)
+        outputs = (1 if stride == 1 else 2) if settings.outputs is None else settings.outputs
+        if outputs not in (1, 2):
+            raise FarposeError(f"outputs must be 1 or 2, got {outputs}")
+        self.output_sizes: tuple[int, ...] = (side, 2 * side)[:outputs]
         self.sigma = require_positive("sigma", SIGMA_PX / stride if settings.sigma is None else settings.sigma)
         derived = NMS_KERNEL_FULL_SIZE if stride == 1 else NMS_KERNEL
         self.grouping = Grouping(

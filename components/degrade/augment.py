@@ -39,6 +39,8 @@ class AugmentParams:
         half_body_joints: a person must have more labelled joints than this for it.
         half_body_choice: "corrected": upper or lower half with equal chance; "published": the published code's slip,
             which takes the upper half in 69 % of the cases.
+        shift_probability: of moving the box before it is mirrored, scaled and turned (mmpose's TopDownRandomShiftBboxCenter).
+        shift_factor: it moves by U(-1, 1) * shift_factor of its padded width and height; half-body boxes stay.
     """
 
     flip_probability: float = 0.5
@@ -48,13 +50,20 @@ class AugmentParams:
     half_body_probability: float = 0.3
     half_body_joints: int = 8
     half_body_choice: Literal["corrected", "published"] = "corrected"
+    shift_probability: float = 0.0
+    shift_factor: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("flip_probability", "rotation_probability", "half_body_probability"):
+        for name in ("flip_probability", "rotation_probability", "half_body_probability", "shift_probability", "shift_factor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
         if not 0 <= self.scale_sigma < 1 or self.rotation_sigma < 0:
             raise ValueError("scale_sigma must lie in 0..1 and rotation_sigma must not be negative")
+
+    @property
+    def margin_scale(self) -> float:
+        """How many times the padded box a training crop must hold, so that every view lies inside of it."""
+        return 1 + self.scale_sigma + (2 * self.shift_factor if self.shift_probability else 0.0)
 
     @classmethod
     def none(cls) -> AugmentParams:
@@ -103,7 +112,8 @@ class Augmenter:
         return self.apply(crops, indices.to(crops.device), self.draw(len(indices), seed).to(crops.device, non_blocking=True))
 
     def draw(self, batch_size: int, seed: int) -> Tensor:
-        """(B, 5) float64: scale factor, degrees, mirrored, half-body, prefers upper (the last three 0 or 1), on the CPU.
+        """(B, 7) float64, on the CPU: scale factor, degrees, mirrored, half-body, prefers upper (0 or 1), and the shift in x and y
+        as a share of the padded box.
 
         Drawn by a counter-based generator keyed by `seed` (at least 0), so that no state has to be kept.
         """
@@ -114,16 +124,19 @@ class Augmenter:
         degrees = np.where(uniform[0] < p.rotation_probability, degrees, 0)
         upper_probability = PUBLISHED_UPPER_PROBABILITY if p.half_body_choice == "published" else 0.5
         flags = uniform[1] < p.flip_probability, uniform[2] < p.half_body_probability, uniform[3] < upper_probability
-        return torch.from_numpy(np.stack([scale, degrees, *flags], 1))
+        shift = generator.random((3, batch_size))  # after all other draws, which stay what they are without it
+        shift = np.where(shift[0] < p.shift_probability, (2 * shift[1:] - 1) * p.shift_factor, 0)
+        return torch.from_numpy(np.stack([scale, degrees, *flags, *shift], 1))
 
     def apply(self, crops: DeviceCrops, indices: Tensor, draws: Tensor) -> Batch:
         """The batch for given draws; all arguments on the crops' device."""
         self._check(crops)
         flip_permutation, upper_body = self._constants(crops.device)
-        scale, degrees, mirrored, half_body, prefers_upper = draws.unbind(1)
+        scale, degrees, mirrored, half_body, prefers_upper = draws[:, :5].unbind(1)
         mirrored, half_body, prefers_upper = mirrored > 0.5, half_body > 0.5, prefers_upper > 0.5
         keypoints, visible = crops.keypoints_image[indices], crops.visible[indices]
-        center, size = self._boxes(crops.center[indices], crops.size[indices], keypoints, choose_half(visible, upper_body, prefers_upper),
+        center, size = crops.center[indices], crops.size[indices]
+        center, size = self._boxes(center + draws[:, 5:] * size, size, keypoints, choose_half(visible, upper_body, prefers_upper),
                                    half_body & (visible.sum(1) > self.params.half_body_joints))  # fmt: skip
         matrix = self.geometry.image_to_crop(center, size * scale[:, None], degrees)
         matrix = torch.where(mirrored[:, None, None], compose(matrix, _mirror_about(center)), matrix)
@@ -152,9 +165,10 @@ class Augmenter:
     def _check(self, crops: DeviceCrops) -> None:
         if crops.input_size != self.geometry.input_size:
             raise FarposeError(f"shard is for input size {crops.input_size}, the model takes {self.geometry.input_size}")
-        if 1 + self.params.scale_sigma > crops.margin_scale + 1e-9:
-            raise FarposeError(f"scale_sigma {self.params.scale_sigma} asks for more margin than the shard holds ({crops.margin_scale}x)",
-                               fix="raise margin_scale in params/degrade.yaml or lower scale_sigma")  # fmt: skip
+        needed = self.params.margin_scale
+        if needed > crops.margin_scale + 1e-9:
+            raise FarposeError(f"the augmentation asks for more margin ({needed:g}x) than the shard holds ({crops.margin_scale:g}x)",
+                               fix="raise the shard's margin_scale, or lower scale_sigma and shift_factor")  # fmt: skip
 
 
 def _mirror_about(center: Tensor) -> Tensor:

@@ -60,6 +60,7 @@ class EvaluateParams:
         height_bins_px: ascending inner edges of the person-height bins, px of the image.
         reduction_bins: ascending inner edges of the bins of source px per input px.
         gallery_size: best, median and worst predictions shown of each.
+        decodings: the same weights read in other ways too, see `evaluate.decodings`.
         bottom_up: how methods without boxes see whole images; `boxes`, `detections`, `detector_score_threshold`,
             `in_vis_threshold`, `oks_nms_threshold`, `soft_nms` and `batch_size` above are of top-down methods only.
 
@@ -81,6 +82,7 @@ class EvaluateParams:
     height_bins_px: tuple[float, ...] = (32.0, 64.0, 96.0, 128.0, 192.0, 256.0)
     reduction_bins: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 6.0)
     gallery_size: int = 4
+    decodings: tuple[Literal["without_shift"], ...] = ()
     bottom_up: BottomUpParams = BottomUpParams()
 
     def __post_init__(self) -> None:

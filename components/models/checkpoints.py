@@ -29,7 +29,6 @@ HARMLESS = re.compile(  # of a key that is left over: nothing that a pose networ
     r"|^(fc|classifier|cls_head|head|head_dist|norm_head)\.(\d+\.)?(weight|bias)$"
     r"|^(auxiliary|aux_|decoder|mask_token|data_preprocessor|incre_modules|downsamp_modules)"
 )
-SIZED = ("transpose", "tokenpose", "simcc", "sharpose", "sr_head", "srpose")  # methods with parameters that depend on the input's size
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
@@ -156,7 +155,7 @@ def compare(state: Mapping[str, Tensor], needed: official.Expected) -> Fit:
 
 
 def owners(state: Mapping[str, Tensor], name: str, most: int = 3) -> list[str]:
-    """Variants other than `name` that the checkpoint fits with nothing left over, at most so many, the likest names first."""
+    """Variants other than `name` that the checkpoint fits with nothing left over, at most so many, the most similar names first."""
     variants = zoo.load_variants()
     asked = variants.get(name)
     likeness = {other: difflib.SequenceMatcher(None, name, other).ratio() for other in variants}
@@ -185,6 +184,5 @@ def _related(a: Variant | None, b: Variant) -> bool:
 
 def _network_of(variant: Variant) -> tuple[Any, ...]:
     """Equal where two variants' checkpoints cannot be told apart."""
-    method = "plain" if variant.method in ("hrnet", "simple", "dark") else variant.method
-    size = variant.input_size if method in SIZED else None
-    return method, variant.backbone, variant.num_keypoints, size, variant.network
+    size = variant.input_size if variant.record.sized else None
+    return variant.method, variant.backbone, variant.num_keypoints, size, variant.network

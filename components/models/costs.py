@@ -9,20 +9,16 @@ from torch import nn
 
 from components.models import counting, zoo
 from components.models.backbones import HRFORMERS
+from components.models.paper import Counting
 from components.models.tracing import trace
-from components.models.variant import Counting, Variant
+from components.models.variant import Variant
 
-_TOOLS: dict[str, Counting] = {
-    **dict.fromkeys(("hrformer", "sr_head", "srpose", "sr_head_bottomup"), "mmcv"),
-    **dict.fromkeys(("siu", "sharpose"), "fvcore"),
-    **dict.fromkeys(("higherhrnet", "litepose", "higherpose", "limbpose"), "summary_decimal"),
-}
 HEADS = ("head.", "final_layer.", "heatmap_head.", "offset_head.")
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Parameters are numbers that a checkpoint stores (batch norms' running statistics are none); fixed tables among them count.
+    """Parameters are numbers that a checkpoint stores, fixed tables included, batch norms' running statistics not.
 
     Attributes:
         params_backbone, params_head: what inference needs, split where the method's head begins.
@@ -57,7 +53,7 @@ def tool_of(variant: Variant) -> Counting:
     """The tool that counted the variant's row, or else that of its method's paper."""
     if variant.paper.gflops is not None:
         return variant.paper.counting
-    return _TOOLS.get(variant.method, "summary")
+    return variant.record.counting
 
 
 def count(model: nn.Module, input_size: tuple[int, int], synchronised: bool = False) -> Costs:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +62,8 @@ class Difference:
 
 
 def exported_form(variant: Variant) -> Variant:
-    """The variant as it is exported: SHaRPose refines every person, because a recorded graph cannot spare one person's work."""
-    return replace(variant, network=replace(variant.network, gate=None))
+    """The variant as it is exported, where a recorded graph cannot hold all of its behaviour."""
+    return variant.record.exported(variant)
 
 
 def to_onnx(

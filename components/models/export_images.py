@@ -37,7 +37,7 @@ BATCH_FIXED = 1  # but not by networks of one size: ONNX Runtime holds all of th
 
 def takes_any_size(variant: Variant) -> bool:
     """Whether the exported file takes images of any size (sides multiples of 64 px), not of the variant's square only."""
-    return variant.method != "higherpose" or variant.network.attention == "none"
+    return variant.record.any_size(variant)
 
 
 def export_images(

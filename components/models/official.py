@@ -2,7 +2,7 @@
 
 `load` takes a state_dict with the key names of the published code (HRNet, SimpleBaseline, DARK: leoxiaobin's and
 ilovepose's repositories, or mmpose's names for them; UDP: HuangJunJie2017's; CAL: ilovepose's; SRPose, SIU and SHaRPose: their
-forks of mmpose; TransPose, SimCC, TokenPose, HigherHRNet and LitePose: their own), `outputs` gives what that code would put out.
+forks of mmpose; TransPose, SimCC, TokenPose, HigherHRNet and LitePose: their own), `outputs` gives what that code would output.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
-from components.models import higherpose, spsr, zoo
-from components.models.keys import authors_key
-from components.models.upscale import GENERATOR, with_generator
+from components.models import spsr, zoo
+from components.models.upscale import GENERATOR, PART, with_generator
 from components.models.variant import Variant
 
 TABLE, INDEX = "relative_position_bias_table", "relative_position_index"
-OTHERS = {GENERATOR: spsr.Generator}  # networks that are no variant: their keys are the authors' own
-_IGNORED = {"higherpose": higherpose.IGNORED}  # keys of a method's files that are no weights
+OTHERS = {GENERATOR: spsr.Generator}  # networks that are not variants: their keys are the authors' own
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,8 @@ class Expected:
     Attributes:
         model: the network on the meta device.
         tensors: authors' key → (our key, tensor of the right shape and type).
-        variant: None for a network that is none.
-        ignored: keys of the authors' files that are no weights.
+        variant: None for a network that is not a variant.
+        ignored: keys of the authors' files that are not weights.
     """
 
     model: nn.Module
@@ -63,7 +61,15 @@ def expected_of(variant: Variant, published: bool = True) -> Expected:
         model = zoo.network(variant, published=published)
     tensors = {authors_key(key, variant): (key, value) for key, value in model.state_dict().items()}
     derived = (key.replace(TABLE, INDEX) for key in tensors if key.endswith(TABLE))  # HRFormer's code keeps a constant in the state
-    return Expected(model, tensors, variant, ignored=(*derived, *_IGNORED.get(variant.method, ())))
+    return Expected(model, tensors, variant, ignored=(*derived, *variant.record.ignored))
+
+
+def authors_key(key: str, variant: Variant) -> str:
+    """The authors' name of `key`, a parameter or buffer of the variant's network (a key of its state_dict).
+
+    An enlarged input's keys (see `components.models.upscale`) are ours alone.
+    """
+    return key if key.startswith(PART) else variant.record.authors_key(key, variant)
 
 
 def load(name: str, state: Mapping[str, Any], published: bool = True) -> nn.Module:
@@ -75,7 +81,7 @@ def load(name: str, state: Mapping[str, Any], published: bool = True) -> nn.Modu
             ignored. For a variant whose input SPSR enlarges nobody released weights: give the pose network's, and the
             generator's file (`network.upscale_weights`) is read for the rest, unless its keys are in `state` under
             `upscale.generator.`.
-        published: behave as the published code, known errors included (SimpleBaseline puts out 16x16 at 64x48); False
+        published: behave as the published code, known errors included (SimpleBaseline outputs 16x16 at 64x48); False
             gives the corrected network that we train.
     Raises:
         FarposeError: unknown variant, or keys that are missing, left over or of another shape; names the first ones.

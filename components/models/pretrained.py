@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
 from components.models import checkpoints
-from components.models.backbones.efficientvit import EfficientViT, authors_name
-from components.models.backbones.hrformer import HRFormer
-from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk
-from components.models.backbones.resnet import ResNet
-from components.models.backbones.transpose import TransPose
-from components.models.keys import published_name
-from components.models.sharpose import SparseViT
+from components.models.backbones.imagenet import ImageNetBackbone
+from components.models.naming import renamed
 
-BACKBONES = (HighResolutionTrunk, ResNet, EfficientViT, HRFormer, TransPose, SparseViT)
-BACKBONE_PARTS = ("backbone.", "trunk.", "heatmap_end.")  # CAL's offset trunk starts from random weights, as published
+PARTS = {"backbone.": ""}  # prefix in the network → prefix in the backbone, unless the network says otherwise
 
 
 def load_backbone(model: nn.Module, source: str | Path) -> int:
@@ -35,16 +28,18 @@ def load_backbone(model: nn.Module, source: str | Path) -> int:
     Raises:
         FarposeError: the source cannot be had or is damaged, or it lacks a tensor of the backbone or has it in another shape.
     """
-    backbone = next((part for part in model.modules() if isinstance(part, BACKBONES)), None)
+    backbone = next((part for part in model.modules() if isinstance(part, ImageNetBackbone)), None)
     if backbone is None:
         raise FarposeError("its published training starts from random weights", where="backbone", fix="train from `init: none`")
-    name = getattr(backbone, "IMAGENET_NAME", backbone.shape.name)
+    name = backbone.IMAGENET_NAME or backbone.shape.name
     where = f"backbone {name} from {source}"
     weights = _from_timm(name, where) if str(source) == "timm" else checkpoints.read(source)
-    needed = _backbone_state(model)
-    names = _names(backbone, list(needed), weights)
+    parts = getattr(model, "IMAGENET_PARTS", PARTS)
+    needed = _backbone_state(model, tuple(parts))
+    published = backbone.imagenet_names([renamed(key, parts) for key in needed], weights)
+    names = {key: published[renamed(key, parts)] for key in needed}
     weights = checkpoints.unwrapped(weights, names.values(), (*checkpoints.WRAPPERS, "backbone."))
-    weights = backbone.adapted(weights) if isinstance(backbone, SparseViT) else weights
+    weights = backbone.imagenet_adapted(weights)
     taken = {}
     for key, current in needed.items():
         found = weights.get(names[key])
@@ -57,29 +52,14 @@ def load_backbone(model: nn.Module, source: str | Path) -> int:
     return len(taken)
 
 
-def _names(backbone: nn.Module, keys: list[str], weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """Our key → the name that it has in `weights`; EfficientViT's authors have other names than timm."""
-    names = {key: published_name(key) for key in keys}
-    if isinstance(backbone, EfficientViT):
-        theirs = {key: authors_name(key.removeprefix("backbone.")) for key in keys}
-        if any(given.endswith(theirs[keys[0]]) for given in weights):
-            return theirs
-    return names
-
-
-def _backbone_state(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors that ImageNet weights must hold, by our key: all of the backbone but what a method changed.
-
-    That is the last fusion where UDP widened it, and what parts say of themselves (SIU's fusions, TransPose's encoder).
-    """
-    widened = [end for end in model.modules() if isinstance(end, HighResolutionEnd) and end.widen > 1]
+def _backbone_state(model: nn.Module, parts: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors that ImageNet weights must hold, by our key: all of the backbone but what its modules say is not in them."""
     changed = [f"{name}." for name, part in model.named_modules() if not getattr(part, "IN_IMAGENET_WEIGHTS", True)]
     added = [f"{name}.{key}" for name, part in model.named_modules() for key in getattr(part, "NOT_IN_IMAGENET_WEIGHTS", ())]
-    new = (*(f"backbone.end.stage.{len(end.stage) - 1}.fuse_layers." for end in widened), *changed, *added)
     return {
         key: value
         for key, value in model.state_dict().items()
-        if key.startswith(BACKBONE_PARTS) and not key.startswith(new) and not key.endswith("num_batches_tracked")
+        if key.startswith(parts) and not key.startswith((*changed, *added)) and not key.endswith("num_batches_tracked")
     }
 
 

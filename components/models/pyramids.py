@@ -1,16 +1,29 @@
-"""The backbones that the SR head and SRPose stand on, as their authors start them and name their parameters."""
+"""The backbones of the SR head and of SRPose, as their authors initialise them and name their parameters."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from torch import nn
 
 from components.models.backbones import HRFORMERS, HRNETS, RESNETS, TRANSPOSES
 from components.models.backbones.blocks import published_initialisation
 from components.models.backbones.hrformer import HRFormer, hrformer_initialisation
-from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
 from components.models.backbones.resnet import ResNet
 from components.models.backbones.transpose import TransPose, feature_size, transpose_initialisation
-from components.models.variant import Variant
+from components.models.variant import Network, Variant
+
+
+@dataclass(frozen=True)
+class PyramidNetwork(Network):
+    """Settings of networks whose backbone may be an HRFormer.
+
+    Attributes:
+        relative_positions: add the learned bias to HRFormer's attention; False as in its released pose code.
+    """
+
+    relative_positions: bool = False
 
 
 def build_backbone(variant: Variant, multi_scale: bool) -> nn.Module:
@@ -38,6 +51,4 @@ def build_backbone(variant: Variant, multi_scale: bool) -> nn.Module:
 
 def backbone_key(key: str, variant: Variant) -> str:
     """The name of `key`, a parameter under `backbone.`, in the released code of SRPose, which keeps the backbone's own names."""
-    from components.models.keys import published_name  # keys imports the methods
-
-    return "backbone." + published_name(key) if variant.backbone in HRNETS else key
+    return "backbone." + published_key(key.removeprefix("backbone.")) if variant.backbone in HRNETS else key

@@ -47,7 +47,7 @@ class ResidualBlock(nn.Module):
 
 
 class Trunk(nn.Module):
-    """The blocks between the first convolution and the enlargement; puts out the sum with the skip, and the tapped features."""
+    """The blocks between the first convolution and the enlargement; outputs the sum with the skip, and the tapped features."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()

@@ -25,13 +25,14 @@ from components.models.weights import load_weights
 
 GENERATOR = "spsr_x4"  # its name for `farpose import-weights` and `official.load`
 DEFAULT_WEIGHTS = f"artifacts/weights/{GENERATOR}.safetensors"
-PREFIX = "upscale.generator."  # of its keys in the network's state_dict
+PART = "upscale."  # of the keys in the network's state_dict that an enlarged input adds,
+PREFIX = f"{PART}generator."  # and of the generator's
 
 
 class Upscale(nn.Module):
     """(B, 3, H, W) normalised images → (B, 3, 4H, 4W) normalised images.
 
-    Both ways work on RGB in [0, 1], as SPSR was trained, and what they put out is clamped to it.
+    Both ways work on RGB in [0, 1], as SPSR was trained, and their output is clamped to it.
     """
 
     def __init__(self, kind: Literal["bicubic", "spsr"]) -> None:
@@ -73,7 +74,7 @@ def load_generator(network: nn.Module, variant: Variant) -> None:
     Raises:
         FarposeError: the file is not there, damaged, or holds something else.
     """
-    if variant.network.upscale == "spsr":
+    if variant.upscale == "spsr":
         network.load_state_dict(generator_state(variant), strict=False)
 
 
@@ -83,7 +84,7 @@ def generator_state(variant: Variant) -> dict[str, Tensor]:
     Raises:
         FarposeError: as `load_generator`.
     """
-    shown = variant.network.upscale_weights or DEFAULT_WEIGHTS
+    shown = getattr(variant.network, "upscale_weights", None) or DEFAULT_WEIGHTS
     path = _weights_file(variant)
     if not path.is_file():
         raise FarposeError(f"the weights of SPSR's generator are not there: {shown}", where=f"variant {variant.name}",
@@ -97,7 +98,7 @@ def with_generator(variant: Variant, state: Mapping[str, Any]) -> dict[str, Any]
     Raises:
         FarposeError: as `load_generator`.
     """
-    if variant.network.upscale != "spsr" or any(key.startswith(PREFIX) for key in state):
+    if variant.upscale != "spsr" or any(key.startswith(PREFIX) for key in state):
         return dict(state)
     return {**state, **generator_state(variant)}
 
@@ -105,8 +106,8 @@ def with_generator(variant: Variant, state: Mapping[str, Any]) -> dict[str, Any]
 def weights_digest(variant: Variant) -> str | None:
     """SHA-256 of the generator's file; None where the variant has none or the file is not there."""
     path = _weights_file(variant)
-    return sha256_of(path) if variant.network.upscale == "spsr" and path.is_file() else None
+    return sha256_of(path) if variant.upscale == "spsr" and path.is_file() else None
 
 
 def _weights_file(variant: Variant) -> Path:
-    return REPOSITORY / (variant.network.upscale_weights or DEFAULT_WEIGHTS)
+    return REPOSITORY / (getattr(variant.network, "upscale_weights", None) or DEFAULT_WEIGHTS)

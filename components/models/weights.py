@@ -41,7 +41,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def load_weights(path: str | Path, variant: Variant | str) -> dict[str, Tensor]:
-    """The state_dict that was saved for `variant` (or under that name, for a network that is no variant).
+    """The state_dict that was saved for `variant` (or under that name, for a network that is not a variant).
 
     Raises:
         FarposeError: as `read_metadata`, or the weights belong to another variant (names both).

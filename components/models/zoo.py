@@ -2,68 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from components import codecs
-from components.base.config import PARAMS, load_yaml, parse
+from components.base.config import PARAMS, parse
 from components.base.errors import FarposeError, unknown_name
 from components.codecs.codec import Codec
-from components.models import (
-    cal,
-    higherhrnet,
-    higherpose,
-    hrformer,
-    hrnet,
-    limbpose,
-    litepose,
-    sharpose,
-    simcc,
-    simplebaseline,
-    siu,
-    sr_head,
-    sr_head_bottomup,
-    srpose,
-    tokenpose,
-    transpose,
-    udp,
-)
-from components.models.backbones import HRNETS
+from components.models import entries
 from components.models.upscale import enlarge_input
 from components.models.variant import Variant
 from components.pose.skeleton import Skeleton
 
 VARIANTS = PARAMS / "variants"
-
-
-def _plain(variant: Variant, published: bool) -> nn.Module:
-    return hrnet.build(variant) if variant.backbone in HRNETS else simplebaseline.build(variant, published=published)
-
-
-BUILDERS: dict[str, Callable[[Variant, bool], nn.Module]] = {
-    "hrnet": _plain,
-    "simple": _plain,
-    "dark": _plain,
-    "udp_gaussian": udp.build,
-    "udp_offset": udp.build,
-    "cal": lambda variant, published: cal.build(variant),
-    "hrformer": hrformer.build,
-    "transpose": transpose.build,
-    "tokenpose": tokenpose.build,
-    "sr_head": sr_head.build,
-    "srpose": srpose.build,
-    "siu": siu.build,
-    "sharpose": sharpose.build,
-    "simcc": simcc.build,
-    "higherhrnet": higherhrnet.build,
-    "litepose": litepose.build,
-    "higherpose": higherpose.build,
-    "limbpose": limbpose.build,
-    "sr_head_bottomup": sr_head_bottomup.build,
-}
 
 
 @dataclass(frozen=True)
@@ -76,31 +31,14 @@ class Built:
 
 
 def load_variants(folder: str | Path = VARIANTS) -> dict[str, Variant]:
-    """Every variant of a folder's YAML files, by name. Keys that start with `_` hold shared fragments (YAML anchors).
+    """Every variant of a folder's YAML files, by name; see `entries` for `like:`.
+
+    `_paper` is what a file's printed rows share: it fills up every `paper` and every one of `reprints`.
 
     Raises:
         FarposeError: a file or an entry is wrong (names it), two entries share a name, or there is no YAML file.
     """
-    files = sorted(Path(folder).glob("*.yaml"))
-    if not files:
-        raise FarposeError("no variant files (*.yaml)", where=folder)
-    variants: dict[str, Variant] = {}
-    owner: dict[str, Path] = {}
-    for path in files:
-        for name, entry in load_yaml(path).items():
-            if name.startswith("_"):
-                continue
-            if name in variants:
-                raise FarposeError(f"variant {name!r} is already in {owner[name].name}", where=path, fix="keep one of them")
-            variants[name], owner[name] = _parse(path, name, entry), path
-    return variants
-
-
-def _parse(path: Path, name: str, entry: object) -> Variant:
-    where = f"{path}: {name}"
-    if not isinstance(entry, dict):
-        raise FarposeError(f"expected a mapping, got {entry!r}", where=where)
-    return parse(Variant, {"name": name, **entry}, where)
+    return {name: parse(Variant, {"name": name, **entry.written}, entry.where) for name, entry in entries.read(folder).items()}
 
 
 def variant(name: str, folder: str | Path = VARIANTS) -> Variant:
@@ -115,6 +53,26 @@ def variant(name: str, folder: str | Path = VARIANTS) -> Variant:
     return variants[name]
 
 
+def group_of(variant: Variant, variants: Iterable[Variant] | None = None) -> str:
+    """The name of the group of variants that are equal but for the seed: that of its member with the shortest name.
+
+    Names, tags and printed rows do not count, nor does who spells out a default.
+
+    Args:
+        variants: among which to look; by default those of `params/variants/`.
+    """
+    wanted = _without_seed(variant)
+    others = load_variants().values() if variants is None else variants
+    names = [other.name for other in others if other.method == variant.method and _without_seed(other) == wanted]
+    return min([variant.name, *names], key=lambda name: (len(name), name))
+
+
+def _without_seed(variant: Variant) -> dict[str, Any]:
+    left_out = ("name", "tag", "baseline", *entries.PRINTED)
+    said = {key: value for key, value in asdict(variant).items() if key not in left_out}
+    return said | {"train": {key: value for key, value in variant.train.items() if key != "seed"}}
+
+
 def network(variant: Variant, published: bool = False) -> nn.Module:
     """The variant's network with fresh weights, drawn from torch's global generator.
 
@@ -123,8 +81,8 @@ def network(variant: Variant, published: bool = False) -> nn.Module:
             checkpoints.
     SPSR's generator, where the variant has one, is drawn at random as well; `upscale.load_generator` reads the published one.
     """
-    model = BUILDERS[variant.method](variant, published)
-    return enlarge_input(model, variant.network.upscale) if variant.network.upscale else model
+    model = variant.record.build(variant, published)
+    return enlarge_input(model, variant.upscale) if variant.upscale else model
 
 
 def build(variant: Variant, skeleton: Skeleton | None = None) -> Built:

@@ -45,15 +45,19 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = _layer_scale(model, name, recipe.layer_decay), recipe.weight_decay if decays(name, parameter) else 0.0
+            key = _layer_scale(model, name, recipe.layer_decay), recipe.weight_decay if decays(name, parameter, recipe.decay_all) else 0.0
             groups.setdefault(key, {"params": [], SCALE: key[0], "weight_decay": key[1]})["params"].append(parameter)
     return list(groups.values())
 
 
-def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay shrinks the parameter: not norms, biases, positions and learned tokens, whose size has a meaning."""
+def decays(name: str, parameter: Tensor, everything: bool = False) -> bool:
+    """Whether weight decay shrinks the parameter: not norms, biases, positions and learned tokens, whose size has a meaning.
+
+    Args:
+        everything: norms and biases too, as in the released configurations of HRFormer and SRPose.
+    """
     special = any(part.startswith(UNDECAYED_STARTS) or part.endswith(UNDECAYED_ENDS) for part in name.split("."))
-    return parameter.ndim > 1 and not name.endswith("bias") and not special
+    return (everything or (parameter.ndim > 1 and not name.endswith("bias"))) and not special
 
 
 def set_learning_rate(optimiser: Optimizer, value: float) -> None:

@@ -1,17 +1,48 @@
-"""The recipe: everything about training that a user may choose (`params/train.yaml` and a variant's `train:` overrides)."""
+"""The recipe: everything about training that a user may choose, in `params/train.yaml`.
+
+Two recipes stand side by side. `published` is the authors' own: section `train` with the variant's own `train:` on top. `matched`
+is for comparisons: section `train` with a budget of section `matched` on top, which every variant of the same backbone shares.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from components.base.config import PARAMS, load_yaml, parse
-from components.base.errors import FarposeError
+from components.base.errors import FarposeError, unknown_name
 from components.degrade.augment import AugmentParams
 from components.degrade.augment_images import ImageAugmentParams
 from components.models.variant import Variant
+
+TRAIN = PARAMS / "train.yaml"
+Kind = Literal["published", "matched"]
+OPTIMISATION = ("optimiser", "learning_rate", "weight_decay", "decay_all", "layer_decay", "gradient_clip")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What `matched` training costs and sees, the same for every backbone.
+
+    Attributes:
+        recipe: keys of `Recipe` over section `train`.
+        families: by the start of a backbone's name, how such networks are optimised: the keys `OPTIMISATION`, and no others.
+    """
+
+    recipe: dict[str, Any]
+    families: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Section `matched` of params/train.yaml."""
+
+    crops: Budget
+    images: Budget
+    tiny_crops: Budget
+    tiny_images: Budget
 
 
 @dataclass(frozen=True)
@@ -23,6 +54,7 @@ class Recipe:
     optimiser: Literal["adam", "adamw"]
     learning_rate: float
     weight_decay: float
+    decay_all: bool
     layer_decay: float | None
     milestones: tuple[float, ...]
     gamma: float
@@ -82,25 +114,70 @@ def _require(condition: bool, rule: str, value: object) -> None:
         raise ValueError(f"{rule}, got {value!r}")
 
 
-def load(path: str | Path = PARAMS / "train.yaml") -> Recipe:
+def load(path: str | Path = TRAIN) -> Recipe:
     """The base recipe, before any variant's overrides.
 
     Raises:
-        FarposeError: missing file, unknown, missing or wrongly typed key.
+        FarposeError: missing file, unknown, missing or wrongly typed key, of the budgets too.
     """
     mapping = load_yaml(path)
-    if set(mapping) != {"train"}:
-        raise FarposeError(f"expected the one key 'train', got {sorted(mapping)}", where=path)
-    return parse(Recipe, mapping["train"], f"{path}: train")
+    if set(mapping) != {"train", "matched"}:
+        raise FarposeError(f"expected the keys 'train' and 'matched', got {sorted(mapping)}", where=path)
+    base = parse(Recipe, mapping["train"], f"{path}: train")
+    for name, budget in budgets(path).items():
+        for family, optimisation in budget.families.items():
+            where = f"{path}: matched.{name}"
+            for key in optimisation:
+                if key not in OPTIMISATION:
+                    raise unknown_name("parameter", key, OPTIMISATION, where=f"{where}.families.{family}")
+            parse(Recipe, _merged(dataclasses.asdict(base), {**budget.recipe, **optimisation}), f"{where} with families.{family}")
+    return base
 
 
-def resolve(variant: Variant, base: Recipe) -> Recipe:
-    """The base recipe with the variant's `train` overrides on top (nested mappings are merged key by key).
+def budgets(path: str | Path = TRAIN) -> dict[str, Budget]:
+    """Section `matched`: the budgets by name, see `budget_name`.
 
     Raises:
-        FarposeError: an override's key is unknown or its value of the wrong type; names the variant.
+        FarposeError: a budget is missing or wrong.
     """
-    return parse(Recipe, _merged(dataclasses.asdict(base), variant.train), f"variant {variant.name}: train")
+    parsed = parse(Budgets, load_yaml(path).get("matched", {}), f"{path}: matched")
+    return {field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)}
+
+
+def budget_name(variant: Variant) -> str:
+    """The budget that the variant shares: by what it sees, and whether its backbone is one of the tiny ones of the demo."""
+    return f"tiny_{variant.approach}" if variant.backbone.endswith("_tiny") else variant.approach
+
+
+def resolve(variant: Variant, base: Recipe, kind: Kind = "published", path: str | Path = TRAIN) -> Recipe:
+    """The variant's recipe of one kind (nested mappings are merged key by key).
+
+    Args:
+        base: section `train` of params/train.yaml.
+        kind: "published": the variant's own `train` on top. "matched": its budget on top, and of its own `train` only the keys
+            that it names under `exceptions`, with the reason why the method needs them.
+        path: the file whose section `matched` counts.
+    Raises:
+        FarposeError: an override's key is unknown or its value of the wrong type, an exception is no key of the variant's `train`,
+            or no budget holds the backbone's family; names the variant.
+    """
+    where = f"variant {variant.name}"
+    for key in variant.exceptions:
+        if key not in variant.train:
+            raise unknown_name("exception", key, variant.train, where=where)
+    if kind == "published":
+        return parse(Recipe, _merged(dataclasses.asdict(base), variant.train), f"{where}: train")
+    if kind != "matched":
+        raise unknown_name("recipe", kind, get_args(Kind), where=where)
+    name = budget_name(variant)
+    budget = budgets(path)[name]
+    family = next((family for family in budget.families if variant.backbone.startswith(family)), None)
+    if family is None:
+        problem = f"no family holds backbone {variant.backbone!r} (known: {', '.join(budget.families)})"
+        raise FarposeError(problem, where=f"{path}: matched.{name}.families", fix="add the start of the backbone's name")
+    needed = {key: variant.train[key] for key in variant.exceptions}
+    overrides = {**budget.recipe, **budget.families[family], **needed}
+    return parse(Recipe, _merged(dataclasses.asdict(base), overrides), f"{where}: recipe matched")
 
 
 def _merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

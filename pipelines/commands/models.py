@@ -12,7 +12,8 @@ from components.base.errors import unknown_name
 
 if TYPE_CHECKING:
     from components.models.costs import Costs
-    from components.models.variant import Paper, Variant
+    from components.models.paper import Paper
+    from components.models.variant import Variant
 
 WIDTH = 160  # columns of the table where no terminal gives its own
 

@@ -94,21 +94,22 @@ def _show_variant(name: str, found: dict[str, Any]) -> None:
     _section("variant", _row(variant))
     _section("crop", {"convention": variant.convention, "heatmap_size": variant.heatmap_size})
     _section("codec", {"name": variant.codec_name, **codec.constants})
-    _section("recipe", recipes.resolve(variant, found["train"]))
+    kind = found["pipeline"].recipe_of(name)
+    _section("recipe", {"name": kind, **dataclasses.asdict(recipes.resolve(variant, found["train"], kind))})
     _section("costs", _costs(spent))
     if variant.paper.source is not None:
         unread = () if variant.paper.gflops is not None else ("counting",)
         _section("paper", {name: value for name, value in dataclasses.asdict(variant.paper).items() if name not in unread})
+    for reprint in variant.reprints:
+        _section("reprint", {name: value for name, value in dataclasses.asdict(reprint).items() if value not in (None, ())})
 
 
 def _row(variant: Variant) -> dict[str, Any]:
     """The entry without what other sections show, and without settings of other methods' networks."""
-    from components.models.backbones import HRNETS
-    from components.models.variant import METHODS
-
-    reads = (*METHODS[variant.method].reads, *(("branches",) if variant.backbone in HRNETS else ()))
-    row = {field: value for field, value in dataclasses.asdict(variant).items() if field not in ("name", "paper", "train", "codec")}
-    return row | {"network": {setting: value for setting, value in row["network"].items() if setting in reads}}
+    row = {
+        field: value for field, value in dataclasses.asdict(variant).items() if field not in ("name", "paper", "reprints", "train", "codec")
+    }
+    return row | {"network": variant.settings}
 
 
 def _costs(spent: Costs) -> dict[str, Any]:

@@ -169,6 +169,22 @@ def test_derived_numbers(size: int, stride: int, sigma: float) -> None:
     assert make(COCO_17, stride, size, sigma=3.0, nms_kernel=7).constants["sigma"] == 3.0
 
 
+def test_one_output_alone() -> None:
+    """A head without finer heatmaps: targets, loss and persons come from its one output."""
+    codec = make(COCO_17, 4, 256, outputs=1)
+    assert codec.output_shapes == ((34, 64, 64),)
+    joints = torch.rand(2, 3, 17, 2, generator=torch.Generator().manual_seed(0)) * 50 + 7
+    visible = torch.ones(2, 3, 17, dtype=torch.bool)
+    targets = codec.targets((joints,), visible, (torch.ones(2, 64, 64, dtype=torch.bool),))
+    outputs = codec.perfect((joints,), visible)
+    assert [tuple(output.shape) for output in outputs] == [(2, 34, 64, 64)]
+    assert float(codec.loss(outputs, targets)["heatmaps"]) == 0
+    heatmaps, tags = codec.aggregate([outputs])
+    assert heatmaps.shape == (2, 17, 64, 64) and tags.shape[:4] == (2, 17, 64, 64)
+    with pytest.raises(FarposeError, match="outputs must be 1 or 2, got 3"):
+        make(COCO_17, 4, 256, outputs=3)
+
+
 # Losses
 
 

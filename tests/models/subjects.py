@@ -15,43 +15,45 @@ from components import codecs
 from components.codecs.codec import Codec
 from components.degrade.augment import normalise
 from components.models import zoo
-from components.models.variant import METHODS, Network, Variant
+from components.models.variant import Network, Variant, methods
 
 TINY = ("hrnet_tiny", "resnet18", "hrformer_tiny", "transpose_tiny", "tokenpose_tiny", "vit_tiny", "efficientvit_tiny", "litepose_tiny")
-TOP_DOWN = [name for name, method in METHODS.items() if not method.bottom_up]  # one person per crop
-BOTTOM_UP = [name for name, method in METHODS.items() if method.bottom_up]  # all persons of an image: tests/models/test_bottom_up.py
+TOP_DOWN = [name for name, method in methods().items() if method.approach == "crops"]
+BOTTOM_UP = [name for name, method in methods().items() if method.approach == "images"]  # tests/models/test_bottom_up.py
 SWITCHES = [  # networks that differ from a method's plain one
-    ("hrnet", "hrnet_tiny", Network(branches=3)),
-    ("udp_offset", "hrnet_tiny", Network(upscale="bicubic")),
-    ("cal", "hrnet_tiny", Network(offset_width=8)),
-    ("siu", "hrnet_tiny", Network(downsample="convolution")),
-    ("hrformer", "hrformer_tiny", Network(relative_positions=True)),
-    ("sharpose", "vit_tiny", Network(keep=1.0)),
+    ("hrnet", "hrnet_tiny", {"branches": 3}),
+    ("udp_offset", "hrnet_tiny", {"upscale": "bicubic"}),
+    ("cal", "hrnet_tiny", {"offset_width": 8}),
+    ("siu", "hrnet_tiny", {"downsample": "convolution"}),
+    ("hrformer", "hrformer_tiny", {"relative_positions": True}),
+    ("sharpose", "vit_tiny", {"keep": 1.0}),
 ]
 
 
 def small_variant(
-    method: str, backbone: str, size: tuple[int, int] | None = None, branches: int = 4, network: Network | None = None
+    method: str, backbone: str, size: tuple[int, int] | None = None, branches: int = 4, network: Network | dict[str, Any] | None = None
 ) -> Variant:
     """A variant of COCO's joints that no table holds.
 
     Args:
         size: (height, width), px; by default 64x48, bottom-up 64x64.
     """
-    label, bottom_up = METHODS[method].label, METHODS[method].bottom_up
+    record = methods()[method]
+    label, bottom_up = record.label, record.approach == "images"
     size = size or ((64, 64) if bottom_up else (64, 48))
     end = str(size[0]) if bottom_up else f"{size[0]}x{size[1]}"
-    parts = [method if label is None else label, backbone.removeprefix(METHODS[method].drops), "coco", end]
+    parts = [method if label is None else label, backbone.removeprefix(record.drops), "coco", end]
     name = "_".join(part for part in parts if part)
-    return Variant(name, method, backbone, "coco", size, network=network or Network(branches))
+    codec = {"outputs": 1} if method == "simple_bottomup" else {}
+    return Variant(name, method, backbone, "coco", size, network=network if network is not None else Network(branches), codec=codec)
 
 
 def _small() -> dict[str, Variant]:
-    """Every top-down method on every tiny backbone that it can stand on, and with its switches."""
-    plain = [small_variant(method, backbone) for method in TOP_DOWN for backbone in TINY if backbone in METHODS[method].backbones]
+    """Every top-down method on every tiny backbone that it runs on, and with its switches."""
+    plain = [small_variant(method, backbone) for method in TOP_DOWN for backbone in TINY if backbone in methods()[method].backbones]
     switched = {}
     for method, backbone, network in SWITCHES:
-        settings = "_".join(f"{name}_{getattr(network, name)}" for name in network.changed)
+        settings = "_".join(f"{name}_{value}" for name, value in network.items())
         variant = small_variant(method, backbone, network=network)
         switched[f"{variant.name}_{settings}"] = variant
     return {variant.name: variant for variant in plain} | switched
@@ -64,8 +66,8 @@ def _large() -> dict[str, Variant]:
     """
     smallest: dict[tuple[object, ...], Variant] = {}
     for variant in zoo.load_variants().values():
-        key = variant.method, variant.backbone, variant.network.upscale
-        if variant.backbone in TINY or variant.network.upscale == "spsr" or variant.bottom_up:
+        key = variant.method, variant.backbone, variant.upscale
+        if variant.backbone in TINY or variant.upscale == "spsr" or variant.bottom_up:
             continue
         if key not in smallest or _amount(variant) < _amount(smallest[key]):
             smallest[key] = variant

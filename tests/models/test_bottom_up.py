@@ -17,15 +17,15 @@ from components.base.errors import FarposeError
 from components.degrade.augment import normalise
 from components.models import official, zoo
 from components.models.backbones import LITEPOSES
-from components.models.keys import authors_key
-from components.models.variant import METHODS, Network, Variant
+from components.models.official import authors_key
+from components.models.variant import Variant, methods
 from components.models.weights import load_weights, save_weights
 from tests.models.subjects import BOTTOM_UP, TINY, codec_of, images, network, small_variant
 
 SWITCHES = [
-    ("higherpose", Network(attention="published")),
-    ("higherpose", Network(attention="none")),
-    ("limbpose", Network(limb_bias=False)),
+    ("higherpose", {"attention": "published"}),
+    ("higherpose", {"attention": "none"}),
+    ("limbpose", {"limb_bias": False}),
 ]
 FROZEN = r"(encoder|decoder)_positions"  # HigherPose's sines, parameters as in its authors' checkpoints
 UNHEARD = r".*\.(linears\.1|key)\.bias"  # of keys: adds the same to all logits of a query, which softmax does not hear
@@ -33,10 +33,11 @@ slow = pytest.mark.slow
 
 
 def _small() -> dict[str, Variant]:
-    """Every bottom-up method on every tiny backbone that it can stand on, and with its switches."""
-    plain = [small_variant(method, backbone) for method in BOTTOM_UP for backbone in TINY if backbone in METHODS[method].backbones]
+    """Every bottom-up method on every tiny backbone that it runs on, and with its switches."""
+    plain = [small_variant(method, backbone) for method in BOTTOM_UP for backbone in TINY if backbone in methods()[method].backbones]
     switched = [small_variant(method, "hrnet_tiny", network=setting) for method, setting in SWITCHES]
-    names = [f"{v.name}_{'_'.join(f'{name}_{getattr(v.network, name)}' for name in v.network.changed)}" for v in switched]
+    settings = ["_".join(f"{name}_{value}" for name, value in setting.items()) for _, setting in SWITCHES]
+    names = [f"{variant.name}_{setting}" for variant, setting in zip(switched, settings, strict=True)]
     return {variant.name: variant for variant in plain} | dict(zip(names, switched, strict=True))
 
 
@@ -102,7 +103,8 @@ def test_outputs_follow_the_image_s_size_and_are_the_codec_s(variant: Variant):
     assert [tuple(output.shape[1:]) for output in outputs[variant.input_size]] == list(codec_of(variant).output_shapes)
     joints = variant.num_keypoints
     for (height, width), found in outputs.items():
-        expected = [(2 * joints, 4), (joints, 2)] if variant.stride == 4 else [(2 * joints, 1)]
+        finer = [(joints, 2)] if variant.method not in ("sr_head_bottomup", "simple_bottomup") else []
+        expected = [(2 * joints, variant.stride), *finer]
         assert isinstance(found, tuple)
         assert [tuple(output.shape) for output in found] == [(2, channels, height // cell, width // cell) for channels, cell in expected]
 
@@ -124,7 +126,7 @@ def test_an_image_s_result_does_not_depend_on_its_batch(variant: Variant):
 
 
 def convolutional(variant: Variant) -> bool:
-    return variant.method in ("higherhrnet", "litepose", "sr_head_bottomup") or variant.network.attention == "none"
+    return variant.method in ("higherhrnet", "litepose", "sr_head_bottomup", "simple_bottomup") or variant.network.attention == "none"
 
 
 @pytest.mark.parametrize("variant", [case for case in METHODS_QUICK + SLOW if convolutional(case.values[0])])
@@ -266,7 +268,9 @@ def checkpoint(name: str) -> dict[str, Tensor]:
     return {key: torch.full(shape, float(i)) for i, (key, shape) in enumerate(shapes.items()) if not key.endswith("num_batches_tracked")}
 
 
-@pytest.mark.parametrize("name", [HIGHERHRNET, "litepose_xs_crowdpose_256", "sr_head_bottomup_resnet50_coco_256"])
+@pytest.mark.parametrize(
+    "name", [HIGHERHRNET, "litepose_xs_crowdpose_256", "sr_head_bottomup_resnet50_coco_256", "simple_bottomup_resnet50_coco_256"]
+)
 def test_every_value_of_an_authors_checkpoint_arrives_under_our_name(name):
     state = checkpoint(name)
     loaded = official.load(name, state).state_dict()

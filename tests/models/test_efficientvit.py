@@ -13,7 +13,7 @@ from components.base.errors import FarposeError
 from components.models import costs, official, zoo
 from components.models.backbones import EFFICIENTVITS
 from components.models.backbones.efficientvit import EfficientViT, authors_name
-from components.models.keys import authors_key
+from components.models.official import authors_key
 from components.models.pretrained import load_backbone
 from tests.models.fill import filled, fixed_input
 

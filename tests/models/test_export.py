@@ -13,7 +13,8 @@ from torch import nn
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.models import export, zoo
-from components.models.variant import Network, Variant
+from components.models.methods.sharpose import SHaRPoseNetwork
+from components.models.variant import Variant
 from components.models.weights import save_weights
 from pipelines import cli, paths
 from tests.models.subjects import SMALL, codec_of, crops, images, network, representatives, small_variant
@@ -135,8 +136,8 @@ def test_crops_of_another_size_are_named(tmp_path):
 
 
 def test_sharpose_is_exported_without_its_gate():
-    gated = small_variant("sharpose", "vit_tiny", network=Network(gate=0.5))
-    assert export.exported_form(gated).network == Network(gate=None)
+    gated = small_variant("sharpose", "vit_tiny", network={"gate": 0.5})
+    assert export.exported_form(gated).network == SHaRPoseNetwork(gate=None)
     assert export.exported_form(DARK) == DARK
 
 

@@ -16,7 +16,7 @@ from components.base.files import sha256_of
 from components.codecs.associative_embedding import GroupedPersons
 from components.degrade.augment import normalise
 from components.models import export, export_images, zoo
-from components.models.variant import METHODS, Network, Variant
+from components.models.variant import Variant, methods
 from components.models.weights import save_weights
 from pipelines import cli, paths, stages
 from tests.tiny_image_shard import write_tiny_image_shard
@@ -27,9 +27,9 @@ DEMO = next(v for v in zoo.load_variants().values() if (v.method, v.backbone, v.
 
 def small(method: str, backbone: str, **network) -> Variant:
     """A variant of 128 px that no table holds."""
-    label = METHODS[method].label
-    parts = [method if label is None else label, backbone.removeprefix(METHODS[method].drops), "coco", "128"]
-    return Variant("_".join(part for part in parts if part), method, backbone, "coco", (128, 128), network=Network(**network))
+    record = methods()[method]
+    parts = [method if record.label is None else record.label, backbone.removeprefix(record.drops), "coco", "128"]
+    return Variant("_".join(part for part in parts if part), method, backbone, "coco", (128, 128), network=network)
 
 
 SUBJECTS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from components.base.errors import FarposeError
-from components.models import higherhrnet, higherpose, official, zoo
+from components.models import official, zoo
 from components.models.backbones.transpose import sine_positions
 from components.models.heads.spatial_attention import SpatialLayer, SpatialTransformer, attend
-from components.models.keys import authors_key
+from components.models.methods import higherhrnet, higherpose
+from components.models.official import authors_key
 from components.models.tracing import trace
-from components.models.variant import Network, Variant
+from components.models.variant import Variant
 from tests.models.fill import filled, fixed_input
 from tests.models.subjects import spread
 from tests.test_official import reference_module, shapes_of
@@ -29,9 +31,11 @@ FILES = ["higherpose_coco_in256", "higherpose_coco_in256_b1"]  # a batch of two,
 SETTINGS = ["spatial", "published", "none"]
 
 
-def tiny(attention: str, size: int = 128) -> nn.Module:
+def tiny(attention: str, size: int = 128, **settings: object) -> nn.Module:
     """With weights far from the initial ones, so that nothing is equal by chance."""
-    variant = Variant(f"higherpose_tiny_coco_{size}_x", "higherpose", "hrnet_tiny", "coco", (size, size), "x", Network(attention=attention))
+    variant = Variant(
+        f"higherpose_tiny_coco_{size}_x", "higherpose", "hrnet_tiny", "coco", (size, size), "x", {"attention": attention, **settings}
+    )
     torch.manual_seed(0)
     return spread(zoo.network(variant), images(4, (size, size)))
 
@@ -139,7 +143,7 @@ def test_positions_of_another_size_are_its_own_sines():
 
 def test_without_its_transformer_it_is_higherhrnet():
     settings, size = ("hrnet_tiny", "coco", (128, 128)), images(2)
-    without = Variant("higherpose_tiny_coco_128_none", "higherpose", *settings, "none", Network(attention="none"))
+    without = Variant("higherpose_tiny_coco_128_none", "higherpose", *settings, "none", {"attention": "none"})
     plain = Variant("higherhrnet_tiny_coco_128", "higherhrnet", *settings)
     ours, theirs = spread(zoo.network(without), size), higherhrnet.build(plain)
     theirs.load_state_dict(ours.state_dict())
@@ -244,6 +248,85 @@ def test_attention_never_holds_all_pairs_of_cells(depth):
     with torch.no_grad():
         weights = (query @ key.transpose(2, 3) / math.sqrt(depth)).softmax(3)
         assert torch.allclose(attend(query, key, value), weights @ value, atol=1e-4)
+
+
+def crowdpose_state(coco: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A state dict of the released code with four layers and 14 joints, cut out of COCO's with six and 17; any numbers for positions.
+
+    Heatmaps come before tags in `final_layers.0`, whose outputs follow 32 features in the deconvolution's input.
+    """
+    kept = {key: value for key, value in coco.items() if not re.match(r"global_(en|de)coder\.layers\.[45]\.", key)}
+    joints = [*range(14), *range(17, 31)]
+    for leaf in ("weight", "bias"):
+        kept[f"final_layers.0.{leaf}"] = coco[f"final_layers.0.{leaf}"][joints]
+        kept[f"final_layers.1.{leaf}"] = coco[f"final_layers.1.{leaf}"][:14]
+    kept["deconv_layers.0.0.0.weight"] = coco["deconv_layers.0.0.0.weight"][[*range(32), *(32 + joint for joint in joints)]]
+    generator = np.random.default_rng(0)
+    tables = {"pos_embedding_en": (32 * 32, 1, 4), "pos_embedding_de": (64 * 64, 1, 32)}  # randn(length, 1, d_model) in the code
+    kept |= {key: generator.standard_normal(shape).astype(np.float32) for key, shape in tables.items()}
+    return kept | {"pos_embedding": kept["pos_embedding_de"]}
+
+
+@pytest.mark.parametrize("suffix", ["", "_published"])
+def test_a_state_dict_of_the_crowdpose_configuration_loads(parity, suffix):
+    state = crowdpose_state(reference_module(parity).Reference.load(parity / "models" / f"{FILES[0]}.npz").state())
+    model = official.load(f"higherpose_w32_crowdpose_256{suffix}", state)
+    assert len(model.encoder.layers) == len(model.decoder.layers) == 4
+    tables = model.encoder_positions, model.decoder_positions
+    for table, key in zip(tables, ("pos_embedding_en", "pos_embedding_de"), strict=True):
+        assert table.requires_grad and np.array_equal(table.detach().numpy(), state[key])
+    with pytest.raises(FarposeError, match="keys do not fit"):
+        official.load(NAME, state)
+    with pytest.raises(FarposeError, match=r"1 left over \(global_encoder\.layers\.4\.norm1\.weight\)"):
+        official.load("higherpose_w32_crowdpose_256", state | {"global_encoder.layers.4.norm1.weight": np.zeros(4, np.float32)})
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_crowdpose_rows_are_the_released_configuration_s(size):
+    """Four layers and learned positions (the code's defaults) where COCO's configuration asks for six and sines."""
+    with torch.device("meta"):
+        coco, crowdpose = (zoo.network(zoo.variant(f"higherpose_w32_{dataset}_{size}")) for dataset in ("coco", "crowdpose"))
+    for model, layers, learned in ((coco, 6, False), (crowdpose, 4, True)):
+        assert len(model.encoder.layers) == len(model.decoder.layers) == layers
+        assert model.encoder_positions.requires_grad == model.decoder_positions.requires_grad == learned
+
+
+def test_learned_positions_may_be_any_and_sines_are_the_fixed_case():
+    fixed, learned, batch = tiny("spatial", layers=2), tiny("spatial", layers=2, positions="learned"), images(2)
+    assert not torch.equal(learned.decoder_positions[:, 0], sine_positions((32, 32), 16))
+    before = outputs(learned, batch)[0]
+    learned.load_state_dict(fixed.state_dict())
+    for ours, theirs in zip(outputs(learned, batch), outputs(fixed, batch), strict=True):
+        assert torch.equal(ours, theirs)
+    assert worst(before, outputs(fixed, batch)[0]) > 0.01
+
+
+def test_learned_positions_are_interpolated_for_a_map_of_another_size():
+    model = tiny("spatial", positions="learned")
+    rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    with torch.no_grad():  # every channel says row or column of the table
+        model.decoder_positions.copy_(torch.stack([rows, columns] * 8, -1).flatten(0, 1)[:, None])
+    found = model._positions(model.decoder_positions, torch.zeros(1, 16, 32, 64), 1)[:, 0].unflatten(0, (32, 64)).detach()
+    assert torch.allclose(found[..., 0], rows[:, :1].expand(-1, 64), atol=1e-4)
+    expected = (torch.arange(64.0) + 0.5) / 2 - 0.5  # centre of a cell on the table's own scale
+    assert torch.allclose(found[5, 8:-8, 1], expected[8:-8], atol=1e-4)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"layers": 0}, "layers must be at least 1"),
+    ({"positions": "learnable"}, r"unknown value 'learnable' \(did you mean 'learned'"),
+    ({"attention": "none", "layers": 4}, "layers and positions have no meaning with attention: none"),
+])  # fmt: skip
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(FarposeError, match=message):
+        Variant("higherpose_tiny_coco_128_x", "higherpose", "hrnet_tiny", "coco", (128, 128), "x", settings)
+
+
+def test_training_reaches_learned_positions():
+    model = tiny("spatial", positions="learned").train()
+    coarse, fine = model(images(4))
+    (coarse.square().mean() + fine.square().mean()).backward()
+    assert all(value.grad is not None and value.grad.any() for value in model.parameters())
 
 
 @pytest.mark.parametrize("attention", SETTINGS)

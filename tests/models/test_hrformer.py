@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from components.models import costs, hrformer, official, zoo
+from components.models import costs, official, zoo
 from components.models.backbones import HRFORMERS
 from components.models.backbones.hrformer import (
     HRFormer,
@@ -21,8 +21,9 @@ from components.models.backbones.hrformer import (
     relative_position_index,
     to_windows,
 )
+from components.models.methods import hrformer
 from components.models.pretrained import load_backbone
-from components.models.variant import Network, Variant
+from components.models.variant import Variant
 from tests.models.fill import filled, fixed_input
 from tests.test_official import reference_module, shapes_of
 
@@ -34,7 +35,7 @@ SIZES = [(64, 48), (128, 96), (256, 192), (384, 288), (100, 76)]
 def tiny(size: tuple[int, int] = (64, 48), relative_positions: bool = False) -> nn.Module:
     """With weights far from the initial ones, so that nothing is equal by chance."""
     torch.manual_seed(0)
-    network = Network(relative_positions=relative_positions)
+    network = {"relative_positions": relative_positions}
     model = hrformer.build(Variant(f"hrformer_tiny_coco_{size[0]}x{size[1]}", "hrformer", "hrformer_tiny", "coco", size, network=network))
     for name, value in model.named_parameters():
         if value.ndim == 4:

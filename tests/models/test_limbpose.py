@@ -9,18 +9,19 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import shortest_path
 from torch import Tensor, nn
 
-from components.models import costs, higherhrnet, limbpose, official, zoo
+from components.models import costs, official, zoo
 from components.models.backbones import HRNETS
 from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
-from components.models.keys import authors_key
-from components.models.limbpose import LimbBias, LimbPose, limb_distances
-from components.models.variant import Network, Variant
+from components.models.methods import higherhrnet, limbpose
+from components.models.methods.limbpose import LimbBias, LimbPose, limb_distances
+from components.models.official import authors_key
+from components.models.variant import Variant
 from components.pose.skeleton import COCO_17, CROWDPOSE_14, SKELETONS, Skeleton
 from tests.models.fill import filled
 from tests.models.subjects import spread
 
 TINY = Variant("limbpose_tiny_coco_128", "limbpose", "hrnet_tiny", "coco", (128, 128))
-WITHOUT_BIAS = Variant("limbpose_tiny_coco_128_x", "limbpose", "hrnet_tiny", "coco", (128, 128), "x", Network(limb_bias=False))
+WITHOUT_BIAS = Variant("limbpose_tiny_coco_128_x", "limbpose", "hrnet_tiny", "coco", (128, 128), "x", {"limb_bias": False})
 PLAIN = Variant("higherhrnet_tiny_coco_128", "higherhrnet", "hrnet_tiny", "coco", (128, 128))
 
 

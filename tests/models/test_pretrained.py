@@ -9,17 +9,22 @@ from safetensors.torch import save_file
 from components.base.errors import FarposeError
 from components.models import zoo
 from components.models.backbones.efficientvit import authors_name
-from components.models.keys import published_name
+from components.models.backbones.hrnet import published_key
 from components.models.pretrained import load_backbone
 from components.models.variant import Variant
 from tests.test_models import SMALL, small_variant
+
+
+def imagenet_name(key: str) -> str:
+    """The name in a classifier's checkpoint; CAL's trunk and heatmap end are an HRNet's."""
+    return published_key(key.removeprefix("backbone.").removeprefix("heatmap_"))
 
 
 def imagenet_checkpoint(backbone: str) -> dict[str, torch.Tensor]:
     """What a classifier's authors would publish: the whole backbone under their names, all of its branches, and a classifier."""
     torch.manual_seed(5)
     model = zoo.network(small_variant("srpose" if backbone.startswith("hrnet") else "simple", backbone))
-    state = {published_name(key): torch.randn(value.shape) for key, value in model.state_dict().items() if key.startswith("backbone.")}
+    state = {imagenet_name(key): torch.randn(value.shape) for key, value in model.state_dict().items() if key.startswith("backbone.")}
     return {key: value for key, value in state.items() if value.ndim} | {"classifier.weight": torch.zeros(10, 8)}
 
 
@@ -36,7 +41,7 @@ def test_the_backbone_is_taken_and_nothing_else(tmp_path, method, backbone, suff
     taken = load_backbone(model, path)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert len(changed) == taken
-    assert all(torch.equal(model.state_dict()[key], checkpoint[published_name(key)]) for key in changed)
+    assert all(torch.equal(model.state_dict()[key], checkpoint[imagenet_name(key)]) for key in changed)
     kept = {key for key, value in before.items() if value.ndim and key not in changed}
     new = ("head.", "final_layer.", "heatmap_head.", "offset_head.", "offset_end.")
     new += ("extract.", "encoder", "up.", "fuse.", "decoder", "queries.", "filters.", "project.")  # HigherPose's and LimbPose's

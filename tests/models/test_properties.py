@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from components.models import zoo
-from components.models.keys import authors_key
+from components.models.official import authors_key
 from components.models.variant import Variant
 from components.models.weights import load_weights, save_weights
 from tests.models.learning import learned_share

@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from components import codecs
 from components.base.errors import FarposeError
-from components.models import sharpose, zoo
+from components.models import zoo
+from components.models.methods import sharpose
+from components.models.methods.sharpose import SHaRPose
 from components.models.pretrained import load_backbone
-from components.models.sharpose import SHaRPose
-from components.models.variant import Network, Variant
+from components.models.variant import Variant
 from tests.models.learning import learned_share
 
 # --- the two stages
@@ -27,7 +28,7 @@ def is_embedding(key: str) -> bool:
 
 def tiny(keep: float = 0.5, gate: float | None = None, size: tuple[int, int] = (64, 48)) -> Variant:
     name = f"sharpose_tiny_coco_{size[0]}x{size[1]}"
-    return Variant(name, "sharpose", "vit_tiny", "coco", size, network=Network(keep=keep, gate=gate))
+    return Variant(name, "sharpose", "vit_tiny", "coco", size, network={"keep": keep, "gate": gate})
 
 
 def network(keep: float = 0.5, gate: float | None = None, size: tuple[int, int] = (64, 48)) -> SHaRPose:

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from components import codecs
-from components.models import costs, official, sharpose, zoo
-from components.models.sharpose import SHaRPose
+from components.models import costs, official, zoo
+from components.models.methods import sharpose
+from components.models.methods.sharpose import SHaRPose
 from tests.models.fill import filled, fixed_input
 from tests.test_official import reference_module, shapes_of
 

@@ -187,7 +187,7 @@ def test_the_head_on_tokens_is_said_to_be_ours(parity, file):
     """The reference file's own note, and our docstring."""
     with np.load(parity / "models" / f"{file}.npz") as stored:
         assert "NOT OFFICIAL" in json.loads(str(stored["meta_json"]))["notes"]
-    from components.models import simcc
+    from components.models.methods import simcc
 
     assert "neither repository holds the head" in " ".join(simcc.__doc__.split())
 

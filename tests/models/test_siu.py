@@ -16,9 +16,9 @@ from torch.nn import functional
 from components.base.errors import FarposeError
 from components.models import costs, official, zoo
 from components.models.heads.pixel_shuffle import PixelShuffleHead
-from components.models.keys import authors_key
-from components.models.siu import DepthwisePath, PixelShufflePath
-from components.models.variant import METHODS, Network, Variant
+from components.models.methods.siu import DepthwisePath, PixelShufflePath
+from components.models.official import authors_key
+from components.models.variant import Variant, methods
 from tests.models.fill import filled, fixed_input
 from tests.test_official import REFERENCES
 
@@ -26,7 +26,7 @@ VARIANTS = {name: variant for name, variant in zoo.load_variants().items() if va
 GOLDEN = Path(__file__).parents[1] / "golden" / "siu.npz"
 FILES = {file: name for file, name in REFERENCES.items() if file.startswith("siu_")}
 STRIDES = {"siu_res50_256": 4, "siu_hrnet_w32_256": 4, "siu_evit_l0_384": 8}  # of the stored outputs, cells
-TINY = [backbone for backbone in METHODS["siu"].backbones if "tiny" in backbone or backbone == "resnet18"]
+TINY = [backbone for backbone in methods()["siu"].backbones if "tiny" in backbone or backbone == "resnet18"]
 LARGE = [(256, 192), (384, 288), (128, 96), (64, 48)]
 COUNTED = {  # backbone, height → millions of parameters, 1e9 multiply-adds with attention, counted in the published code
     ("resnet50", 256): (23.551, 4.134),
@@ -56,9 +56,9 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def tiny(backbone: str, size: tuple[int, int] = (64, 48), method: str = "siu", **network) -> Variant:
-    name = "_".join(part for part in (METHODS[method].label or method, backbone, "coco", "{}x{}".format(*size)) if part)
+    name = "_".join(part for part in (methods()[method].label or method, backbone, "coco", "{}x{}".format(*size)) if part)
     name = name.removeprefix("hrnet_") if method == "hrnet" else name
-    return Variant(name, method, backbone, "coco", size, network=Network(**network))
+    return Variant(name, method, backbone, "coco", size, network=network)
 
 
 def shuffled(x: np.ndarray, factor: int) -> np.ndarray:

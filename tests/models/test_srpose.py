@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from components import codecs
 from components.degrade.augment import Augmenter, AugmentParams
 from components.degrade.shards import TrainCrops
-from components.models import official, srpose, zoo
+from components.models import official, zoo
 from components.models.heads.super_resolution import SuperResolutionHead
-from components.models.srpose import SRPose, Stage, plan
+from components.models.methods import srpose
+from components.models.methods.srpose import SRPose, Stage, plan
 from components.models.variant import Network, Variant
 from tests.models.fill import filled, fixed_input
 from tests.test_official import REFERENCES, reference_module, shapes_of

@@ -14,8 +14,8 @@ from components.base.errors import FarposeError
 from components.models import costs, official, zoo
 from components.models.backbones import TOKENPOSES
 from components.models.backbones.tokenpose import EncoderLayer, KeypointEncoder, cut, sine_positions
+from components.models.methods.tokenpose import heatmap_head
 from components.models.pretrained import load_backbone
-from components.models.tokenpose import heatmap_head
 from components.models.variant import Variant
 from tests.models.fill import filled, fixed_input
 from tests.models.learning import learned_share

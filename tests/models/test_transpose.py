@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from components.models import costs, official, transpose, zoo
+from components.models import costs, official, zoo
 from components.models.backbones import RESNETS, TRANSPOSES
 from components.models.backbones.resnet import ResNet
 from components.models.backbones.transpose import EncoderLayer, TransPose, feature_size, sine_positions
+from components.models.methods import transpose
 from components.models.pretrained import load_backbone
 from components.models.variant import Variant
 from tests.models.fill import filled, fixed_input

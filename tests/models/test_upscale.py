@@ -14,7 +14,7 @@ from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.degrade.augment import normalise
 from components.models import costs, official, spsr, upscale, zoo
-from components.models.variant import Network, Variant
+from components.models.variant import EnlargedNetwork, Variant
 from components.models.weights import save_weights
 from components.train import loop, recipe
 from tests.models.fill import filled, fixed_input
@@ -26,7 +26,7 @@ SIZE = (16, 12)  # px; the generator takes seconds for a crop of the tables' siz
 
 def enlarging(kind: str, method: str = "hrnet", weights: str | None = None, size: tuple[int, int] = SIZE) -> Variant:
     name = ("" if method == "hrnet" else f"{method}_") + f"hrnet_tiny_coco_{size[0]}x{size[1]}_{kind}"
-    network = Network(upscale=kind, upscale_weights=weights)
+    network = EnlargedNetwork(upscale=kind, upscale_weights=weights)
     return Variant(name, method, "hrnet_tiny", "coco", size, tag=kind, network=network)
 
 

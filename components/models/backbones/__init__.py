@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from components.models.backbones.blocks import BasicBlock
 from components.models.backbones.efficientvit import EfficientViTShape
 from components.models.backbones.hrformer import HRFormerShape
@@ -83,4 +81,3 @@ LITEPOSES: dict[str, LitePoseShape] = {
         LitePoseShape("litepose_tiny", channels=(16, 24, 32, 48), filters=(16, 16, 16), blocks=(1, 2, 2, 2), stem_width=16, expansion=4),
     )
 }
-BACKBONES: dict[str, Any] = {**HRNETS, **RESNETS, **HRFORMERS, **TRANSPOSES, **TOKENPOSES, **VITS, **EFFICIENTVITS, **LITEPOSES}

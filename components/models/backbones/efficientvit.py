@@ -10,9 +10,12 @@ attention runs in float32 with autocast off, as published.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from components.models.backbones.imagenet import ImageNetBackbone
 
 ATTENTION_EPS = 1e-15  # added to the attention's normaliser, as published; timm's own is 1e-5
 
@@ -35,7 +38,7 @@ class EfficientViTShape:
     norm_eps: float = 1e-5
 
 
-class EfficientViT(nn.Module):
+class EfficientViT(ImageNetBackbone):
     """(B, 3, H, W) normalised images → (B, channels, ⌈H/32⌉, ⌈W/32⌉), initialised as torch's layers are.
 
     The small initial weights of the other pose networks would not do: two in three convolutions of stages 3 and 4 have no batch
@@ -58,6 +61,12 @@ class EfficientViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.stages(self.stem(images))
+
+    def imagenet_names(self, keys: Iterable[str], weights: Mapping[str, Tensor]) -> dict[str, str]:
+        """The authors' names where `weights` has them, timm's otherwise."""
+        theirs = {key: authors_name(key) for key in keys}
+        first = next(iter(theirs.values()))
+        return theirs if any(given.endswith(first) for given in weights) else {key: key for key in theirs}
 
 
 def authors_name(key: str) -> str:

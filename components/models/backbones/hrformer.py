@@ -9,7 +9,7 @@ released pose code computes it:
 - the MLP ends in batch norm *and* GELU: its branch of the residual sum is never below -0.17;
 - a module's blocks have the same stochastic depth on every branch.
 
-All names inside are those of the released checkpoints. Ordinary batch norms stand for its synchronised ones.
+All names inside are those of the released checkpoints. Ordinary batch norms replace its synchronised ones.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from components.models.backbones.blocks import Bottleneck, conv1x1, conv3x3, published_initialisation, residual_layer
 from components.models.backbones.hrnet import Transition
+from components.models.backbones.imagenet import ImageNetBackbone
 
 BRANCHES = 4
 
@@ -38,7 +39,7 @@ class HRFormerShape:
         mlp_ratio: hidden channels of an MLP over those of its branch.
         window: side of an attention window, cells.
         drop_path: share of training samples that skip the last block; the first ones are never skipped.
-        layer1_width, layer1_blocks: the bottlenecks before stage 2 (they put out 4 layer1_width channels).
+        layer1_width, layer1_blocks: the bottlenecks before stage 2 (they output 4 layer1_width channels).
         stem_width: channels of the two stride-2 convolutions.
     """
 
@@ -225,11 +226,11 @@ def _halve(inputs: int, outputs: int, relu: bool) -> nn.Sequential:
     return step
 
 
-class HRFormer(nn.Module):
+class HRFormer(ImageNetBackbone):
     """(B, 3, H, W) normalised images → the finest branch (B, channels, H/4, W/4), or all four (`pyramid`).
 
     Every fusion resamples to its target's size, so sizes need not be powers of two apart (64x48: 16x12, 8x6, 4x3, 2x2).
-    The last module puts out all branches, as in the released configurations, also where only the finest is used.
+    The last module outputs all branches, as in the released configurations, also where only the finest is used.
 
     Args:
         relative_positions: add the learned relative position bias, which the released pose code leaves out.

@@ -13,12 +13,17 @@ A method that changes the fusions (SIU) passes a `Fusion` of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from components.models.backbones.blocks import BasicBlock, Bottleneck, conv1x1, conv3x3, residual_layer
+from components.models.backbones.imagenet import ImageNetBackbone
+from components.models.naming import renamed
+
+_PUBLISHED = {"trunk.": "", "end.transition.": "transition3.", "end.stage.": "stage4."}
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class HRNetShape:
         width: channels of the finest branch; each coarser one has twice as many.
         modules: exchange modules in stages 2, 3 and 4.
         blocks: residual blocks per branch and module.
-        layer1_width, layer1_blocks: the bottlenecks before stage 2 (they put out 4 layer1_width channels).
+        layer1_width, layer1_blocks: the bottlenecks before stage 2 (they output 4 layer1_width channels).
         stem_width: channels of the two stride-2 convolutions.
     """
 
@@ -53,7 +58,7 @@ class Fusion:
         return _fuse_path(channels, source, target, widen)
 
     def fit(self, x: Tensor, like: Tensor) -> Tensor:
-        """What a path puts out, at the height and width of `like`."""
+        """A path's output at the height and width of `like`."""
         size = like.shape[-2:]
         return x if x.shape[-2:] == size else functional.interpolate(x, size=size, mode="nearest")
 
@@ -67,8 +72,8 @@ class HighResolutionModule(nn.Module):
     Args:
         inputs: channels that come in, per branch, finest first.
         channels: channels of each branch; where they differ from `inputs`, the branch's first block changes them.
-        targets: how many branches are put out, finest first.
-        widen: factor on the channels that are put out; above 1 the identity path becomes a bare 1x1 convolution (UDP).
+        targets: how many branches are outputs, finest first.
+        widen: factor on the output channels; above 1 the identity path becomes a bare 1x1 convolution (UDP).
     """
 
     def __init__(
@@ -128,11 +133,11 @@ class Transition(nn.ModuleList):
         return [path(x) for path, x in zip(self, padded, strict=True)]
 
 
-class HighResolutionTrunk(nn.Module):
+class HighResolutionTrunk(ImageNetBackbone):
     """(B, 3, H, W) normalised images → three features (B, width 2ⁱ, H / 2ⁱ⁺², W / 2ⁱ⁺²), finest first.
 
     Args:
-        targets: how many of the three are put out; 1 where nothing follows but a head (TokenPose-B).
+        targets: how many of the three are outputs; 1 where nothing follows but a head (TokenPose-B).
     """
 
     def __init__(self, shape: HRNetShape, fusion: Fusion = HRNET_FUSION, targets: int = 3) -> None:
@@ -151,6 +156,10 @@ class HighResolutionTrunk(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         return self.branch(self.shallow(images))
 
+    def imagenet_names(self, keys: Iterable[str], weights: Mapping[str, Tensor]) -> dict[str, str]:
+        """Also of a whole HRNet's keys."""
+        return {key: published_key(key) for key in keys}
+
     def shallow(self, images: Tensor) -> Tensor:
         """Stem and layer 1: (B, 4 layer1_width, H/4, W/4)."""
         x = self.relu(self.bn1(self.conv1(images)))
@@ -158,7 +167,7 @@ class HighResolutionTrunk(nn.Module):
         return self.layer1(x)
 
     def branch(self, features: Tensor) -> list[Tensor]:
-        """Stages 2 and 3: what `shallow` puts out → three features."""
+        """Stages 2 and 3: what `shallow` outputs → three features."""
         return self.stage3(self.transition2(self.stage2(self.transition1([features]))))
 
 
@@ -168,8 +177,8 @@ class HighResolutionEnd(nn.Module):
     Args:
         branches: 4 as in the paper, or 3 as the published 64x48 settings of CAL have it.
         width: channels of this stage's finest branch if not those of the trunk (its first block widens it).
-        widen: factor on the channels that the last module puts out.
-        multi_scale: put out every branch (`pyramid`), not only the finest.
+        widen: factor on the channels that the last module outputs.
+        multi_scale: output every branch (`pyramid`), not only the finest.
     """
 
     def __init__(
@@ -186,15 +195,16 @@ class HighResolutionEnd(nn.Module):
         targets = branches if multi_scale else 1
         self.channels = channels[0] * widen
         self.pyramid_channels = tuple(channel * widen for channel in channels[:targets])
-        self.widen = widen
         self.transition = Transition(shape.channels(3), shape.channels(branches))
         self.stage = _stage(shape.channels(branches), channels, shape.modules[2], shape.blocks, targets, widen, fusion)
+        if widen > 1:
+            self.NOT_IN_IMAGENET_WEIGHTS = (f"stage.{len(self.stage) - 1}.fuse_layers.",)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         return self.pyramid(features)[0]
 
     def pyramid(self, features: list[Tensor]) -> list[Tensor]:
-        """Every branch that the last module puts out, finest first."""
+        """Every branch that the last module outputs, finest first."""
         return self.stage(self.transition(features))
 
 
@@ -214,10 +224,15 @@ class HRNet(nn.Module):
         return self.end.pyramid(self.trunk(images))
 
 
+def published_key(key: str) -> str:
+    """The name of `key` of an HRNet in the released code and in ImageNet weights; other backbones' keys stay as they are."""
+    return renamed(key, _PUBLISHED)
+
+
 def _stage(
     inputs: list[int], channels: list[int], modules: int, blocks: int, targets: int, widen: int = 1, fusion: Fusion = HRNET_FUSION
 ) -> nn.Sequential:
-    """Modules that put out all branches, the last one `targets` of them."""
+    """Modules that output all branches, the last one `targets` of them."""
     count = len(channels)
     settings = [(count, 1)] * (modules - 1) + [(targets, widen)]
     starts = [inputs] + [channels] * (modules - 1)

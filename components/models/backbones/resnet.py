@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from components.models.backbones.blocks import BasicBlock, Bottleneck, residual_layer
+from components.models.backbones.imagenet import ImageNetBackbone
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class ResNetShape:
     block: type[BasicBlock] | type[Bottleneck] = Bottleneck
 
 
-class ResNet(nn.Module):
+class ResNet(ImageNetBackbone):
     """(B, 3, H, W) normalised images → (B, channels, ⌈H/32⌉, ⌈W/32⌉)."""
 
     def __init__(self, shape: ResNetShape) -> None:

@@ -3,7 +3,7 @@
 Li, Zhang, Wang, Yang, Yang, Xia, Zhou 2021, "TokenPose: Learning Keypoint Tokens for Human Pose Estimation", section 3.
 
 Convolutions make features at a quarter of the input: a stem and HRNet's first bottlenecks (S), or stages 1 to 3 of an HRNet
-(B). Patches of them become tokens. What is put out are the joints' tokens.
+(B). Patches of them become tokens. The output is the joints' tokens.
 
 Patches. Released are 4x3 (height x width) features at 256x192 for S-v1 and B, 2x2 for S-v2, and the costs that SimCC prints
 imply 1x1 at 64x64, 2x2 at 128x128, 4x3 at 256x192. One rule gives them all and every other size: the smallest patch that

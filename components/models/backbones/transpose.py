@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.models.backbones.blocks import Bottleneck, conv1x1, published_initialisation, residual_layer
+from components.models.backbones.imagenet import ImageNetBackbone
 
 STRIDE = 8  # input px per token
 
@@ -101,7 +102,7 @@ class Encoder(nn.Module):
         return tokens
 
 
-class TransPose(nn.Module):
+class TransPose(ImageNetBackbone):
     """(B, 3, H, W) normalised images → the encoder's map (B, channels, ⌈H/8⌉, ⌈W/8⌉).
 
     Args:

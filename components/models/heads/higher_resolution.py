@@ -18,10 +18,10 @@ class HigherResolutionHead(nn.Module):
     """Features (B, channels, h, w) → (B, 2 keypoints, h, w), heatmaps then tags, and heatmaps (B, keypoints, 2 h, 2 w).
 
     Parameters, and their names in the released code (`authors_head_key`):
-        coarse   1x1 convolution that puts out heatmaps and tags                  final_layers.0
+        coarse   1x1 convolution that outputs heatmaps and tags                  final_layers.0
         up       deconvolution of features and coarse outputs, norm (up.0, up.1)  deconv_layers.0.0
         blocks   residual blocks (blocks.0 … blocks.3)                            deconv_layers.0.1.0 … deconv_layers.0.4.0
-        fine     1x1 convolution that puts out the finer heatmaps                 final_layers.1
+        fine     1x1 convolution that outputs the finer heatmaps                 final_layers.1
     """
 
     def __init__(self, channels: int, keypoints: int) -> None:

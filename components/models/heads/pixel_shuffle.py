@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 FACTOR = 8  # from stride 32 to stride 4
-CHANNELS = 256  # that the head puts out
+CHANNELS = 256  # that the head outputs
 
 
 class PixelShuffleHead(nn.ModuleDict):

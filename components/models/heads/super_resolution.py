@@ -13,7 +13,7 @@ from torch.nn import functional
 class SuperResolutionHead(nn.Module):
     """(B, channels, h, w) → (B, keypoints, factor h, factor w).
 
-    The grouped convolution keeps the keypoints apart: group k puts out channels k factor² to (k + 1) factor² - 1, which are
+    The grouped convolution keeps the keypoints apart: group k outputs channels k factor² to (k + 1) factor² - 1, which are
     the cells (row by row) that the pixel shuffle lays out for keypoint k.
 
     Args:

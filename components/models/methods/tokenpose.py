@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from components.models.backbones import TOKENPOSES
 from components.models.backbones.tokenpose import KeypointEncoder, token_initialisation, tokenpose
-from components.models.variant import Variant
+from components.models.variant import Method, Variant
 
 
 class TokenPose(nn.Module):
@@ -38,7 +38,7 @@ def heatmap_head(dim: int, heatmap_size: tuple[int, int]) -> nn.Sequential:
 
 
 def build(variant: Variant, published: bool = False) -> TokenPose:
-    """K heatmaps on the variant's TokenPose, initialised as published; there is no defect to keep."""
+    """K heatmaps on the variant's TokenPose, initialised as published; the released code has no error to keep."""
     shape = TOKENPOSES[variant.backbone]
     backbone, encoder = tokenpose(shape, variant.input_size, variant.num_keypoints)
     model = TokenPose(backbone, encoder, shape.dim, variant.heatmap_size)
@@ -69,3 +69,6 @@ def authors_key(key: str, variant: Variant) -> str:
         _, number, layer, leaf = rest.split(".")
         return f"{prefix}transformer.layers.{number}.{_LAYER[layer]}.{leaf}"
     return prefix + rest
+
+
+METHOD = Method("tokenpose", build, tuple(TOKENPOSES), "dark", authors_key, convention="dark", label="", sized=True)

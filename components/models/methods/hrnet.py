@@ -1,7 +1,7 @@
 """HRNet with its plain head: one 1x1 convolution on the finest branch.
 
 Sun, Xiao, Liu, Wang 2019, "Deep High-Resolution Representation Learning for Human Pose Estimation".
-DARK (Zhang et al. 2020) trains the same network with other targets and decodes it differently, so it is built here too.
+DARK (`dark`) uses the same network.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from components.models.backbones import HRNETS
 from components.models.backbones.blocks import published_initialisation
-from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
-from components.models.variant import Variant
+from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
+from components.models.variant import EnlargedNetwork, Method, Variant
 
 
 class HRNetPose(nn.Module):
@@ -26,10 +26,18 @@ class HRNetPose(nn.Module):
         return (self.final_layer(self.backbone(images)),)
 
 
-def build(variant: Variant) -> HRNetPose:
-    """K heatmaps on the variant's HRNet, initialised as published."""
+def build(variant: Variant, published: bool = False) -> HRNetPose:
+    """K heatmaps on the variant's HRNet, initialised as published (which is also how it behaves: `published` changes nothing)."""
     shape = HRNETS[variant.backbone]
     backbone = HRNet(HighResolutionTrunk(shape), HighResolutionEnd(shape, variant.network.branches))
     model = HRNetPose(backbone, variant.num_keypoints)
     published_initialisation(model)
     return model
+
+
+def authors_key(key: str, variant: Variant) -> str:
+    """The name of `key` in the released code."""
+    return published_key(key.removeprefix("backbone."))
+
+
+METHOD = Method("hrnet", build, tuple(HRNETS), "heatmap", authors_key, network=EnlargedNetwork, label="", uncounted=("upscale_weights",))

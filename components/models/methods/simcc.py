@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from components import codecs
 from components.models.backbones import HRNETS, RESNETS, TOKENPOSES
 from components.models.backbones.blocks import published_initialisation
-from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
 from components.models.backbones.resnet import ResNet
 from components.models.backbones.tokenpose import KeypointEncoder, token_initialisation, tokenpose
 from components.models.heads.deconvolution import DeconvolutionHead
-from components.models.variant import STRIDE, Variant
+from components.models.methods import tokenpose as heatmaps
+from components.models.naming import renamed
+from components.models.variant import STRIDE, Method, Variant
 
 Bins = tuple[int, int]  # along x, along y
 
@@ -129,10 +131,18 @@ _AUTHORS = {
 
 def authors_key(key: str, variant: Variant) -> str:
     """The name of `key` in the released code; on TokenPose that of its trunk's, and `mlp_head_x`, `mlp_head_y` as on the others."""
-    from components.models import tokenpose as heatmaps
-    from components.models.keys import published_name  # keys imports the methods
+    if key.startswith("head."):
+        return renamed(key, _AUTHORS)
+    return heatmaps.authors_key(key, variant) if variant.backbone in TOKENPOSES else published_key(key.removeprefix("backbone."))
 
-    for ours, theirs in _AUTHORS.items():
-        if key.startswith(ours):
-            return theirs + key.removeprefix(ours)
-    return heatmaps.authors_key(key, variant) if variant.backbone in TOKENPOSES else published_name(key)
+
+METHOD = Method(
+    "simcc",
+    build,
+    (*HRNETS, *RESNETS, *TOKENPOSES),
+    codec="simcc",
+    authors_key=authors_key,
+    stride=1,
+    codec_counted=("split",),
+    sized=True,
+)

@@ -19,22 +19,34 @@ alone: left and right are alike, and any skeleton will do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.models import higherhrnet
 from components.models.backbones import HRNETS
 from components.models.backbones.blocks import conv1x1, published_initialisation
 from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
 from components.models.backbones.transpose import sine_positions
 from components.models.heads.higher_resolution import HigherResolutionHead
-from components.models.variant import Variant
+from components.models.methods import higherhrnet
+from components.models.variant import Method, Network, Variant
 
 LAYERS, HEADS = 2, 4
 OUR_PARTS = ("queries.", "filters.", "project.")
+
+
+@dataclass(frozen=True)
+class LimbPoseNetwork(Network):
+    """Settings of the network.
+
+    Attributes:
+        limb_bias: keypoint queries attend by the distance along the skeleton; False attends to all alike.
+    """
+
+    limb_bias: bool = True
 
 
 def limb_distances(keypoints: int, limbs: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -169,3 +181,16 @@ def build(variant: Variant, published: bool = False) -> LimbPose:
 def authors_key(key: str, variant: Variant) -> str:
     """HigherHRNet's names for what is HigherHRNet's, and our own for the rest."""
     return key if key.startswith(OUR_PARTS) else higherhrnet.authors_key(key, variant)
+
+
+METHOD = Method(
+    "limbpose",
+    build,
+    tuple(HRNETS),
+    codec="associative_embedding",
+    authors_key=authors_key,
+    approach="images",
+    network=LimbPoseNetwork,
+    drops="hrnet_",
+    counting="summary_decimal",
+)

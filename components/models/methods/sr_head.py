@@ -6,19 +6,20 @@ each backbone reads: the finest branch (HRNet, HRFormer), or the output of the d
 Parameters and multiply-adds of the paper's rows are met by it.
 
 Where 32 does not divide the input, a ResNet's deconvolutions give surplus cells to the right and below (see
-`components.models.simplebaseline`); they are cut off.
+`simplebaseline`); they are cut off.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from components.models.backbones import RESNETS, TRANSPOSES
+from components.models.backbones import HRFORMERS, HRNETS, RESNETS, TRANSPOSES
 from components.models.backbones.blocks import published_initialisation
 from components.models.heads.deconvolution import DeconvolutionHead
 from components.models.heads.super_resolution import SuperResolutionHead
-from components.models.pyramids import backbone_key, build_backbone
-from components.models.variant import STRIDE, Variant
+from components.models.naming import renamed
+from components.models.pyramids import PyramidNetwork, backbone_key, build_backbone
+from components.models.variant import STRIDE, Method, Variant
 
 
 class SRHeadPose(nn.Module):
@@ -72,7 +73,17 @@ _AUTHORS = {
 
 def authors_key(key: str, variant: Variant) -> str:
     """The name of `key` in the released code (bottom-up, but for the tags)."""
-    for ours, theirs in _AUTHORS.items():
-        if key.startswith(ours):
-            return theirs + key.removeprefix(ours)
-    return backbone_key(key, variant)
+    return backbone_key(key, variant) if key.startswith("backbone.") else renamed(key, _AUTHORS)
+
+
+METHOD = Method(
+    "sr_head",
+    build,
+    (*HRNETS, *RESNETS, *HRFORMERS, *TRANSPOSES),
+    codec="super_resolution",
+    authors_key=authors_key,
+    stride=1,
+    network=PyramidNetwork,
+    counting="mmcv",
+    sized=True,
+)

@@ -2,7 +2,7 @@
 
 Xiao, Wu, Wei 2018, "Simple Baselines for Human Pose Estimation and Tracking", section 2.
 
-Where 32 does not divide the input the published network puts out more cells than input / 4: 16x16 at 64x48, because the
+Where 32 does not divide the input the published network outputs more cells than input / 4: 16x16 at 64x48, because the
 width goes 48 → 24 → 12 → 6 → 3 → 2 → 4 → 8 → 16. Its own targets are 16x12, so it could not be trained there. Cell j
 stands for input px 4 j in either case (every stride-2 layer starts at the first px), so the surplus columns lie to the
 right of the image and this implementation cuts them off.
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from components.models.backbones import EFFICIENTVITS, RESNETS
 from components.models.backbones.blocks import published_initialisation
-from components.models.backbones.efficientvit import EfficientViT
+from components.models.backbones.efficientvit import EfficientViT, authors_name
 from components.models.backbones.resnet import ResNet
 from components.models.heads.deconvolution import DeconvolutionHead
-from components.models.variant import STRIDE, Variant
+from components.models.naming import renamed
+from components.models.variant import STRIDE, Method, Variant
 
 
 class SimpleBaseline(nn.Module):
@@ -41,7 +42,7 @@ class SimpleBaseline(nn.Module):
         return (self.final_layer(features),)
 
 
-def build(variant: Variant, outputs_per_keypoint: int = 1, published: bool = False) -> SimpleBaseline:
+def build(variant: Variant, published: bool = False, outputs_per_keypoint: int = 1) -> SimpleBaseline:
     """K (or 3K) heatmaps on the variant's backbone, initialised as published."""
     name = variant.backbone
     backbone = EfficientViT(EFFICIENTVITS[name]) if name in EFFICIENTVITS else ResNet(RESNETS[name])
@@ -49,3 +50,14 @@ def build(variant: Variant, outputs_per_keypoint: int = 1, published: bool = Fal
     for part in (model.head, model.final_layer) if name in EFFICIENTVITS else (model,):  # EfficientViT keeps its own, see there
         published_initialisation(part)
     return model
+
+
+def authors_key(key: str, variant: Variant) -> str:
+    """The name of `key` in the released code; on EfficientViT in SIU's repository, whose baseline it is."""
+    if variant.backbone not in EFFICIENTVITS:
+        return renamed(key, {"backbone.": "", "head.": "deconv_layers."})
+    part, rest = key.split(".", 1)
+    return f"backbone.{authors_name(rest)}" if part == "backbone" else renamed(key, {"head.": "head.deconv_layers.", "final": "head.final"})
+
+
+METHOD = Method("simple", build, (*RESNETS, *EFFICIENTVITS), "heatmap", authors_key)

@@ -1,7 +1,7 @@
 """SIU: stable upsampling. Channels are rearranged into cells (pixel shuffle) before any convolution touches them.
 
 Jiang, Zhang, Yan, Shu, Dong, Chen, Du 2025, "Eliminating Semantic Ambiguity in Human Pose Estimation via Stable Feature
-Upsampling", IEEE TCSVT. Where it stands depends on the backbone:
+Upsampling", IEEE TCSVT. Its place depends on the backbone:
     ResNet, EfficientViT  the head: stride 32 → 4 by one pixel shuffle and light convolutions, instead of three deconvolutions
     HRNet                 the fusions from coarse to fine: pixel shuffle, 1x1 convolution, batch norm, instead of 1x1 and nearest
 
@@ -9,7 +9,7 @@ The released code changes HRNet's fusions from fine to coarse too (a depthwise a
 text does not say and which saves most of the parameters: `network.downsample` switches that alone.
 The released heads of HRNet and EfficientViT do not run; these are the ones that give the printed parameters and multiply-adds.
 
-Where 32 does not divide the input a shuffle puts out more cells than its target has: at 64x48 HRNet's branches are 12, 6, 3 and 2
+Where 32 does not divide the input a shuffle outputs more cells than its target has: at 64x48 HRNet's branches are 12, 6, 3 and 2
 wide, and 2 x 8 is 16. Cell j stands for the same input px in either, so the surplus lies to the right of (below) the image
 and is cut off, in the fusions and before the last convolution of the heads.
 """
@@ -17,6 +17,7 @@ and is cut off, in the fusions and before the last convolution of the heads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,11 +25,22 @@ from torch.nn import functional
 from components.models.backbones import EFFICIENTVITS, HRNETS, RESNETS
 from components.models.backbones.blocks import conv1x1, published_initialisation
 from components.models.backbones.efficientvit import EfficientViT, authors_name
-from components.models.backbones.hrnet import Fusion, HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.hrnet import Fusion, HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
 from components.models.backbones.resnet import ResNet
 from components.models.heads.pixel_shuffle import PixelShuffleHead
-from components.models.hrnet import HRNetPose
-from components.models.variant import STRIDE, Variant
+from components.models.methods.hrnet import HRNetPose
+from components.models.variant import STRIDE, Method, Network, Variant
+
+
+@dataclass(frozen=True)
+class SIUNetwork(Network):
+    """Settings of the network.
+
+    Attributes:
+        downsample: on HRNet, its fusions to coarser branches: "depthwise" as in the released code, or HRNet's "convolution".
+    """
+
+    downsample: Literal["depthwise", "convolution"] = "depthwise"
 
 
 class PixelShufflePath(nn.Sequential):
@@ -133,17 +145,24 @@ def _initialise_head(model: StableUpsampling) -> None:
 
 
 def authors_key(key: str, variant: Variant) -> str:
-    """The name of `key` in SIU's repository, which is mmpose's; of its SimpleBaseline on EfficientViT too."""
-    from components.models.keys import published_name  # which imports this module
-
+    """The name of `key` in SIU's repository, which is mmpose's."""
     part, rest = key.split(".", 1)
     if part == "final_layer":
         return f"head.{key}"
     if part == "head":
-        if variant.method == "simple":
-            return f"head.deconv_layers.{rest}"
         layer, kind = rest.split(".")
         return f"head.{layer}.conv.{kind}"
     if variant.backbone in EFFICIENTVITS:
         return f"backbone.{authors_name(rest)}"
-    return f"backbone.{published_name(key)}"
+    return f"backbone.{published_key(rest)}"
+
+
+METHOD = Method(
+    "siu",
+    build,
+    (*HRNETS, *RESNETS, *EFFICIENTVITS),
+    codec="heatmap",
+    authors_key=authors_key,
+    network=SIUNetwork,
+    counting="fvcore",
+)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from components.models.backbones import HRFORMERS
 from components.models.backbones.hrformer import HRFormer, hrformer_initialisation
-from components.models.variant import Variant
+from components.models.pyramids import PyramidNetwork
+from components.models.variant import Method, Variant
 
 
 class HRFormerPose(nn.Module):
@@ -35,3 +36,6 @@ def build(variant: Variant, published: bool = False) -> HRFormerPose:
 def authors_key(key: str, variant: Variant) -> str:
     """The name of `key` in the released checkpoints (mmpose): the backbone's names are the same."""
     return key if key.startswith("backbone.") else f"keypoint_head.{key}"
+
+
+METHOD = Method("hrformer", build, tuple(HRFORMERS), "heatmap", authors_key, network=PyramidNetwork, label="", counting="mmcv")

@@ -1,4 +1,4 @@
-"""LitePose: a single-branch network that puts out what HigherHRNet does, for devices with little power.
+"""LitePose: a single-branch network with HigherHRNet's outputs, for devices with little power.
 
 Wang, Li, Cai, Chen, Han 2022, "Lite Pose: Efficient Architecture Design for 2D Human Pose Estimation", section 3. The fusion
 deconvolution head doubles the coarsest feature three times; each time the backbone's feature of the same size is doubled
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from components.models.backbones import LITEPOSES
 from components.models.backbones.litepose import LitePoseBackbone
-from components.models.variant import Variant
+from components.models.variant import Method, Variant
 
 OUTPUT_KERNEL = 5  # side of the depthwise kernels before the outputs, cells
 
@@ -105,3 +105,15 @@ def authors_key(key: str, variant: Variant) -> str:
     if group == "deconvolutions":
         return _AUTHORS[path].format(index) + leaf
     return f"final_{path}.{index}.conv.{leaf}"
+
+
+METHOD = Method(
+    "litepose",
+    build,
+    tuple(LITEPOSES),
+    codec="associative_embedding",
+    authors_key=authors_key,
+    approach="images",
+    label="",
+    counting="summary_decimal",
+)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from components.models.backbones import HRNETS
 from components.models.backbones.blocks import published_initialisation
-from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
 from components.models.heads.higher_resolution import HigherResolutionHead, authors_head_key
-from components.models.variant import Variant
+from components.models.variant import Method, Variant
 
 
 class HigherHRNet(nn.Module):
@@ -38,6 +38,16 @@ def build(variant: Variant, published: bool = False) -> HigherHRNet:
 
 def authors_key(key: str, variant: Variant) -> str:
     """The name of `key` in the released code (HRNet/HigherHRNet-Human-Pose-Estimation)."""
-    from components.models.keys import published_name  # keys imports the methods
+    return authors_head_key(key.removeprefix("head.")) if key.startswith("head.") else published_key(key.removeprefix("backbone."))
 
-    return authors_head_key(key.removeprefix("head.")) if key.startswith("head.") else published_name(key)
+
+METHOD = Method(
+    "higherhrnet",
+    build,
+    tuple(HRNETS),
+    codec="associative_embedding",
+    authors_key=authors_key,
+    approach="images",
+    drops="hrnet_",
+    counting="summary_decimal",
+)

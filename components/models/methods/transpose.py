@@ -2,7 +2,7 @@
 
 Yang, Quan, Nie, Yang 2021, "TransPose: Keypoint Localization via Transformer", section 3.2.
 
-Where 8 does not divide the input the deconvolution puts out more cells than input / 4; the surplus lies to the right of and
+Where 8 does not divide the input the deconvolution outputs more cells than input / 4; the surplus lies to the right of and
 below the image, as in SimpleBaseline, and this implementation cuts it off.
 """
 
@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from components.models.backbones import TRANSPOSES
 from components.models.backbones.transpose import TransPose, feature_size, transpose_initialisation
 from components.models.heads.deconvolution import DeconvolutionHead
-from components.models.variant import STRIDE, Variant
-
-AUTHORS_PREFIXES = {"backbone.": "", "head.": "deconv_layers."}
+from components.models.naming import renamed
+from components.models.variant import STRIDE, Method, Variant
 
 
 class TransPosePose(nn.Module):
@@ -49,5 +48,7 @@ def build(variant: Variant, published: bool = False) -> TransPosePose:
 
 def authors_key(key: str, variant: Variant) -> str:
     """The name of `key` in the released code of TransPose."""
-    prefix = next((prefix for prefix in AUTHORS_PREFIXES if key.startswith(prefix)), "")
-    return AUTHORS_PREFIXES.get(prefix, "") + key.removeprefix(prefix)
+    return renamed(key, {"backbone.": "", "head.": "deconv_layers."})
+
+
+METHOD = Method("transpose", build, tuple(TRANSPOSES), "heatmap", authors_key, label="", sized=True)

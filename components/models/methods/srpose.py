@@ -5,10 +5,10 @@ released code (haonanwang0522/SRPose, `top_down_srpose_head.py`).
 
 A stage takes one feature of the backbone's pyramid, coarsest first, and the stage before it. The coarsest stage predicts
 heatmaps of its own resolution and feeds them back; every later one merges and refines. A super-resolution head reads each
-stage: all but the last put out maps of stride 4 and serve training only.
+stage: all but the last output maps of stride 4 and serve training only.
 
 Published for pyramids of four stages, strides 32 to 4, widths 256, 128, 64, 32. Here every pyramid works (`plan`): an HRNet
-with three branches leaves the coarsest stage out, and a narrower backbone has narrower stages. How SRPose stands on
+with three branches leaves the coarsest stage out, and a narrower backbone has narrower stages. How SRPose uses
 TransPose was not published. The form here is our own: stages on the encoder's output (stride 8), layer 2 (stride 8) and
 layer 1 (stride 4), widths 256, 128, 32, and a last head with 8 channels per keypoint and kernel 3, which has the paper's 0.55 M
 parameters (with the published last head, 4 channels and kernel 9, it would be 0.61 M).
@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.models.backbones import HRNETS, TRANSPOSES
+from components.models.backbones import HRFORMERS, HRNETS, RESNETS, TRANSPOSES
 from components.models.heads.super_resolution import SuperResolutionHead
-from components.models.pyramids import backbone_key, build_backbone
-from components.models.variant import STRIDE, Variant
+from components.models.pyramids import PyramidNetwork, backbone_key, build_backbone
+from components.models.variant import STRIDE, Method, Variant
 
 
 class Stage(NamedTuple):
@@ -70,7 +70,7 @@ def plan(pyramid_channels: tuple[int, ...], templates: tuple[Template, ...] | No
 def _template(level: int) -> Template:
     """The published stage at stride 4 · 2^level.
 
-    8 channels per px of stride. Its head puts out stride 4 with twice as many channels per keypoint as the factor is; the
+    8 channels per px of stride. Its head outputs stride 4 with twice as many channels per keypoint as the factor is; the
     finest one's stride 1 with 4. Kernels are 9 there and 2 less for each level above.
     """
     factor = 2**level
@@ -169,7 +169,7 @@ class SRPose(nn.Module):
     """(B, 3, H, W) normalised images → ((B, K, H, W),) in eval mode.
 
     In training mode the coarsest stage's heatmaps (B, K, ⌈H/32⌉, ⌈W/32⌉), one (B, K, H/4, W/4) map for each stage but the
-    last, and the (B, K, H, W) map that eval mode puts out.
+    last, and the (B, K, H, W) map that eval mode outputs.
     """
 
     TRAIN_ONLY = ("head.supervision.",)
@@ -219,3 +219,16 @@ def _stage_count(variant: Variant) -> int:
     if variant.backbone in TRANSPOSES:
         return len(TRANSPOSE)
     return variant.network.branches if variant.backbone in HRNETS else 4
+
+
+METHOD = Method(
+    "srpose",
+    build,
+    (*HRNETS, *RESNETS, *HRFORMERS, *TRANSPOSES),
+    codec="super_resolution",
+    authors_key=authors_key,
+    stride=1,
+    network=PyramidNetwork,
+    counting="mmcv",
+    sized=True,
+)

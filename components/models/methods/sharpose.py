@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -22,13 +23,32 @@ from torch.nn import functional
 
 from components.base.errors import FarposeError
 from components.models.backbones import VITS
+from components.models.backbones.imagenet import ImageNetBackbone
 from components.models.backbones.vit import MLP, PatchEmbedding, ViTShape, blocks
-from components.models.variant import Variant
+from components.models.variant import Method, Network, Variant
 
 LARGEST_PATCH = 16  # px
 MEMORY = 0.99  # of the running mean of attention over the blocks
 MAE_IN_TIMM = {"vit_base": "vit_base_patch16_224.mae"}  # published training starts from MAE's weights; timm has no small ones
 CHILDREN = 2  # fine patches per coarse patch, along each axis
+
+
+@dataclass(frozen=True)
+class SHaRPoseNetwork(Network):
+    """Settings of the network.
+
+    Attributes:
+        keep: share of the coarse patches that are refined (alpha).
+        gate: refine a person only if the predicted quality of the coarse heatmaps is below this; None refines always.
+    """
+
+    keep: float = 0.5
+    gate: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep must be above 0 and at most 1, got {self.keep}")
 
 
 class Coarse(NamedTuple):
@@ -88,7 +108,7 @@ class QualityPredictor(nn.Module):
         return self.mlp(self.norm(token.mean(1)))[:, 0]
 
 
-class SparseViT(nn.Module):
+class SparseViT(ImageNetBackbone):
     """Normalised images (B, 3, H, W) → tokens (B, K, C) of the keypoints, coarse and fine.
 
     Args:
@@ -122,7 +142,7 @@ class SparseViT(nn.Module):
             for tokens in (self.keypoint_tokens, self.quality_token, *self.pos_embed_list):
                 nn.init.trunc_normal_(tokens, std=0.02)
 
-    def adapted(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def imagenet_adapted(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a plain vision transformer (MAE's) with its positions and patches in this network's sizes.
 
         Positions are resized as published; for patches of fewer px the kernels are reduced, which the paper has no use for.
@@ -284,3 +304,24 @@ def build(variant: Variant, published: bool = False) -> SHaRPose:
 def authors_key(key: str, variant: Variant) -> str:
     """Only the head has another name in the released code."""
     return f"keypoint_head.heatmap_mlp.{key.removeprefix('head.')}" if key.startswith("head.") else key
+
+
+def exported(variant: Variant) -> Variant:
+    """Every person is refined, because a recorded graph cannot spare one person's work."""
+    return replace(variant, network=replace(variant.network, gate=None))
+
+
+METHOD = Method(
+    "sharpose",
+    build,
+    tuple(VITS),
+    codec="sharpose",
+    authors_key=authors_key,
+    convention="unbiased",
+    network=SHaRPoseNetwork,
+    drops="vit_",
+    counting="fvcore",
+    uncounted=("gate",),
+    sized=True,
+    exported=exported,
+)

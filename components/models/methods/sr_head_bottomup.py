@@ -1,7 +1,7 @@
 """The generic super-resolution head for all persons of an image: heatmaps and tags as large as the input.
 
 Wang, Liu, Tang, Wu 2023, "Lightweight Super-Resolution Head for Human Pose Estimation" (SRPose), section 3.2; details from the
-released code (haonanwang0522/SRPose, `bottom_up_simple_sr_head.py`). The heatmaps are those of `components.models.sr_head`; one
+released code (haonanwang0522/SRPose, `bottom_up_simple_sr_head.py`). The heatmaps are those of `sr_head`; one
 tag per joint and feature cell comes from the same features by a 1x1 convolution, and is repeated over the cell's pixels.
 """
 
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.models.backbones import RESNETS
+from components.models.backbones import HRNETS, RESNETS
 from components.models.backbones.blocks import published_initialisation
 from components.models.heads.deconvolution import DeconvolutionHead
 from components.models.heads.super_resolution import SuperResolutionHead
+from components.models.naming import renamed
 from components.models.pyramids import backbone_key, build_backbone
-from components.models.variant import Variant
+from components.models.variant import Method, Variant
 
 
 class SRHeadBottomUp(nn.Module):
@@ -63,7 +64,16 @@ _AUTHORS = {
 
 def authors_key(key: str, variant: Variant) -> str:
     """The name of `key` in the released code."""
-    for ours, theirs in _AUTHORS.items():
-        if key.startswith(ours):
-            return theirs + key.removeprefix(ours)
-    return backbone_key(key, variant)
+    return backbone_key(key, variant) if key.startswith("backbone.") else renamed(key, _AUTHORS)
+
+
+METHOD = Method(
+    "sr_head_bottomup",
+    build,
+    (*HRNETS, *RESNETS),
+    codec="associative_embedding",
+    authors_key=authors_key,
+    stride=1,
+    approach="images",
+    counting="mmcv",
+)

@@ -1,0 +1,28 @@
+"""DARK: distribution-aware coordinates. The networks are HRNet's and SimpleBaseline's.
+
+Zhang, Zhu, Dai, Ye, Zhu 2020, "Distribution-Aware Coordinate Representation for Human Pose Estimation". What is new lies in
+the codec: targets centred at the exact position instead of the nearest cell, and decoding by a Taylor expansion.
+"""
+
+from __future__ import annotations
+
+from components.models.backbones import HRNETS, RESNETS
+from components.models.methods import hrnet, simplebaseline
+from components.models.methods.hrnet import HRNetPose
+from components.models.methods.simplebaseline import SimpleBaseline
+from components.models.variant import Method, Variant
+
+
+def build(variant: Variant, published: bool = False) -> HRNetPose | SimpleBaseline:
+    """K heatmaps on the variant's backbone, initialised as published."""
+    network = hrnet if variant.backbone in HRNETS else simplebaseline
+    return network.build(variant, published)
+
+
+def authors_key(key: str, variant: Variant) -> str:
+    """The name of `key` in the released code, which is HRNet's."""
+    network = hrnet if variant.backbone in HRNETS else simplebaseline
+    return network.authors_key(key, variant)
+
+
+METHOD = Method("dark", build, (*HRNETS, *RESNETS), "dark", authors_key, convention="dark")

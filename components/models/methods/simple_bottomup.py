@@ -1,0 +1,60 @@
+"""The plain head for all persons of an image: heatmaps and tags at a quarter of the input, from one 1x1 convolution.
+
+Newell, Huang, Deng 2017, "Associative Embedding", on SimpleBaseline's three deconvolutions (ResNet) or HRNet's finest branch; the
+"Simple head" of the bottom-up part of SRPose's table (Wang, Liu, Tang, Wu 2023). Details from mmpose's AESimpleHead.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from components.models.backbones import HRNETS, RESNETS
+from components.models.backbones.blocks import published_initialisation
+from components.models.heads.deconvolution import DeconvolutionHead
+from components.models.naming import renamed
+from components.models.pyramids import backbone_key, build_backbone
+from components.models.variant import Method, Variant
+
+
+class SimpleBottomUp(nn.Module):
+    """(B, 3, H, W) normalised images → ((B, 2K, H/4, W/4),), heatmaps then tags; H and W are multiples of 32.
+
+    Args:
+        deconvolutions: between the backbone and the head, if its features are coarser than H/4 x W/4.
+    """
+
+    def __init__(self, backbone: nn.Module, keypoints: int, deconvolutions: DeconvolutionHead | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        channels: int = (deconvolutions or backbone).channels  # type: ignore[assignment]
+        self.head = nn.ModuleDict({"deconvolutions": deconvolutions or nn.Identity(), "final": nn.Conv2d(channels, 2 * keypoints, 1)})
+        published_initialisation(self.head)
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.head["final"](self.head["deconvolutions"](self.backbone(images))),)
+
+
+def build(variant: Variant, published: bool = False) -> SimpleBottomUp:
+    """The head on the variant's backbone, initialised as published (which is also how it behaves: `published` changes nothing)."""
+    backbone = build_backbone(variant, multi_scale=False)
+    deconvolutions = DeconvolutionHead(backbone.channels) if variant.backbone in RESNETS else None  # type: ignore[arg-type]
+    return SimpleBottomUp(backbone, variant.num_keypoints, deconvolutions)
+
+
+_AUTHORS = {"head.deconvolutions.": "keypoint_head.deconv_layers.", "head.final.": "keypoint_head.final_layer."}
+
+
+def authors_key(key: str, variant: Variant) -> str:
+    """The name of `key` in mmpose's code."""
+    return backbone_key(key, variant) if key.startswith("backbone.") else renamed(key, _AUTHORS)
+
+
+METHOD = Method(
+    "simple_bottomup",
+    build,
+    (*HRNETS, *RESNETS),
+    codec="associative_embedding",
+    authors_key=authors_key,
+    approach="images",
+    counting="mmcv",
+)
