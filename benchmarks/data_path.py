@@ -25,6 +25,7 @@ from components.datasets.coco import read_coco
 from components.datasets.params import DataParams
 from components.degrade.augment import Augmenter, AugmentParams
 from components.degrade.params import DegradeParams, ShardSpec
+from components.degrade.shard import Source
 from components.degrade.shards import TrainCrops
 from components.degrade.stage import degrade
 from components.pose.crop import CropGeometry
@@ -39,7 +40,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     source, root, persons = benchmark_persons()
     with tempfile.TemporaryDirectory() as folder:
-        degrade(persons, root, ShardSpec(GEOMETRY.input_size), DegradeParams(), Path(folder) / "shard", progress=False)
+        degrade(Source(persons, root), ShardSpec(GEOMETRY.input_size), DegradeParams(), Path(folder) / "shard", progress=False)
         train = persons.split("train").labelled()
         calls = {"published": published_loader(train, root), "ours": our_loader(TrainCrops.open(Path(folder) / "shard"))}
         seconds = report.interleave(calls, repeats=15)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks import report
 from components.degrade.augment import Augmenter, Batch
-from components.degrade.shards import DeviceCrops
+from components.degrade.shards import TrainCrops
 from components.models import zoo
 from components.models.variant import Variant
 from components.pose.skeleton import COCO_17
@@ -45,14 +45,14 @@ CROP_SIDES = (216, 162)  # height and width of a stored crop, px: a person of me
 SAME_STEPS, TOLERANCE = 10, 1e-3
 
 
-def synthetic_crops(count: int, device: torch.device) -> DeviceCrops:
+def synthetic_crops(count: int, device: torch.device) -> TrainCrops:
     """Random crops as a shard of protocol `direct` holds them, with joints inside."""
     height, width = CROP_SIDES
     generator = torch.Generator().manual_seed(0)
     center = torch.tensor([width / 2, height / 2], dtype=torch.float64).repeat(count, 1)
     size = torch.tensor([96.0, 128.0], dtype=torch.float64).repeat(count, 1)
     joints = center[:, None] + (torch.rand(count, 17, 2, generator=generator, dtype=torch.float64) - 0.5) * size[:, None] * 0.8
-    return DeviceCrops(
+    return TrainCrops(
         pixels=torch.randint(0, 2**24, (count * height * width,), generator=generator, dtype=torch.int32).to(device),
         offset=(torch.arange(count) * height * width).to(device),
         height=torch.full((count,), height, dtype=torch.int32, device=device),
@@ -62,7 +62,11 @@ def synthetic_crops(count: int, device: torch.device) -> DeviceCrops:
         size=size.to(device),
         keypoints_image=joints.to(device),
         visible=torch.ones(count, 17, dtype=torch.bool, device=device),
+        image_id=torch.arange(count, device=device),
+        annotation_id=torch.arange(count, device=device),
+        skeleton=COCO_17,
         protocol="direct",
+        settings=None,
         input_size=INPUT_SIZE,
         margin_scale=1.35,
     )
@@ -75,7 +79,7 @@ class Trainee:
         kind: "eager", "graphed", or "model": a recording of forward and backward alone, on one fixed batch.
     """
 
-    def __init__(self, variant: Variant, recipe: Recipe, crops: DeviceCrops, kind: str) -> None:
+    def __init__(self, variant: Variant, recipe: Recipe, crops: TrainCrops, kind: str) -> None:
         torch.manual_seed(recipe.seed)
         built = zoo.build(variant)
         self.codec, self.recipe, self.crops, self.kind, self.done = built.codec, recipe, crops, kind, 0
@@ -115,7 +119,7 @@ def _forward_backward(model: torch.nn.Module, codec: Any, recipe: Recipe, device
     return step
 
 
-def same_losses(variant: Variant, recipe: Recipe, crops: DeviceCrops) -> dict[str, Any]:
+def same_losses(variant: Variant, recipe: Recipe, crops: TrainCrops) -> dict[str, Any]:
     """Whether graphed steps compute what eager ones do, in fp32, from the same start on the same batches."""
     recipe = dataclasses.replace(recipe, precision="fp32")
     trainees = [Trainee(variant, recipe, crops, kind) for kind in ("eager", "graphed")]
@@ -126,7 +130,7 @@ def same_losses(variant: Variant, recipe: Recipe, crops: DeviceCrops) -> dict[st
             "spread": [min(apart), max(apart)], "losses": graphed}  # fmt: skip
 
 
-def timed(variant: Variant, recipe: Recipe, crops: DeviceCrops, steps: int, repeats: int) -> list[dict[str, Any]]:
+def timed(variant: Variant, recipe: Recipe, crops: TrainCrops, steps: int, repeats: int) -> list[dict[str, Any]]:
     """Rows for one variant and batch size: graphed against eager, COCO's minutes, share outside of the model."""
     torch.cuda.reset_peak_memory_stats()
     graphed = Trainee(variant, recipe, crops, "graphed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, get_args
 
 from components.base.config import PARAMS, load_yaml, parse
@@ -9,6 +10,8 @@ from components.base.errors import FarposeError, unknown_name
 from pipelines import settings
 
 if TYPE_CHECKING:
+    from components.degrade.augment import AugmentParams
+    from components.degrade.params import ShardSpec
     from components.models.variant import Variant
 
 
@@ -45,12 +48,27 @@ def parameters() -> dict[str, Any]:
         if pipeline.shards[plan.shards].images != variants[name].bottom_up:
             needs = "whole images" if variants[name].bottom_up else "crops of persons"
             raise FarposeError(f"the variant needs {needs}, {plan.shards} holds others", where=where, fix="correct `shards`")
+        margin_of(pipeline.shards[plan.shards], recipes.resolve(variants[name], found["train"], plan.recipe).augmentation, where)
         data_of(variants[name], where)
     for variant in variants.values():
         for kind in get_args(recipes.Kind):
             recipes.resolve(variant, found["train"], kind)
     baselines.pairs(variants)
     return found
+
+
+def margin_of(spec: ShardSpec, augmentation: AugmentParams, where: str) -> None:
+    """Whether planned shards hold as much around the persons as the variant's augmentation asks for.
+
+    Raises:
+        FarposeError: they hold less; names shards that do.
+    """
+    needed = round(augmentation.margin_scale, 6)
+    if not spec.images and needed > spec.margin_scale:
+        enough = dataclasses.replace(spec, margin_scale=needed).name
+        problem = f"its augmentation needs shards with margin_scale {needed:g}, {spec.name} has {spec.margin_scale:g}"
+        fix = f"plan shards {enough!r} with margin_scale: {needed:g} for it, or lower scale_sigma in its recipe"
+        raise FarposeError(problem, where=where, fix=fix)
 
 
 def data_of(variant: Variant, where: str) -> None:

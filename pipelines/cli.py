@@ -53,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
     imports.add_argument("file", type=Path, metavar="FILE", help=".pth, .pt, .tar, .bin or .safetensors; pickled code is never run")
     imports.add_argument("--output", type=Path, metavar="PATH", help="where to write (artifacts/weights/NAME.safetensors)")
 
-    command("compare", "run:compare", "print the table of all variants")
+    compare = command("compare", "models:compare", "print the table of all variants; or, of two, which is better and how sure that is")
+    compare.add_argument("names", nargs="*", metavar="NAME", help="two variants, groups of seeds, or evaluations' folders")
     verify = command("verify", "verify:verify", "run the checks that need no training: AP of the truth, flips, round trips, ceilings")
     verify.add_argument("--without-crops", action="store_true", help="do not compare crops with the table (they may be about to be made)")
 

@@ -58,6 +58,10 @@ def validate() -> None:
 
 def degrade(name: str) -> None:
     """Persons table and images → shards `name`, of crops or of whole images."""
+    from components.degrade.shard import Source
+    from components.degrade.stage import degrade as cut
+    from components.pose.ignored import IGNORED_FILE, IgnoredRegions
+    from components.pose.images import IMAGES_FILE, read_images
     from components.pose.persons import Persons
     from components.registry import tracking
 
@@ -66,26 +70,11 @@ def degrade(name: str) -> None:
         raise unknown_name("shards", name, pipeline.shards, where="params/pipeline.yaml")
     spec = pipeline.shards[name]
     with tracking.run(f"degrade@{name}", params={"shards": spec, "degrade": params}, tags={"kind": "degrade"}) as run:
+        images, ignored = read_images(paths.PERSONS / IMAGES_FILE), IgnoredRegions.read(paths.PERSONS / IGNORED_FILE)
         persons = Persons.read(paths.PERSONS / "persons.parquet")
-        write = _degrade_images if spec.images else _degrade_crops
-        summary = write(persons, paths.DATA / settings.data().source, spec, params, paths.SHARDS / name)
-        _metrics(f"degrade/{name}.json", {split: summary[split] for split in ("train", "val")}, run)
+        summary = cut(Source(persons, paths.DATA / settings.data().source, images, ignored), spec, params, paths.SHARDS / name)
+        _metrics(f"degrade/{name}.json", summary["splits"], run)
         run.artifact(paths.SHARDS / name / "contact_sheet.png")
-
-
-def _degrade_crops(persons: Any, data_root: Path, spec: Any, params: Any, out: Path) -> dict[str, Any]:
-    from components.degrade.stage import degrade as cut_crops
-
-    return cut_crops(persons, data_root, spec, params, out)
-
-
-def _degrade_images(persons: Any, data_root: Path, spec: Any, params: Any, out: Path) -> dict[str, Any]:
-    from components.datasets.fetch import IGNORED_FILE, IMAGES_FILE, read_images
-    from components.degrade.image_stage import degrade_images
-    from components.pose.ignored import IgnoredRegions
-
-    images, ignored = read_images(paths.PERSONS / IMAGES_FILE), IgnoredRegions.read(paths.PERSONS / IGNORED_FILE)
-    return degrade_images(persons, images, ignored, data_root, spec, params, out)
 
 
 def train(name: str, shards: str | None = None, output: Path | None = None) -> None:
@@ -199,7 +188,8 @@ def _score_images(built: Any, shards: str, params: Any, out: Path, provenance: d
 
 def _scored_split() -> tuple[Any, Any]:
     """The persons and the images of the split that is scored."""
-    from components.datasets.fetch import IMAGES_FILE, PERSONS_FILE, read_images
+    from components.datasets.fetch import PERSONS_FILE
+    from components.pose.images import IMAGES_FILE, read_images
     from components.pose.persons import Persons
 
     images = read_images(paths.PERSONS / IMAGES_FILE)
@@ -214,15 +204,16 @@ def compare() -> None:
     from components.evaluate.compare import compare as tabulate
     from components.evaluate.headline import headline_ap
     from components.registry import tracking
+    from pipelines import comparing
 
     pipeline = settings.load()
     listing.check(pipeline)
     names = list(pipeline.variants)
     with tracking.run("compare", params={"variants": ", ".join(names)}, tags={"kind": "compare"}) as run:
-        rows = [_row(name) for name in names]
+        rows = [comparing.row(name) for name in names]
         note = f"Data: {settings.data().source}. Trained on {', '.join(sorted({row['device'] for row in rows}))}, {platform.machine()}."
         with atomic_directory(paths.COMPARISON) as folder:
-            tabulate(rows, folder, note)
+            tabulate(rows, folder, note, comparing.matches(names))
         run.artifact(paths.COMPARISON)
         run.metrics({f"AP {row['variant']}": headline_ap(row) for row in rows})
         write_json(paths.RESULTS / "comparison.json", {row["variant"]: _kept(row) for row in rows})
@@ -234,21 +225,8 @@ def _kept(row: dict[str, Any]) -> dict[str, Any]:
     from components.evaluate.headline import headline
 
     boxes = headline(row)
-    keys = (f"AP_{boxes}", f"AP_{boxes}_low", f"AP_{boxes}_high", "ceiling_AP", "params_m", "gmacs")
+    keys = (f"AP_{boxes}", f"AP_{boxes}_low", f"AP_{boxes}_high", "target_AP", "bound_AP", "params_m", "gmacs")
     return {key: row[key] for key in keys if key in row}
-
-
-def _row(name: str) -> dict[str, Any]:
-    training = read_json(paths.RESULTS / "train" / f"{name}.json")
-    evaluation = read_json(paths.RESULTS / "evaluate" / f"{name}.json")
-    return {
-        "variant": name,
-        **evaluation,
-        "images_per_s": training["images_per_second"],
-        "training_s": training["train_seconds"],
-        "device": training["device"],
-        "by_height": read_json(paths.EVALUATIONS / name / "by_height.json"),
-    }
 
 
 def register(name: str | None = None) -> None:

@@ -11,7 +11,9 @@ from components.base.errors import FarposeError
 from components.degrade.augment import Augmenter, AugmentParams
 from components.degrade.half_body import choose_half, half_body_box
 from components.degrade.params import DegradeParams, ShardSpec
+from components.degrade.protocol import protocols
 from components.degrade.sample import IMAGENET_MEAN, IMAGENET_STD, normalise, sample
+from components.degrade.shard import Source
 from components.degrade.shards import TrainCrops, crop_boxes
 from components.degrade.stage import degrade
 from components.pose.crop import CONVENTIONS, transform
@@ -32,9 +34,9 @@ def people(tmp_path_factory):
 def shards(people, tmp_path_factory):
     persons, root = people
     out = tmp_path_factory.mktemp("shards")
-    for protocol in ("direct", "antialias", "sensor"):
-        degrade(persons, root, ShardSpec(SIZE, protocol), DegradeParams(), out / protocol, progress=False)
-    return {protocol: TrainCrops.open(out / protocol) for protocol in ("direct", "antialias", "sensor")}
+    for protocol in protocols():
+        degrade(Source(persons, root), ShardSpec(SIZE, protocol), DegradeParams(), out / protocol, progress=False)
+    return {protocol: TrainCrops.open(out / protocol) for protocol in protocols()}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def sparse(tmp_path_factory):
     """Small persons in large images: persons, folder and training crops."""
     root = tmp_path_factory.mktemp("sparse")
     persons = tiny_people(root / "people", count=20, zoom=5)
-    degrade(persons, root / "people", ShardSpec(SIZE), DegradeParams(), root / "shard", progress=False)
+    degrade(Source(persons, root / "people"), ShardSpec(SIZE), DegradeParams(), root / "shard", progress=False)
     return persons, root / "people", TrainCrops.open(root / "shard")
 
 
@@ -102,7 +104,7 @@ def test_unaugmented_direct_crops_are_those_that_are_evaluated(people, shards, c
     expected = crop_boxes(root, frame["image_path"].to_numpy(object), frame["image_id"].to_numpy(), train.bbox_xywh, convention,
                           ShardSpec(SIZE), DegradeParams(), COCO_17)  # fmt: skip
     assert np.abs(grey_levels(batch) - expected.pixels).max() < 1
-    joints = transform(expected.geometry.image_to_crop(crops.center, crops.size), train.keypoints[..., :2])
+    joints = transform(expected.geometry.image_to_crop(crops.center.numpy(), crops.size.numpy()), train.keypoints[..., :2])
     np.testing.assert_allclose(batch.keypoints_crop.numpy(), joints, atol=1e-3)
     assert np.array_equal(batch.visible.numpy(), train.keypoints[..., 2] > 0)
 
@@ -194,13 +196,13 @@ def test_direct_training_crops_equal_those_of_a_published_loader(people, shards,
     train, crops = persons.split("train").labelled(), shards["direct"] if stored == "whole images" else sparse[2]
     assert (len(np.unique(crops.offset)) == len(crops)) == (stored == "crops with margin")
     subject = augmenter(convention)
-    draws = torch.tensor([(*draw, 0, 0)] * len(crops), dtype=torch.float64)
+    draws = torch.tensor([(*draw, 0, 0, 0)] * len(crops), dtype=torch.float64)
     batch = subject.apply(crops.to("cpu"), torch.arange(len(crops)), draws)
     ours = grey_levels(batch)
     for n in range(len(crops)):
         image = cv2.imread(str(root / train.frame["image_path"][n]))
-        expected = published_sample(image, crops.center[n], crops.size[n], train.keypoints[n, :, :2], train.keypoints[n, :, 2] > 0, draw,
-                                    subject.geometry)  # fmt: skip
+        box, joints = (crops.center[n].numpy(), crops.size[n].numpy()), train.keypoints[n]
+        expected = published_sample(image, *box, joints[:, :2], joints[:, 2] > 0, draw, subject.geometry)
         assert np.abs(ours[n] - expected[0]).max() < 1.1
         np.testing.assert_allclose(batch.keypoints_crop[n].numpy(), expected[1], atol=2e-3)
         assert np.array_equal(batch.visible[n].numpy(), expected[2])
@@ -220,7 +222,7 @@ def test_draws_have_the_published_distributions():
         assert flags.mean() == pytest.approx(expected, abs=0.01)
     correlation = np.corrcoef(draws[:, :5].T) - np.eye(5)
     assert np.abs(correlation).max() < 0.02
-    assert not draws[:, 5:].any(), "the box stays where it is"
+    assert not draws[:, 5:7].any(), "the box stays where it is"
 
 
 def test_the_published_half_body_choice_prefers_the_upper_half():
@@ -235,7 +237,7 @@ def test_the_shift_of_the_box_is_mmposes():
     """uniform(-1, 1, 2) * 0.16 * box with probability 0.3; everything else is drawn as without it."""
     draws = augmenter(params=SHIFTED).draw(40000, seed=3).numpy()
     assert np.array_equal(draws[:, :5], augmenter().draw(40000, seed=3).numpy()[:, :5])
-    shifts = draws[:, 5:][draws[:, 5:].any(1)]
+    shifts = draws[:, 5:7][draws[:, 5:7].any(1)]
     assert len(shifts) / 40000 == pytest.approx(0.3, abs=0.01)
     assert np.abs(shifts).max() == pytest.approx(0.16, abs=1e-4)
     np.testing.assert_allclose(shifts.mean(0), 0, atol=2e-3)
@@ -247,7 +249,7 @@ def test_the_shift_of_the_box_is_mmposes():
 def test_a_shifted_box_moves_the_joints_by_that_share_of_the_crop(shards, convention):
     crops, subject, indices = shards["direct"].to("cpu"), augmenter(convention, AugmentParams.none()), torch.arange(4)
     draws = subject.draw(4, seed=0)
-    draws[:, 5:] = torch.tensor([0.1, -0.05])
+    draws[:, 5:7] = torch.tensor([0.1, -0.05])
     units = np.array(SIZE[::-1]) - (0 if convention == "classic" else 1)  # px that the box's width and height span in the crop
     moved = subject.apply(crops, indices, draws).keypoints_crop - subject(crops, indices, seed=0).keypoints_crop
     np.testing.assert_allclose(moved, np.broadcast_to(-np.array([0.1, -0.05]) * units, moved.shape), atol=1e-3)
@@ -258,13 +260,13 @@ def test_half_body_boxes_are_not_shifted(shards):
     draws = subject.draw(len(indices), seed=0)
     draws[:, 3] = 1
     plain = subject.apply(crops, indices, draws).keypoints_crop
-    draws[:, 5:] = 0.1
+    draws[:, 5:7] = 0.1
     stays = (subject.apply(crops, indices, draws).keypoints_crop - plain).abs().amax((1, 2)) < 1e-6
     whole = crops.visible[indices].sum(1) <= subject.params.half_body_joints
     assert stays.any() and not stays[whole].any()
 
 
-@pytest.mark.parametrize("protocol", ["direct", "antialias", "sensor"])
+@pytest.mark.parametrize("protocol", protocols())
 def test_a_batch_depends_on_its_seed_alone(shards, protocol):
     crops, subject = shards[protocol].to("cpu"), augmenter()
     indices = torch.tensor([3, 1, 4, 1, 5])
@@ -281,7 +283,7 @@ def test_a_batch_depends_on_its_seed_alone(shards, protocol):
 def test_switched_off_augmentation_draws_nothing():
     draws = augmenter(params=AugmentParams.none()).draw(1000, seed=1)
     assert torch.equal(draws[:, :4], torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(1000, 4))
-    assert not draws[:, 5:].any()
+    assert not draws[:, 5:7].any()
 
 
 def test_a_graph_of_the_device_half_gives_the_same_batch(shards):

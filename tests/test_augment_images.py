@@ -99,9 +99,9 @@ def test_direct_training_images_equal_those_of_a_published_loader(folder, tables
     """Image to a grey level; joints; masks but where the published grey level is at the threshold."""
     persons, _, ignored = tables
     images, labelled = shards["direct"], persons.split("train").labelled()
-    batch = augmenter().apply(images.to("cpu"), torch.arange(len(images)), torch.tensor([draw] * len(images), dtype=torch.float64))
+    batch = augmenter().apply(images.to("cpu"), torch.arange(len(images)), torch.tensor([(*draw, 0, 0)] * len(images), dtype=torch.float64))
     ours, undecided = grey_levels(batch), 0
-    for n, image_id in enumerate(images.image_id):
+    for n, image_id in enumerate(images.image_id.tolist()):
         rows = labelled.frame["image_id"].to_numpy() == image_id
         image = cv2.imread(str(folder / "direct" / labelled.frame["image_path"][rows].iloc[0]))
         region = ignored.mask(int(image_id))
@@ -120,13 +120,13 @@ def test_direct_training_images_equal_those_of_a_published_loader(folder, tables
 def test_ignored_people_and_what_lies_outside_do_not_count(shards):
     images = shards["direct"]
     batch = augmenter(ImageAugmentParams.none()).apply(
-        images.to("cpu"), torch.tensor([0, 1]), torch.tensor([[1, 0, 0.5, 0.5, 0]] * 2).double()
+        images.to("cpu"), torch.tensor([0, 1]), torch.tensor([[1, 0, 0.5, 0.5, 0, 0, 0]] * 2).double()
     )
     assert batch.masks[1][0].all(), "the middle square of an image without ignored people counts as a whole"
     columns = batch.masks[1][1].float().mean(0).numpy()
     third = OUTPUTS[1] / 3
     assert (columns[: int(third) - 1] == 0).all() and (columns[int(third) + 2 :] == 1).all()
-    out = augmenter().apply(images.to("cpu"), torch.tensor([0]), torch.tensor([[1.5, 0, 0.5, 0.5, 0]], dtype=torch.float64))
+    out = augmenter().apply(images.to("cpu"), torch.tensor([0]), torch.tensor([[1.5, 0, 0.5, 0.5, 0, 0, 0]], dtype=torch.float64))
     middle = slice(2, -2)  # the view is 180 px wide and high, the image 160 and 120
     assert not out.masks[0][0][0].any() and out.masks[0][0][OUTPUTS[0] // 2, middle].all(), "black above the image does not count"
 
@@ -167,13 +167,13 @@ def test_reduced_stores_show_the_same_scene(shards, protocol):
 
 
 def test_draws_have_the_published_distributions():
-    scale, degrees, place_x, place_y, mirrored, person = augmenter().draw(40000, seed=3).numpy().T
+    scale, degrees, place_x, place_y, mirrored, person, _ = augmenter().draw(40000, seed=3).numpy().T
     for values, low, high in ((scale, 0.75, 1.5), (degrees, -30, 30), (place_x, 0, 1), (place_y, 0, 1), (person, 0, 1)):
         assert low <= values.min() < values.max() <= high
         assert values.mean() == pytest.approx((low + high) / 2, abs=0.01 * (high - low))
         assert values.std() == pytest.approx((high - low) / np.sqrt(12), rel=0.02)
     assert mirrored.mean() == pytest.approx(0.5, abs=0.01)
-    correlation = np.corrcoef(augmenter().draw(40000, seed=3).numpy().T) - np.eye(6)
+    correlation = np.corrcoef(augmenter().draw(40000, seed=3).numpy().T) - np.eye(7)
     assert np.abs(correlation).max() < 0.02
 
 

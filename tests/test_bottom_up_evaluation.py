@@ -146,7 +146,7 @@ def same(first: Any, second: Any, tolerance: float = 0.0) -> None:
 
 @pytest.mark.parametrize("make", [lambda codec, images: Perfect(codec, images), lambda codec, images: Convolution()])
 def test_results_do_not_depend_on_batches(shard: Path, make: Callable[[Any, EvalImages], nn.Module]) -> None:
-    images, codec = _first(data_of(shard).images, 4), codec_of(max_persons=3)
+    images, codec = _first(data_of(shard).images, 4), codec_of(grouping={"max_persons": 3})
     model = make(codec, images).train()
     results = [predict_images(model, codec, images, replace(QUICK, bottom_up=BottomUpParams(batch_size=size))) for size in (1, 2, 16)]
     assert model.training, "a model is given back as it came"
@@ -196,7 +196,7 @@ def test_nobody_annotated_is_a_result(shard: Path, tmp_path: Path) -> None:
     data = data_of(shard)
     data = replace(data, images=_first(data.images, 2))
     bare = replace(data, images=replace(data.images, persons=data.images.persons.select(np.zeros(0, np.int64))))
-    metrics = evaluate_images(Convolution(), codec_of(max_persons=3), bare, QUICK, tmp_path, PROVENANCE)
+    metrics = evaluate_images(Convolution(), codec_of(grouping={"max_persons": 3}), bare, QUICK, tmp_path, PROVENANCE)
     assert not [name for name in metrics if name.startswith(("AP", "AR", "mean", "ceiling"))]
     assert metrics["persons"] == 0 and metrics["found_persons"] > 0 and (tmp_path / "gallery.png").is_file()
 
@@ -235,7 +235,7 @@ def test_more_than_thirty_persons_and_an_image_of_one_pixel(tmp_path: Path) -> N
     assert {name: metrics.get(f"{name}_no_boxes", -1.0) for name in oks.NAMES} == pytest.approx(theirs, abs=1e-9)
     assert metrics["found_persons"] >= 28 and metrics["persons"] == 35
     assert metrics["AR_no_boxes"] <= 20 / 35 + 1e-9, "COCO counts the twenty best of an image"
-    convolved, _ = predict_images(Convolution(), codec_of(size=128, max_persons=3), data.images, QUICK)
+    convolved, _ = predict_images(Convolution(), codec_of(size=128, grouping={"max_persons": 3}), data.images, QUICK)
     assert set(convolved.image_id.tolist()) == set(data.images.image_id.tolist())
     assert np.isfinite(convolved.keypoints_image).all()
 
@@ -250,7 +250,7 @@ def test_a_damaged_network_is_named_by_the_image(shard: Path) -> None:
 
 
 def test_test_scales_see_larger_and_smaller_inputs(shard: Path) -> None:
-    data, codec = data_of(shard), codec_of(max_persons=3)
+    data, codec = data_of(shard), codec_of(grouping={"max_persons": 3})
     data = replace(data, images=_first(data.images, 2))
     params = replace(QUICK, flip=False, bottom_up=BottomUpParams(scales=(0.5, 1.0, 2.0)))
     model = Convolution()

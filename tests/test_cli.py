@@ -15,7 +15,7 @@ import yaml
 
 from components.base.errors import FarposeError
 from pipelines import cli, settings
-from pipelines.commands import predict, run
+from pipelines.commands import models, predict
 from tests.repositories import REPOSITORY, Console, copy_of_this, farpose, git
 
 COMMANDS = ("acquire", "run", "stage", "train", "evaluate", "compare", "verify", "predict", "params", "doctor")
@@ -91,7 +91,7 @@ def test_an_unforeseen_error_is_named_as_such(capsys):
 
 
 def test_an_interruption_is_no_error(monkeypatch, capsys):
-    from pipelines.commands import run as module
+    from pipelines.commands import models as module
 
     def interrupt(options):
         raise KeyboardInterrupt
@@ -253,7 +253,7 @@ def test_pipeline_names_its_variants_and_shards():
 
 
 def test_a_table_is_aligned_for_the_terminal():
-    shown = run.aligned("| name | AP |\n| --- | ---: |\n| a | 1.0 |\n| longer | 12.0 |\n\nnote\n").splitlines()
+    shown = models.aligned("| name | AP |\n| --- | ---: |\n| a | 1.0 |\n| longer | 12.0 |\n\nnote\n").splitlines()
     assert shown == ["name      AP", "------  ----", "a        1.0", "longer  12.0", "", "note"]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from components.base.errors import FarposeError
-from components.degrade.protocols import direct
+from components.degrade.protocol import View, protocol
 from components.pose.crop import CONVENTIONS, CropGeometry, compose, invert, transform
 from tests.conftest import REPOSITORY
 
@@ -20,6 +20,10 @@ PARITY_FILES = {"classic": "hrnet", "dark": "dark", "unbiased": "udp"}
 SIZES = [(64, 48), (128, 96), (256, 192)]
 each_convention = pytest.mark.parametrize("convention", CONVENTIONS)
 each_case = pytest.mark.parametrize("case", range(len(CASES)))
+
+
+def _direct(image, matrix, size, convention):
+    return protocol("direct").crop(image, View(matrix, size, convention), None, (0, 0, 0))
 
 
 def published_case(case: int, convention: str):
@@ -69,7 +73,7 @@ def test_direct_crops_equal_the_published_ones(parity, convention, case):
         pytest.skip("reference crops were made by OpenCV 5, which samples differently from 4")
     image, expected = arrays["warp_img"], arrays[f"aff{case}_warp"].astype(int)
     geometry, center, size, rotation = published_case(case, convention)
-    ours = direct(image, geometry.image_to_crop(center, size, rotation)[0], geometry.input_size, convention)
+    ours = _direct(image, geometry.image_to_crop(center, size, rotation)[0], geometry.input_size, convention)
     assert np.abs(ours - expected).max() <= 1
     assert (ours != expected).mean() < 0.002
     if convention == "unbiased":
@@ -77,7 +81,7 @@ def test_direct_crops_equal_the_published_ones(parity, convention, case):
         matrix = invert(published[None])[0]
     else:
         matrix = arrays[f"aff{case}_fwd"]
-    assert np.array_equal(direct(image, matrix, geometry.input_size, convention), expected)
+    assert np.array_equal(_direct(image, matrix, geometry.input_size, convention), expected)
 
 
 @each_convention
@@ -93,14 +97,18 @@ def test_round_trips(convention, input_size):
 
 
 @each_convention
-def test_cropping_and_then_shrinking_is_the_direct_way_to_the_heatmap(convention):
-    geometry = CropGeometry((64, 48), (16, 12), convention)
-    center, size, _, points = random_boxes()
-    crop = transform(geometry.image_to_crop(center, size), points)
-    direct_way = transform(geometry.image_to_heatmap(center, size), points)
-    # DARK scales both axes by (w - 1) / (S - 1), so only its x agrees with the per-axis stride
-    axes = slice(0, 1) if convention == "dark" else slice(0, 2)
-    np.testing.assert_allclose(geometry.crop_to_heatmap(crop)[..., axes], direct_way[..., axes], atol=1e-9)
+@pytest.mark.parametrize("heatmap", [(16, 12), (64, 48), (16, 16)])
+@pytest.mark.parametrize("input_size", [(64, 48), (64, 64), (96, 128)])
+def test_cropping_and_then_shrinking_is_the_direct_way_to_the_heatmap(convention, input_size, heatmap):
+    """Both maps of a convention come from the box; the way between them, also turned and of any aspect, follows from the two."""
+    geometry = CropGeometry(input_size, heatmap, convention)
+    center, size, rotation, points = random_boxes()
+    if convention == "unbiased":
+        rotation = 0.0  # turned, its cells are no longer those of the crop where the sides differ
+    crop = transform(geometry.image_to_crop(center, size, rotation), points)
+    direct_way = transform(geometry.image_to_heatmap(center, size, rotation), points)
+    np.testing.assert_allclose(geometry.crop_to_heatmap(crop), direct_way, atol=1e-9)
+    np.testing.assert_allclose(geometry.heatmap_to_crop(direct_way), crop, atol=1e-9)
 
 
 @pytest.mark.parametrize(("convention", "reach"), [("classic", 0), ("unbiased", 1)])

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies
 
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
 from components.base.files import read_json, write_json
 from components.degrade import images
+from components.degrade.area import area_mean
 from components.degrade.contact_sheet import contact_sheet
+from components.degrade.image_shards import plan_whole
 from components.degrade.images import read_image
-from components.degrade.params import DegradeParams, SensorParams, ShardSpec
-from components.degrade.protocols import area_mean, eval_crop, noise_generator, sensor
+from components.degrade.params import DegradeParams, ShardSpec
+from components.degrade.protocol import View, protocols
+from components.degrade.protocol import protocol as protocol_of
+from components.degrade.regions import box_center_and_size, plan_regions
+from components.degrade.shard import Source, eval_input
 from components.degrade.shards import EvalCrops, TrainCrops, crop_boxes
 from components.degrade.stage import degrade
 from components.pose.crop import CONVENTIONS, transform
-from tests.tiny_people import texture, tiny_people
+from components.pose.skeleton import COCO_17
+from tests.tiny_people import texture, tiny_people, tiny_people_table
 
-PROTOCOLS = ("direct", "antialias", "sensor")
+PROTOCOLS = tuple(protocols())
 SIZE = (32, 24)
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 each_convention = pytest.mark.parametrize("convention", CONVENTIONS)
@@ -40,7 +48,7 @@ def shards(people, tmp_path_factory):
     persons, root = people
     out = tmp_path_factory.mktemp("shards")
     for protocol in PROTOCOLS:
-        degrade(persons, root, ShardSpec(SIZE, protocol), DegradeParams(), out / protocol, progress=False)
+        degrade(Source(persons, root), ShardSpec(SIZE, protocol), DegradeParams(), out / protocol, progress=False)
     return {protocol: out / protocol for protocol in PROTOCOLS}
 
 
@@ -91,7 +99,7 @@ def test_antialias_averages_around_the_places_that_direct_samples(people, conven
     spec, crops = ShardSpec(SIZE), []
     matrix = spec.geometry(convention).image_to_crop(np.array([[100.0, 100.0]]), np.array([[90.0, 120.0]]))[0]
     for protocol in ("direct", "antialias"):
-        crops.append(eval_crop(image, matrix, ShardSpec(SIZE, protocol), convention, DegradeParams(), (1, 1)).astype(int))
+        crops.append(eval_input(image, View(matrix, SIZE, convention), protocol, DegradeParams(), (1, 1)).astype(int))
     assert np.abs(crops[0] - crops[1]).max() <= 1
 
 
@@ -104,26 +112,45 @@ def test_crops_do_not_move_the_person(convention, protocol):
     image = np.repeat(220 * np.exp(-((x - 131.3) ** 2 + (y - 118.6) ** 2) / (2 * 14**2))[..., None], 3, 2).astype(np.uint8)
     spec = ShardSpec(SIZE, protocol)
     matrix = spec.geometry(convention).image_to_crop(np.array([[128.0, 120.0]]), np.array([[120.0, 160.0]]))
-    params = DegradeParams(sensor=SensorParams(read_noise=0, shot_noise=0, jpeg_quality=100))
-    crop = eval_crop(image, matrix[0], spec, convention, params, (1, 1))[..., 0].astype(float)
+    params = DegradeParams(protocols={"sensor": {"read_noise": 0.0, "shot_noise": 0.0, "jpeg_quality": 100}})
+    crop = eval_input(image, View(matrix[0], SIZE, convention), protocol, params, (1, 1))[0].astype(float)
     rows, columns = np.mgrid[0 : SIZE[0], 0 : SIZE[1]]
     found = [(columns * crop).sum() / crop.sum(), (rows * crop).sum() / crop.sum()]
     np.testing.assert_allclose(found, transform(matrix, place)[0, 0], atol=0.08)
 
 
+def sensor(image, start, step, size, identity=(0, 1, 2), **settings):
+    """(h, w, 3) BGR of protocol `sensor`; start and step (x, y) in image px."""
+    matrix = np.array([[1 / step, 0, -start / step], [0, 1 / step, -start / step]])
+    how = protocol_of("sensor")
+    return how.crop(image, View(matrix, size), how.settings(**settings), identity)
+
+
 def test_sensor_without_faults_is_the_area_mean_up_to_jpeg():
     image = cv2.GaussianBlur(texture(128, 96, np.random.default_rng(2)), (0, 0), 4)
-    camera = SensorParams(psf_sigma=0, shot_noise=0, read_noise=0, jpeg_quality=100)
-    seen = sensor(image, (1.5, 1.5), (4, 4), SIZE, camera, noise_generator(0, 1, 2))
+    seen = sensor(image, 1.5, 4, SIZE, psf_sigma=0.0, shot_noise=0.0, read_noise=0.0, jpeg_quality=100)
     luma = (seen - area_mean(image, (1.5, 1.5), (4, 4), SIZE)) @ [0.114, 0.587, 0.299]  # JPEG halves the colours' resolution
     assert np.abs(luma).max() < 2
 
 
+@pytest.mark.parametrize("step", [0.8, 1.5, 4.0])
+def test_the_point_spread_has_the_stated_width(step):
+    """An edge becomes as wide as point spread, image px and target px together (variances), however coarse the image's px are."""
+    image = np.zeros((160, 160, 3), np.uint8)
+    image[:, 80:] = 200
+    seen = sensor(image, 4.3, step, (16, int(150 / step)), psf_sigma=1.2, shot_noise=0.0, read_noise=0.0, jpeg_quality=100)
+    edge = round((79.5 - 4.3) / step)
+    profile = np.diff(seen[8, :, 1].astype(float))[edge - 7 : edge + 7]
+    x = np.arange(len(profile))
+    variance = (profile * x**2).sum() / profile.sum() - ((profile * x).sum() / profile.sum()) ** 2
+    image_px = 1 / (12 * step**2)
+    assert variance == pytest.approx(1.2**2 + image_px + max(image_px, 1 / 12), rel=0.07)
+
+
 @pytest.mark.parametrize("level", [40, 130, 220])
 def test_sensor_noise_has_the_stated_deviation(level):
-    camera = SensorParams(psf_sigma=0.7, shot_noise=9.0, read_noise=4.0, jpeg_quality=100)
     image = np.full((400, 400, 3), level, np.uint8)
-    seen = sensor(image, (1.0, 1.0), (2, 2), (190, 190), camera, noise_generator(0, 1, 2)).astype(float)
+    seen = sensor(image, 1.0, 2, (190, 190), psf_sigma=0.7, shot_noise=9.0, read_noise=4.0, jpeg_quality=100).astype(float)
     luma = seen @ [0.114, 0.587, 0.299]
     stated = np.sqrt(9.0**2 * level / 255 + 4.0**2) * np.sqrt(0.114**2 + 0.587**2 + 0.299**2)
     assert luma.mean() == pytest.approx(level, abs=0.3)
@@ -134,7 +161,7 @@ def test_sensor_noise_depends_on_seed_and_identity_alone():
     image = texture(100, 100, np.random.default_rng(3))
 
     def see(*identity):
-        return sensor(image, (0.0, 0.0), (3, 3), SIZE, SensorParams(), noise_generator(*identity))
+        return sensor(image, 0.0, 3, SIZE, identity)
 
     assert np.array_equal(see(0, 1, 2), see(0, 1, 2))
     assert not np.array_equal(see(0, 1, 2), see(0, 2, 1)) and not np.array_equal(see(0, 1, 2), see(1, 1, 2))
@@ -147,7 +174,7 @@ def test_sensor_noise_depends_on_seed_and_identity_alone():
 @each_convention
 def test_validation_crops_are_those_of_the_protocol(people, shards, protocol, convention):
     persons, root = people
-    spec, val = ShardSpec(SIZE, protocol), persons.split("val").labelled()
+    val = persons.split("val").labelled()
     crops = EvalCrops.open(shards[protocol], convention)
     assert crops.pixels.shape == (len(val), 3, *SIZE) and crops.pixels.dtype == np.uint8
     assert np.array_equal(crops.annotation_id, val.frame["annotation_id"])
@@ -156,8 +183,8 @@ def test_validation_crops_are_those_of_the_protocol(people, shards, protocol, co
     for row in range(len(val)):
         image = cv2.imread(str(root / crops.image_path[row]))
         identity = int(crops.image_id[row]), int(crops.annotation_id[row])
-        expected = eval_crop(image, matrices[row], spec, convention, DegradeParams(), identity)
-        assert np.array_equal(crops.pixels[row].transpose(1, 2, 0), expected)
+        expected = eval_input(image, View(matrices[row], SIZE, convention), protocol, DegradeParams(), identity)
+        assert np.array_equal(crops.pixels[row], expected)
     if protocol == "direct" and convention == "classic":
         warped = cv2.warpAffine(image, matrices[row], SIZE[::-1], flags=cv2.INTER_LINEAR)
         assert np.array_equal(crops.pixels[row], warped[..., ::-1].transpose(2, 0, 1)), "RGB, bilinear, of the original image"
@@ -167,10 +194,10 @@ def test_validation_crops_are_those_of_the_protocol(people, shards, protocol, co
 def test_shards_are_the_same_for_any_number_of_threads_and_order_of_rows(people, shards, protocol, tmp_path):
     persons, root = people
     spec = ShardSpec(SIZE, protocol)
-    summary = degrade(persons, root, spec, DegradeParams(threads=1), tmp_path / "one", progress=False)
+    summary = degrade(Source(persons, root), spec, DegradeParams(threads=1), tmp_path / "one", progress=False)
     assert summary["files"] == read_json(shards[protocol] / "shard.json")["files"]
     shuffled = persons.select(np.random.default_rng(0).permutation(len(persons)))
-    degrade(shuffled, root, spec, DegradeParams(), tmp_path / "shuffled", progress=False)
+    degrade(Source(shuffled, root), spec, DegradeParams(), tmp_path / "shuffled", progress=False)
     before, after = EvalCrops.open(shards[protocol], "classic"), EvalCrops.open(tmp_path / "shuffled", "classic")
     order = [np.flatnonzero(after.annotation_id == annotation)[0] for annotation in before.annotation_id]
     assert np.array_equal(after.pixels[order], before.pixels)
@@ -180,26 +207,32 @@ def test_each_image_is_decoded_once_per_split(people, tmp_path, monkeypatch):
     persons, root = people
     read: list[str] = []
     monkeypatch.setattr(images, "read_image", lambda path, *upright: (read.append(path.name), read_image(path, *upright))[1])
-    degrade(persons, root, ShardSpec(SIZE), DegradeParams(), tmp_path / "shard", progress=False)
+    degrade(Source(persons, root), ShardSpec(SIZE), DegradeParams(), tmp_path / "shard", progress=False)
     assert sorted(read) == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def stored_crop(crops, row):
+    """(h, w, 4) uint8 with the black border."""
+    height, width, offset = int(crops.height[row]), int(crops.width[row]), int(crops.offset[row])
+    return crops.pixels[offset : offset + height * width].numpy().view(np.uint8).reshape(height, width, 4)
 
 
 def test_native_training_crops_are_cut_from_the_image(people, shards):
     _, root = people
     crops = TrainCrops.open(shards["direct"])
     for row in range(len(crops)):
-        height, width, offset = crops.height[row], crops.width[row], crops.offset[row]
-        stored = crops.pixels[offset : offset + height * width].reshape(height, width, 4)
+        height, width = int(crops.height[row]), int(crops.width[row])
+        stored = stored_crop(crops, row)
         assert not stored[[0, -1]].any() and not stored[:, [0, -1]].any() and not stored[..., 3].any()
-        left, top = np.round(1 - crops.image_to_stored[row, :, 2]).astype(int)
-        image = cv2.imread(str(root / f"{crops.image_id[row] - 10}.png"))[..., ::-1]
+        left, top = np.round(1 - crops.image_to_stored[row, :, 2].numpy()).astype(int)
+        image = cv2.imread(str(root / f"{int(crops.image_id[row]) - 10}.png"))[..., ::-1]
         assert np.array_equal(stored[1:-1, 1:-1, :3], image[top : top + height - 2, left : left + width - 2])
 
 
 def test_persons_of_one_image_share_it_where_that_is_smaller(people, shards):
     persons, _ = people
     train = persons.split("train").labelled()
-    about, crops = read_json(shards["direct"] / "shard.json")["train"], TrainCrops.open(shards["direct"])
+    about, crops = read_json(shards["direct"] / "shard.json")["splits"]["train"], TrainCrops.open(shards["direct"])
     whole = {key: (height + 2) * (width + 2) for key, height, width in
              train.frame[["image_id", "image_height", "image_width"]].drop_duplicates().itertuples(index=False)}  # fmt: skip
     assert about["pixels"] <= sum(whole.values())
@@ -207,23 +240,80 @@ def test_persons_of_one_image_share_it_where_that_is_smaller(people, shards):
 
 
 @each_protocol
-def test_reduced_training_crops_keep_the_place_of_things(protocol, tmp_path):
-    """A blob is found in the stored crop where `image_to_stored` says, also where crops are reduced to the cap."""
-    y, x = np.mgrid[0:150, 0:200]
-    persons = tiny_people(tmp_path / "people")
-    blob = np.repeat(230 * np.exp(-((x - 100) ** 2 + (y - 70) ** 2) / (2 * 12**2))[..., None], 3, 2).astype(np.uint8)
+def test_stored_training_crops_keep_the_place_of_things(protocol, tmp_path):
+    """A blob is found in the stored crop where `image_to_stored` says, also where the store is reduced."""
+    y, x = np.mgrid[0:600, 0:800]
+    persons = tiny_people(tmp_path / "people", zoom=4)
+    blob = np.repeat(230 * np.exp(-((x - 400) ** 2 + (y - 280) ** 2) / (2 * 48**2))[..., None], 3, 2).astype(np.uint8)
     cv2.imwrite(str(tmp_path / "people" / "0.png"), blob)
-    persons.bbox_xywh[0] = [70, 35, 66, 80]
-    params = DegradeParams(max_train_side=48, sensor=SensorParams(shot_noise=0, read_noise=0, jpeg_quality=100))
-    summary = degrade(persons, tmp_path / "people", ShardSpec(SIZE, protocol), params, tmp_path / "shard", progress=False)
-    assert summary["train"]["reduced"] > 0 and summary["train"]["largest_step"] > 1
+    persons.bbox_xywh[0] = [280, 140, 264, 320]
+    summary = degrade(Source(persons, tmp_path / "people"), ShardSpec((16, 16), protocol), DegradeParams(), tmp_path / "shard", False)
+    reduced = summary["splits"]["train"]["reduced"]
+    assert (reduced > 0) == (protocol_of(protocol).density is not None)
     crops = TrainCrops.open(tmp_path / "shard")
-    assert max(crops.height.max(), crops.width.max()) <= 48 + 2
-    height, width, offset = crops.height[0], crops.width[0], crops.offset[0]
-    stored = crops.pixels[offset : offset + height * width].reshape(height, width, 4)[..., 0].astype(float)
-    rows, columns = np.mgrid[0:height, 0:width]
+    stored = stored_crop(crops, 0)[..., 0].astype(float)
+    rows, columns = np.mgrid[0 : stored.shape[0], 0 : stored.shape[1]]
     found = [(columns * stored).sum() / stored.sum(), (rows * stored).sum() / stored.sum()]
-    np.testing.assert_allclose(found, transform(crops.image_to_stored[:1], np.array([[100.0, 70.0]]))[0], atol=0.1)
+    np.testing.assert_allclose(found, transform(crops.image_to_stored[:1].numpy(), np.array([[400.0, 280.0]]))[0], atol=0.1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sides=strategies.tuples(strategies.integers(300, 12_000), strategies.integers(300, 12_000)),
+    share=strategies.floats(0.02, 1.0),
+    size=strategies.sampled_from([(64, 48), (256, 192), (384, 288)]),
+)
+@each_protocol
+def test_no_image_is_too_large_for_training_to_see_what_evaluation_sees(protocol, sides, share, size):
+    """A store is as dense as the image, or four times as dense as the target of an unscaled view; no limit lies below that."""
+    persons = tiny_table(sides, share)
+    box = box_center_and_size(persons.bbox_xywh, ShardSpec(size, protocol))[1][0, 0]
+    step = plan_regions(persons, ShardSpec(size, protocol)).step[0]
+    images = [plan_whole(np.array([sides]), ShardSpec((512, 512), protocol, images=True)).step[0]]
+    if protocol_of(protocol).density is None:
+        assert step == images[0] == 1
+    else:
+        assert step == pytest.approx(max(box / size[1] / 4, 1)) and images[0] == pytest.approx(max(min(sides) / 512 / 4, 1))
+
+
+def tiny_table(sides, share):
+    """One person who takes a share of the height of an image of (width, height) px; the image need not be there."""
+    persons = tiny_people_table(1)
+    persons.frame[["image_width", "image_height"]] = [sides]
+    height = share * sides[1]
+    persons.bbox_xywh[0] = [sides[0] / 3, (sides[1] - height) / 2, height / 3, height]
+    return persons
+
+
+@each_protocol
+def test_shards_hold_every_split_but_training(people, protocol, tmp_path):
+    persons, root = people
+    persons = persons.select(np.arange(len(persons)))
+    persons.frame.loc[persons.frame["image_path"] == "3.png", "split"] = "dev"
+    summary = degrade(Source(persons, root), ShardSpec(SIZE, protocol), DegradeParams(), tmp_path / "shard", progress=False)
+    assert list(summary["splits"]) == ["train", "dev", "val"]
+    for split in ("dev", "val"):
+        crops, expected = EvalCrops.open(tmp_path / "shard", "classic", split), persons.split(split).labelled()
+        assert np.array_equal(crops.annotation_id, expected.frame["annotation_id"])
+        alone = crop_boxes(root, crops.image_path, crops.image_id, crops.bbox_xywh, "classic", ShardSpec(SIZE, protocol), DegradeParams(),
+                           persons.skeleton)  # fmt: skip
+        if not protocol_of(protocol).redraws:
+            assert np.array_equal(crops.pixels, alone.pixels)
+    assert not set(EvalCrops.open(tmp_path / "shard", "classic", "dev").image_id) & set(
+        EvalCrops.open(tmp_path / "shard", "classic").image_id
+    )
+
+
+def test_a_split_that_a_shard_lacks_is_named(shards):
+    with pytest.raises(FarposeError, match=r"has no split 'dev' \(it has train, val; make the split in params/data.yaml"):
+        EvalCrops.open(shards["direct"], "classic", "dev")
+
+
+def test_a_skeleton_of_ones_own_travels_with_the_shard(tmp_path):
+    own = dataclasses.replace(COCO_17, name="of_my_own", sigmas=(0.05,) * 17)
+    persons = tiny_people(tmp_path / "people", skeleton=own)
+    degrade(Source(persons, tmp_path / "people"), ShardSpec(SIZE), DegradeParams(), tmp_path / "shard", progress=False)
+    assert TrainCrops.open(tmp_path / "shard").skeleton == EvalCrops.open(tmp_path / "shard", "classic").skeleton == own
 
 
 @pytest.mark.parametrize("protocol", ["direct", "antialias"])
@@ -290,9 +380,9 @@ def test_exif_orientation_is_ignored(tmp_path):
 def test_a_failed_run_leaves_the_earlier_shard_intact(tmp_path, fault):
     persons = tiny_people(tmp_path / "people")
     spec, out = ShardSpec(SIZE), tmp_path / "shard"
-    degrade(persons, tmp_path / "people", spec, DegradeParams(), out, progress=False)
+    degrade(Source(persons, tmp_path / "people"), spec, DegradeParams(), out, progress=False)
     before = (out / "shard.json").read_bytes()
-    message = {"damaged image": "1.png.*cut short", "other size": "2.png.*80x64 px, the persons table says 81x64",
+    message = {"damaged image": "1.png.*cut short", "other size": "2.png.*80x64 px, its table says 81x64",
                "no persons": "split 'train' has no labelled person", "no split": "unknown split 'val'"}[fault]  # fmt: skip
     if fault == "damaged image":
         path = tmp_path / "people" / "1.png"
@@ -304,7 +394,7 @@ def test_a_failed_run_leaves_the_earlier_shard_intact(tmp_path, fault):
     else:
         persons.frame["split"] = "train"
     with pytest.raises(FarposeError, match=message):
-        degrade(persons, tmp_path / "people", spec, DegradeParams(), out, progress=False)
+        degrade(Source(persons, tmp_path / "people"), spec, DegradeParams(), out, progress=False)
     assert (out / "shard.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["people", "shard"], "no half-written directory stays"
 
@@ -341,16 +431,22 @@ def test_another_opencv_is_a_warning(shards, tmp_path):
 
 
 def test_the_shipped_parameters_are_the_defaults():
-    assert parse(DegradeParams, load_yaml(PARAMS / "degrade.yaml")["degrade"], "degrade.yaml: degrade") == DegradeParams()
+    shipped = parse(DegradeParams, load_yaml(PARAMS / "degrade.yaml")["degrade"], "degrade.yaml: degrade")
+    assert dataclasses.replace(shipped, protocols={}) == DegradeParams()
+    assert shipped.protocols.keys() == {name for name, how in protocols().items() if how.settings}
+    for name in protocols():
+        assert shipped.of(name) == DegradeParams().of(name)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"max_train_sid": 3}, "did you mean 'max_train_side'"),
-        ({"sensor": {"jpeg_quality": 0}}, "jpeg_quality must be 1 to 100"),
-        ({"margin_scale": 0.5}, "margin_scale must be at least 1"),
-        ({"sensor": {"read_noise": -1}}, "must not be negative"),
+        ({"thread": 3}, "did you mean 'threads'"),
+        ({"protocols": {"sensor": {"jpeg_quality": 0}}}, "degrade.protocols.sensor: jpeg_quality must be 1 to 100"),
+        ({"protocols": {"sensor": {"read_noise": -1}}}, "must not be negative"),
+        ({"protocols": {"sensor": {"jpeg_qualty": 3}}}, "did you mean 'jpeg_quality'"),
+        ({"protocols": {"direct": {"jpeg": 3}}}, "unknown parameter 'jpeg'"),
+        ({"protocols": {"sensr": {}}}, "unknown protocol 'sensr'"),
     ],
 )
 def test_wrong_parameters_are_refused(values, message):
@@ -363,12 +459,27 @@ def test_an_unknown_protocol_is_refused():
         parse(ShardSpec, {"input_size": [64, 48], "protocol": "antialais"}, "pipeline.yaml: shards.x")
 
 
+def test_a_margin_is_part_of_the_shards_name_and_of_its_crops(tmp_path):
+    assert [ShardSpec((64, 48), margin_scale=margin).name for margin in (1.35, 1.5, 1.675)] == [
+        "direct_64x48", "direct_64x48_margin150", "direct_64x48_margin167p5",
+    ]  # fmt: skip
+    persons = tiny_people(tmp_path / "people", zoom=5)
+    pixels = {}
+    for margin in (1.35, 1.5):
+        spec = ShardSpec(SIZE, margin_scale=margin)
+        pixels[margin] = degrade(Source(persons, tmp_path / "people"), spec, DegradeParams(), tmp_path / "shard", False)["splits"]["train"]
+        assert TrainCrops.open(tmp_path / "shard").margin_scale == margin
+    assert pixels[1.5]["pixels"] > pixels[1.35]["pixels"]
+    with pytest.raises(ValueError, match="margin_scale must be at least 1"):
+        ShardSpec((64, 48), margin_scale=0.9)
+
+
 @each_protocol
 def test_the_contact_sheet_shows_the_evaluated_crop(people, shards, protocol):
     persons, root = people
     crops = EvalCrops.open(shards[protocol], "classic")
     val = persons.split("val").labelled().select(np.array([2]))
-    page = contact_sheet(val, root, ShardSpec(SIZE, protocol), DegradeParams())
+    page = contact_sheet(Source(val, root), ShardSpec(SIZE, protocol), DegradeParams())
     enlarged = cv2.resize(crops.pixels[2].transpose(1, 2, 0)[..., ::-1].copy(), None, fx=7, fy=7, interpolation=cv2.INTER_NEAREST)
     top, left = np.unravel_index(cv2.matchTemplate(page, enlarged, cv2.TM_SQDIFF).argmin(), np.subtract(page.shape, enlarged.shape)[:2] + 1)
     assert np.array_equal(page[top : top + enlarged.shape[0], left : left + enlarged.shape[1]], enlarged)

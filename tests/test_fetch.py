@@ -13,11 +13,11 @@ import pytest
 
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
-from components.datasets.coco import IMAGE_COLUMNS
-from components.datasets.fetch import fetch, read_images
+from components.datasets.fetch import fetch
 from components.datasets.manifest import write_manifest
 from components.datasets.params import DataParams, FilterParams
 from components.datasets.synthetic.params import SyntheticParams
+from components.pose.images import IMAGE_COLUMNS, read_images
 from components.pose.persons import Persons
 from tests.coco_files import digests, random_coco, unlabel, write_dataset, write_json
 

@@ -160,7 +160,7 @@ def statuses(repository: Path) -> list[str]:
     [
         ("fetch", ["datasets.fetch", "datasets.manifest"]),
         ("validate", ["datasets.validate"]),
-        ("degrade", ["degrade.stage", "degrade.image_stage", "degrade.contact_sheet"]),
+        ("degrade", ["degrade.stage", "degrade.contact_sheet"]),
         ("compare", ["evaluate.compare"]),
     ],
 )

@@ -42,6 +42,9 @@ CHANGES = [
     ("models/methods/limbpose.py", (LIMBPOSE,)),
     ("models/methods/cal.py", ("cal_hrnet_tiny_synthetic_64x48",)),
     ("models/backbones/hrnet.py", (*HRNETS, LITEPOSE, LIMBPOSE)),  # all: the package of backbones names every one
+    ("codecs/dark.py", ("dark_hrnet_tiny_synthetic_64x48",)),
+    ("degrade/protocols/sensor.py", ()),
+    ("degrade/protocols/direct.py", (*HRNETS, LITEPOSE, LIMBPOSE)),
     ("train/optimiser.py", (*HRNETS, LITEPOSE, LIMBPOSE)),
     ("registry/register.py", ()),
 ]

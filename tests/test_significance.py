@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from components.base.errors import FarposeError
 from components.evaluate.matching import Matches
 from components.evaluate.oks import match, summarise
-from components.evaluate.significance import CELLS_PER_BATCH, bootstrap_ap, paired_bootstrap
+from components.evaluate.significance import CELLS_PER_BATCH, bootstrap_ap, holm, paired_bootstrap, read_matches, write_matches
 from tests import evaluation_cases as cases
 
 
@@ -100,3 +102,48 @@ def test_nobody_to_be_found() -> None:
     empty = cases.predictions_of(np.ones(0), np.zeros((0, 17, 2)), np.ones(0))
     interval = bootstrap_ap(match(cases.persons_of(coco), empty, np.zeros(0), np.array([1])), resamples=10)
     assert all(np.isnan([interval.value, interval.low, interval.high]))
+
+
+def test_stored_matches_give_the_same_comparison(tmp_path: Path) -> None:
+    better, worse = run(2, 0.04), run(2, 0.09)
+    stored = []
+    for name, matches in (("better", better), ("worse", worse)):
+        write_matches(tmp_path / f"{name}.npz", matches)
+        stored.append(read_matches(tmp_path / f"{name}.npz"))
+    assert paired_bootstrap(*stored, resamples=100) == paired_bootstrap(better, worse, resamples=100)
+    assert bootstrap_ap(stored[0], resamples=50) == bootstrap_ap(better, resamples=50)
+    write_matches(tmp_path / "again.npz", better)
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "better.npz").read_bytes()
+    (tmp_path / "worse.npz").write_bytes(b"PK")
+    with pytest.raises(FarposeError, match="damaged matches"):
+        read_matches(tmp_path / "worse.npz")
+    with pytest.raises(FarposeError, match="evaluate it again"):
+        read_matches(tmp_path / "none.npz")
+
+
+def test_several_seeds_are_compared_by_their_means() -> None:
+    first, second = [run(seed, 0.05) for seed in (2, 3, 4)], [run(seed, 0.08) for seed in (5, 6)]
+    means = [np.mean([summarise(matches)["AP"] for matches in group]) for group in (first, second)]
+    found = paired_bootstrap(first, second, resamples=300)
+    assert found.value == pytest.approx(means[0] - means[1], abs=1e-12)
+    assert found.low < found.value < found.high and found.images == 60
+    assert bootstrap_ap(first, resamples=50).value == pytest.approx(means[0], abs=1e-12)
+    alone = paired_bootstrap(first[:1], second[:1], resamples=300)
+    assert alone == paired_bootstrap(first[0], second[0], resamples=300)
+    same = paired_bootstrap([first[0]] * 3, [second[0]] * 2, resamples=300)
+    assert (same.low, same.high) == pytest.approx((alone.low, alone.high)), "seeds that agree add no spread"
+    with pytest.raises(FarposeError, match="different images"):
+        paired_bootstrap(first, [run(2, 0.06, images=61)])
+
+
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # Holm's steps: .005 x 4, .01 x 3, .03 x 2, then not below .06
+        ([0.6, 0.9], [1.0, 1.0]),
+        ([0.02], [0.02]),
+        ([], []),
+    ],
+)
+def test_holms_correction(p_values: list[float], adjusted: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(adjusted)

@@ -16,10 +16,11 @@ import pandas as pd
 import pytest
 
 from components.base.errors import FarposeError
-from components.datasets.fetch import fetch, read_images, write_images
+from components.datasets.fetch import fetch
 from components.datasets.params import DataParams, SourceFiles, SplitFiles, ValidationParams
 from components.datasets.validate import validate
 from components.datasets.validate_images import inspect_images
+from components.pose.images import read_images, write_images
 from components.pose.persons import Persons
 from tests.coco_files import digests, random_coco, write_dataset
 

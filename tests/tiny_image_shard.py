@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from components.degrade.image_stage import degrade_images
-from components.degrade.params import DegradeParams, Protocol, ShardSpec
+from components.degrade.params import DegradeParams, ShardSpec
+from components.degrade.shard import Source
+from components.degrade.stage import degrade
 from components.pose.ignored import IGNORED_COLUMNS, IgnoredRegions
 from components.pose.persons import SCALAR_COLUMNS, Persons
 from components.pose.skeleton import COCO_17
@@ -64,11 +65,11 @@ def write_tiny_images(folder: Path, scenes: list = SCENES, seed: int = 0) -> tup
     )
 
 
-def write_tiny_image_shard(folder: Path, protocol: Protocol = "direct", scenes: list = SCENES, size: int = SIZE, seed: int = 0) -> Path:
+def write_tiny_image_shard(folder: Path, protocol: str = "direct", scenes: list = SCENES, size: int = SIZE, seed: int = 0) -> Path:
     """The folder of a shard of such images; the images themselves lie in `folder`, under the paths of the tables."""
     persons, images, ignored = write_tiny_images(folder, scenes, seed)
     spec = ShardSpec((size, size), protocol, images=True)
-    degrade_images(persons, images, ignored, folder, spec, DegradeParams(threads=1), folder / "shard", progress=False)
+    degrade(Source(persons, folder, images, ignored), spec, DegradeParams(threads=1), folder / "shard", progress=False)
     return folder / "shard"
 
 

@@ -33,9 +33,15 @@ def tiny_people(root: Path, count: int = 16, skeleton: Skeleton = COCO_17, seed:
     """
     rng = np.random.default_rng(seed)
     root.mkdir(parents=True, exist_ok=True)
-    sizes = zoom * np.array(IMAGE_SIZES)
-    for number, (height, width) in enumerate(sizes):
+    for number, (height, width) in enumerate(zoom * np.array(IMAGE_SIZES)):
         cv2.imwrite(str(root / f"{number}.png"), texture(height, width, rng))
+    return tiny_people_table(count, skeleton, rng, zoom)
+
+
+def tiny_people_table(count: int, skeleton: Skeleton = COCO_17, rng: np.random.Generator | None = None, zoom: int = 1) -> Persons:
+    """The table of `tiny_people`, without images."""
+    rng = rng or np.random.default_rng(0)
+    sizes = zoom * np.array(IMAGE_SIZES)
     image = np.arange(count) % len(IMAGE_SIZES)
     limits = sizes[image][:, ::-1]
     center, extent = limits * rng.uniform(0.1, 0.9, (count, 2)), limits * rng.uniform(0.1, 0.8, (count, 2)) / zoom

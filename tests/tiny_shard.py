@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from components.degrade.params import DegradeParams, ShardSpec
+from components.degrade.shard import Source
 from components.degrade.stage import degrade
 from components.pose.persons import SCALAR_COLUMNS, Persons
 from components.pose.skeleton import COCO_17
@@ -42,7 +43,7 @@ def write_tiny_shard(folder: Path, persons: int = 8, visible: bool = True) -> Pa
     frame = pd.DataFrame(rows)[list(SCALAR_COLUMNS)].astype(SCALAR_COLUMNS)
     boxes = np.tile([18.0, 8.0, 60.0, 112.0], (2 * persons, 1))
     table = Persons(frame, boxes, np.array(keypoints), COCO_17)
-    degrade(table, folder, ShardSpec((64, 48)), DegradeParams(threads=1), folder / "shard", progress=False)
+    degrade(Source(table, folder), ShardSpec((64, 48)), DegradeParams(threads=1), folder / "shard", progress=False)
     return folder / "shard"
 
 

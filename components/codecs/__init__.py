@@ -1,48 +1,31 @@
-"""Codecs: keypoints ↔ training targets ↔ network outputs, one file per method. See `codec.Codec` for the contract."""
+"""Codecs: keypoints ↔ training targets ↔ network outputs, one file per codec. See `codec.py` for the two contracts.
+
+A codec's module is imported when the codec is asked for, by its name.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from components.base.config import parse
 from components.base.errors import unknown_name
-from components.codecs.associative_embedding import AssociativeEmbeddingCodec, AssociativeEmbeddingSettings
-from components.codecs.cal import CalCodec, CalSettings
-from components.codecs.codec import Codec
-from components.codecs.dark import DarkCodec, DarkSettings
-from components.codecs.heatmap import HeatmapCodec, HeatmapSettings
-from components.codecs.sharpose import SharposeCodec, SharposeSettings
-from components.codecs.simcc import SimccCodec, SimccSettings
-from components.codecs.super_resolution import SuperResolutionCodec, SuperResolutionSettings
-from components.codecs.udp_gaussian import UdpGaussianCodec, UdpGaussianSettings
-from components.codecs.udp_offset import UdpOffsetCodec, UdpOffsetSettings
+from components.base.records import modules, records
+from components.codecs.codec import Codec, CodecRecord, CropCodec, ImageCodec
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
-__all__ = ["BOTTOM_UP", "CODECS", "Codec", "build", "convention_of"]
-
-CODECS: dict[str, tuple[Any, Any]] = {
-    "heatmap": (HeatmapCodec, HeatmapSettings),
-    "dark": (DarkCodec, DarkSettings),
-    "udp_gaussian": (UdpGaussianCodec, UdpGaussianSettings),
-    "udp_offset": (UdpOffsetCodec, UdpOffsetSettings),
-    "cal": (CalCodec, CalSettings),
-    "simcc": (SimccCodec, SimccSettings),
-    "super_resolution": (SuperResolutionCodec, SuperResolutionSettings),
-    "sharpose": (SharposeCodec, SharposeSettings),
-}
-# of whole images: another contract, see associative_embedding.py
-BOTTOM_UP: dict[str, tuple[Any, Any]] = {"associative_embedding": (AssociativeEmbeddingCodec, AssociativeEmbeddingSettings)}
+__all__ = ["Codec", "CropCodec", "ImageCodec", "build", "convention_of", "names", "record"]
 
 
-def build(name: str, geometry: CropGeometry, skeleton: Skeleton, **settings: Any) -> Any:
-    """The codec `name` with its settings.
+def build(name: str, geometry: CropGeometry, skeleton: Skeleton, **settings: Any) -> Codec:
+    """The codec `name` with its settings: a `CropCodec` or an `ImageCodec`, as its record's `approach` says.
 
     Raises:
         FarposeError: unknown codec or setting, a value of the wrong type, or one that contradicts a published preset.
     """
-    codec, settings_type = _entry(name)
-    return codec(geometry, skeleton, parse(settings_type, settings, where=f"codec {name}"))
+    found = record(name)
+    return found.make(geometry, skeleton, parse(found.settings, settings, where=f"codec {name}"))
 
 
 def convention_of(name: str) -> Convention:
@@ -51,11 +34,22 @@ def convention_of(name: str) -> Convention:
     Raises:
         FarposeError: unknown codec.
     """
-    return _entry(name)[0].convention
+    return record(name).convention
 
 
-def _entry(name: str) -> tuple[Any, Any]:
-    known = CODECS | BOTTOM_UP
-    if name not in known:
-        raise unknown_name("codec", name, known)
-    return known[name]
+def record(name: str) -> CodecRecord:
+    """What the module of the codec `name` declares.
+
+    Raises:
+        FarposeError: unknown codec.
+    """
+    if f"{__name__}.{name}" in modules(__name__):
+        found: CodecRecord | None = getattr(importlib.import_module(f"{__name__}.{name}"), "CODEC", None)
+        if found is not None:
+            return found
+    raise unknown_name("codec", name, names())
+
+
+def names() -> tuple[str, ...]:
+    """All codecs, sorted."""
+    return tuple(records(__name__, "CODEC", required=False))

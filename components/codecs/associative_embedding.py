@@ -3,16 +3,13 @@
 The network sees a whole image. It gives K heatmaps for the joints of everybody, at one or two resolutions, and K maps of tags: values
 that are close for joints of one person and differ between persons. LitePose, HigherPose and the bottom-up SR head use the same.
 
-Another contract than `codec.Codec`, whose unit is one person's crop: targets take all persons of an image, and decoding gives as
-many as there are. As there, `targets` and `loss` never wait for the device.
-
-Frames: cells of an output. The joint (x, y) lies in the cell (int(x), int(y)).
+See `codec.ImageCodec` for the contract.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -21,44 +18,37 @@ from torch import Tensor
 
 from components.base.errors import FarposeError
 from components.codecs.aggregation import aggregate
-from components.codecs.codec import Outputs, Targets, require_odd, require_positive, single_precision
+from components.codecs.codec import CodecRecord, Outputs, Size, Targets
 from components.codecs.embedding_loss import heatmap_loss, tag_loss
 from components.codecs.embedding_targets import merged_gaussians, owners, patch, tag_index
-from components.codecs.grouping import Grouping, Ties, parse_batch
+from components.codecs.grouping import NMS_KERNEL, Grouping, parse_batch
+from components.codecs.map_codec import require_positive, single_precision
+from components.codecs.reach import nearer, on_cells
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
-SIGMA_PX = (
-    8  # px of the input at the first output: 2 cells at stride 4 (HigherHRNet), 8 at stride 1 (SR head); the same cells at all outputs
-)
-NMS_KERNEL, NMS_KERNEL_FULL_SIZE = 5, 11  # of HigherHRNet's and of the SR head's configuration (HRNet)
+# px of the input at the first output: 2 cells at stride 4 (HigherHRNet), 8 at stride 1 (SR head); the same cells at all outputs
+SIGMA_PX = 8
+NMS_KERNEL_FULL_SIZE = 11  # of the SR head's configuration (HRNet)
 PERFECT_TAG_STEP = 10.0  # between two persons; far above the threshold of 1
 
 
 @dataclass(frozen=True)
 class AssociativeEmbeddingSettings:
-    """Settings of the `associative_embedding` codec. See `grouping.Grouping` for those of grouping.
+    """Settings of the `associative_embedding` codec.
 
     Attributes:
         sigma: the Gaussians' standard deviation, cells of each output; by default 2 at stride 4 and 8 at stride 1.
-        nms_kernel: odd side of the window in which only the highest cell is a peak; by default 5, and 11 at stride 1.
         outputs: 2 with finer heatmaps beside the first output, 1 without; by default 1 at stride 1, else 2.
         pull_factor, push_factor: weights of the two parts of the tag loss; heatmaps weigh 1.
+        grouping: how peaks become persons; its `nms_kernel` is 5 by default, and 11 at stride 1.
     """
 
     sigma: float | None = None
-    nms_kernel: int | None = None
-    max_persons: int = 30
-    detection_threshold: float = 0.1
-    tag_threshold: float = 1.0
-    use_detection_value: bool = True
-    ignore_too_much: bool = False
-    adjust: bool = True
-    refine: bool = True
-    ties: Ties = "any"
     outputs: int | None = None
     pull_factor: float = 1e-3
     push_factor: float = 1e-3
+    grouping: Grouping = field(default_factory=Grouping)
 
 
 class GroupedPersons(NamedTuple):
@@ -91,19 +81,7 @@ class AssociativeEmbeddingCodec:
         self.output_sizes: tuple[int, ...] = (side, 2 * side)[:outputs]
         self.sigma = require_positive("sigma", SIGMA_PX / stride if settings.sigma is None else settings.sigma)
         derived = NMS_KERNEL_FULL_SIZE if stride == 1 else NMS_KERNEL
-        self.grouping = Grouping(
-            nms_kernel=require_odd("nms_kernel", derived if settings.nms_kernel is None else settings.nms_kernel),
-            max_persons=int(require_positive("max_persons", settings.max_persons)),
-            detection_threshold=settings.detection_threshold,
-            tag_threshold=require_positive("tag_threshold", settings.tag_threshold),
-            use_detection_value=settings.use_detection_value,
-            ignore_too_much=settings.ignore_too_much,
-            adjust=settings.adjust,
-            refine=settings.refine,
-            ties=settings.ties,
-        )
-        if settings.detection_threshold < 0:
-            raise FarposeError(f"detection_threshold must not be negative, got {settings.detection_threshold}")
+        self.grouping = replace(settings.grouping, nms_kernel=settings.grouping.nms_kernel or derived)
         self._patches: dict[torch.device, Tensor] = {}
         self._permutations: dict[torch.device, Tensor] = {}
 
@@ -116,12 +94,12 @@ class AssociativeEmbeddingCodec:
     @property
     def constants(self) -> dict[str, Any]:
         """The numbers in use, derived ones included, for logs and model cards."""
-        grouping = self.grouping
-        return {
-            "sigma": self.sigma, "nms_kernel": grouping.nms_kernel, "max_persons": grouping.max_persons,
-            "detection_threshold": grouping.detection_threshold, "tag_threshold": grouping.tag_threshold,
-            "pull_factor": self.settings.pull_factor, "push_factor": self.settings.push_factor,
-        }  # fmt: skip
+        factors = {"pull_factor": self.settings.pull_factor, "push_factor": self.settings.push_factor}
+        return {"sigma": self.sigma, **factors, "grouping": asdict(self.grouping)}
+
+    @property
+    def detection_threshold(self) -> float:
+        return self.grouping.detection_threshold
 
     @property
     def score_threshold(self) -> float:
@@ -218,7 +196,24 @@ class AssociativeEmbeddingCodec:
         tags = PERFECT_TAG_STEP * owners(keypoints[0], visible, maps[0], gaussian)
         return (torch.cat([maps[0], tags], 1), *maps[1:])
 
+    def nearest(self, keypoints: Tensor, size: Size) -> Tensor:
+        """A quarter of a cell from a cell's middle where joints are adjusted or filled in, a cell's corner where they are not, (0, 0)."""
+        found = torch.zeros_like(keypoints)  # a joint that is not found
+        if self.grouping.adjust or self.grouping.refine:
+            halves = (2 * size[0], 2 * size[1])
+            found = nearer(keypoints, found, on_cells(2 * (keypoints - 0.25), halves) / 2 + 0.25)
+        return found if self.grouping.adjust else nearer(keypoints, found, on_cells(keypoints, size))
+
     def _patch(self, device: torch.device) -> Tensor:
         if device not in self._patches:
             self._patches[device] = patch(self.sigma, device)
         return self._patches[device]
+
+
+CODEC = CodecRecord(
+    "associative_embedding",
+    AssociativeEmbeddingCodec,
+    AssociativeEmbeddingSettings,
+    AssociativeEmbeddingCodec.convention,
+    approach="images",
+)

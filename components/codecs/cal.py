@@ -14,9 +14,10 @@ from torch import Tensor
 
 from components.base.errors import FarposeError
 from components.codecs.cal_masks import gaussian_mask, scaled_to_one
-from components.codecs.codec import MapCodec, Outputs, Targets, choose, require_positive, single_precision
+from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.gaussians import outer, patch_weights, profile, rounded
 from components.codecs.losses import cal_heatmap_loss, masked_offset_loss
+from components.codecs.map_codec import MapCodec, choose, require_positive, single_precision
 from components.codecs.peaks import find_peaks, values_at
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
@@ -116,6 +117,10 @@ class CalCodec(MapCodec):
         scores = calibrated(peaks.scores, offset, self.sigma) if self.confidence else peaks.scores
         return peaks.coordinates() + offset, scores
 
+    def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
+        """Any point: an offset has no limit."""
+        return keypoints_heatmap
+
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Also logs `cal_cov_x`, `cal_cov_y`, `cal_cov_xy` (cells²): the spread of predicted around true peaks in the batch."""
         heatmaps, offsets = (single_precision(output) for output in outputs)
@@ -179,3 +184,6 @@ def calibrated(heights: Tensor, offset: Tensor, sigma: float) -> Tensor:
     phase = offset.clamp(-0.5, 0.5)
     expected = torch.exp(phase.square().sum(-1) * (-0.5 / sigma**2))
     return (heights / expected).clamp(max=1)
+
+
+CODEC = CodecRecord("cal", CalCodec, CalSettings, CalCodec.convention)

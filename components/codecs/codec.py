@@ -1,26 +1,28 @@
-"""What a codec is: the one object that owns targets, decoding and flip alignment of a method."""
+"""What a codec is: the one object that owns a method's targets, decoding and flip alignment.
+
+There are two kinds. A `CropCodec` knows one person in a crop, an `ImageCodec` all persons of an image. Every codec's module is named
+like the codec and declares a `CODEC` record.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from components.base.errors import FarposeError
-from components.codecs.accuracy import pck_accuracy
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
 Outputs = tuple[Tensor, ...]
 Targets = dict[str, Tensor]
+Size = tuple[int, int]  # height, width
 
-HEATMAP_SCORE_THRESHOLD = 0.2  # IN_VIS_THRE of all published configurations on heatmaps
 
-
-class Codec(Protocol):
-    """Keypoints ↔ training targets ↔ network outputs.
+class AnyCodec(Protocol):
+    """What both kinds of codec have.
 
     `targets` and `loss` never wait for the device (no `.item()`, no boolean indexing), so that a training step can be
     captured in a CUDA graph.
@@ -32,7 +34,7 @@ class Codec(Protocol):
 
     @property
     def output_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of each tensor that the network must output for one image in eval mode, (K, H, W) for heatmaps."""
+        """Shape of each tensor that the network must output for one input in eval mode, (K, H, W) for heatmaps."""
         ...
 
     @property
@@ -42,8 +44,28 @@ class Codec(Protocol):
 
     @property
     def score_threshold(self) -> float:
-        """Joints that score lower do not count in a person's score, unless `evaluate.in_vis_threshold` says otherwise."""
+        """Joints at or below this score do not count in a person's score, unless `evaluate.in_vis_threshold` says otherwise."""
         ...
+
+    def flip(self, outputs: Outputs) -> Outputs:
+        """Outputs for mirrored inputs, aligned with those for the upright ones."""
+        ...
+
+    def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
+        """`loss` is the total, with gradient; other entries are to be logged.
+
+        Args:
+            outputs: of the network in training mode, which may be more than in eval mode (supervised stages).
+        """
+        ...
+
+    def progress(self, fraction: float) -> None:
+        """Called before each epoch with the share of the epochs that are done, for losses that begin late."""
+        ...
+
+
+class CropCodec(AnyCodec, Protocol):
+    """One person in a crop: keypoints ↔ training targets ↔ network outputs."""
 
     @property
     def flip_border(self) -> tuple[int, int]:
@@ -61,10 +83,6 @@ class Codec(Protocol):
         """
         ...
 
-    def flip(self, outputs: Outputs) -> Outputs:
-        """Outputs for mirrored crops, aligned with those for the upright ones."""
-        ...
-
     def fuse(self, outputs: Outputs, aligned: Outputs) -> Outputs:
         """One set of outputs from those for the upright crops and, through `flip`, those for the mirrored ones."""
         ...
@@ -74,147 +92,120 @@ class Codec(Protocol):
         ...
 
     def perfect(self, targets: Targets) -> Outputs:
-        """What a network without error would output."""
+        """The method's own targets as outputs: what a network without error outputs."""
         ...
 
-    def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
-        """`loss` is the total, with gradient; other entries are to be logged.
+    def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
+        """The point nearest to each keypoint that `decode` could give for any outputs.
+
+        It is the decoder's resolution: no network is nearer. Where the exact set of such points is unknown, a superset serves.
 
         Args:
-            outputs: of the network in training mode, which may be more than in eval mode (supervised stages).
+            keypoints_heatmap: (..., 2) heatmap cells.
+        Returns:
+            (..., 2) heatmap cells.
         """
         ...
 
-    def progress(self, fraction: float) -> None:
-        """Called before each epoch with the share of the epochs that are done, for losses that begin late."""
+
+class Grouped(Protocol):
+    """The persons of one image; see `associative_embedding.GroupedPersons`."""
+
+    @property
+    def keypoints(self) -> np.ndarray: ...  # (N, K, 2) cells of the maps that were read
+    @property
+    def keypoint_scores(self) -> np.ndarray: ...  # (N, K)
+    @property
+    def scores(self) -> np.ndarray: ...  # (N,)
+
+
+class ImageCodec(AnyCodec, Protocol):
+    """All persons of an image: targets take as many as there are, and decoding gives as many as it finds.
+
+    Frames: cells of an output. The joint (x, y) lies in the cell (int(x), int(y)).
+    """
+
+    output_sizes: tuple[int, ...]  # side of each output for a square input of the training size, cells
+
+    @property
+    def detection_threshold(self) -> float:
+        """Peaks at or below this value are ignored."""
         ...
 
-    def accuracy(self, outputs: Outputs, targets: Targets) -> Tensor:
-        """PCK of the decoded outputs against the decoded perfect ones, at 5 % of the map's size; a number to watch in training."""
-        ...
+    def targets(self, keypoints: Sequence[Tensor], visible: Tensor, masks: Sequence[Tensor]) -> Targets:
+        """Training targets. A joint that is not visible, or outside of an output's map, has none there.
 
-
-class MapCodec(ABC):
-    """What the codecs on heatmaps share. Subclasses set `convention` and the methods that differ."""
-
-    convention: ClassVar[Convention]
-
-    def __init__(self, geometry: CropGeometry, skeleton: Skeleton) -> None:
-        self.geometry = geometry
-        self.num_keypoints = len(skeleton)
-        self._permutation = skeleton.flip_permutation
-        self._permutation_on: dict[torch.device, Tensor] = {}
-
-    @property
-    def output_channels(self) -> tuple[int, ...]:
-        """Channels of each map that the network must output."""
-        return (self.num_keypoints,)
-
-    @property
-    def output_shapes(self) -> tuple[tuple[int, ...], ...]:
-        return tuple((channels, *self.geometry.heatmap_size) for channels in self.output_channels)
-
-    @property
-    def score_threshold(self) -> float:
-        return HEATMAP_SCORE_THRESHOLD
-
-    @property
-    def flip_border(self) -> tuple[int, int]:
-        return self.geometry.flip_shift(), 0
-
-    @abstractmethod
-    def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]: ...
-
-    def fuse(self, outputs: Outputs, aligned: Outputs) -> Outputs:
-        return tuple((upright + other) / 2 for upright, other in zip(outputs, aligned, strict=True))
-
-    def progress(self, fraction: float) -> None:
-        return None
-
-    def flip(self, outputs: Outputs) -> Outputs:
-        return tuple(self.mirror(output) for output in outputs)
-
-    def perfect(self, targets: Targets) -> Outputs:
-        return (targets["heatmaps"],)
-
-    def accuracy(self, outputs: Outputs, targets: Targets) -> Tensor:
-        decoded, _ = self.decode(tuple(output.detach() for output in outputs))
-        expected, _ = self.decode(self.perfect(targets))
-        height, width = self.geometry.heatmap_size
-        return pck_accuracy(decoded, expected, targets["weights"] > 0, (width / 10, height / 10)).mean
-
-    def mirror(self, maps: Tensor, group: int = 1) -> Tensor:
-        """Mirror (B, K * group, H, W) maps of mirrored crops back: columns reversed, left and right joints exchanged.
-
-        A classic map then lies one column too far left and is shifted right; its first column is kept
-        (SHIFT_HEATMAP of the HRNet code).
+        Args:
+            keypoints: per output (B, P, K, 2) cells of that output; P may be any number, and padded persons have no visible joint.
+            visible: (B, P, K) bool.
+            masks: per output (B, h, w) bool, True where the heatmap loss counts.
         """
-        if maps.device not in self._permutation_on:
-            self._permutation_on[maps.device] = torch.tensor(self._permutation, device=maps.device)
-        grouped = maps.unflatten(1, (self.num_keypoints, group))
-        mirrored = grouped.flip(-1).index_select(1, self._permutation_on[maps.device]).flatten(1, 2)
-        shift = self.geometry.flip_shift()
-        if shift == 0:
-            return mirrored
-        return torch.cat([mirrored[..., :shift], mirrored[..., :-shift]], -1)
+        ...
 
-    def cells(self, keypoints_crop: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, K) x and y in heatmap cells; (0, 0) for joints that are not visible."""
-        keypoints = self.geometry.crop_to_heatmap(torch.where(visible[..., None], keypoints_crop, 0.0))
-        return keypoints[..., 0], keypoints[..., 1]
+    def aggregate(
+        self,
+        upright: Sequence[Outputs],
+        mirrored: Sequence[Outputs] | None = None,
+        scales: Sequence[float] = (1.0,),
+        project_to: Size | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Heatmaps (B, K, h, w) and tags (B, K, h, w, T) from the outputs of every test scale.
 
-    def grid(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Column numbers (W,) and row numbers (H, 1)."""
-        height, width = self.geometry.heatmap_size
-        columns = torch.arange(width, dtype=like.dtype, device=like.device)
-        rows = torch.arange(height, dtype=like.dtype, device=like.device)
-        return columns, rows[:, None]
+        Args:
+            upright, mirrored: the network's outputs per scale, for the images and for the mirrored images.
+            scales: as many test scales, the largest first.
+            project_to: (h, w) to resize to, usually the network's input; None keeps the size of the first scale's last output.
+        """
+        ...
+
+    def decode(self, heatmaps: Tensor, tags: Tensor) -> Sequence[Grouped]:
+        """Persons of each image, in cells of these maps; an image's result does not depend on the others of the batch.
+
+        Args:
+            heatmaps: (B, K, h, w).
+            tags: (B, K, h, w, T).
+        """
+        ...
+
+    def perfect(self, keypoints: Sequence[Tensor], visible: Tensor, sizes: Sequence[Size] | None = None) -> Outputs:
+        """The method's own targets as outputs: what a network without error outputs.
+
+        Args:
+            keypoints: per output (B, P, K, 2) cells of that output.
+            visible: (B, P, K) bool.
+            sizes: (h, w) of each output; by default those of the training size.
+        """
+        ...
+
+    def nearest(self, keypoints: Tensor, size: Size) -> Tensor:
+        """The point nearest to each joint that `decode` could give for any maps, as in `CropCodec.nearest`.
+
+        Args:
+            keypoints: (..., 2) cells of the maps that are read.
+            size: (h, w) of those maps.
+        Returns:
+            (..., 2) cells of the same maps.
+        """
+        ...
 
 
-def scaled_sigma(geometry: CropGeometry) -> float:
-    """Standard deviation of a target, cells: one 24th of the map's width, at least 1.
+Codec = CropCodec | ImageCodec
 
-    It gives the published 3 at 384x288, 2 at 256x192 and 1 at 128x96; a narrower Gaussian than 1 cell is under-sampled.
+
+@dataclass(frozen=True)
+class CodecRecord:
+    """What a codec's module declares as `CODEC`.
+
+    Attributes:
+        name: as variants' methods name it; also the module's name.
+        make: the class, called with geometry, skeleton and settings.
+        settings: frozen dataclass of the settings that a variant's `codec:` may give.
+        convention: the crop convention of the method's paper.
+        approach: "crops" for a `CropCodec`, "images" for an `ImageCodec`.
     """
-    return max(1.0, geometry.heatmap_size[1] / 24)
 
-
-def single_precision(output: Tensor) -> Tensor:
-    """Half-precision outputs as float32; others as they are."""
-    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
-
-
-def require_odd(name: str, size: int) -> int:
-    """`size` if it can be a blur kernel's.
-
-    Raises:
-        FarposeError: it is even or not positive.
-    """
-    if size < 1 or size % 2 == 0:
-        raise FarposeError(f"{name} must be an odd number of cells, got {size}")
-    return size
-
-
-def require_positive(name: str, value: float) -> float:
-    """`value` if it is above 0.
-
-    Raises:
-        FarposeError: it is not.
-    """
-    if not value > 0:
-        raise FarposeError(f"{name} must be positive, got {value}")
-    return value
-
-
-def choose(name: str, given: Any, preset: str, preset_value: Any) -> Any:
-    """The value that a setting gets: the preset's, or the one given explicitly.
-
-    Raises:
-        FarposeError: a published preset and an explicit value contradict each other.
-    """
-    if given is None:
-        return preset_value
-    if preset != "derived" and given != preset_value:
-        fix = f"remove {name} or use preset 'derived'"
-        raise FarposeError(f"{name} = {given} contradicts preset {preset!r}, which fixes it at {preset_value}", fix=fix)
-    return given
+    name: str
+    make: Callable[[CropGeometry, Skeleton, Any], Codec]
+    settings: type[Any]
+    convention: Convention
+    approach: Literal["crops", "images"] = "crops"

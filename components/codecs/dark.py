@@ -13,22 +13,17 @@ import torch
 from torch import Tensor
 
 from components.codecs.blur import blur
-from components.codecs.codec import (
-    MapCodec,
-    Outputs,
-    Targets,
-    choose,
-    require_odd,
-    require_positive,
-    scaled_sigma,
-    single_precision,
-)
+from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.gaussians import outer, patch_weights, profile
 from components.codecs.losses import joints_mse
+from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, scaled_sigma, single_precision
 from components.codecs.newton import Differences, newton_step, safe_coordinates
 from components.codecs.peaks import find_peaks, inside, neighbours
+from components.codecs.reach import after_steps
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
+
+STEP_BORDER = 2  # cells from the map's edge within which there is no step, as published
 
 
 @dataclass(frozen=True)
@@ -74,6 +69,12 @@ class DarkCodec(MapCodec):
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         return decode_dark(single_precision(outputs[0]), self.blur, published=self.settings.preset == "published")
 
+    def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
+        """A cell, or a step of at most a cell from one that is two or more from the border. Published steps are of any length."""
+        if self.settings.preset == "published":
+            return keypoints_heatmap
+        return after_steps(keypoints_heatmap, self.geometry.heatmap_size, STEP_BORDER)
+
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         return {"loss": joints_mse(single_precision(outputs[0]), targets["heatmaps"], targets["weights"])}
 
@@ -114,8 +115,11 @@ def decode_dark(heatmaps: Tensor, size: int, published: bool = False) -> tuple[T
     map_size = (heatmaps.shape[-2], heatmaps.shape[-1])
     values = neighbours(smooth(heatmaps, size), peaks, _DIFFERENCES.steps)
     step, has_top = newton_step(values.clamp(min=1e-10).log(), _DIFFERENCES)
-    allowed = inside(peaks, map_size, low=1, high=2)
+    allowed = inside(peaks, map_size, low=STEP_BORDER - 1, high=STEP_BORDER)
     if published:
         step = torch.where((allowed & torch.isfinite(step).all(-1))[..., None], step, 0.0)  # a singular Hessian is skipped
         return peaks.coordinates() + step, peaks.scores
     return safe_coordinates(peaks, step, allowed & has_top, map_size), peaks.scores
+
+
+CODEC = CodecRecord("dark", DarkCodec, DarkSettings, DarkCodec.convention)

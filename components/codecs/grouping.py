@@ -21,10 +21,13 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
+from components.base.errors import FarposeError
+from components.codecs.map_codec import require_odd, require_positive
 from components.codecs.refinement import adjusted, filled, mean_tags
 
 # Torso first after the face and shoulders, so that limbs find a person to join.
 COCO_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
+NMS_KERNEL = 5  # of HigherHRNet's configuration
 NEW_PERSON = 1e10  # cost of the columns that stand for a person of its own, as published
 NEAR_BONUS, NEW_PERSON_JOINED = 1e-6, 1e5  # of `ties: joined`: far below any difference of heights that means something; both fit a double
 
@@ -36,18 +39,21 @@ class Grouping:
     """How peaks become persons; the defaults are the published ones.
 
     Attributes:
-        nms_kernel: side of the window in which only the highest cell stays, cells, odd.
+        nms_kernel: odd side of the window in which only the highest cell stays, cells; None takes 5, or 11 at stride 1.
         max_persons: peaks per joint, and persons that later joints are matched to.
-        detection_threshold: a peak that is not higher is no joint; at least 0.
+        detection_threshold: peaks at or below this are ignored; at least 0.
         tag_threshold: a joint joins a person only if its tags are nearer to the person's mean than this.
         use_detection_value: assign by the rounded distance less the peak's height, instead of the plain distance.
         ignore_too_much: once there are `max_persons` persons, no joint opens another one and later joints are dropped.
         adjust: move joints by a quarter cell towards the higher neighbour and to the cell's middle.
         refine: give each person the best place for each joint that it lacks.
         ties: among assignments of one cost take "any", or one that joins the most joints ("joined").
+
+    Raises:
+        FarposeError: a value out of range.
     """
 
-    nms_kernel: int = 5
+    nms_kernel: int | None = None
     max_persons: int = 30
     detection_threshold: float = 0.1
     tag_threshold: float = 1.0
@@ -56,6 +62,14 @@ class Grouping:
     adjust: bool = True
     refine: bool = True
     ties: Ties = "any"
+
+    def __post_init__(self) -> None:
+        if self.nms_kernel is not None:
+            require_odd("nms_kernel", self.nms_kernel)
+        require_positive("max_persons", self.max_persons)
+        require_positive("tag_threshold", self.tag_threshold)
+        if not self.detection_threshold >= 0:
+            raise FarposeError(f"detection_threshold must not be negative, got {self.detection_threshold}")
 
 
 def joint_order(num_keypoints: int) -> tuple[int, ...]:
@@ -93,7 +107,7 @@ def top_k(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> tuple[T
     """
     settings = settings or Grouping()
     width = det.shape[-1]
-    peaks = suppress(det, settings.nms_kernel).flatten(2)
+    peaks = suppress(det, settings.nms_kernel or NMS_KERNEL).flatten(2)
     val_k, index = peaks.topk(min(settings.max_persons, peaks.shape[-1]), dim=2)
     tag_k = tag.flatten(2, 3).gather(2, index[..., None].expand(*index.shape, tag.shape[-1]))
     loc_k = torch.stack([index % width, index.div(width, rounding_mode="floor")], -1)

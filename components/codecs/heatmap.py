@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from components.base.errors import FarposeError
-from components.codecs.codec import MapCodec, Outputs, Targets, choose, require_positive, scaled_sigma, single_precision
+from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.gaussians import outer, patch_weights, profile, rounded, window
 from components.codecs.losses import joints_mse, joints_mse_ohkm
+from components.codecs.map_codec import MapCodec, choose, require_positive, scaled_sigma, single_precision
 from components.codecs.peaks import Peaks, find_peaks, inside, neighbours
+from components.codecs.reach import on_cells, on_quarters
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
@@ -68,6 +70,11 @@ class HeatmapCodec(MapCodec):
             keypoints = keypoints + quarter_shift(heatmaps, peaks)
         return keypoints, peaks.scores
 
+    def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
+        """A cell's centre or a quarter shift from it."""
+        read = on_quarters if self.settings.quarter_shift else on_cells
+        return read(keypoints_heatmap, self.geometry.heatmap_size)
+
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         heatmaps = single_precision(outputs[0])
         if self.settings.hardest_joints:
@@ -111,3 +118,6 @@ def quarter_shift(heatmaps: Tensor, peaks: Peaks) -> Tensor:
     left, right, up, down = neighbours(heatmaps, peaks, _CROSS).unbind(-1)
     shift = 0.25 * torch.stack([right - left, down - up], -1).sign()
     return shift * inside(peaks, (heatmaps.shape[-2], heatmaps.shape[-1]), low=1, high=1)[..., None]
+
+
+CODEC = CodecRecord("heatmap", HeatmapCodec, HeatmapSettings, HeatmapCodec.convention)

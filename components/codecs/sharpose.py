@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from components.base.errors import FarposeError
-from components.codecs.codec import MapCodec, Outputs, Targets, choose, require_odd, require_positive, scaled_sigma, single_precision
+from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.heatmap import truncated_gaussians
+from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, scaled_sigma, single_precision
 from components.codecs.peaks import find_peaks
+from components.codecs.reach import on_map
 from components.codecs.udp_gaussian import decode_gaussian
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
@@ -77,6 +79,10 @@ class SharposeCodec(MapCodec):
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         return decode_gaussian(single_precision(outputs[0]), self.blur, self.published, rescale=False)
 
+    def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
+        """Any point of the map; with published arithmetic, whose steps are of any length, any point at all."""
+        return keypoints_heatmap if self.published else on_map(keypoints_heatmap, self.geometry.heatmap_size)
+
     def progress(self, fraction: float) -> None:
         """Begin to teach the quality once `quality_start` is reached. A recorded step reads the weight from its tensor."""
         weight = QUALITY_WEIGHT if fraction >= self.settings.quality_start else 0.0
@@ -104,9 +110,6 @@ class SharposeCodec(MapCodec):
         parts = {"coarse_loss": losses[0], "fine_loss": losses[1], "quality_loss": quality}
         logged = {name: value.detach() for name, value in parts.items()}
         return {"loss": losses[0] + losses[1] + quality, **logged, "coarse_oks": oks.sum() / persons}
-
-    def accuracy(self, outputs: Outputs, targets: Targets) -> Tensor:
-        return super().accuracy(outputs[1:2] if len(outputs) == 3 else outputs, targets)
 
     def oks(self, heatmaps: Tensor, expected: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """(B,) OKS of the highest cells against the expected maps' over joints of weight above 0, and 1 where there is one, else 0.
@@ -152,3 +155,6 @@ def _weighted_mse(predicted: Tensor, expected: Tensor, weights: Tensor) -> Tenso
     """
     weight = weights[..., None, None]
     return functional.mse_loss(predicted * weight, expected * weight)
+
+
+CODEC = CodecRecord("sharpose", SharposeCodec, SharposeSettings, SharposeCodec.convention)

@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.base.errors import FarposeError
-from components.codecs.codec import MapCodec, Outputs, Targets, require_positive, single_precision
+from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.gaussians import patch_weights, profile
+from components.codecs.map_codec import MapCodec, require_positive, single_precision
+from components.codecs.reach import on_cells
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
@@ -170,6 +172,11 @@ class SimccCodec(MapCodec):
         scores = higher(best_x.values, best_y.values)
         return torch.stack([best_x.indices, best_y.indices], -1).to(scores.dtype) / self.split, scores
 
+    def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
+        """A bin of each axis."""
+        rows, columns = self.bins
+        return on_cells(keypoints_heatmap * self.split, (rows, columns)) / self.split
+
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Kullback-Leibler divergence from target to prediction, both axes added (`NMTCritierion`, `NMTNORMCritierion`,
         `KLDiscretLoss` of the released code)."""
@@ -179,3 +186,6 @@ class SimccCodec(MapCodec):
             divergence = F.kl_div(predicted, targets[axis], reduction="none") * targets["weights"][..., None]
             parts.append(divergence.mean() if self.normalise else divergence.sum() / len(divergence))
         return {"loss": parts[0] + parts[1], "x_loss": parts[0].detach(), "y_loss": parts[1].detach()}
+
+
+CODEC = CodecRecord("simcc", SimccCodec, SimccSettings, SimccCodec.convention)

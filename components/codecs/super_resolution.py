@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from components.codecs.codec import MapCodec, Outputs, Targets, choose, require_positive, scaled_sigma, single_precision
+from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.heatmap import quarter_shift, truncated_gaussians
 from components.codecs.losses import joints_mse
+from components.codecs.map_codec import MapCodec, choose, require_positive, scaled_sigma, single_precision
 from components.codecs.peaks import find_peaks
+from components.codecs.reach import on_cells, on_quarters
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
@@ -67,6 +69,11 @@ class SuperResolutionCodec(MapCodec):
             keypoints = keypoints + quarter_shift(heatmaps, peaks)
         return keypoints, peaks.scores
 
+    def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
+        """A cell's centre or a quarter shift from it."""
+        read = on_quarters if self.settings.quarter_shift else on_cells
+        return read(keypoints_heatmap, self.geometry.heatmap_size)
+
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Mean squared error of every map against the pooled target, without the usual half; the first of several weighs 1e-4.
 
@@ -90,3 +97,6 @@ def pooled_target(heatmaps: Tensor, size: tuple[int, int]) -> Tensor:
     if heatmaps.shape[-2:] == size:
         return heatmaps
     return functional.adaptive_avg_pool2d(heatmaps, size)
+
+
+CODEC = CodecRecord("super_resolution", SuperResolutionCodec, SuperResolutionSettings, SuperResolutionCodec.convention)

@@ -9,20 +9,13 @@ import torch
 from torch import Tensor
 
 from components.codecs.blur import blur
-from components.codecs.codec import (
-    MapCodec,
-    Outputs,
-    Targets,
-    choose,
-    require_odd,
-    require_positive,
-    scaled_sigma,
-    single_precision,
-)
+from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.heatmap import truncated_gaussians
 from components.codecs.losses import joints_mse
+from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, scaled_sigma, single_precision
 from components.codecs.newton import Differences, newton_step, safe_coordinates
 from components.codecs.peaks import find_peaks, neighbours
+from components.codecs.reach import on_map
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
@@ -71,6 +64,10 @@ class UdpGaussianCodec(MapCodec):
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         return decode_gaussian(single_precision(outputs[0]), self.blur, self.published)
 
+    def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
+        """Any point of the map; with published arithmetic, whose steps are of any length, any point at all."""
+        return keypoints_heatmap if self.published else on_map(keypoints_heatmap, self.geometry.heatmap_size)
+
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         return {"loss": joints_mse(single_precision(outputs[0]), targets["heatmaps"], targets["weights"])}
 
@@ -110,3 +107,6 @@ def decode_gaussian(heatmaps: Tensor, size: int, published: bool = False, rescal
     if published:
         return (peaks.coordinates() + step).to(dtype), peaks.scores.to(dtype)
     return safe_coordinates(peaks, step, has_top, (heatmaps.shape[-2], heatmaps.shape[-1])), peaks.scores
+
+
+CODEC = CodecRecord("udp_gaussian", UdpGaussianCodec, UdpGaussianSettings, UdpGaussianCodec.convention)

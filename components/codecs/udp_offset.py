@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from components.codecs.blur import blur, blurred_at
-from components.codecs.codec import MapCodec, Outputs, Targets, choose, require_odd, require_positive, single_precision
+from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.losses import udp_offset_loss
+from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, single_precision
 from components.codecs.peaks import find_peaks
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
@@ -87,6 +88,10 @@ class UdpOffsetCodec(MapCodec):
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         return decode_offset(single_precision(outputs[0]), self.radius, self.blur_heatmap, self.blur_offset)
 
+    def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
+        """Any point: an offset has no limit."""
+        return keypoints_heatmap
+
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         combined = single_precision(outputs[0])
         heatmap, offset = udp_offset_loss(combined, targets["combined"], targets["weights"], self.settings.loss)
@@ -124,3 +129,6 @@ def decode_offset(combined: Tensor, radius: float, blur_heatmap: int, blur_offse
     peaks = find_peaks(blur(maps[:, :, 0], blur_heatmap, "reflect"))
     offset = blurred_at(maps[:, :, 1:], peaks.x, peaks.y, blur_offset, "reflect")
     return peaks.coordinates() + radius * offset, peaks.scores
+
+
+CODEC = CodecRecord("udp_offset", UdpOffsetCodec, UdpOffsetSettings, UdpOffsetCodec.convention)

@@ -13,17 +13,10 @@ from components.base.errors import FarposeError
 from components.datasets.crowdpose import CROWDPOSE
 from components.datasets.form import CocoForm
 from components.datasets.records import Records, load_annotation_file
+from components.pose.images import IMAGE_COLUMNS
 from components.pose.persons import SCALAR_COLUMNS, Persons
 from components.pose.skeleton import Skeleton, skeleton_of
 
-IMAGE_COLUMNS = {
-    "image_id": "int64",
-    "image_path": "str",  # relative to the data set's root
-    "image_width": "int64",  # px
-    "image_height": "int64",  # px
-    "split": "str",
-    "licence": "str",
-}
 COCO = CocoForm()
 FORMS = {"synthetic": COCO, "coco": COCO, "crowdpose": CROWDPOSE}  # by data set
 

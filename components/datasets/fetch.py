@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from components.base.errors import FarposeError
-from components.base.files import atomic_directory, atomic_file
-from components.datasets.coco import IMAGE_COLUMNS, CocoFile, read_coco_file
+from components.base.files import atomic_directory
+from components.datasets.coco import CocoFile, read_coco_file
 from components.datasets.ignored import CROWD, UNLABELLED, ignored_regions
 from components.datasets.params import DataParams, FilterParams
 from components.pose.ignored import IGNORED_FILE, IgnoredRegions
+from components.pose.images import IMAGES_FILE, write_images
 from components.pose.persons import Persons
 
 TRAIN = "train"
-PERSONS_FILE, IMAGES_FILE = "persons.parquet", "images.parquet"
+PERSONS_FILE = "persons.parquet"
 
 
 @dataclass(frozen=True)
@@ -115,27 +114,6 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
         write_images(directory / IMAGES_FILE, pd.concat(images, ignore_index=True))
         IgnoredRegions(pd.concat(ignored, ignore_index=True)).write(directory / IGNORED_FILE)
     return FetchSummary(params.source, summaries)
-
-
-def write_images(path: Path, images: pd.DataFrame) -> None:
-    """Write the images table, columns `IMAGE_COLUMNS`, as parquet (whole or not at all)."""
-    columns = {name: pa.array(images[name].astype(kind)) for name, kind in IMAGE_COLUMNS.items()}
-    with atomic_file(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
-
-
-def read_images(path: Path) -> pd.DataFrame:
-    """Read what `write_images` wrote.
-
-    Raises:
-        FarposeError: the file is missing, damaged or no images table.
-    """
-    try:
-        return pq.read_table(path, columns=list(IMAGE_COLUMNS)).to_pandas().astype(IMAGE_COLUMNS)
-    except FileNotFoundError:
-        raise FarposeError("images table not found", where=path, fix="run the fetch stage first") from None
-    except (pa.ArrowInvalid, KeyError, ValueError, OSError) as error:
-        raise FarposeError(f"not an images table: {error}", where=path, fix="run the fetch stage again") from error
 
 
 def _filtered(read: CocoFile, params: DataParams, root: Path, split: str) -> tuple[Persons, pd.DataFrame, IgnoredRegions, SplitSummary]:

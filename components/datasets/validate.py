@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_directory, write_json
-from components.datasets.fetch import IMAGES_FILE, PERSONS_FILE, read_images
+from components.datasets.fetch import PERSONS_FILE
 from components.datasets.params import DataParams
 from components.datasets.validate_columns import image_columns, person_columns
 from components.datasets.validate_docs import write_docs
 from components.datasets.validate_suite import Check, run_suites
+from components.pose.images import IMAGES_FILE, read_images
 from components.pose.persons import SCALAR_COLUMNS, Persons
 
 

@@ -11,16 +11,11 @@ from torch import Tensor
 
 from components.base.errors import FarposeError
 from components.degrade.half_body import choose_half, half_body_box
-from components.degrade.sample import normalise, sample
-from components.degrade.shards import DeviceCrops
+from components.degrade.render import KEYS, render
+from components.degrade.sample import normalise
+from components.degrade.shards import TrainCrops
 from components.pose.crop import CropGeometry, compose, invert, transform
 from components.pose.skeleton import Skeleton
-
-# Each target pixel's samples, target px. Stored crops of the antialias protocol are denser than the target, so that one
-# sample would alias; four samples a quarter pixel off the centre average a target pixel's area.
-ONE_SAMPLE = ((0.0, 0.0),)
-FOUR_SAMPLES = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
-SAMPLES = {"direct": ONE_SAMPLE, "antialias": FOUR_SAMPLES, "sensor": ONE_SAMPLE}
 
 # The published code draws randn() < 0.5 where rand() < 0.5 is meant: the normal distribution's value at 0.5.
 PUBLISHED_UPPER_PROBABILITY = 0.6914624612740131
@@ -103,7 +98,7 @@ class Augmenter:
         self._skeleton = skeleton
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, crops: DeviceCrops, indices: Tensor, seed: int) -> Batch:
+    def __call__(self, crops: TrainCrops, indices: Tensor, seed: int) -> Batch:
         """The augmented batch of persons `indices` (B,); the same for the same `seed`, on every device.
 
         Raises:
@@ -112,8 +107,8 @@ class Augmenter:
         return self.apply(crops, indices.to(crops.device), self.draw(len(indices), seed).to(crops.device, non_blocking=True))
 
     def draw(self, batch_size: int, seed: int) -> Tensor:
-        """(B, 7) float64, on the CPU: scale factor, degrees, mirrored, half-body, prefers upper (0 or 1), and the shift in x and y
-        as a share of the padded box.
+        """(B, 8) float64 on the CPU: scale factor, degrees, mirrored, half-body, prefers upper (these three 0 or 1), the shift in x and
+        y as a share of the padded box, and the key of the noise.
 
         Drawn by a counter-based generator keyed by `seed` (at least 0), so that no state has to be kept.
         """
@@ -126,9 +121,9 @@ class Augmenter:
         flags = uniform[1] < p.flip_probability, uniform[2] < p.half_body_probability, uniform[3] < upper_probability
         shift = generator.random((3, batch_size))  # after all other draws, which stay what they are without it
         shift = np.where(shift[0] < p.shift_probability, (2 * shift[1:] - 1) * p.shift_factor, 0)
-        return torch.from_numpy(np.stack([scale, degrees, *flags, *shift], 1))
+        return torch.from_numpy(np.stack([scale, degrees, *flags, *shift, generator.integers(KEYS, size=batch_size)], 1))
 
-    def apply(self, crops: DeviceCrops, indices: Tensor, draws: Tensor) -> Batch:
+    def apply(self, crops: TrainCrops, indices: Tensor, draws: Tensor) -> Batch:
         """The batch for given draws; all arguments on the crops' device."""
         self._check(crops)
         flip_permutation, upper_body = self._constants(crops.device)
@@ -136,14 +131,12 @@ class Augmenter:
         mirrored, half_body, prefers_upper = mirrored > 0.5, half_body > 0.5, prefers_upper > 0.5
         keypoints, visible = crops.keypoints_image[indices], crops.visible[indices]
         center, size = crops.center[indices], crops.size[indices]
-        center, size = self._boxes(center + draws[:, 5:] * size, size, keypoints, choose_half(visible, upper_body, prefers_upper),
+        center, size = self._boxes(center + draws[:, 5:7] * size, size, keypoints, choose_half(visible, upper_body, prefers_upper),
                                    half_body & (visible.sum(1) > self.params.half_body_joints))  # fmt: skip
         matrix = self.geometry.image_to_crop(center, size * scale[:, None], degrees)
         matrix = torch.where(mirrored[:, None, None], compose(matrix, _mirror_about(center)), matrix)
         crop_to_stored = compose(crops.image_to_stored[indices], invert(matrix))
-        place = (crops.pixels, crops.offset[indices], crops.height[indices], crops.width[indices])
-        taps = [sample(*place, shifted(crop_to_stored, dx, dy), self.geometry.input_size) for dx, dy in SAMPLES[crops.protocol]]
-        grey_levels = taps[0] if len(taps) == 1 else torch.stack(taps).mean(0)
+        grey_levels = render(crops, indices, crop_to_stored, self.geometry.input_size, draws[:, 7])
         keypoints = torch.where(mirrored[:, None, None], keypoints[:, flip_permutation], keypoints)
         visible = torch.where(mirrored[:, None], visible[:, flip_permutation], visible)
         return Batch(normalise(grey_levels, out=grey_levels), transform(matrix, keypoints).float(), visible)
@@ -162,7 +155,7 @@ class Augmenter:
             self._on_device[device] = permutation.to(device), mask.to(device)
         return self._on_device[device]
 
-    def _check(self, crops: DeviceCrops) -> None:
+    def _check(self, crops: TrainCrops) -> None:
         if crops.input_size != self.geometry.input_size:
             raise FarposeError(f"shard is for input size {crops.input_size}, the model takes {self.geometry.input_size}")
         needed = self.params.margin_scale
@@ -180,11 +173,3 @@ def _mirror_about(center: Tensor) -> Tensor:
     mirror = torch.zeros(len(center), 2, 3, dtype=center.dtype, device=center.device)
     mirror[:, 0, 0], mirror[:, 0, 2], mirror[:, 1, 1] = -1, 2 * center[:, 0], 1
     return mirror
-
-
-def shifted(matrix: Tensor, dx: float, dy: float) -> Tensor:
-    """The matrices applied to points moved by (dx, dy)."""
-    if dx == dy == 0:
-        return matrix
-    shift = dx * matrix[:, :, 0] + dy * matrix[:, :, 1]
-    return torch.cat([matrix[:, :, :2], matrix[:, :, 2:] + shift[..., None]], 2)

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from components.base.errors import FarposeError
-from components.degrade.augment import SAMPLES, shifted
-from components.degrade.image_shards import DeviceImages
-from components.degrade.image_stage import COUNTED_FULLY
-from components.degrade.sample import COUNTED, RGB, normalise, sample
+from components.degrade.image_shards import COUNTED_FULLY, TrainImages
+from components.degrade.render import KEYS, render
+from components.degrade.sample import COUNTED, normalise, sample
 from components.pose.crop import compose, invert, transform
 from components.pose.skeleton import Skeleton
 from components.pose.whole_image import MULTIPLE, view
@@ -101,7 +100,7 @@ class ImageAugmenter:
         self._skeleton = skeleton
         self._permutation: dict[torch.device, Tensor] = {}
 
-    def __call__(self, images: DeviceImages, indices: Tensor, seed: int) -> ImageBatch:
+    def __call__(self, images: TrainImages, indices: Tensor, seed: int) -> ImageBatch:
         """The augmented batch of images `indices` (B,); the same for the same `seed`, on every device.
 
         Raises:
@@ -110,42 +109,43 @@ class ImageAugmenter:
         return self.apply(images, indices.to(images.device), self.draw(len(indices), seed).to(images.device, non_blocking=True))
 
     def draw(self, batch_size: int, seed: int) -> Tensor:
-        """(B, 6) float64: scale factor, degrees, place of the shift in x and y (0..1), mirrored (0 or 1), person (0..1), on the CPU.
+        """(B, 7) float64 on the CPU: scale factor, degrees, place of the shift in x and y (0..1), mirrored (0 or 1), person (0..1),
+        key of the noise.
 
         Drawn by a counter-based generator keyed by `seed` (at least 0), so that no state has to be kept.
         """
         p = self.params
-        uniform = np.random.Generator(np.random.Philox(key=seed)).random((6, batch_size))
+        generator = np.random.Generator(np.random.Philox(key=seed))
+        uniform, keys = generator.random((6, batch_size)), generator.integers(KEYS, size=batch_size)
         scale = p.min_scale + uniform[0] * (p.max_scale - p.min_scale)
         degrees = (2 * uniform[1] - 1) * p.max_rotation
-        return torch.from_numpy(np.stack([scale, degrees, uniform[2], uniform[3], uniform[4] < p.flip_probability, uniform[5]], 1))
+        return torch.from_numpy(np.stack([scale, degrees, uniform[2], uniform[3], uniform[4] < p.flip_probability, uniform[5], keys], 1))
 
-    def apply(self, images: DeviceImages, indices: Tensor, draws: Tensor) -> ImageBatch:
+    def apply(self, images: TrainImages, indices: Tensor, draws: Tensor) -> ImageBatch:
         """The batch for given draws; all arguments on the images' device."""
         if images.input_size != (self.input_size, self.input_size):
             raise FarposeError(f"shard is for input size {images.input_size}, the model takes {(self.input_size, self.input_size)}")
         mirrored = draws[:, 4] > 0.5
-        to_stored = images.image_to_stored[indices]
-        place = (images.pixels, images.offset[indices], images.height[indices], images.width[indices])
         center, side = self._views(images, indices, draws)
 
         def matrix(size: int) -> Tensor:
             upright = view(center, side, size, draws[:, 1])
             return torch.where(mirrored[:, None, None], _mirrored(upright, size), upright)
 
-        def seen(size: int, shift: tuple[float, float], channels: tuple[int, ...]) -> Tensor:
-            view_to_stored = shifted(compose(to_stored, invert(matrix(size))), *shift)
-            return sample(*place, view_to_stored, (size, size), channels, highest=COUNTED)
+        def to_stored(size: int) -> Tensor:
+            return compose(images.image_to_stored[indices], invert(matrix(size)))
 
-        taps = [seen(self.size, shift, RGB) for shift in SAMPLES[images.protocol]]
-        grey_levels = taps[0] if len(taps) == 1 else torch.stack(taps).mean(0)
+        grey_levels = render(images, indices, to_stored(self.size), (self.size, self.size), draws[:, 6])
         # The published mask is warped as 0 and 255, rounded, and counts above 127.
-        masks = tuple(seen(size, (0, 0), (COUNTED,))[:, 0] >= COUNTED_FULLY / 2 for size in self.output_sizes)
+        masks = tuple(
+            sample(*images.place(indices), to_stored(size), (size, size), (COUNTED,), COUNTED)[:, 0] >= COUNTED_FULLY / 2
+            for size in self.output_sizes
+        )
         keypoints, visible = self._joints(images, indices, mirrored)
         cells = tuple(transform(matrix(size), keypoints).float() for size in self.output_sizes)
         return ImageBatch(normalise(grey_levels, out=grey_levels), cells, visible, masks)
 
-    def _views(self, images: DeviceImages, indices: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    def _views(self, images: TrainImages, indices: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Centre (B, 2) and side (B,), image px, of the squares that the inputs show."""
         whole = images.image_size[indices].double()
         middle, length = whole / 2, whole.amin(1) if self.params.scale_type == "short" else whole.amax(1)
@@ -157,7 +157,7 @@ class ImageAugmenter:
         shift = torch.minimum(torch.floor(2 * reach * draws[:, 2:4]), 2 * reach - 1) - reach
         return middle + torch.where(reach > 0, shift, 0), side
 
-    def _joints(self, images: DeviceImages, indices: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
+    def _joints(self, images: TrainImages, indices: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
         """Keypoints (B, M, K, 2) float64, image px, and visible (B, M, K), with sides swapped where mirrored."""
         permutation = self._flip_permutation(images.device)
         keypoints, visible = images.keypoints_image[indices].double(), images.visible[indices]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 
-from components.degrade.image_stage import Images, eval_image
+from components.degrade.image_shards import eval_image
 from components.degrade.images import read_image
 from components.degrade.params import DegradeParams, ShardSpec
-from components.degrade.protocols import eval_crop
-from components.degrade.regions import center_and_size
+from components.degrade.protocol import View, protocol
+from components.degrade.regions import box_center_and_size
+from components.degrade.shard import Source, eval_input
 from components.pose.crop import transform
 from components.pose.persons import Persons
 from components.pose.skeleton import Skeleton
@@ -22,43 +25,46 @@ GAP, CAPTION, HEADER = 12, 26, 64
 PAPER, INK, FAINT = (250, 250, 250), (40, 40, 40), (120, 120, 120)
 LEFT, RIGHT, MIDDLE = (240, 140, 30), (40, 110, 250), (60, 180, 60)  # BGR: left side blue, right side orange, middle green
 LEGEND = "with joints: left blue, right orange; ring: hidden"
-CAPTIONS = {
-    "direct": "bilinear warp of the original image, aliased",
-    "antialias": "mean of the area under each pixel",
-    "sensor": "point spread, area mean, noise, JPEG",
-}
 
 
-def contact_sheet(persons: Persons, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
-    """(H, W, 3) uint8 BGR page: per person the native crop, the degraded crop enlarged, and the same with its joints.
+def contact_sheet(source: Source, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
+    """(H, W, 3) uint8 BGR page of validation crops or images, evenly spread: the input as it is evaluated, and with its joints.
 
-    Persons are spread evenly over the heights of the table and sorted from near to far; each is captioned by its box's
-    height in px of the image as given.
+    Persons are sorted from near to far; each is captioned by its box's height in px of the image as given, and its native crop
+    stands before the degraded one. Whole images are fitted by the short side.
 
     Args:
-        persons: labelled persons whose images lie under `data_root`.
+        source: its images lie under `data_root`.
     """
-    order = np.argsort(-persons.bbox_xywh[:, 3], kind="stable")
-    picked = np.unique(np.linspace(0, len(order) - 1, min(params.contact_sheet_persons, len(order))).round().astype(int))
-    shown = persons.select(order[picked])
-    cards = [_card(shown, row, data_root, spec, params) for row in range(len(shown))]
-    return _page(cards, _title(persons, spec), f"{CAPTIONS[spec.protocol]}.  Native | degraded | {LEGEND}")
-
-
-def _title(persons: Persons, spec: ShardSpec) -> str:
-    low, middle, high = np.percentile(persons.bbox_xywh[:, 3], [5, 50, 95])
-    heights = f"heights {low:.0f} / {middle:.0f} / {high:.0f} px (5 / 50 / 95 %)"
-    return f"{spec.protocol} {spec.input_size[0]}x{spec.input_size[1]}   {len(persons)} validation persons, {heights}"
+    persons = source.persons.split("val").labelled()
+    if spec.images:
+        assert source.images is not None
+        rows: Any = source.images[source.images["split"] == "val"]
+        title = f"{len(rows)} validation images, {len(persons)} labelled persons"
+    else:
+        rows = persons.select(np.argsort(-persons.bbox_xywh[:, 3], kind="stable"))
+        low, middle, high = np.percentile(persons.bbox_xywh[:, 3], [5, 50, 95])
+        title = f"{len(rows)} validation persons, heights {low:.0f} / {middle:.0f} / {high:.0f} px (5 / 50 / 95 %)"
+    picked = np.unique(np.linspace(0, len(rows) - 1, min(params.contact_sheet_persons, len(rows))).round().astype(int))
+    if spec.images:
+        cards = [_image_card(persons, rows.iloc[row], source.data_root, spec, params) for row in picked]
+    else:
+        cards = [_card(rows, row, source.data_root, spec, params) for row in picked]
+    widest = max(card.shape[1] for card in cards)
+    cards = [np.pad(card, ((0, 0), (0, widest - card.shape[1]), (0, 0)), constant_values=PAPER[0]) for card in cards]
+    panels = "Input" if spec.images else "Native | degraded"
+    return _page(cards, f"{spec.name}   {title}", f"{protocol(spec.protocol).caption}.  {panels} | {LEGEND}")
 
 
 def _card(persons: Persons, row: int, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
     frame = persons.frame.iloc[row]
     image = read_image(data_root / frame["image_path"])
-    center, size = center_and_size(persons.select(np.array([row])), spec)
+    center, size = box_center_and_size(persons.bbox_xywh[[row]], spec)
     height, width = spec.input_size
     zoom = max(round(PANEL_HEIGHT / height), 1)
     matrix = spec.geometry("classic").image_to_crop(center, size)[0]
-    crop = eval_crop(image, matrix, spec, "classic", params, (int(frame["image_id"]), int(frame["annotation_id"])))[..., ::-1]
+    ids = int(frame["image_id"]), int(frame["annotation_id"])
+    crop = eval_input(image, View(matrix, spec.input_size), spec.protocol, params, ids).transpose(1, 2, 0)[..., ::-1]
     enlarged = cv2.resize(crop, (width * zoom, height * zoom), interpolation=cv2.INTER_NEAREST)
     to_panel = zoom * matrix + np.array([[0, 0, (zoom - 1) / 2]] * 2)  # centres of pixels onto centres of squares
     reduction = cv2.INTER_AREA if to_panel[0, 0] < 1 else cv2.INTER_CUBIC
@@ -100,30 +106,15 @@ def draw_skeleton(image: np.ndarray, joints: np.ndarray, visibility: np.ndarray,
     return canvas
 
 
-def image_sheet(persons: Persons, images: Images, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
-    """(H, W, 3) uint8 BGR page: per image the input as it is evaluated (fit by the short side), and the same with its joints.
-
-    Args:
-        persons: of the images' split.
-        images: evenly spread ones are shown; they lie under `data_root`.
-    """
-    picked = np.unique(np.linspace(0, len(images) - 1, min(params.contact_sheet_persons, len(images))).round().astype(int))
-    cards = [_image_card(persons, images, row, data_root, spec, params) for row in picked]
-    widest = max(card.shape[1] for card in cards)
-    cards = [np.pad(card, ((0, 0), (0, widest - card.shape[1]), (0, 0)), constant_values=PAPER[0]) for card in cards]
-    title = f"{spec.protocol} {spec.input_size[0]}   {len(images)} validation images, {len(persons.labelled())} labelled persons"
-    return _page(cards, title, f"{CAPTIONS[spec.protocol]}.  Input | {LEGEND}")
-
-
-def _image_card(persons: Persons, images: Images, row: int, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
-    image_id, width, height = int(images.image_id[row]), int(images.width[row]), int(images.height[row])
-    image = read_image(data_root / str(images.image_path[row]))
+def _image_card(persons: Persons, frame: pd.Series, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
+    image_id, width, height = (int(frame[name]) for name in ("image_id", "image_width", "image_height"))
+    image = read_image(data_root / str(frame["image_path"]))
     pixels = eval_image(image, spec, "short_side", params, image_id).transpose(1, 2, 0)[..., ::-1]
     zoom = PANEL_HEIGHT / max(pixels.shape[0], pixels.shape[1] / 2)
     size = max(round(zoom * pixels.shape[1]), 1), max(round(zoom * pixels.shape[0]), 1)
     shown = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_NEAREST)
     drawn = shown
-    for keypoints in persons.labelled().keypoints[(persons.labelled().frame["image_id"] == image_id).to_numpy()]:
+    for keypoints in persons.keypoints[(persons.frame["image_id"] == image_id).to_numpy()]:
         joints = spec.image_geometry("short_side").image_to_heatmap(keypoints[:, :2], pixels.shape[:2], width, height)
         drawn = draw_skeleton(drawn, zoom * joints + (zoom - 1) / 2, keypoints[:, 2], persons.skeleton)
     gap = np.full((size[1], GAP // 3, 3), PAPER, np.uint8)

@@ -1,80 +1,138 @@
-"""Open a shard of whole images: training images for the device, validation images as evaluated."""
+"""Shards of whole images, for bottom-up networks: training images for the device, evaluation images as evaluated.
+
+Training holds the images with at least one labelled person; evaluation holds all images of a split, because predictions where
+nobody is count against a network. (HigherHRNet's published loader also trains on images whose only people are unlabelled or crowd
+regions; their people are masked, so that such images supervise background alone.)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-import pyarrow.parquet as pq
+import pandas as pd
 import torch
 from torch import Tensor
 
 from components.base.errors import FarposeError, unknown_name
-from components.degrade.image_stage import IMAGE_FORMAT_VERSION, TRAIN_PERSONS, VAL_PERSONS, Images, eval_image, input_sizes, val_pixels
+from components.degrade.area import area_mean
 from components.degrade.images import read_image
-from components.degrade.params import DegradeParams, Protocol, ShardSpec
-from components.degrade.shards import about_shard, damaged, read_column
-from components.degrade.stage import IMAGE_FORMAT, TRAIN_PIXELS, TRAIN_TABLE, VAL_TABLE
+from components.degrade.params import DegradeParams, ShardSpec
+from components.degrade.protocol import View, protocol
+from components.degrade.regions import Regions, regions_of
+from components.degrade.shard import (
+    TRAIN,
+    TRAIN_PIXELS,
+    Layout,
+    Opened,
+    Plan,
+    Rows,
+    Source,
+    Stored,
+    eval_input,
+    inputs_file,
+    persons_table,
+)
+from components.pose.ignored import IgnoredRegions
 from components.pose.persons import SCALAR_COLUMNS, Persons
 from components.pose.skeleton import Skeleton
 from components.pose.whole_image import FITS, Fit, ImageGeometry
 
-
-@dataclass(frozen=True)
-class DeviceImages:
-    """Training images on one device. Attributes are those of `TrainImages`, as tensors; pixels are (P,) int32."""
-
-    pixels: Tensor
-    offset: Tensor
-    height: Tensor
-    width: Tensor
-    image_to_stored: Tensor
-    image_size: Tensor
-    keypoints_image: Tensor
-    visible: Tensor
-    protocol: Protocol
-    input_size: tuple[int, int]
-
-    def __len__(self) -> int:
-        return len(self.offset)
-
-    @property
-    def device(self) -> torch.device:
-        return self.pixels.device
+COUNTED_FULLY = 127  # value of a stored pixel's last byte where the loss counts all of it; 0: not at all
+WHOLE_IMAGE = -1  # in place of the annotation in the seed of an image's noise
 
 
-@dataclass(frozen=True)
-class TrainImages:
-    """N training images of any size, each with at least one labelled person, memory-mapped.
+def plan_images(source: Source, spec: ShardSpec) -> Plan:
+    """A shard of whole images: for training those with labelled persons, for evaluation all of a split.
+
+    Raises:
+        FarposeError: a split is missing or has no labelled person, or a person's image has no row.
+    """
+    if source.images is None or source.ignored is None:
+        raise FarposeError("a shard of whole images needs the images table and the ignore regions", fix="run the fetch stage")
+    images, labelled = source.images, source.labelled(TRAIN)
+    for split in source.evaluated:
+        source.labelled(split)
+    for split in (TRAIN, *source.evaluated):
+        _check_rows(source.persons.split(split), images, split)
+    train = _rows(images[(images["split"] == TRAIN) & images["image_id"].isin(labelled.frame["image_id"])])
+    ignored = source.ignored.split(TRAIN)
+    return Plan(
+        train,
+        plan_whole(train.image_size, spec),
+        {split: _evaluated(images[images["split"] == split], spec) for split in source.evaluated},
+        lambda image_id, size, step, stored: _counted(ignored, image_id, size, step, stored),
+        {TRAIN: labelled, **{split: source.persons.split(split) for split in source.evaluated}},
+    )
+
+
+def _check_rows(persons: Persons, images: pd.DataFrame, split: str) -> None:
+    missing = sorted(set(persons.frame["image_id"]) - set(images.loc[images["split"] == split, "image_id"]))
+    if missing:
+        problem = f"image {missing[0]} of split {split!r} has persons, but no row ({len(missing)} such images)"
+        raise FarposeError(problem, where="images.parquet", fix="run the fetch stage again")
+
+
+def _rows(frame: pd.DataFrame) -> Rows:
+    """Of rows of images.parquet."""
+    columns = {name: frame[name].to_numpy() for name in ("image_id", "image_path", "image_width", "image_height")}
+    sizes = np.stack([columns["image_width"], columns["image_height"]], 1)
+    return Rows(columns["image_path"], sizes, np.stack([columns["image_id"], np.full(len(frame), WHOLE_IMAGE)], 1), columns)
+
+
+def _evaluated(frame: pd.DataFrame, spec: ShardSpec) -> tuple[Rows, dict[str, Layout]]:
+    rows = _rows(frame)
+    layouts = {}
+    for fit in FITS:
+        matrices = [spec.image_geometry(fit).image_to_input(int(width), int(height)) for width, height in rows.image_size]
+        layouts[fit] = Layout(np.array(matrices).reshape(-1, 2, 3), _input_sizes(rows.image_size, spec, fit))
+    return rows, dict(layouts)
+
+
+def _input_sizes(image_size: np.ndarray, spec: ShardSpec, fit: Fit) -> np.ndarray:
+    """(N, 2) height and width of the inputs at scale 1, px, of images of (N, 2) width and height."""
+    sizes = [spec.image_geometry(fit).input_size(int(width), int(height)) for width, height in image_size]
+    return np.array(sizes, np.int64).reshape(-1, 2)
+
+
+def plan_whole(image_size: np.ndarray, spec: ShardSpec) -> Regions:
+    """How whole training images of (N, 2) width and height are stored: every pixel of them, at the protocol's density."""
+    step = protocol(spec.protocol).stored_step(image_size.min(1) / spec.input_size[0])
+    return regions_of(np.concatenate([np.zeros_like(image_size), image_size], 1), step)
+
+
+def _counted(ignored: IgnoredRegions, image_id: int, image_size: tuple[int, int], step: float, size: tuple[int, int]) -> np.ndarray | int:
+    """(h, w) uint8: how much of each stored pixel counts in the loss, 0 to `COUNTED_FULLY`; or that number for all."""
+    mask = ignored.mask(image_id)
+    if mask is None:
+        return COUNTED_FULLY
+    if mask.shape != image_size:
+        found = f"ignore region is made for {mask.shape[1]}x{mask.shape[0]} px, the image has {image_size[1]}x{image_size[0]}"
+        raise FarposeError(found, where="ignored.parquet", fix="run the fetch stage again")
+    counted = np.where(mask, 0, COUNTED_FULLY).astype(np.uint8)
+    if step == 1:
+        return counted
+    first = step / 2 - 0.5
+    return np.rint(area_mean(counted[..., None], (first, first), (step, step), size)[..., 0]).astype(np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainImages(Stored):
+    """N training images, each with at least one labelled person; the last byte of a pixel counts from 0 to `COUNTED_FULLY`.
+
+    `keypoints_image` is (N, M, K, 2) float32 and `visible` (N, M, K); M is the most persons of any image, and `visible` is False
+    where an image has fewer.
 
     Attributes:
-        pixels: (P, 4) uint8 red, green, blue, and how much of the pixel counts in the loss (0 to 127); image n is
-            `pixels[offset[n]:][:height[n] * width[n]]`, row by row, with a border of one px of zeros.
-        offset, height, width: (N,) int64.
-        image_to_stored: (N, 2, 3) affine matrices, image px → px of the stored image.
         image_size: (N, 2) width, height, px of the original image.
-        keypoints_image: (N, M, K, 2) float32 x, y in image px, of the labelled persons; M is the most of any image.
-        visible: (N, M, K) bool, labelled in the annotation; False where an image has fewer than M persons.
-        image_id: (N,) int64.
     """
 
-    pixels: np.ndarray
-    offset: np.ndarray
-    height: np.ndarray
-    width: np.ndarray
-    image_to_stored: np.ndarray
-    image_size: np.ndarray
-    keypoints_image: np.ndarray
-    visible: np.ndarray
-    image_id: np.ndarray
-    skeleton: Skeleton
-    protocol: Protocol
-    input_size: tuple[int, int]
+    highest: ClassVar[int] = 3
 
-    def __len__(self) -> int:
-        return len(self.offset)
+    image_size: Tensor
 
     @classmethod
     def open(cls, directory: str | Path) -> TrainImages:
@@ -83,42 +141,14 @@ class TrainImages:
         Raises:
             FarposeError: the shard is missing, cut short, of crops or of another format version.
         """
-        directory = Path(directory)
-        about = about_shard(directory, [TRAIN_PIXELS, TRAIN_TABLE, TRAIN_PERSONS], IMAGE_FORMAT, IMAGE_FORMAT_VERSION)
-        pixels = np.load(directory / TRAIN_PIXELS, mmap_mode="c")
-        table, persons = pq.read_table(directory / TRAIN_TABLE), Persons.read(directory / TRAIN_PERSONS)
-        if (len(pixels), len(table), len(persons)) != tuple(about["train"][name] for name in ("pixels", "images", "persons")):
-            raise damaged(directory, IMAGE_FORMAT)
-        image_id = read_column(table, "image_id")
-        keypoints, visible = _by_image(persons, image_id)
+        opened = Opened.of(directory, True, TRAIN, TRAIN_PIXELS, persons_table(TRAIN))
+        columns = opened.columns()
+        keypoints, visible = _by_image(Persons.read(opened.directory / persons_table(TRAIN)), columns["image_id"])
         return cls(
-            pixels=pixels,
-            offset=read_column(table, "offset"),
-            height=read_column(table, "height"),
-            width=read_column(table, "width"),
-            image_to_stored=read_column(table, "image_to_stored").reshape(-1, 2, 3),
-            image_size=np.stack([read_column(table, "image_width"), read_column(table, "image_height")], 1),
-            keypoints_image=keypoints,
-            visible=visible,
-            image_id=image_id,
-            skeleton=persons.skeleton,
-            protocol=about["protocol"],
-            input_size=tuple(about["input_size"]),
-        )
-
-    def to(self, device: str | torch.device) -> DeviceImages:
-        """Load everything to a device at once. On the CPU the pixels stay memory-mapped and nothing is copied."""
-        return DeviceImages(
-            pixels=torch.from_numpy(self.pixels.view(np.int32).reshape(-1)).to(device),
-            offset=torch.from_numpy(self.offset).to(device),
-            height=torch.from_numpy(self.height.astype(np.int32)).to(device),
-            width=torch.from_numpy(self.width.astype(np.int32)).to(device),
-            image_to_stored=torch.from_numpy(self.image_to_stored).to(device),
-            image_size=torch.from_numpy(self.image_size).to(device),
-            keypoints_image=torch.from_numpy(self.keypoints_image).to(device),
-            visible=torch.from_numpy(self.visible).to(device),
-            protocol=self.protocol,
-            input_size=self.input_size,
+            **opened.stored(columns),
+            keypoints_image=torch.from_numpy(keypoints),
+            visible=torch.from_numpy(visible),
+            image_size=torch.from_numpy(np.stack([columns["image_width"], columns["image_height"]], 1)),
         )
 
 
@@ -157,7 +187,7 @@ class EvalImages:
     persons: Persons
     skeleton: Skeleton
     geometry: ImageGeometry
-    protocol: Protocol
+    protocol: str
     flat: np.ndarray
     offset: np.ndarray
     upright: bool = False
@@ -166,31 +196,29 @@ class EvalImages:
         return len(self.image_id)
 
     @classmethod
-    def open(cls, directory: str | Path, fit: Fit = "short_side") -> EvalImages:
-        """Open a shard's validation images of one fit, memory-mapped.
+    def open(cls, directory: str | Path, fit: Fit = "short_side", split: str = "val") -> EvalImages:
+        """Open a shard's evaluation images of one split and one fit, memory-mapped.
 
         Raises:
-            FarposeError: unknown fit, or the shard is missing, cut short, of crops or of another format version.
+            FarposeError: unknown fit, no such split, or the shard is missing, cut short, of crops or of another format version.
         """
         if fit not in FITS:
             raise unknown_name("image fit", fit, FITS)
-        directory = Path(directory)
-        about = about_shard(directory, [val_pixels(fit), VAL_TABLE, VAL_PERSONS], IMAGE_FORMAT, IMAGE_FORMAT_VERSION)
-        table, persons = pq.read_table(directory / VAL_TABLE), Persons.read(directory / VAL_PERSONS)
-        if (len(table), len(persons)) != (about["val"]["images"], about["val"]["persons"]):
-            raise damaged(directory, IMAGE_FORMAT)
+        opened = Opened.of(directory, True, split, inputs_file(split, fit), persons_table(split))
+        columns, spec = opened.columns(), opened.spec
+        sizes = _input_sizes(np.stack([columns["image_width"], columns["image_height"]], 1), spec, fit)
         return cls(
-            image_id=read_column(table, "image_id"),
-            image_path=table["image_path"].to_pandas().to_numpy(dtype=object),
-            width=read_column(table, "image_width"),
-            height=read_column(table, "image_height"),
-            input_sizes=read_column(table, f"{fit}_size"),
-            persons=persons,
-            skeleton=persons.skeleton,
-            geometry=ShardSpec(tuple(about["input_size"]), about["protocol"], images=True).image_geometry(fit),
-            protocol=about["protocol"],
-            flat=np.load(directory / val_pixels(fit), mmap_mode="c"),
-            offset=read_column(table, f"{fit}_offset"),
+            image_id=columns["image_id"],
+            image_path=columns["image_path"],
+            width=columns["image_width"],
+            height=columns["image_height"],
+            input_sizes=sizes,
+            persons=Persons.read(opened.directory / persons_table(split)),
+            skeleton=opened.skeleton,
+            geometry=spec.image_geometry(fit),
+            protocol=spec.protocol,
+            flat=opened.pixels(inputs_file(split, fit)),
+            offset=_offsets(sizes),
         )
 
     def pixels(self, index: int) -> np.ndarray:
@@ -215,6 +243,22 @@ class EvalImages:
     @property
     def _spec(self) -> ShardSpec:
         return ShardSpec((self.geometry.size, self.geometry.size), self.protocol, images=True)
+
+
+def eval_image(
+    image: np.ndarray, spec: ShardSpec, fit: Fit, params: DegradeParams, image_id: int, scale: float = 1.0, smallest: float = 1.0
+) -> np.ndarray:
+    """(3, H, W) uint8 RGB: an image exactly as it is evaluated.
+
+    Args:
+        image: (h, w, 3) uint8 BGR.
+        image_id: with the seed it decides all noise, whatever the order of work.
+        scale, smallest: of a multi-scale test, see `ImageGeometry.input_size`.
+    """
+    place = image.shape[1], image.shape[0], scale, smallest
+    geometry = spec.image_geometry(fit)
+    view = View(geometry.image_to_input(*place), geometry.input_size(*place))
+    return eval_input(image, view, spec.protocol, params, (image_id, WHOLE_IMAGE))
 
 
 def images_of(
@@ -257,11 +301,10 @@ def fitted(
         sides.append(image.shape[:2])
         pixels.append(eval_image(image, spec, fit, params or DegradeParams(), number))
     height, width = np.array(sides, np.int64).T
-    table = Images(np.arange(len(pixels)), np.array(names, dtype=object), width, height)
-    sizes = input_sizes(table, spec, fit)
+    sizes = _input_sizes(np.stack([width, height], 1), spec, fit)
     return EvalImages(
-        image_id=table.image_id,
-        image_path=table.image_path,
+        image_id=np.arange(len(pixels)),
+        image_path=np.array(names, dtype=object),
         width=width,
         height=height,
         input_sizes=sizes,
@@ -270,12 +313,15 @@ def fitted(
         geometry=spec.image_geometry(fit),
         protocol=spec.protocol,
         flat=np.concatenate([image.ravel() for image in pixels]),
-        offset=np.cumsum(3 * sizes.prod(1)) - 3 * sizes.prod(1),
+        offset=_offsets(sizes),
     )
 
 
-def _nobody(skeleton: Skeleton) -> Persons:
-    import pandas as pd
+def _offsets(sizes: np.ndarray) -> np.ndarray:
+    """(N,) first byte of each input of (N, 2) height and width in the flat file."""
+    return np.cumsum(3 * sizes.prod(1)) - 3 * sizes.prod(1)
 
+
+def _nobody(skeleton: Skeleton) -> Persons:
     frame = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in SCALAR_COLUMNS.items()})
     return Persons(frame, np.zeros((0, 4)), np.zeros((0, len(skeleton), 3)), skeleton)

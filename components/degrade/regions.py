@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from components.degrade.half_body import SMALLEST_SIZE, choose_half, half_body_box
-from components.degrade.params import DegradeParams, ShardSpec
+from components.degrade.params import ShardSpec
+from components.degrade.protocol import protocol
 from components.pose.persons import Persons
 
 BORDER = 1  # black px around every stored crop: clamping a sample's place to it gives zeros outside the image
@@ -43,46 +44,51 @@ class Regions:
         return matrix
 
 
-def center_and_size(persons: Persons, spec: ShardSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and size (N, 2) of the padded boxes, image px; the same in every convention.
+def box_center_and_size(bbox_xywh: np.ndarray, spec: ShardSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and size (N, 2) of (N, 4) boxes with their padding, image px; the same in every convention.
 
     Sizes are at least 2 px, so that a degenerate box still has a finite scale.
     """
-    return box_center_and_size(persons.bbox_xywh, spec)
-
-
-def box_center_and_size(bbox_xywh: np.ndarray, spec: ShardSpec) -> tuple[np.ndarray, np.ndarray]:
-    """As `center_and_size`, for (N, 4) boxes."""
     center, size = spec.geometry("classic").box_to_center_size(np.asarray(bbox_xywh, np.float64))
     return center, np.maximum(size, SMALLEST_SIZE)
 
 
-def plan_regions(persons: Persons, spec: ShardSpec, params: DegradeParams) -> Regions:
-    """Regions that hold every crop which augmentation can ask for, clipped to the image.
+def regions_of(corners: np.ndarray, step: np.ndarray, owner: np.ndarray | None = None) -> Regions:
+    """Regions one after another in the flat array.
+
+    Args:
+        corners: (N, 4) int64 left, top, right, bottom (past the end), image px.
+        step: (N,) image px per stored px.
+        owner: (N,) the first row of those that share a region; None: nobody does.
+    """
+    owner = np.arange(len(step)) if owner is None else owner
+    stored = np.ceil((corners[:, 2:] - corners[:, :2]) / step[:, None] - 1e-9).astype(np.int64) + 2 * BORDER
+    counts = np.where(owner == np.arange(len(owner)), stored.prod(1), 0)
+    offsets = (np.cumsum(counts) - counts)[owner]
+    return Regions(corners, step, stored[:, 1], stored[:, 0], offsets, int(counts.sum()))
+
+
+def plan_regions(persons: Persons, spec: ShardSpec) -> Regions:
+    """Regions that hold every crop which augmentation can ask for, clipped to the image, at the protocol's density.
 
     A crop zoomed out by `margin_scale` and turned by any angle stays in a circle around its centre; the region is the
-    square around the circles of the whole person and of the half-body boxes. Where native crops of one image together
-    hold more pixels than the image, they become one: the whole image.
+    square around the circles of the whole person and of the half-body boxes. Where a protocol keeps the image's own px and the
+    crops of one image together hold more of them than the image, they become one: the whole image.
     """
-    center, size = center_and_size(persons, spec)
-    low, high = _square(center, size, params.margin_scale)
+    center, size = box_center_and_size(persons.bbox_xywh, spec)
+    low, high = _square(center, size, spec.margin_scale)
     for half_center, half_size, exists in _half_bodies(persons, spec):
-        half_low, half_high = _square(half_center, half_size, params.margin_scale)
+        half_low, half_high = _square(half_center, half_size, spec.margin_scale)
         low = np.where(exists[:, None], np.minimum(low, half_low), low)
         high = np.where(exists[:, None], np.maximum(high, half_high), high)
     limits = persons.frame[["image_width", "image_height"]].to_numpy(np.int64)
     first = np.clip(np.floor(low).astype(np.int64) - 1, 0, limits - 1)
     last = np.clip(np.ceil(high).astype(np.int64) + 2, first + 1, limits)
-    step = _stored_step(size, (last - first).max(1), spec, params)
-    owner = np.arange(len(persons))
-    if spec.protocol == "direct":
+    owner, how = np.arange(len(persons)), protocol(spec.protocol)
+    if how.density is None:
         whole, first_row = _fuller_than_image(last - first, limits, persons.frame["image_id"].to_numpy())
-        whole &= limits.max(1) <= params.max_train_side
-        first[whole], last[whole], step[whole], owner[whole] = 0, limits[whole], 1, first_row[whole]
-    stored = np.ceil((last - first) / step[:, None] - 1e-9).astype(np.int64) + 2 * BORDER
-    counts = np.where(owner == np.arange(len(owner)), stored.prod(1), 0)
-    offsets = (np.cumsum(counts) - counts)[owner]
-    return Regions(np.concatenate([first, last], 1), step, stored[:, 1], stored[:, 0], offsets, int(counts.sum()))
+        first[whole], last[whole], owner[whole] = 0, limits[whole], first_row[whole]
+    return regions_of(np.concatenate([first, last], 1), how.stored_step(size[:, 0] / spec.input_size[1]), owner)
 
 
 def _fuller_than_image(sides: np.ndarray, limits: np.ndarray, image_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,15 +112,3 @@ def _half_bodies(persons: Persons, spec: ShardSpec) -> list[tuple[np.ndarray, np
         center, size, exists = half_body_box(keypoints, chosen, spec.input_size[1] / spec.input_size[0])
         boxes.append((center.numpy(), size.numpy(), exists.numpy()))
     return boxes
-
-
-def _stored_step(size: np.ndarray, longest_side: np.ndarray, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
-    """(N,) image px per stored px: native (direct), at most twice the target's density (antialias), the target's (sensor)."""
-    target_step = size[:, 0] / spec.input_size[1]
-    if spec.protocol == "sensor":
-        step = target_step
-    elif spec.protocol == "antialias":
-        step = np.maximum(target_step / 2, 1.0)
-    else:
-        step = np.ones(len(size))
-    return np.maximum(step, longest_side / params.max_train_side)

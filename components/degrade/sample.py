@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -80,7 +81,7 @@ def _sample_into(
     channels: tuple[int, ...],
     highest: int,
 ) -> None:
-    x, y = _places(crop_to_stored, first_row, (target.shape[2], target.shape[3]))
+    x, y = places(crop_to_stored, first_row, (target.shape[2], target.shape[3]))
     width, height = width.view(-1, 1, 1), height.view(-1, 1, 1)
     x, y = torch.minimum(x.clamp_(min=0), (width - 1).float()), torch.minimum(y.clamp_(min=0), (height - 1).float())
     left, top = torch.minimum(x.to(torch.int32), width - 2), torch.minimum(y.to(torch.int32), height - 2)
@@ -95,7 +96,7 @@ def _sample_into(
             target[:, number].addcmul_(_channel(corner, channel, highest), weight)
 
 
-def _places(matrix: Tensor, first_row: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def places(matrix: Tensor, first_row: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """x and y (B, H, W), px of the stored crop, of every target pixel from a row on."""
     columns = torch.arange(size[1], device=matrix.device, dtype=matrix.dtype)
     rows = torch.arange(first_row, first_row + size[0], device=matrix.device, dtype=matrix.dtype)[:, None]
@@ -112,3 +113,28 @@ def _channel(pixels: Tensor, channel: int, highest: int) -> Tensor:
     """One byte of (B, H, W) pixels as float; the highest one in use needs no mask."""
     shifted = pixels >> (8 * channel) if channel else pixels
     return (shifted & 255 if channel < highest else shifted).float()
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Clean targets on their protocol's grid.
+
+    Attributes:
+        grey_levels: (B, 3, h, w) float32, 0..255; the target's px times the oversampling, and the padding around them.
+        grid_to_stored: (B, 2, 3) px of the grid to px of the stored crop.
+        height, width: (B,) of the stored crop, px, with its black border.
+        keys: (B,) int64, of the noise of each target.
+    """
+
+    grey_levels: Tensor
+    grid_to_stored: Tensor
+    height: Tensor
+    width: Tensor
+    keys: Tensor
+
+    def inside(self) -> Tensor:
+        """(B, 1, h, w) float32: 1 where a px of the grid has its centre inside the image, else 0."""
+        height, width = self.grey_levels.shape[2:]
+        x, y = places(self.grid_to_stored.float(), 0, (height, width))
+        right, bottom = self.width.view(-1, 1, 1) - 1.5, self.height.view(-1, 1, 1) - 1.5
+        return ((x >= 0.5) & (x <= right) & (y >= 0.5) & (y <= bottom)).float()[:, None]

@@ -161,7 +161,7 @@ def to_predictions(codec: Any, inputs: Inputs, found: Sequence[Any]) -> tuple[Pr
         values.append(np.where(placed, value, 0.0).reshape(-1, joints))
         scores.append(np.nan_to_num(np.asarray(persons.scores, np.float64)))
     keypoints, keypoint_scores, person_scores = np.concatenate(places), np.concatenate(values), np.concatenate(scores)
-    boxes = extents(keypoints, keypoint_scores > codec.settings.detection_threshold)
+    boxes = extents(keypoints, keypoint_scores > codec.detection_threshold)
     counts = [len(persons.scores) for persons in found]
     predictions = Predictions(
         image_id=np.repeat(np.asarray(inputs.images.image_id, np.int64), counts),

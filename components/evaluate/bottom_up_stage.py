@@ -24,7 +24,7 @@ from components.evaluate.image_overview import image_overview
 from components.evaluate.oks import match, summarise
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predictions import Predictions, write_coco_results
-from components.evaluate.significance import bootstrap_ap
+from components.evaluate.significance import bootstrap_ap, write_matches
 from components.evaluate.stage import HEIGHT_LABEL, REDUCTION_LABEL
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def evaluate_images(
     out.mkdir(parents=True, exist_ok=True)
     predictions, scores = predict_images(model, codec, images, params, device, params.bf16, data.data_root, data.degrade)
     write_coco_results(out / "predictions.json", predictions, scores, {**provenance, **_seen(images, params)})
-    metrics = _score(images, predictions, scores, params, SUFFIX_OF_FIT[fit])
+    metrics = _score(images, predictions, scores, params, SUFFIX_OF_FIT[fit], out)
     persons = images.persons.labelled()
     oks, given = assign(persons, predictions)
     metrics |= {f"mean_OKS_{SUFFIX_OF_FIT[fit]}": float(oks.mean())} if len(persons) else {}
@@ -86,7 +86,7 @@ def evaluate_images(
     limit = image_ceiling(codec, images, device)
     metrics |= {f"ceiling_{name}": limit[name] for name in ("AP", "AP50", "AP75") if limit[name] >= 0}
     heights = _write_curves(images, predictions, scores, params, out, title or "model")
-    shown, drawn_above = (images, predictions, scores, oks), codec.settings.detection_threshold
+    shown, drawn_above = (images, predictions, scores, oks), codec.detection_threshold
     image_gallery(out / "gallery.png", _heading(title, metrics, fit), *shown, drawn_above, data.data_root, params.gallery_size)
     image_overview(out / "overview.png", title, *shown, given, drawn_above, data.data_root, heights)
     write_json(out / "metrics.json", metrics)
@@ -100,8 +100,11 @@ def _seen(images: EvalImages, params: EvaluateParams) -> dict[str, Any]:
     return boxes | {"fit": how.fit, "scales": list(how.scales), "flip": params.flip, "oks_nms_threshold": how.oks_nms_threshold}
 
 
-def _score(images: EvalImages, predictions: Predictions, scores: np.ndarray, params: EvaluateParams, suffix: str) -> dict[str, float]:
+def _score(
+    images: EvalImages, predictions: Predictions, scores: np.ndarray, params: EvaluateParams, suffix: str, out: Path
+) -> dict[str, float]:
     matches = match(images.persons, predictions, scores, images.image_id)
+    write_matches(out / "matches.npz", matches)
     interval = bootstrap_ap(matches, params.bootstrap_resamples, params.bootstrap_seed)
     numbers = {f"{name}_{suffix}": value for name, value in summarise(matches).items() if value >= 0}
     ends = {f"AP_{suffix}_low": interval.low, f"AP_{suffix}_high": interval.high}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from components.base.errors import FarposeError
+from components.base.files import atomic_file
 from components.evaluate.matching import Matches
 from components.evaluate.oks import accumulate
 
@@ -25,50 +28,133 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """First run's AP minus the second's, its interval, and the two-sided p-value of "no difference"."""
+    """First run's AP minus the second's on the same images.
+
+    Attributes:
+        value: the difference; of means over seeds where there are several.
+        low, high: ends of its bootstrap interval.
+        p_value: two-sided, of "no difference".
+        images: how many images were resampled.
+    """
 
     value: float
     low: float
     high: float
     p_value: float
+    images: int
 
 
-def bootstrap_ap(matches: Matches, resamples: int = 1000, seed: int = 0, level: float = 0.95, index: int = 0) -> Interval:
-    """AP in range `index` with its percentile interval over resampled images (Efron 1979).
+Runs = Matches | Sequence[Matches]  # one run, or several of the same settings under different seeds
+
+
+def bootstrap_ap(runs: Runs, resamples: int = 1000, seed: int = 0, level: float = 0.95, index: int = 0) -> Interval:
+    """AP in range `index` with its percentile interval over resampled images (Efron 1979); of several seeds, their mean AP.
 
     Images are drawn with replacement, as many as there are; matching within an image does not change, so only the
     accumulation is repeated.
     """
-    tail = 50 * (1 - level)
-    draws = _draws([matches], resamples, seed, index)[0]
-    known = draws[np.isfinite(draws)]
-    low, high = np.percentile(known, [tail, 100 - tail]) if len(known) else (np.nan, np.nan)
-    return Interval(_ap(matches, index), float(low), float(high))
+    group = _group(runs)
+    draws = _draws([group], resamples, seed, index)[0]
+    return Interval(_mean_ap(group, index), *_ends(draws, level))
 
 
-def paired_bootstrap(first: Matches, second: Matches, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Difference:
+def paired_bootstrap(first: Runs, second: Runs, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Difference:
     """Difference in AP between two runs, resampling the same images for both, so that hard images cancel.
+
+    Of several seeds the difference is that of their means, and each resample draws as many seeds with replacement. Few seeds say
+    little about their own spread: with two or three the interval is still rather that of these runs than of the method.
 
     Raises:
         FarposeError: the runs were scored on different images.
     """
-    if not np.array_equal(first.image_ids, second.image_ids):
-        raise FarposeError(
-            f"the two runs were scored on different images ({len(first.image_ids)} and {len(second.image_ids)})",
-            fix="evaluate both on the same split",
-        )
-    ours, theirs = _draws([first, second], resamples, seed, 0)
+    groups = _group(first), _group(second)
+    image_ids = groups[0][0].image_ids
+    for run in (*groups[0], *groups[1]):
+        if not np.array_equal(run.image_ids, image_ids):
+            raise FarposeError(
+                f"the two runs were scored on different images ({len(image_ids)} and {len(run.image_ids)})",
+                fix="evaluate both on the same split",
+            )
+    ours, theirs = _draws(list(groups), resamples, seed, 0)
     draws = (ours - theirs)[np.isfinite(ours - theirs)]
     if not len(draws):
-        return Difference(np.nan, np.nan, np.nan, 1.0)
-    tail = 50 * (1 - level)
-    low, high = np.percentile(draws, [tail, 100 - tail])
+        return Difference(np.nan, np.nan, np.nan, 1.0, len(image_ids))
     beyond = min((draws <= 0).sum(), (draws >= 0).sum())
     p_value = min(1.0, 2 * (beyond + 1) / (len(draws) + 1))  # + 1: the data themselves are one arrangement
-    return Difference(_ap(first, 0) - _ap(second, 0), float(low), float(high), float(p_value))
+    return Difference(_mean_ap(groups[0], 0) - _mean_ap(groups[1], 0), *_ends(draws, level), float(p_value), len(image_ids))
 
 
-def _draws(runs: list[Matches], resamples: int, seed: int, index: int) -> list[np.ndarray]:
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for being several (Holm 1979): below .05, the comparison holds among all of them at level .05."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for place, row in enumerate(sorted(range(len(p_values)), key=lambda row: p_values[row])):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[row]))
+        adjusted[row] = highest
+    return adjusted
+
+
+def write_matches(path: str | Path, matches: Matches) -> None:
+    """Keep what became of every detection in the range of all sizes, compactly, for paired comparisons of runs."""
+    with atomic_file(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(
+            stream,
+            image_ids=matches.image_ids,
+            image=matches.image.astype(np.int32),
+            scores=matches.scores,
+            matched=np.packbits(matches.matched[0], axis=-1),
+            ignored=np.packbits(matches.ignored[0], axis=-1),
+            positives=matches.positives[0].astype(np.int32),
+        )
+
+
+def read_matches(path: str | Path) -> Matches:
+    """What `write_matches` wrote, with one range of sizes.
+
+    Raises:
+        FarposeError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path) as file:
+            values = {name: file[name] for name in file.files}
+        detections = len(values["image"])
+        flags = {name: np.unpackbits(values[name], axis=-1, count=detections).astype(bool)[None] for name in ("matched", "ignored")}
+        return Matches(
+            values["image_ids"], values["image"], values["scores"], flags["matched"], flags["ignored"], values["positives"][None]
+        )
+    except FileNotFoundError:
+        raise FarposeError("no per-image matches of this evaluation", where=path, fix="evaluate it again") from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise FarposeError(f"damaged matches: {error}", where=path, fix="evaluate it again") from error
+
+
+def _group(runs: Runs) -> list[Matches]:
+    return [runs] if isinstance(runs, Matches) else list(runs)
+
+
+def _ends(draws: np.ndarray, level: float) -> tuple[float, float]:
+    tail, known = 50 * (1 - level), draws[np.isfinite(draws)]
+    low, high = np.percentile(known, [tail, 100 - tail]) if len(known) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def _mean_ap(group: list[Matches], index: int) -> float:
+    return float(np.mean([_ap(run, index) for run in group]))
+
+
+def _draws(groups: list[list[Matches]], resamples: int, seed: int, index: int) -> list[np.ndarray]:
+    """(resamples,) AP of each group on the same resampled images; of several seeds the mean over as many resampled seeds."""
+    runs = [run for group in groups for run in group]
+    each = _draws_of_runs(runs, resamples, seed, index)
+    rng, start, means = np.random.default_rng([seed, 1]), 0, []
+    for group in groups:
+        values = np.stack(each[start : start + len(group)])  # (S, resamples)
+        start += len(group)
+        chosen = rng.integers(0, len(group), values.shape)
+        means.append(np.take_along_axis(values, chosen, 0).mean(0))
+    return means
+
+
+def _draws_of_runs(runs: list[Matches], resamples: int, seed: int, index: int) -> list[np.ndarray]:
     """(resamples,) AP of each run on the same resampled images."""
     batch = max(1, CELLS_PER_BATCH // max(1, *(len(run.image) for run in runs)))
     parts = [

@@ -27,7 +27,7 @@ from components.evaluate.params import EvaluateParams
 from components.evaluate.predict import predict
 from components.evaluate.predictions import Predictions, write_coco_results
 from components.evaluate.rescoring import person_scores
-from components.evaluate.significance import bootstrap_ap
+from components.evaluate.significance import bootstrap_ap, write_matches
 from components.pose.persons import Persons
 
 GT, DETECTOR = "gt_boxes", "detector_boxes"  # end of a metric's name: whose boxes were cropped
@@ -122,6 +122,7 @@ def _score(
     kept, scores = finish(predictions, params, np.asarray(data.persons.skeleton.sigmas), codec)
     write_coco_results(path, kept, scores, {**provenance, "boxes": boxes})
     matches = match(data.persons, kept, scores, data.images["image_id"].to_numpy())
+    write_matches(path.with_name(path.name.replace("predictions", "matches")).with_suffix(".npz"), matches)
     interval = bootstrap_ap(matches, params.bootstrap_resamples, params.bootstrap_seed)
     numbers = {f"{name}_{boxes}": value for name, value in summarise(matches).items() if value >= 0}
     ends = {f"AP_{boxes}_low": interval.low, f"AP_{boxes}_high": interval.high}

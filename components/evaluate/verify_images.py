@@ -10,6 +10,7 @@ import torch
 
 from components import codecs
 from components.degrade.image_shards import EvalImages
+from components.degrade.params import ShardSpec
 from components.evaluate.image_ceiling import perfect_predictions
 from components.evaluate.image_oks import assign
 from components.evaluate.oks import evaluate
@@ -88,4 +89,4 @@ def _without_pixels(persons: Persons, geometry: ImageGeometry) -> EvalImages:
     sizes = np.array([geometry.input_size(int(w), int(h)) for w, h in zip(width, height, strict=True)]).reshape(-1, 2)
     kept = persons.select(persons.frame["image_id"].isin(ids).to_numpy())
     nothing, offsets = np.zeros(0, np.uint8), np.zeros(len(ids), np.int64)
-    return EvalImages(ids, paths, width, height, sizes, kept, persons.skeleton, geometry, "direct", nothing, offsets)
+    return EvalImages(ids, paths, width, height, sizes, kept, persons.skeleton, geometry, ShardSpec.protocol, nothing, offsets)

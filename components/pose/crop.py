@@ -77,21 +77,44 @@ class CropGeometry:
 
     @property
     def feature_stride(self) -> tuple[float, float]:
-        """(x, y) crop px per heatmap cell: 4 in the classic convention, (w - 1) / (w_heatmap - 1) in the others."""
+        """(x, y) crop px per heatmap cell: W / w in the classic convention, (W - 1) / (w - 1) in the others.
+
+        Classic and DARK scale both axes by the ratio of the widths, as their affine maps to the crop and to the heatmap do.
+        """
         (height, width), (rows, columns) = self.input_size, self.heatmap_size
-        if self.convention == "classic":
-            return width / columns, height / rows
-        return (width - 1) / max(columns - 1, 1), (height - 1) / max(rows - 1, 1)
+        if self.convention == "unbiased":
+            return (width - 1) / max(columns - 1, 1), (height - 1) / max(rows - 1, 1)
+        shrink = self._shrink
+        stride = (width - shrink) / max(columns - shrink, 1)
+        return stride, stride
 
     def crop_to_heatmap(self, keypoints_crop: Any) -> Any:
-        """(..., 2) crop px → heatmap cells."""
-        stride_x, stride_y = self.feature_stride
-        return _library(keypoints_crop).stack([keypoints_crop[..., 0] / stride_x, keypoints_crop[..., 1] / stride_y], -1)
+        """(..., 2) crop px → heatmap cells: `image_to_heatmap` after the inverse of `image_to_crop`."""
+        (stride_x, stride_y), start = self.feature_stride, self._first_row
+        x, y = keypoints_crop[..., 0] / stride_x, (keypoints_crop[..., 1] - start) / stride_y
+        return _library(keypoints_crop).stack([x, y], -1)
 
     def heatmap_to_crop(self, keypoints_heatmap: Any) -> Any:
-        """(..., 2) heatmap cells → crop px."""
-        stride_x, stride_y = self.feature_stride
-        return _library(keypoints_heatmap).stack([keypoints_heatmap[..., 0] * stride_x, keypoints_heatmap[..., 1] * stride_y], -1)
+        """(..., 2) heatmap cells → crop px, the inverse of `crop_to_heatmap`."""
+        (stride_x, stride_y), start = self.feature_stride, self._first_row
+        x, y = keypoints_heatmap[..., 0] * stride_x, keypoints_heatmap[..., 1] * stride_y + start
+        return _library(keypoints_heatmap).stack([x, y], -1)
+
+    @property
+    def _shrink(self) -> int:
+        """What a length in px is more than the length that counts, where both axes have one scale."""
+        return int(self.convention == "dark")
+
+    @property
+    def _first_row(self) -> float:
+        """Where the heatmap's first row lies in the crop, px: not at 0 where one scale serves both axes and their ratios differ.
+
+        The box's centre is the middle of crop and heatmap. DARK at 64x48: (64 - 1) / 2 - 47 / 11 (16 - 1) / 2 = -0.55 px.
+        """
+        if self.convention == "unbiased":
+            return 0.0
+        shrink = self._shrink
+        return (self.input_size[0] - shrink) / 2 - self.feature_stride[1] * (self.heatmap_size[0] - shrink) / 2
 
     def heatmap_to_image(self, keypoints_heatmap: Any, center: Any, size: Any) -> Any:
         """(N, K, 2) heatmap cells → image px, for upright crops."""
@@ -117,7 +140,7 @@ class CropGeometry:
             rows = [[scale_x * cos, -scale_x * sin], [scale_y * sin, scale_y * cos]]
             middle = (width - 1) / 2, (height - 1) / 2
         else:
-            shrink = 1 if self.convention == "dark" else 0
+            shrink = self._shrink
             scale = (width - shrink) / (size[..., 0] - shrink)
             rows = [[scale * cos, scale * sin], [-scale * sin, scale * cos]]
             middle = (width - shrink) / 2, (height - shrink) / 2

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from components.codecs import Codec
 from components.degrade.augment import Augmenter
-from components.degrade.shards import DeviceCrops, EvalCrops, TrainCrops
+from components.degrade.shards import EvalCrops, TrainCrops
 from components.models.variant import Variant
 from components.pose.skeleton import Skeleton
 from components.train.feed import Drawn, check_shard
@@ -42,7 +42,7 @@ class CropFeed:
     def place(self, codec: Codec, recipe: Recipe, device: torch.device) -> None:
         self._codec = codec
         self._augment = Augmenter(codec.geometry, recipe.augmentation, self.skeleton)
-        self._on_device: DeviceCrops = self._crops.to(device)
+        self._on_device = self._crops.to(device)
 
     def draw(self, indices: Tensor, seed: int) -> Drawn:
         batch = self._augment(self._on_device, indices, seed)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from components.degrade.augment_images import ImageAugmenter
-from components.degrade.image_shards import DeviceImages, EvalImages, TrainImages
+from components.degrade.image_shards import EvalImages, TrainImages
 from components.evaluate import oks
 from components.evaluate.bottom_up import predict_images
 from components.evaluate.params import EvaluateParams
@@ -41,7 +41,7 @@ class ImageFeed:
     def place(self, codec: Any, recipe: Recipe, device: torch.device) -> None:
         self._codec = codec
         self._augment = ImageAugmenter(codec.geometry.input_size[0], codec.output_sizes, recipe.image_augmentation, self.skeleton)
-        self._on_device: DeviceImages = self._images.to(device)
+        self._on_device = self._images.to(device)
 
     def draw(self, indices: Tensor, seed: int) -> Drawn:
         batch = self._augment(self._on_device, indices, seed)

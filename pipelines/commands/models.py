@@ -1,4 +1,4 @@
-"""`models`: every variant with what it costs and what its paper reports."""
+"""`models`: every variant with what it costs and what its paper reports. `compare`: the table of what was evaluated, or two in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from components.base.errors import unknown_name
+from components.base.errors import FarposeError, unknown_name
 
 if TYPE_CHECKING:
     from components.models.costs import Costs
@@ -132,3 +132,63 @@ def score(paper: Paper) -> str:
     if paper.ap is not None:
         return f"AP {paper.ap:.1f}"
     return f"PCKh {paper.pckh50:.1f}" if paper.pckh50 is not None else ""
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print the table of all variants; or of two, which is better, by how much and how sure that is.
+
+    Raises:
+        FarposeError: nothing was compared or evaluated yet, one name alone, or runs on different images.
+    """
+    return print(_verdict(options.names)) if options.names else print_table()
+
+
+def print_table() -> None:
+    """The table of all variants.
+
+    Raises:
+        FarposeError: nothing was compared yet.
+    """
+    from pipelines import paths
+
+    path = paths.COMPARISON / "comparison.md"
+    if not path.is_file():
+        raise FarposeError("nothing has been compared yet", where=paths.shown(path), fix="`farpose run` makes it")
+    print("\n" + aligned(path.read_text()))
+
+
+def _verdict(names: list[str]) -> str:
+    if len(names) != 2:
+        raise FarposeError(f"compare takes two names or none, got {len(names)}", fix="`farpose compare A B`")
+    from components.evaluate.ranking import merged, verdict
+    from components.evaluate.significance import paired_bootstrap
+    from pipelines import comparing
+
+    rows, runs = [], []
+    for name in names:
+        found = comparing.evaluated(name)
+        named = {row["variant"]: matches for row, matches in found}
+        group = [dict(row) | {"group": name} for row, _ in found]
+        row, matches = merged(group, named)
+        rows += row
+        runs += matches.values()
+    return verdict(rows[0], rows[1], paired_bootstrap(runs[0], runs[1]))
+
+
+def aligned(markdown: str) -> str:
+    """Markdown whose tables' columns are padded, so that they read well in a terminal."""
+    lines = markdown.splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = []
+    for line in lines:
+        if not line.startswith("|"):
+            shown.append(line)
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if set("".join(cells)) <= set("-:"):
+            cells = ["-" * width for width in widths]
+        shown.append(
+            "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=True)))
+        )
+    return "\n".join(shown)

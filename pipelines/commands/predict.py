@@ -202,7 +202,7 @@ def _draw(path: Path, target: Path, found: Any, scores: np.ndarray, built: Any, 
 
     image, skeleton = read_image(path, upright=True)[..., ::-1], built.variant.skeleton
     if built.variant.bottom_up:  # joints below the detector's threshold were filled in, and are often far off
-        certain = found.keypoint_scores > built.codec.settings.detection_threshold
+        certain = found.keypoint_scores > built.codec.detection_threshold
         picture = drawing.draw_persons(image, found.keypoints_image, certain, scores, skeleton)
     else:
         certain = found.keypoint_scores > params.visible_above(built.codec)

@@ -1,4 +1,4 @@
-"""`run`, `stage`, `train`, `evaluate`, `compare`: make results, and show them."""
+"""`run`, `stage`, `train`, `evaluate`: make results, and show them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pipelines import paths, settings
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
     from pipelines import checks, listing, servers
+    from pipelines.commands.models import print_table
 
     pipeline = checks.parameters()["pipeline"]  # before a server is started
     if listing.keep_in_step(pipeline):
@@ -22,7 +23,7 @@ def run(options: argparse.Namespace) -> None:
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in ("ran", "restored", "unchanged")}
     print(f"\n{len(results)} stages: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
     if not options.targets:
-        compare(options)
+        print_table()
         print(_where_next())
 
 
@@ -55,33 +56,6 @@ def evaluate(options: argparse.Namespace) -> None:
     weights = options.weights or folder / "model" / "model.safetensors"
     stages.evaluate(options.variant, options.shards, weights, folder / "evaluation")
     return None
-
-
-def compare(options: argparse.Namespace) -> None:
-    """Print the table of all variants."""
-    path = paths.COMPARISON / "comparison.md"
-    if not path.is_file():
-        raise FarposeError("nothing has been compared yet", where=paths.shown(path), fix="`farpose run` makes it")
-    print("\n" + aligned(path.read_text()))
-
-
-def aligned(markdown: str) -> str:
-    """Markdown whose tables' columns are padded, so that they read well in a terminal."""
-    lines = markdown.splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    shown = []
-    for line in lines:
-        if not line.startswith("|"):
-            shown.append(line)
-            continue
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if set("".join(cells)) <= set("-:"):
-            cells = ["-" * width for width in widths]
-        shown.append(
-            "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=True)))
-        )
-    return "\n".join(shown)
 
 
 def _is_outside(options: argparse.Namespace) -> bool:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from components import codecs
-from components.codecs.codec import Codec
+from components.codecs.codec import CropCodec
+from components.codecs.sharpose import SharposeCodec
 from components.pose.crop import CropGeometry
 from components.pose.skeleton import COCO_17
 
@@ -36,7 +37,7 @@ class Case:
     def __str__(self) -> str:
         return "-".join([self.name, *map(str, self.settings.values())])
 
-    def build(self, size: str) -> Codec:
+    def build(self, size: str) -> CropCodec:
         return make(self.name, size, **self.settings)
 
 
@@ -57,14 +58,14 @@ CASES = [
 ]
 
 
-def make(name: str, size: str, **settings: Any) -> Codec:
+def make(name: str, size: str, **settings: Any) -> CropCodec:
     """The codec on the geometry of its own convention, with a map of its own stride."""
     (height, width), stride = SIZES[size], STRIDES.get(name, 4)
     geometry = CropGeometry((height, width), (height // stride, width // stride), codecs.convention_of(name))
     return codecs.build(name, geometry, COCO_17, **settings)
 
 
-def people(codec: Codec, count: int = 6, margin: float = 0.0, seed: int = 0) -> tuple[Tensor, Tensor]:
+def people(codec: CropCodec, count: int = 6, margin: float = 0.0, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Keypoints (B, K, 2) float32 px of the crop, uniform over the map less `margin` cells, and visibility (B, K)."""
     generator = torch.Generator().manual_seed(seed)
     rows, columns = codec.geometry.heatmap_size
@@ -74,10 +75,23 @@ def people(codec: Codec, count: int = 6, margin: float = 0.0, seed: int = 0) -> 
     return codec.geometry.heatmap_to_crop(cells), visible
 
 
-def noise(codec: Codec, count: int = 3, seed: int = 1) -> tuple[Tensor, ...]:
+def noise(codec: CropCodec, count: int = 3, seed: int = 1) -> tuple[Tensor, ...]:
     """Random outputs of the codec's shape."""
     generator = torch.Generator().manual_seed(seed)
     return tuple(torch.randn(count, *shape, generator=generator) for shape in codec.output_shapes)
+
+
+def share_near(codec: CropCodec, outputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> float:
+    """Share of the joints that decode to within 5 % of the map's sides of where the perfect outputs do.
+
+    Args:
+        outputs: of a network in training mode too; SHaRPose's are coarse heatmaps, fine heatmaps and quality.
+    """
+    fine = outputs[1:2] if isinstance(codec, SharposeCodec) and len(outputs) == 3 else outputs
+    rows, columns = codec.geometry.heatmap_size
+    error = codec.decode(tuple(output.detach() for output in fine))[0] - codec.decode(codec.perfect(targets))[0]
+    near = (error * 20 / torch.tensor([columns, rows])).norm(dim=-1) < 1
+    return float(near[targets["weights"] > 0].float().mean())
 
 
 def edge_maps(rows: int, columns: int) -> Tensor:

@@ -163,10 +163,11 @@ def test_tags_are_read_at_the_joints(skeleton: Skeleton, stride: int) -> None:
 def test_derived_numbers(size: int, stride: int, sigma: float) -> None:
     codec = make(COCO_17, stride, size)
     assert codec.constants["sigma"] == sigma
-    assert codec.constants["nms_kernel"] == (11 if stride == 1 else 5)
+    assert codec.constants["grouping"]["nms_kernel"] == (11 if stride == 1 else 5)
     assert codec.output_sizes == ((size,) if stride == 1 else (size // 4, size // 2))
     assert [shape[0] for shape in codec.output_shapes] == [34, 17][: len(codec.output_sizes)]
-    assert make(COCO_17, stride, size, sigma=3.0, nms_kernel=7).constants["sigma"] == 3.0
+    assert make(COCO_17, stride, size, sigma=3.0).constants["sigma"] == 3.0
+    assert make(COCO_17, stride, size, grouping={"nms_kernel": 7}).grouping.nms_kernel == 7
 
 
 def test_one_output_alone() -> None:
@@ -372,8 +373,17 @@ def test_an_image_without_persons(skeleton: Skeleton, stride: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"sigma": 0.0}, {"nms_kernel": 4}, {"max_persons": 0}, {"detection_threshold": -0.1}, {"tag_threshold": 0.0}, {"x": 1}]
+    ("settings", "problem"),
+    [
+        ({"sigma": 0.0}, "sigma must be positive"),
+        ({"grouping": {"nms_kernel": 4}}, "nms_kernel must be an odd number"),
+        ({"grouping": {"max_persons": 0}}, "max_persons must be positive"),
+        ({"grouping": {"detection_threshold": -0.1}}, "detection_threshold must not be negative"),
+        ({"grouping": {"tag_threshold": 0.0}}, "tag_threshold must be positive"),
+        ({"grouping": {"tag_treshold": 0.5}}, r"codec associative_embedding.grouping: unknown parameter 'tag_treshold'"),
+        ({"max_persons": 3}, "unknown parameter 'max_persons'"),
+    ],
 )
-def test_settings_that_cannot_be(settings: dict[str, Any]) -> None:
-    with pytest.raises(FarposeError):
+def test_settings_that_cannot_be(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(FarposeError, match=problem):
         make(COCO_17, 4, **settings)

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from components.codecs.accuracy import pck_accuracy
 from components.codecs.cal_masks import gaussian_mask
 from components.codecs.losses import joints_mse, joints_mse_ohkm, udp_offset_loss
-from components.codecs.peaks import find_peaks, values_at
 from components.codecs.simcc import SimccCodec
 from tests.codecs.cases import CASES, SIZES, Case, make, noise, people
 from tests.codecs.conftest import Reference
@@ -97,37 +94,6 @@ def test_cal_mask(reference: Reference, case: str) -> None:
     torch.testing.assert_close(mask[: len(expected)], expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(spread.mean[None].float(), reference("cal_loss", f"{case}_gmm_mean"), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(spread.covariance[None].float(), reference("cal_loss", f"{case}_gmm_cov"), atol=1e-4, rtol=1e-5)
-
-
-@pytest.mark.parametrize("case", SETTINGS)
-def test_pck_accuracy(reference: Reference, case: str) -> None:
-    """CAL's `accuracy2`, per joint: of peak plus offset, of the peak, of the offset.
-
-    The stored values were made with 1.5 cells per unit throughout, and with height for x and width for y as released.
-    """
-    (heatmaps, offsets), targets = cal_batch(reference, case)
-    rows, columns = heatmaps.shape[-2:]
-    lengths = rows / 10, columns / 10
-    found, expected = (find_peaks(maps.detach()) for maps in (heatmaps, targets["heatmaps"]))
-    found_offset, expected_offset = (
-        values_at(maps.unflatten(1, (-1, 2)), peaks) for maps, peaks in ((offsets.detach(), found), (targets["offsets"], expected))
-    )
-    start, goal = found.coordinates(), expected.coordinates()
-    accuracies = [
-        pck_accuracy(start + 1.5 * found_offset, goal + 1.5 * expected_offset, (goal > 0).all(-1), lengths),
-        pck_accuracy(start, goal, (goal > 1).all(-1), lengths),
-        pck_accuracy(found_offset, expected_offset, (goal > 0).all(-1)),
-    ]
-    per_joint = torch.stack([accuracy.per_joint.nan_to_num(-1) for accuracy in accuracies], 1).double()
-    torch.testing.assert_close(per_joint, reference("cal_loss", f"{case}_accuracy2")[1:], atol=1e-6, rtol=0)
-    for accuracy in accuracies:
-        np.testing.assert_allclose(accuracy.mean, np.nanmean(accuracy.per_joint.numpy()), rtol=1e-6)
-
-
-def test_pck_accuracy_without_valid_joints_is_zero() -> None:
-    accuracy = pck_accuracy(torch.zeros(2, 3, 2), torch.zeros(2, 3, 2), torch.zeros(2, 3, dtype=torch.bool))
-    assert accuracy.mean == 0
-    assert torch.isnan(accuracy.per_joint).all()
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -104,12 +104,6 @@ def test_persons_without_joints_do_not_count():
     assert codec.loss(outputs, targets)["quality_loss"] == pytest.approx(float(expected["quality_loss"]))
 
 
-def test_training_is_watched_by_the_fine_heatmaps():
-    codec = make("sharpose", "64x48")
-    outputs, targets = batch(codec)
-    assert codec.accuracy((outputs[0], targets["heatmaps"], outputs[2]), targets) == 1
-
-
 def test_another_number_of_outputs_is_refused():
     codec = make("sharpose", "64x48")
     outputs, targets = batch(codec)

@@ -59,7 +59,7 @@ def pictures(sizes=SIZES) -> list[np.ndarray]:
 
 
 def codec_of(variant: Variant):
-    return codecs.build(variant.codec_name, variant.geometry(), variant.skeleton, max_persons=4)
+    return codecs.build(variant.codec_name, variant.geometry(), variant.skeleton, grouping={"max_persons": 4})
 
 
 class Scaled(nn.Module):

@@ -1,0 +1,102 @@
+"""The contract of a degradation protocol: how evaluation samples an image, what training stores, what the device does to it.
+
+A protocol is one file in `components/degrade/protocols/`, which declares `PROTOCOL`. Nothing else names it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components.base.errors import unknown_name
+from components.base.records import records
+from components.pose.crop import Convention
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from components.degrade.sample import Rendered
+
+PACKAGE = "components.degrade.protocols"
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of an image that is sampled.
+
+    Attributes:
+        image_to_crop: (2, 3) float64 without rotation, image px (centre of the first pixel at 0) to px of the crop.
+        size: (height, width) of the crop, px.
+        convention: of the crop geometry.
+    """
+
+    image_to_crop: np.ndarray
+    size: tuple[int, int]
+    convention: Convention = "classic"
+
+
+class Protocol:
+    """One way to degrade. A subclass states its attributes and methods; its one instance is the file's `PROTOCOL`.
+
+    Training crops are stored clean: as they are, or as means over the area of the stored px. On the device, after augmentation,
+    each is sampled on a grid of `oversampling` px per target px; each of its px is the mean of `taps` x `taps` samples, spread so
+    that together they cover its own area. `degrade` makes the target's px of that grid.
+
+    Attributes:
+        name: as in params/pipeline.yaml.
+        caption: one clause for the contact sheet.
+        density: stored px per px of an unscaled target, at most; None: training crops keep the image's own px.
+        taps: samples per axis of a px of the grid; 1: one bilinear sample, aliased.
+        oversampling: px of the grid per target px and axis.
+        redraws: whether `degrade` uses its keys: then two steps see one crop differently.
+        settings: frozen dataclass of the settings in params/degrade.yaml (`protocols: NAME:`); None: it has none.
+    """
+
+    name: str
+    caption: str
+    density: float | None = None
+    taps: int = 1
+    oversampling: int = 1
+    redraws: bool = False
+    settings: type[Any] | None = None
+
+    def crop(self, image: np.ndarray, view: View, settings: Any, seed: tuple[int, int, int]) -> np.ndarray:
+        """(h, w, 3) uint8 BGR: a crop or a whole image exactly as it is evaluated. What lies outside the image is black.
+
+        Args:
+            image: (H, W, 3) uint8 BGR.
+            settings: an object of `self.settings`, or None.
+            seed: the shard's seed, image id and annotation id; they decide all noise, whatever the order of work.
+        """
+        raise NotImplementedError
+
+    def padding(self, settings: Any) -> int:
+        """Px of the grid that `degrade` needs beyond each of the target's edges."""
+        return 0
+
+    def degrade(self, rendered: Rendered, settings: Any) -> Tensor:
+        """(B, 3, h, w) float32 grey levels 0..255 of the targets. Fixed shapes, no host synchronisation, no random state."""
+        return rendered.grey_levels
+
+    def stored_step(self, target_step: np.ndarray) -> np.ndarray:
+        """(N,) image px per stored px, at least 1, for targets with `target_step` (N,) image px per px."""
+        return np.ones(len(target_step)) if self.density is None else np.maximum(target_step / self.density, 1.0)
+
+
+def protocols() -> dict[str, Protocol]:
+    """Every protocol by name."""
+    return records(PACKAGE, "PROTOCOL")
+
+
+def protocol(name: str, where: object = None) -> Protocol:
+    """The protocol of a name.
+
+    Raises:
+        FarposeError: there is none; names the known ones.
+    """
+    known = protocols()
+    if name not in known:
+        raise unknown_name("protocol", name, known, where=where)
+    return known[name]

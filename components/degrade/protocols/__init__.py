@@ -1,0 +1,1 @@
+"""One degradation protocol per file; each declares PROTOCOL. See `components.degrade.protocol`."""

@@ -1,0 +1,138 @@
+"""Runs as rows of a comparison: seeds of one variant become one row, and every row is compared with the best of its protocol."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from components.base.errors import FarposeError
+from components.evaluate.headline import PROTOCOLS, boxes_of, headline, headline_ap
+from components.evaluate.matching import Matches
+from components.evaluate.significance import Difference, bootstrap_ap, holm, paired_bootstrap
+
+Row = Mapping[str, Any]
+LEVEL = 0.05  # a p-value below it tells two runs apart
+
+
+def merged(rows: Sequence[Row], matches: Mapping[str, Matches]) -> tuple[list[dict[str, Any]], dict[str, list[Matches]]]:
+    """One row per group of seeds, and the matches of each row that has them for all its seeds.
+
+    Rows of one `group` (their variants differ in the seed alone) become one row of that name: numbers are means, `AP_<boxes>_spread`
+    is the standard deviation over seeds, `seeds` their number; the interval is that of the mean AP over images and seeds.
+
+    Args:
+        rows: as in `compare.compare`.
+        matches: by variant.
+    Raises:
+        FarposeError: seeds of one group were scored under different protocols, or a seed appears twice.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(str(row.get("group") or row["variant"]), []).append(row)
+    found, runs = [], {}
+    for name, members in groups.items():
+        known = [matches[row["variant"]] for row in members if row["variant"] in matches]
+        if len(known) == len(members):
+            runs[name] = known
+        found.append(dict(members[0]) | {"variant": name} if len(members) == 1 else _mean(name, members, runs.get(name)))
+    return found, runs
+
+
+def _mean(name: str, members: Sequence[Row], runs: list[Matches] | None) -> dict[str, Any]:
+    suffixes = {headline(row) for row in members}
+    seeds = [row.get("seed") for row in members]
+    if len(suffixes) > 1 or len(set(seeds)) < len(seeds):
+        problem = "its seeds were scored under different protocols" if len(suffixes) > 1 else f"seeds {seeds} are not all different"
+        raise FarposeError(problem, where=f"comparison: {name}", fix="evaluate them alike, under different seeds")
+    suffix = suffixes.pop()
+    row: dict[str, Any] = dict(members[0])
+    for key, value in row.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            values = [other.get(key) for other in members]
+            row[key] = None if None in values else statistics.fmean(values)
+    for key in ("seed", "by_height", f"AP_{suffix}_low", f"AP_{suffix}_high"):
+        row.pop(key, None)
+    spread = statistics.stdev(headline_ap(member) for member in members)
+    row |= {"variant": name, "seeds": len(members), f"AP_{suffix}_spread": spread}
+    if runs:
+        interval = bootstrap_ap(runs)
+        row |= {f"AP_{suffix}_low": interval.low, f"AP_{suffix}_high": interval.high}
+    return row
+
+
+def ranked(rows: Sequence[Row], runs: Mapping[str, Sequence[Matches]]) -> list[dict[str, Any]]:
+    """Rows best first within each protocol, each with its paired difference to the best.
+
+    A row gains `best` (that row's name), `difference`, `difference_low`, `difference_high`, `difference_p` and
+    `difference_p_holm`, corrected for the number of comparisons with that best, where both have matches on the same images.
+    """
+    order = sorted(rows, key=lambda row: (list(PROTOCOLS).index(headline(row)), -headline_ap(row), row["variant"]))
+    found = [dict(row) for row in order]
+    for suffix in PROTOCOLS:
+        same = [row for row in found if headline(row) == suffix]
+        differences = dict(_differences([row["variant"] for row in same], runs))
+        for row in same:
+            if row["variant"] in differences:
+                row |= {"best": same[0]["variant"], **differences[row["variant"]]}
+        if differences:
+            same[0]["best"] = same[0]["variant"]
+    return found
+
+
+def _differences(names: Sequence[str], runs: Mapping[str, Sequence[Matches]]) -> list[tuple[str, dict[str, float]]]:
+    """For each name after the first one, its difference to the first."""
+    if not names or names[0] not in runs:
+        return []
+    best = runs[names[0]]
+    others = [name for name in names[1:] if name in runs and _same_images(runs[name], best)]
+    found = [paired_bootstrap(runs[name], best) for name in others]
+    adjusted = holm([difference.p_value for difference in found])
+    return [(name, _as_row(difference, p)) for name, difference, p in zip(others, found, adjusted, strict=True)]
+
+
+def _as_row(difference: Difference, adjusted: float) -> dict[str, float]:
+    values = {"": difference.value, "_low": difference.low, "_high": difference.high, "_p": difference.p_value, "_p_holm": adjusted}
+    return {f"difference{end}": value for end, value in values.items()}
+
+
+def _same_images(first: Sequence[Matches], second: Sequence[Matches]) -> bool:
+    return all(run.image_ids.shape == second[0].image_ids.shape and (run.image_ids == second[0].image_ids).all() for run in first)
+
+
+def verdict(first: Row, second: Row, difference: Difference) -> str:
+    """In words, which of two rows is better, by how much and how sure that is.
+
+    Args:
+        first, second: rows with their `variant` and main AP.
+        difference: first minus second.
+    """
+    if difference.value < 0:
+        first, second = second, first
+        difference = Difference(-difference.value, -difference.high, -difference.low, difference.p_value, difference.images)
+    ends = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    by, sure = f"{100 * difference.value:.1f} AP", f"95 % interval {ends}, p = {difference.p_value:.2g}, n = {difference.images:,} images"
+    a, b = str(first["variant"]), str(second["variant"])
+    if difference.p_value < LEVEL:
+        text = f"{a} is better than {b} by {by} ({sure})."
+    else:
+        text = f"{a} and {b} cannot be told apart: {a} is {by} above ({sure})."
+    return "\n".join([text, *_remarks(first, second)])
+
+
+def _remarks(first: Row, second: Row) -> list[str]:
+    both = (first, second)
+    values = ", ".join(f"{row['variant']} {100 * headline_ap(row):.1f}{_seeds(row)}" for row in both)
+    lines = [f"AP: {values}. The interval is of the difference: both are scored on the same resampled images (paired bootstrap)."]
+    if boxes_of(first) != boxes_of(second):
+        given = "; ".join(f"{row['variant']}: {boxes_of(row)}" for row in both)
+        lines.append(f"Boxes given differ ({given}), so this compares two systems, not two methods.")
+    if any(row.get("seeds", 1) < 2 for row in both):
+        lines.append("A run of one seed: how much another seed would change is not part of the interval.")
+    return lines
+
+
+def _seeds(row: Row) -> str:
+    suffix = headline(row)
+    spread = row.get(f"AP_{suffix}_spread")
+    return "" if spread is None else f" (mean of {row['seeds']} seeds, standard deviation {100 * spread:.1f})"
