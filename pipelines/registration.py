@@ -70,7 +70,7 @@ def _candidate(name: str, shards: str) -> Any:
         metrics=metrics,
         examples=_examples(variant, shards),
         tags={"shards": shards, ap: f"{metrics[ap]:.4f}", **_lock_tags(name)},
-        preparation=_preparation(variant, shards),
+        preparation=_preparation(shards),
         sources={module: sources[module] for module in planned[plan.REGISTER]["modules"]},
     )
 
@@ -83,11 +83,10 @@ def _examples(variant: Any, shards: str) -> Any:
     return shown.examples(shown.inputs(paths.SHARDS / shards, variant, settings.evaluation()))
 
 
-def _preparation(variant: Any, shards: str) -> dict[str, dict[str, Any]]:
-    """How a variant's evaluation makes its inputs, and its joints."""
+def _preparation(shards: str) -> dict[str, dict[str, Any]]:
+    """How the evaluation makes its inputs."""
     sections: dict[str, Any] = {"shards": settings.load().shards[shards], "degrade": settings.degrade(), "evaluate": settings.evaluation()}
-    plain = {name: dataclasses.asdict(section) for name, section in sections.items()}
-    return {"skeleton": variant.skeleton.plain(), **plain}
+    return {name: dataclasses.asdict(section) for name, section in sections.items()}
 
 
 def _lock_tags(name: str) -> dict[str, str]:

@@ -64,8 +64,7 @@ def candidate(tmp_path_factory) -> register.Candidate:
     weights = tmp_path_factory.mktemp("weights") / "model.safetensors"
     save_weights(weights, zoo.build(variant).model, {"variant": NAME})
     crops = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 48), dtype=np.uint8)
-    preparation, sources = {"skeleton": variant.skeleton.plain()}, packaged(variant)
-    return register.Candidate(variant, weights, "# card", {"AP_gt_boxes": 0.25}, crops, {"shards": "s1"}, preparation, sources)
+    return register.Candidate(variant, weights, "# card", {"AP_gt_boxes": 0.25}, crops, {"shards": "s1"}, {}, packaged(variant))
 
 
 def packaged(variant: Variant) -> dict[str, Path]:
@@ -214,8 +213,8 @@ def test_other_weights_are_a_new_version_of_their_training_run(repository, candi
 
 def test_whatever_is_packaged_makes_another_version_and_nothing_else_does(repository, candidate, tmp_path):
     """Same weights throughout: a mended decoder, another preparation or other numbers must reach serving."""
-    decoder = tmp_path / "heatmap.py"
-    name = next(name for name in candidate.sources if name.endswith("codecs.heatmap"))
+    decoder = tmp_path / "cal.py"
+    name = next(name for name in candidate.sources if name.endswith("codecs.cal"))
     decoder.write_text(candidate.sources[name].read_text() + "\nMENDED = True\n")
     commented = tmp_path / "commented.py"
     commented.write_text("# a comment\n" + candidate.sources[name].read_text())
@@ -279,7 +278,6 @@ def test_a_bottom_up_model_takes_whole_images_of_any_size(repository, tmp_path):
     save_weights(tmp_path / "model.safetensors", built.model, {"variant": variant.name})
     spec, params = ShardSpec(variant.input_size, "antialias", images=True), EvaluateParams(bottom_up=BottomUpParams(scales=(1.0, 0.5)))
     preparation = {
-        "skeleton": variant.skeleton.plain(),
         "shards": asdict(spec),
         "degrade": asdict(DegradeParams()),
         "evaluate": asdict(params),
@@ -330,7 +328,11 @@ def test_the_card_states_where_a_model_came_from():
     card = model_card(variant, facts)
     for fact in ("w" * 64, "d" * 64, "c" * 64, "CC BY 4.0", "| AP_gt_boxes | 0.1235 |", "| AP_gt_boxes_low | 0.1 |", "| epochs | 210 |"):
         assert fact in card
-    assert f"AP {variant.paper.ap:g}" in card and "none" not in card.split("## How it was trained")[1].split("## Limits")[0]
+    assert (
+        f"AP {variant.paper.ap:g}" in card
+        and variant.paper.conditions in card
+        and "none" not in card.split("## How it was trained")[1].split("## Limits")[0]
+    )
 
 
 def test_lineage_reads_what_dvc_wrote(tmp_path):

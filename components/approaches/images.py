@@ -39,7 +39,6 @@ from components.models.variant import IMAGE_STRIDE, Variant
 from components.models.zoo import Built
 from components.pose.draw import picture_of_persons
 from components.pose.persons import Persons
-from components.pose.skeleton import Skeleton
 
 COMPARED = 4  # images on which an ONNX file is compared
 EXPORT_BATCH = 4  # images of one size run together,
@@ -157,7 +156,6 @@ found = model.predict(images)""",
         spec = parse(ShardSpec, preparation["shards"], "shards")
         degrade = parse(DegradeParams, preparation["degrade"], "degrade")
         params = parse(EvaluateParams, preparation["evaluate"], "evaluate")
-        skeleton = Skeleton.of(preparation["skeleton"], "preparation")
         params = replace(params, bottom_up=replace(params.bottom_up, scales=(1.0,)))
 
         def run(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -165,7 +163,7 @@ found = model.predict(images)""",
                 raise FarposeError(f"images must be (N, H, W, 3) and none of it 0, got {images.shape}", where="input")
             names = [f"image {number}" for number in range(len(images))]
             bgr = [np.ascontiguousarray(image[..., ::-1]) for image in images]
-            inputs = fitted(bgr, names, spec, skeleton, params.bottom_up.fit, degrade)
+            inputs = fitted(bgr, names, spec, built.variant.skeleton, params.bottom_up.fit, degrade)
             found, scores = predict_images(built.model, built.codec, inputs, params)
             counts = np.bincount(found.image_id, minlength=len(images))
             rows = {"keypoints": found.keypoints_image, "keypoint_scores": found.keypoint_scores, "scores": scores}

@@ -272,7 +272,7 @@ class Approach(Protocol):
         """The registered model as a function of its input.
 
         Args:
-            preparation: the mappings `skeleton`, `shards` (a `ShardSpec`), `degrade` and `evaluate`, as the model was evaluated.
+            preparation: the mappings `shards` (a `ShardSpec`), `degrade` and `evaluate`, as the model was evaluated.
         """
         ...
 

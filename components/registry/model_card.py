@@ -82,8 +82,9 @@ def _main(metrics: Mapping[str, Any]) -> str:
 def _paper(variant: Variant) -> str:
     if variant.paper.ap is None:
         return "No paper reports this variant."
-    source = variant.paper.source or "source not given"
-    return f"The paper reports AP {variant.paper.ap:g} on {variant.dataset}, by its own protocol ({source})."
+    departs = "".join(f" Ours differs: {text}." for text in variant.paper.departs)
+    where = f"on {variant.dataset}, by its own protocol, with {variant.paper.conditions}"
+    return f"The paper reports AP {variant.paper.ap:g} {where} ({variant.paper.source}).{departs}"
 
 
 def _table(values: dict[str, Any], head: tuple[str, str]) -> str:

@@ -59,8 +59,7 @@ class Candidate:
         metrics: evaluation's numbers, nested.
         examples: (N, 3, H, W) uint8 RGB, for the input example, as the approach takes them.
         tags: further lineage, kept by the version that is made of this candidate.
-        preparation: how the evaluation made its inputs: the mappings `skeleton` (`Skeleton.plain()`), `shards` (a `ShardSpec`),
-            `degrade` and `evaluate`.
+        preparation: how the evaluation made its inputs: the mappings `shards` (a `ShardSpec`), `degrade` and `evaluate`.
         sources: file of each module of this package that serving imports, by dotted name; they are packaged.
     """
 
@@ -198,7 +197,8 @@ def _save(candidate: Candidate, folder: Path, scratch: Path) -> None:
 
     written = {"variant": "variant.yaml", "card": "model_card.md", "preparation": "preparation.yaml"}
     artifacts = {name: scratch / file for name, file in written.items()}
-    artifacts["variant"].write_text(yaml.safe_dump(_plain(dataclasses.asdict(candidate.variant)), sort_keys=False))
+    complete = dataclasses.replace(candidate.variant, joints=candidate.variant.skeleton)  # no params/data.yaml is beside a model
+    artifacts["variant"].write_text(yaml.safe_dump(_plain(dataclasses.asdict(complete)), sort_keys=False))
     artifacts["card"].write_text(candidate.card)
     artifacts["preparation"].write_text(yaml.safe_dump(_plain(candidate.preparation), sort_keys=False))
     mlflow.pyfunc.save_model(
@@ -233,9 +233,9 @@ def _signature(variant: Variant) -> Any:
     from mlflow.types import Schema, TensorSpec
 
     served = approach(variant.approach).served(variant)
-    (kind, shape), outputs = served.input, served.outputs.items()
-    given: list[Any] = [TensorSpec(np.dtype(kind), shape, name) for name, (kind, shape) in outputs]
-    return ModelSignature(Schema([TensorSpec(np.dtype(kind), shape)]), Schema(given))
+    input_type, input_shape = served.input
+    outputs: list[Any] = [TensorSpec(np.dtype(kind), shape, name) for name, (kind, shape) in served.outputs.items()]
+    return ModelSignature(Schema([TensorSpec(np.dtype(input_type), input_shape)]), Schema(outputs))
 
 
 def _log_metrics(client: MlflowClient, run_id: str, model_id: str, metrics: dict[str, Any]) -> None:

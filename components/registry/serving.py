@@ -16,7 +16,6 @@ from components.base.config import load_yaml, parse
 from components.models import zoo
 from components.models.variant import Variant
 from components.models.weights import load_weights
-from components.pose.skeleton import Skeleton
 
 
 class PosePredictor(PythonModel):
@@ -26,8 +25,7 @@ class PosePredictor(PythonModel):
         """Build the variant, load its weights and read its evaluation's settings from the stored artifacts."""
         path = context.artifacts["variant"]
         preparation = load_yaml(context.artifacts["preparation"])
-        skeleton = Skeleton.of(preparation["skeleton"], "preparation")
-        built = zoo.build(parse(Variant, load_yaml(path), path), skeleton)
+        built = zoo.build(parse(Variant, load_yaml(path), path))  # its joints are spelled out: no params folder is beside a model
         built.model.load_state_dict(load_weights(context.artifacts["weights"], built.variant))
         self.run = approach(built.variant.approach).serve(built, preparation)
 

@@ -38,7 +38,7 @@ def verify(options: argparse.Namespace) -> int:
 
 def _persons() -> Persons:
     """The scored split of the persons table, or a few synthetic people while there is none."""
-    from components.datasets.coco import read_coco
+    from components.datasets.reader import read_split
     from components.datasets.synthetic.coco import write_synthetic
     from components.datasets.synthetic.params import SyntheticParams
     from components.pose.persons import Persons
@@ -47,10 +47,10 @@ def _persons() -> Persons:
     if table.is_file():
         return Persons.read(table).split(settings.evaluation().split)
     print(f"no persons table yet: checked on {SAMPLE_IMAGES} synthetic images")
-    files = settings.data().sources["synthetic"].splits["val"]
+    source = settings.data().sources["synthetic"]
     with tempfile.TemporaryDirectory() as scratch:
         write_synthetic(Path(scratch), SyntheticParams(train_images=1, val_images=SAMPLE_IMAGES), progress=False, workers=1)
-        return read_coco(Path(scratch), files.annotations, files.images, "val", "synthetic")[0]
+        return read_split("synthetic", source, Path(scratch), "val").persons
 
 
 def _shards(pipeline: settings.Pipeline, variants: list[Variant]) -> dict[str, tuple[str, Any]]:
