@@ -22,7 +22,7 @@ SAME_ROW = (
     "baseline",
     "exceptions",
     *PRINTED,
-)  # what an entry may say and still be the other entry's row of the table
+)  # what an entry may say and still be the other's row
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _entry(path: Path, name: str, written: object) -> Entry:
 def _full(entry: Entry, known: Mapping[Path, Mapping[str, Entry]], trail: tuple[str, ...]) -> dict[str, Any]:
     """What the entry is, without `like`.
 
-    A printed row (`paper`) belongs to its entry: it is taken over from another variant only where no more than tag, recipe and comparison differ.
+    A printed row (`paper`) belongs to its entry: it is taken over from another variant only where no more than `SAME_ROW` differs.
     """
     if LIKE not in entry.written:
         return entry.written
