@@ -159,6 +159,11 @@ def test_seeds_of_a_variant_are_one_row_with_mean_and_spread(tmp_path: Path) -> 
     assert near["mean_OKS_gt_boxes"] == pytest.approx(0.6) and near["AP_gt_boxes_low"] < near["AP_gt_boxes"] < near["AP_gt_boxes_high"]
     assert table.loc["far", "difference"] == pytest.approx(rows[3]["AP_gt_boxes"] - np.mean(values))
     assert f"| 3, ±{100 * np.std(values, ddof=1):.1f} |" in (tmp_path / "comparison.md").read_text()
+    alone = compare([rows[1], rows[3]], tmp_path, matches=matches)
+    assert alone["variant"].tolist() == ["near_2", "far"] and "seeds" not in alone, "one seed alone keeps its own name"
+    rows[0] |= {"recipe": "matched"}
+    assert compare(rows, tmp_path, matches=matches)["variant"].tolist() == ["near", "near_1", "far"], "another recipe is another row"
+    rows[0] |= {"recipe": None}
     rows[1]["seed"] = 0
     with pytest.raises(FarposeError, match=r"comparison: near: seeds \[0, 0, 2\] are not all different"):
         compare(rows, tmp_path)
@@ -227,7 +232,7 @@ def test_a_mapping_without_a_main_ap_is_named() -> None:
 @pytest.mark.parametrize(("name", "suffix"), [("cal_hrnet_w48_coco_64x48", "gt_boxes"), ("higherhrnet_w32_crowdpose_256", "no_boxes")])
 def test_the_card_says_which_ap_is_the_main_one_and_what_the_model_needs(name: str, suffix: str) -> None:
     variant = zoo.variant(name)
-    facts = Facts("w", "d", "c", {}, {}, {f"AP_{suffix}": 0.25, "AP_detector_boxes": 0.2}, {}, {})
+    facts = Facts("w", {"source": "s", "licences": "l"}, {}, {f"AP_{suffix}": 0.25, "AP_detector_boxes": 0.2}, {}, {})
     card = model_card(variant, facts)
     assert f"The main AP is `AP_{suffix}`, boxes given: {PROTOCOLS[suffix]}." in card
     assert ("It needs no boxes" in card) == ("whole image whose short side" in card) == variant.bottom_up

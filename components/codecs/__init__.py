@@ -11,11 +11,11 @@ from typing import Any
 from components.base.config import parse
 from components.base.errors import unknown_name
 from components.base.records import modules, records
-from components.codecs.codec import Codec, CodecRecord, CropCodec, ImageCodec
+from components.codecs.codec import Codec, CodecRecord, CropCodec, ImageCodec, as_crop_codec, as_image_codec
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
-__all__ = ["Codec", "CropCodec", "ImageCodec", "build", "convention_of", "names", "record"]
+__all__ = ["Codec", "CropCodec", "ImageCodec", "as_crop_codec", "as_image_codec", "build", "convention_of", "names", "record"]
 
 
 def build(name: str, geometry: CropGeometry, skeleton: Skeleton, **settings: Any) -> Codec:

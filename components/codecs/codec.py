@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
 from torch import Tensor
 
+from components.base.errors import FarposeError
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
@@ -190,6 +191,28 @@ class ImageCodec(AnyCodec, Protocol):
 
 
 Codec = CropCodec | ImageCodec
+
+
+def as_crop_codec(codec: Codec) -> CropCodec:
+    """The codec, if it is one for crops.
+
+    Raises:
+        FarposeError: it is one for whole images.
+    """
+    if hasattr(codec, "aggregate"):
+        raise FarposeError(f"{type(codec).__name__} decodes whole images, not crops of one person")
+    return cast(CropCodec, codec)
+
+
+def as_image_codec(codec: Codec) -> ImageCodec:
+    """The codec, if it is one for whole images.
+
+    Raises:
+        FarposeError: it is one for crops.
+    """
+    if not hasattr(codec, "aggregate"):
+        raise FarposeError(f"{type(codec).__name__} decodes crops of one person, not whole images")
+    return cast(ImageCodec, codec)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ LEVEL = 0.05  # a p-value below it tells two runs apart
 def merged(rows: Sequence[Row], matches: Mapping[str, Matches]) -> tuple[list[dict[str, Any]], dict[str, list[Matches]]]:
     """One row per group of seeds, and the matches of each row that has them for all its seeds.
 
-    Rows of one `group` (their variants differ in the seed alone) become one row of that name: numbers are means, `AP_<boxes>_spread`
-    is the standard deviation over seeds, `seeds` their number; the interval is that of the mean AP over images and seeds.
+    Rows of one `group` (their variants differ in the seed alone) and recipe become one row of that name: numbers are means,
+    `AP_<boxes>_spread` is the standard deviation over seeds, `seeds` their number; the interval is that of the mean AP over images
+    and seeds.
 
     Args:
         rows: as in `compare.compare`.
@@ -27,15 +28,18 @@ def merged(rows: Sequence[Row], matches: Mapping[str, Matches]) -> tuple[list[di
     Raises:
         FarposeError: seeds of one group were scored under different protocols, or a seed appears twice.
     """
-    groups: dict[str, list[Row]] = {}
+    groups: dict[tuple[str, Any], list[Row]] = {}
     for row in rows:
-        groups.setdefault(str(row.get("group") or row["variant"]), []).append(row)
+        groups.setdefault((str(row.get("group") or row["variant"]), row.get("recipe")), []).append(row)
     found, runs = [], {}
-    for name, members in groups.items():
+    for (group, recipe), members in groups.items():
+        alone = len(members) == 1
+        same_name = sum(other == group and len(groups[other, kind]) > 1 for other, kind in groups) > 1
+        name = str(members[0]["variant"]) if alone else f"{group} ({recipe})" if same_name else group
         known = [matches[row["variant"]] for row in members if row["variant"] in matches]
         if len(known) == len(members):
             runs[name] = known
-        found.append(dict(members[0]) | {"variant": name} if len(members) == 1 else _mean(name, members, runs.get(name)))
+        found.append(dict(members[0]) if alone else _mean(name, members, runs.get(name)))
     return found, runs
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from components.base.errors import FarposeError, unknown_name
 
 if TYPE_CHECKING:
+    from components.evaluate.matching import Matches
     from components.models.costs import Costs
     from components.models.paper import Paper
     from components.models.variant import Variant
@@ -164,7 +165,8 @@ def _verdict(names: list[str]) -> str:
     from components.evaluate.significance import paired_bootstrap
     from pipelines import comparing
 
-    rows, runs = [], []
+    rows: list[dict[str, Any]] = []
+    runs: list[list[Matches]] = []
     for name in names:
         found = comparing.evaluated(name)
         named = {row["variant"]: matches for row, matches in found}

@@ -95,3 +95,35 @@ def test_a_size_without_a_published_cal_configuration_is_named() -> None:
 
 def test_an_explicit_value_equal_to_the_preset_is_no_contradiction() -> None:
     assert make("udp_offset", "64x48", preset="published", radius=4.0).constants["radius"] == 4.0
+
+
+def test_every_codec_is_found_by_its_file_and_known_to_be_of_one_kind() -> None:
+    from components.codecs.codec import as_crop_codec, as_image_codec
+
+    assert {"heatmap", "dark", "udp_gaussian", "udp_offset", "cal", "simcc", "super_resolution", "sharpose"} < set(codecs.names())
+    assert {codecs.record(name).approach for name in codecs.names()} == {"crops", "images"}
+    for name in codecs.names():
+        record = codecs.record(name)
+        size = (64, 64) if name in ("simcc", "super_resolution") else (16, 16)
+        codec = codecs.build(name, CropGeometry((64, 64), size, codecs.convention_of(name)), COCO_17)
+        assert record.name == name and type(codec).__module__ == f"components.codecs.{name}"
+        own, other = (as_crop_codec, as_image_codec) if record.approach == "crops" else (as_image_codec, as_crop_codec)
+        assert own(codec) is codec
+        with pytest.raises(FarposeError, match="decodes"):
+            other(codec)
+
+
+def test_building_one_codec_imports_no_other() -> None:
+    import subprocess
+    import sys
+
+    code = """
+import sys
+from components import codecs
+from components.pose.crop import CropGeometry
+from components.pose.skeleton import COCO_17
+codecs.build("dark", CropGeometry((64, 48), (16, 12), "dark"), COCO_17)
+others = ("cal", "simcc", "udp_offset", "sharpose", "associative_embedding")
+print([name for name in others if f"components.codecs.{name}" in sys.modules])
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
