@@ -111,5 +111,5 @@ def test_the_roots_are_what_the_stage_imports(stage):
     sources = imports.read(REPOSITORY)
     modules = {f"{module}.{name}" if f"{module}.{name}" in sources.paths else module for module, name in named}
     wanted = {name for name in modules if not name.startswith("components.registry")}
-    found = set(sources.closure([*plan.ROOTS[stage], *plan.own_modules(zoo.variant(HRNETS[0]), "direct")]))
+    found = set(sources.closure([*plan.ROOTS[stage], *plan.own_modules(stage, zoo.variant(HRNETS[0]), "direct")]))
     assert wanted and wanted <= found | {"components.datasets.fetch"}  # it reads the table of images, which the stage depends on

@@ -21,9 +21,9 @@ from components.base.files import sha256_of
 from components.degrade.augment import normalise
 from components.degrade.image_shards import fitted
 from components.degrade.params import DegradeParams, ShardSpec
-from components.evaluate.bottom_up import predict_images
 from components.evaluate.params import BottomUpParams, EvaluateParams
 from components.evaluate.predict import outputs_of
+from components.evaluate.predict_images import predict_images
 from components.models import zoo
 from components.models.variant import Variant
 from components.models.weights import save_weights
@@ -64,7 +64,8 @@ def candidate(tmp_path_factory) -> register.Candidate:
     weights = tmp_path_factory.mktemp("weights") / "model.safetensors"
     save_weights(weights, zoo.build(variant).model, {"variant": NAME})
     crops = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 48), dtype=np.uint8)
-    return register.Candidate(variant, weights, "# card", {"AP_gt_boxes": 0.25}, crops, {"shards": "s1"}, sources=packaged(variant))
+    preparation, sources = {"skeleton": variant.skeleton.plain()}, packaged(variant)
+    return register.Candidate(variant, weights, "# card", {"AP_gt_boxes": 0.25}, crops, {"shards": "s1"}, preparation, sources)
 
 
 def packaged(variant: Variant) -> dict[str, Path]:
@@ -277,7 +278,12 @@ def test_a_bottom_up_model_takes_whole_images_of_any_size(repository, tmp_path):
         torch.nn.init.constant_(layer.bias.data[:17], 0.2)
     save_weights(tmp_path / "model.safetensors", built.model, {"variant": variant.name})
     spec, params = ShardSpec(variant.input_size, "antialias", images=True), EvaluateParams(bottom_up=BottomUpParams(scales=(1.0, 0.5)))
-    preparation = {"shards": asdict(spec), "degrade": asdict(DegradeParams()), "evaluate": asdict(params)}
+    preparation = {
+        "skeleton": variant.skeleton.plain(),
+        "shards": asdict(spec),
+        "degrade": asdict(DegradeParams()),
+        "evaluate": asdict(params),
+    }
     example = np.random.default_rng(0).integers(0, 256, (1, 3, 90, 120), dtype=np.uint8)
     weights = tmp_path / "model.safetensors"
     candidate = register.Candidate(variant, weights, "# card", {}, example, {}, preparation, packaged(variant))
