@@ -21,8 +21,8 @@ from benchmarks import report
 from components.base.config import PARAMS, REPOSITORY, load_yaml, parse
 from components.base.errors import FarposeError
 from components.codecs import build
-from components.datasets.coco import read_coco
 from components.datasets.params import DataParams
+from components.datasets.reader import read_split
 from components.degrade.augment import Augmenter, AugmentParams
 from components.degrade.params import DegradeParams, ShardSpec
 from components.degrade.shard import Source
@@ -58,10 +58,10 @@ def benchmark_persons() -> tuple[str, Path, Persons]:
     source, root = ("coco", Path(real) / "coco") if real else ("synthetic", REPOSITORY / "data" / "synthetic")
     if not root.is_dir():
         raise FarposeError("no images to time", where=root, fix="run `farpose acquire synthetic` or set FARPOSE_DATA")
-    splits = parse(DataParams, load_yaml(PARAMS / "data.yaml")["data"], "params/data.yaml: data").sources[source].splits
+    entry = parse(DataParams, load_yaml(PARAMS / "data.yaml")["data"], "params/data.yaml: data").sources[source]
     parts = []
     for split, count in (("train", PERSONS), ("val", 16)):
-        people = read_coco(root, splits[split].annotations, splits[split].images, split, source)[0].labelled()
+        people = read_split(source, entry, root, split).persons.labelled()
         parts.append(people.select(np.random.default_rng(0).permutation(len(people))[:count]))
     frame = pd.concat([part.frame for part in parts], ignore_index=True)
     boxes, keypoints = (np.concatenate([getattr(part, name) for part in parts]) for name in ("bbox_xywh", "keypoints"))

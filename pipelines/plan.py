@@ -20,9 +20,10 @@ from pipelines.settings import Pipeline
 
 if TYPE_CHECKING:
     from components.models.variant import Variant
-    from components.train.recipe import Kind as RecipeKind
+    from components.train.recipe import Kind
 
 TRAIN, EVALUATE, REGISTER = "train", "evaluate", "register"
+TOLD = ("paper", "reprints", "baseline", "exceptions", "train")  # fields of an entry that training sees through its recipe or not at all
 ROOTS = {  # what a stage imports of components/, beside its variant's own modules
     TRAIN: ("components.models.zoo", "components.train.loop", "components.train.recipe"),
     EVALUATE: (
@@ -49,17 +50,21 @@ def write(folder: Path, pipeline: Pipeline) -> int:
     with atomic_directory(folder) as made:
         for name, planned in pipeline.variants.items():
             protocol = pipeline.shards[planned.shards].protocol
-            for stage, decided in decisions(variants[name], planned.recipe).items():
+            for stage, decided in decisions(variants[name], pipeline.recipe_of(name)).items():
                 write_json(made / stage / f"{name}.json", {**code(stage, variants[name], protocol, sources), **decided})
     return len(pipeline.variants)
 
 
-def decisions(variant: Variant, kind: RecipeKind = "published") -> dict[str, dict[str, Any]]:
-    """By stage: the resolved parameters that decide its result. The paper's numbers decide no weights."""
+def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str, Any]]:
+    """By stage: the resolved parameters that decide its result. What papers report, and with what, decides no weights.
+
+    Args:
+        kind: the recipe that the variant is trained by.
+    """
     from components.train import recipe as recipes
 
     entry = dataclasses.asdict(variant)
-    trained = {key: value for key, value in entry.items() if key not in ("paper", "train")}
+    trained = {key: value for key, value in entry.items() if key not in TOLD}
     return {
         TRAIN: {"variant": trained, "recipe": dataclasses.asdict(recipes.resolve(variant, recipes.load(), kind))},
         EVALUATE: {"variant": entry, "evaluate": dataclasses.asdict(settings.evaluation())},

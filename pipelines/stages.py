@@ -70,8 +70,8 @@ def degrade(name: str) -> None:
         raise unknown_name("shards", name, pipeline.shards, where="params/pipeline.yaml")
     spec = pipeline.shards[name]
     with tracking.run(f"degrade@{name}", params={"shards": spec, "degrade": params}, tags={"kind": "degrade"}) as run:
-        images, ignored = read_images(paths.PERSONS / IMAGES_FILE), IgnoredRegions.read(paths.PERSONS / IGNORED_FILE)
         persons = Persons.read(paths.PERSONS / "persons.parquet")
+        images, ignored = read_images(paths.PERSONS / IMAGES_FILE), IgnoredRegions.read(paths.PERSONS / IGNORED_FILE)
         summary = cut(Source(persons, paths.DATA / settings.data().source, images, ignored), spec, params, paths.SHARDS / name)
         _metrics(f"degrade/{name}.json", summary["splits"], run)
         run.artifact(paths.SHARDS / name / "contact_sheet.png")

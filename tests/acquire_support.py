@@ -17,6 +17,7 @@ import pytest
 
 from components.datasets.acquire import acquire, transfer
 from components.datasets.manifest import check_manifest
+from tests.coco_files import COMMITTED
 
 FILES = {
     "annotations/person_keypoints_train2017.json": b'{"images": []}' * 200,
@@ -38,7 +39,7 @@ def short_pauses(monkeypatch):
 @pytest.fixture
 def take(tmp_path):
     """`acquire` with a data folder and manifests of the test's own."""
-    return functools.partial(acquire, "coco", root=tmp_path / "data", manifests=tmp_path / "manifests", progress=False)
+    return functools.partial(acquire, "coco", root=tmp_path / "data", sources=COMMITTED, manifests=tmp_path / "manifests", progress=False)
 
 
 def put(folder: Path, files: dict[str, bytes]) -> Path:

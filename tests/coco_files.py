@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,27 @@ from typing import Any
 import cv2
 import numpy as np
 
+from components.base.config import PARAMS, load_yaml, parse
 from components.base.files import sha256_of
-from components.datasets.params import DataParams, SourceFiles, SplitFiles
+from components.datasets.params import DataParams, SourceParams, SplitFiles
+from components.datasets.reader import AnnotationFile, read_split
 from components.pose.skeleton import COCO_17
 
 PERSON = {"id": 1, "name": "person", "keypoints": list(COCO_17.keypoint_names)}
 CHAIR = {"id": 62, "name": "chair"}
+
+
+COMMITTED: dict[str, SourceParams] = parse(DataParams, load_yaml(PARAMS / "data.yaml")["data"], "data").sources
+
+
+def source(splits: dict[str, SplitFiles], dataset: str = "coco", **changes: Any) -> SourceParams:
+    """A data set's committed entry with other files, unchecked by a manifest."""
+    return dataclasses.replace(COMMITTED[dataset], splits=splits, manifest=None, **changes)
+
+
+def read_file(root: Path, annotations: str, images: str, dataset: str = "coco", split: str = "val", **changes: Any) -> AnnotationFile:
+    """One annotation file, read as the data set's committed entry says."""
+    return read_split(dataset, source({split: SplitFiles(annotations, images)}, dataset, **changes), root, split)
 
 
 def random_coco(seed: int, first_id: int = 1, num_images: int = 6, extension: str = "png") -> dict[str, Any]:
@@ -78,7 +94,7 @@ def write_dataset(root: Path, train: dict[str, Any], val: dict[str, Any], seed: 
         write_json(root / "annotations" / f"{name}.json", value)
         write_images(root / name, value, seed + i)
         splits[name] = SplitFiles(f"annotations/{name}.json", name)
-    return DataParams(source="coco", sources={"coco": SourceFiles(splits)})
+    return DataParams(source="coco", sources={"coco": source(splits)})
 
 
 def digests(directory: Path) -> dict[str, str]:

@@ -6,11 +6,13 @@ from __future__ import annotations
 import pytest
 
 from components.base.errors import FarposeError
-from components.datasets.acquire import SOURCES, acquire
+from components.datasets.acquire import acquire
 from components.datasets.acquire.listing import parse_checksums, safe_path, wanted
 from components.datasets.manifest import check_manifest, read_manifest
+from components.datasets.params import SourceParams, SplitFiles
 from components.datasets.synthetic import SyntheticParams
 from tests.acquire_support import FILES, NOT_WANTED, assert_complete, contents, put, sha256, short_pauses, take  # noqa: F401
+from tests.coco_files import COMMITTED
 
 
 def test_a_local_folder_is_copied_with_manifest_and_note(tmp_path, take):
@@ -123,11 +125,11 @@ def test_two_at_one_time_are_refused(tmp_path, take, monkeypatch):
 )
 def test_wrong_requests_are_named(tmp_path, source, location, said):
     with pytest.raises(FarposeError, match=said):
-        acquire(source, location, tmp_path / "data", manifests=tmp_path, progress=False)
+        acquire(source, location, tmp_path / "data", COMMITTED, manifests=tmp_path, progress=False)
 
 
 def test_a_folder_without_annotations_is_refused(tmp_path, take):
-    with pytest.raises(FarposeError, match=r"no file annotations/person_keypoints_\*.json"):
+    with pytest.raises(FarposeError, match=r"no file annotations/person_keypoints_train2017\.json there .*val2017\.json.*data\.yaml"):
         take(str(put(tmp_path / "from", {"train2017/1.jpg": b"x"})))
     assert not (tmp_path / "data" / "coco").exists()
     with pytest.raises(FarposeError, match="no images or annotations"):
@@ -136,7 +138,7 @@ def test_a_folder_without_annotations_is_refused(tmp_path, take):
 
 def test_synthetic_people_are_acquired_and_verified(tmp_path):
     params = SyntheticParams(train_images=2, val_images=1)
-    settings = {"manifests": tmp_path / "manifests", "progress": False}
+    settings = {"sources": COMMITTED, "manifests": tmp_path / "manifests", "progress": False}
     (tmp_path / "data" / ".cache" / ".synthetic.killed.tmp").mkdir(parents=True)
     done = acquire("synthetic", None, tmp_path / "data", synthetic=params, **settings)
     assert done.files == 5
@@ -171,7 +173,18 @@ def test_malformed_lists_are_refused(content):
         parse_checksums("MANIFEST.json", content, "here")
 
 
-def test_every_source_says_what_it_is():
-    for source in SOURCES.values():
-        assert source.description.endswith(".")
-        assert source.needs
+def test_every_data_set_that_can_be_acquired_says_what_it_is():
+    for name, source in COMMITTED.items():
+        if source.splits:
+            assert source.description.endswith(".") and source.licence != "not stated", name
+
+
+def test_a_data_set_of_ones_own_is_acquired_by_its_entry(tmp_path):
+    own = SourceParams(
+        "coco", "coco_17", "oks", {"val": SplitFiles("labels/all.json", "photos")}, "params/manifests/farm.sha256", licence="ours"
+    )
+    files = {"labels/all.json": b"{}", "photos/1.png": b"pixels"}
+    done = acquire("horses", str(put(tmp_path / "from", files)), tmp_path / "data", {"horses": own}, manifests=tmp_path, progress=False)
+    assert contents(tmp_path / "data" / "horses") == files and done.manifest == tmp_path / "farm.sha256"
+    note = (tmp_path / "data" / "README.md").read_text()
+    assert "## horses\n" in note and "Licence: ours." in note and "| photos | 1 |" in note

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.datasets.crowdpose import CROWDPOSE
+from components.datasets.readers.crowdpose import CROWDPOSE
 from components.evaluate import oks
 from components.pose.skeleton import CROWDPOSE_14
 from tests import evaluation_cases as cases

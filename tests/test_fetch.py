@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +15,14 @@ import pytest
 
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
-from components.datasets.fetch import fetch
+from components.datasets.fetch import FetchSummary, fetch, in_dev
 from components.datasets.manifest import write_manifest
-from components.datasets.params import DataParams, FilterParams
+from components.datasets.params import DataParams, FilterParams, SplitFiles, SplitShares
 from components.datasets.synthetic.params import SyntheticParams
+from components.pose.ignored import IgnoredRegions
 from components.pose.images import IMAGE_COLUMNS, read_images
 from components.pose.persons import Persons
-from tests.coco_files import digests, random_coco, unlabel, write_dataset, write_json
+from tests.coco_files import digests, random_coco, source, unlabel, write_dataset, write_json
 
 
 def spoilt(seed: int, first_id: int) -> dict[str, Any]:
@@ -142,6 +145,88 @@ def test_summary_is_json_and_its_table_names_every_count(tmp_path: Path) -> None
     assert lines["persons kept"] == [str(s.persons) for s in summary.splits.values()]
 
 
+# --- the development split
+
+
+def by_hand(source: str, image_id: int) -> float:
+    """Where an image lies between 0 and 1, stated in another way: the first 16 hexadecimal digits of `sha256sum`."""
+    return int(hashlib.sha256(f"{source}/{image_id}".encode()).hexdigest()[:16], 16) / 16**16
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
+def test_the_share_is_kept_and_decided_by_source_and_image_id_alone(share: float) -> None:
+    image_ids = np.random.default_rng(0).permutation(np.arange(1, 20_001))
+    chosen = in_dev("coco", image_ids, share)
+    assert abs(chosen.mean() - share) < 4 * (share * (1 - share) / len(image_ids)) ** 0.5, "four standard errors"
+    assert [by_hand("coco", image_id) < share for image_id in image_ids[:500].tolist()] == chosen[:500].tolist()
+    some = np.sort(image_ids[:100])
+    assert set(some[in_dev("coco", some, share)]) == set(image_ids[chosen]) & set(some), "order and other images do not matter"
+    assert abs((chosen & in_dev("other", image_ids, share)).mean() - share**2) < 0.02, "another source draws anew"
+    assert not (in_dev("coco", image_ids, share / 2) & ~chosen).any(), "a larger share keeps the images of a smaller one"
+
+
+def fetched(tmp_path: Path, name: str, train: dict[str, Any], share: float, **changes: Any) -> tuple[FetchSummary, Path]:
+    params = write_dataset(tmp_path / name, train, spoilt(1, 1000))
+    params = dataclasses.replace(params, splits=SplitShares(dev=share), **changes)
+    return fetch(params, tmp_path / name, tmp_path / f"{name}_out", None), tmp_path / f"{name}_out"
+
+
+def test_development_images_move_with_their_persons_and_regions(tmp_path: Path) -> None:
+    train = spoilt(2, 1)
+    train["images"].append(dict(train["images"][0]))
+    train["annotations"].append({"id": 9999, "image_id": 2, "category_id": 62, "bbox": [1, 2, 3, 4]})
+    whole, whole_out = fetched(tmp_path, "whole", copy.deepcopy(train), 0.0)
+    parted, parted_out = fetched(tmp_path, "parted", train, 0.4)
+    assert list(whole.splits) == ["train", "val"] and list(parted.splits) == ["train", "dev", "val"]
+    assert parted.splits["val"] == whole.splits["val"]
+    for field in ("persons_read", "images", "images_repeated", "other_categories", "ignored"):
+        halves = getattr(parted.splits["train"], field) + getattr(parted.splits["dev"], field)
+        # Of a person whom a training filter removes, dev keeps the row; its region is ignored in either case unless it is labelled.
+        assert halves == getattr(whole.splits["train"], field), field
+    chosen = {image["id"] for image in train["images"] if by_hand("coco", image["id"]) < 0.4}
+    for table in (read_images(parted_out / "images.parquet"), Persons.read(parted_out / "persons.parquet").frame):
+        assert set(table[table["split"] == "dev"]["image_id"]) <= chosen
+        assert not set(table[table["split"] == "train"]["image_id"]) & chosen
+    images = read_images(parted_out / "images.parquet")
+    assert set(images[images["split"] == "dev"]["image_id"]) == chosen and images["image_id"].is_unique
+    regions = IgnoredRegions.read(parted_out / "ignored.parquet").frame
+    assert set(regions[regions["split"] == "dev"]["image_id"]) <= chosen and (regions["split"] == "dev").any()
+    before, after = (Persons.read(out / "persons.parquet").split("val").frame for out in (whole_out, parted_out))
+    assert before.equals(after)
+
+
+def test_training_filters_leave_development_persons(tmp_path: Path) -> None:
+    train = random_coco(0, num_images=20)
+    for person in train["annotations"][::3]:
+        unlabel(person)
+    summary, out = fetched(tmp_path, "data", train, 0.5)
+    dev = {image["id"] for image in train["images"] if by_hand("coco", image["id"]) < 0.5}
+    unlabelled = [person["image_id"] in dev for person in train["annotations"][::3]]
+    assert summary.splits["dev"].persons - summary.splits["dev"].labelled == sum(unlabelled) > 0
+    assert summary.splits["dev"].removed["too few labelled joints"] == 0
+    assert summary.splits["train"].removed["too few labelled joints"] == len(unlabelled) - sum(unlabelled) > 0
+    assert (Persons.read(out / "persons.parquet").split("train").frame["num_keypoints"] > 0).all()
+
+
+def test_images_stay_in_their_split_when_others_are_added(tmp_path: Path) -> None:
+    few, more = random_coco(0, num_images=10), random_coco(0, num_images=30)
+    tables = [read_images(fetched(tmp_path, name, value, 0.3)[1] / "images.parquet") for name, value in (("few", few), ("more", more))]
+    splits = [table.set_index("image_id")["split"].to_dict() for table in tables]
+    assert len(splits[1]) == len(splits[0]) + 20 and splits[0].items() <= splits[1].items()
+
+
+def test_a_share_without_labelled_persons_on_one_side_is_named(tmp_path: Path) -> None:
+    smallest = min(by_hand("coco", image_id) for image_id in range(1, 7))
+    largest = max(by_hand("coco", image_id) for image_id in range(1, 7))
+    for share, split in ((smallest * 0.99, "dev"), (min(largest * 1.01, 0.9999), "train")):
+        with pytest.raises(FarposeError, match=rf"train\.json: no labelled person is left in split '{split}' .*change data\.splits\.dev"):
+            fetched(tmp_path, split, random_coco(0), share)
+    with pytest.raises(ValueError, match="dev is 1, expected a share"):
+        SplitShares(dev=1.0)
+    with pytest.raises(ValueError, match=r"has files of a split 'dev': set splits\.dev to 0"):
+        DataParams("coco", {"coco": source({"dev": SplitFiles("a.json", "a")})}, splits=SplitShares(dev=0.1))
+
+
 def unlabel_training(root: Path) -> None:
     path = root / "annotations" / "train.json"
     value = json.loads(path.read_text())
@@ -197,7 +282,10 @@ def test_data_edited_behind_the_manifest_are_refused(tmp_path: Path, difference:
 def test_real_pack(real_data: Path, tmp_path: Path) -> None:
     committed = parse(DataParams, load_yaml(PARAMS / "data.yaml")["data"], "params/data.yaml: data")
     summary = fetch(dataclasses.replace(committed, source="coco"), real_data / "coco", tmp_path / "out", None)
-    assert (summary.splits["train"].labelled, summary.splits["val"].labelled) == (5308, 1354)
+    labelled = {split: counts.labelled for split, counts in summary.splits.items()}
+    assert (labelled["train"] + labelled["dev"], labelled["val"]) == (5308, 1354)
+    share = summary.splits["dev"].images / (summary.splits["train"].images + summary.splits["dev"].images)
+    assert abs(share - committed.splits.dev) < 3 * (0.05 * 0.95 / 2000) ** 0.5, "three standard errors"
     assert summary.splits["val"].persons - 1354 == 561 + 43
 
 

@@ -16,13 +16,12 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from components.base.errors import FarposeError
-from components.datasets.coco import read_coco_file
 from components.datasets.fetch import fetch
 from components.datasets.ignored import ignored_regions
-from components.datasets.params import DataParams, FilterParams, SourceFiles, SplitFiles
+from components.datasets.params import DataParams, FilterParams, SplitFiles
 from components.pose.ignored import IGNORED_COLUMNS, IgnoredRegions, decode, run_lengths
 from components.pose.persons import Persons
-from tests.coco_files import random_coco, unlabel, write_dataset, write_json
+from tests.coco_files import random_coco, read_file, source, unlabel, write_dataset, write_json
 
 OFFICIAL = "annotations/coco_person_keypoints_val2017_official_first_fifth.json.gz"
 CROWDPOSE = "annotations/crowdpose_val.json.gz"
@@ -97,7 +96,7 @@ def regions_of(tmp_path: Path, segmentation: Any, box: list[float], width: int =
     person = {**value["annotations"][0], "bbox": box, "segmentation": segmentation}
     unlabel(person)
     write_json(tmp_path / "one.json", {**value, "annotations": [person]})
-    read = read_coco_file(tmp_path, "one.json", "x", "val", "coco")
+    read = read_file(tmp_path, "one.json", "x")
     return ignored_regions(read.persons, read.records, np.array(["no labelled joint"], dtype=object))
 
 
@@ -245,7 +244,7 @@ def test_a_bad_region_leaves_earlier_output_intact(tmp_path: Path) -> None:
 
 def test_masks_of_coco_are_the_published_ones(real_data: Path, tmp_path: Path) -> None:
     """HigherHRNet ignores crowd regions and persons without labelled joints, by their segmentations."""
-    params = DataParams("coco", {"coco": SourceFiles({"train": SplitFiles(OFFICIAL, "x")})}, images="unchecked")
+    params = DataParams("coco", {"coco": source({"train": SplitFiles(OFFICIAL, "x")})}, images="unchecked")
     fetch(params, real_data, tmp_path / "out", None)
     regions = IgnoredRegions.read(tmp_path / "out" / "ignored.parquet")
     value = json.loads(gzip.decompress((real_data / OFFICIAL).read_bytes()))
@@ -262,7 +261,7 @@ def test_masks_of_coco_are_the_published_ones(real_data: Path, tmp_path: Path) -
 
 
 def test_crowdpose_ignores_boxes(real_data: Path, tmp_path: Path) -> None:
-    params = DataParams("crowdpose", {"crowdpose": SourceFiles({"val": SplitFiles(CROWDPOSE, "images")})}, images="unchecked")
+    params = DataParams("crowdpose", {"crowdpose": source({"val": SplitFiles(CROWDPOSE, "images")}, "crowdpose")}, images="unchecked")
     assert fetch(params, real_data, tmp_path / "out", None).splits["val"].ignored == 1453
     regions = IgnoredRegions.read(tmp_path / "out" / "ignored.parquet")
     assert regions.frame["reason"].value_counts().to_dict() == {"no labelled joint": 1347, "crowd region": 106}

@@ -26,7 +26,7 @@ FIRST, SECOND, _ = VARIANTS
 def little_to_do(repository: Path) -> None:
     """Two top-down variants and a bottom-up one, one epoch, a dozen images."""
     params = repository / "params"
-    edit(params / "data.yaml", synthetic__train_images=10, synthetic__val_images=6)
+    edit(params / "data.yaml", synthetic__train_images=10, synthetic__val_images=6, data__splits__dev=0.2)
     edit(params / "train.yaml", train__validate_every=0)
     edit(params / "evaluate.yaml", evaluate__bootstrap_resamples=20, evaluate__gallery_size=1)
     for name in VARIANTS:

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from components.base.errors import FarposeError
-from components.datasets.coco import read_coco, read_coco_file
-from tests.coco_files import random_coco, unlabel, write_json
+from tests.coco_files import random_coco, read_file, unlabel, write_json
 
 REAL_FILES = {
     "coco/annotations/person_keypoints_train2017.json": 0,
@@ -34,14 +33,14 @@ def assert_equals_pycocotools(value: dict[str, Any], root: Path, name: str, repe
         oracle = COCO()
         oracle.dataset = value
         oracle.createIndex()
-    read = read_coco_file(root, name, "folder", "val", "coco")
-    assert read.repeated_images == repeated
+    read = read_file(root, name, "folder")
+    assert len(read.repeated) == repeated
     assert list(read.images["image_id"]) == oracle.getImgIds()
     for row in read.images.itertuples():
         entry = oracle.imgs[row.image_id]
         assert (row.image_path, row.image_width, row.image_height) == (f"folder/{entry['file_name']}", entry["width"], entry["height"])
     expected = oracle.loadAnns(oracle.getAnnIds(catIds=oracle.getCatIds(catNms=["person"])))
-    assert read.other_categories == len(value["annotations"]) - len(expected)
+    assert len(read.others) == len(value["annotations"]) - len(expected)
     rows = {annotation_id: i for i, annotation_id in enumerate(read.persons.frame["annotation_id"])}
     assert rows.keys() == {annotation["id"] for annotation in expected}
     for annotation in expected:
@@ -84,15 +83,16 @@ def test_real_files_equal_pycocotools(real_data: Path, name: str) -> None:
 
 def test_reads_150_thousand_persons_within_20_seconds(real_data: Path) -> None:
     start = time.process_time()
-    persons, images = read_coco(real_data, "annotations/coco_person_keypoints_train2017_rebuilt.json.gz", "none", "train", "coco")
+    read = read_file(real_data, "annotations/coco_person_keypoints_train2017_rebuilt.json.gz", "none")
     assert time.process_time() - start < 20
-    assert (len(persons), len(images)) == (149_813, 56_599)
-    assert persons.frame["num_keypoints"].sum() == 1_642_283
+    assert (len(read.persons), len(read.images)) == (149_813, 56_599)
+    assert read.persons.frame["num_keypoints"].sum() == 1_642_283
 
 
 def test_no_annotations_is_an_empty_table(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {**random_coco(0), "annotations": []})
-    persons, images = read_coco(tmp_path, "a.json", "x", "val", "coco")
+    read = read_file(tmp_path, "a.json", "x")
+    persons, images = read.persons, read.images
     assert len(persons) == 0 and persons.keypoints.shape == (0, 17, 3) and len(images) == 6
 
 
@@ -162,9 +162,53 @@ def test_bad_record_is_named(tmp_path: Path, case: str) -> None:
     change(value)
     write_json(tmp_path / "bad.json", value)
     with pytest.raises(FarposeError) as caught:
-        read_coco(tmp_path, "bad.json", "folder", "train", "coco")
+        read_file(tmp_path, "bad.json", "folder")
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'bad.json'}: {place}") and problem in message and "\n" not in message
+
+
+CATEGORY: dict[str, tuple[Any, str]] = {
+    "another case": (
+        "Person",
+        r"0 categories are named 'Person', expected one .set the data set's `person_category`.*'person' .id 1., 'chair' .id 62",
+    ),
+    "plural": ("persons", "0 categories are named 'persons'"),
+    "another id": (3, "0 categories have the id 3, expected one .*'person' .id 1."),
+    "one id of two": ((1, 3), "0 categories have the id 3"),
+    "a category without joints": (62, "the category's keypoints are None"),
+}
+
+
+@pytest.mark.parametrize("case", CATEGORY)
+def test_a_category_other_than_the_entrys_is_named(tmp_path: Path, case: str) -> None:
+    write_json(tmp_path / "a.json", GOOD)
+    category, message = CATEGORY[case]
+    with pytest.raises(FarposeError, match=message):
+        read_file(tmp_path, "a.json", "x", person_category=category)
+
+
+@pytest.mark.parametrize("category", ["Riders", 7, (7,), (7, 9)])
+def test_persons_may_be_of_a_category_of_another_name_or_of_several(tmp_path: Path, category: Any) -> None:
+    value = copy.deepcopy(GOOD)
+    value["categories"] = [
+        {"id": 1, "name": "person"},
+        *({**GOOD["categories"][0], "id": i, "name": n} for i, n in ((7, "Riders"), (9, "Grooms"))),
+    ]
+    for i, person in enumerate(value["annotations"]):
+        person["category_id"] = (7, 9, 1)[i % 3]
+    write_json(tmp_path / "a.json", value)
+    wanted = (7, 9) if category == (7, 9) else (7,)
+    read = read_file(tmp_path, "a.json", "x", person_category=category)
+    assert read.persons.frame["annotation_id"].tolist() == [a["id"] for a in value["annotations"] if a["category_id"] in wanted]
+    assert sorted(read.others) == sorted(a["image_id"] for a in value["annotations"] if a["category_id"] not in wanted)
+
+
+def test_the_first_joint_that_differs_is_named(tmp_path: Path) -> None:
+    value = copy.deepcopy(GOOD)
+    value["categories"][0]["keypoints"][3:5] = ["right_ear", "left_ear"]
+    write_json(tmp_path / "a.json", value)
+    with pytest.raises(FarposeError, match=r"joint 4 is 'right_ear', expected 'left_ear' .*`skeleton` in params"):
+        read_file(tmp_path, "a.json", "x")
 
 
 BAD_FILES = {
@@ -183,10 +227,10 @@ def test_bad_file_is_named(tmp_path: Path, case: str) -> None:
     data, name, problem = BAD_FILES[case]
     (tmp_path / name).write_bytes(data)
     with pytest.raises(FarposeError) as caught:
-        read_coco(tmp_path, name, "folder", "train", "coco")
+        read_file(tmp_path, name, "folder")
     assert str(caught.value).startswith(f"{tmp_path / name}: {problem}")
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FarposeError, match=r"absent\.json: annotation file not found"):
-        read_coco(tmp_path, "absent.json", "folder", "train", "coco")
+        read_file(tmp_path, "absent.json", "folder")

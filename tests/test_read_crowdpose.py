@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
-from components.datasets.acquire.main import acquire
-from components.datasets.coco import FORMS, CocoFile, read_coco_file
+from components.datasets.acquire.main import Acquired, acquire
 from components.datasets.fetch import fetch
-from components.datasets.params import READABLE, DataParams, SourceFiles, SplitFiles
+from components.datasets.params import DataParams, SplitFiles
+from components.datasets.reader import AnnotationFile
 from components.datasets.validate import validate
 from components.pose.persons import Persons
 from components.pose.skeleton import CROWDPOSE_14, SKELETONS
-from tests.coco_files import random_coco, write_images, write_json
+from tests.coco_files import COMMITTED, random_coco, read_file, source, write_images, write_json
 
 REAL_FILES = ["annotations/crowdpose_val.json.gz", "crowdpose/annotations/test_crowdpose.json"]
 NAMES = [
@@ -51,11 +50,11 @@ def crowdpose_value(seed: int, first_id: int = 1, num_images: int = 6) -> dict[s
     return value
 
 
-def read(root: Path, name: str) -> CocoFile:
-    return read_coco_file(root, name, "images", "val", "crowdpose")
+def read(root: Path, name: str) -> AnnotationFile:
+    return read_file(root, name, "images", "crowdpose")
 
 
-def assert_holds(file: CocoFile, value: dict[str, Any]) -> None:
+def assert_holds(file: AnnotationFile, value: dict[str, Any]) -> None:
     """An independent reading, annotation by annotation."""
     images = {image["id"]: image for image in value["images"]}
     assert list(file.images["image_id"]) == list(images) and len(file.persons) == len(value["annotations"])
@@ -143,7 +142,7 @@ def test_files_of_another_data_set_are_refused_either_way(tmp_path: Path) -> Non
     with pytest.raises(FarposeError, match=r"expected those of crowdpose_14.*name the data set whose joints these are"):
         read(tmp_path, "coco.json")
     with pytest.raises(FarposeError, match="expected those of coco_17"):
-        read_coco_file(tmp_path, "crowdpose.json", "images", "val", "coco")
+        read_file(tmp_path, "crowdpose.json", "images")
 
 
 def crowdpose_data(root: Path) -> DataParams:
@@ -153,7 +152,7 @@ def crowdpose_data(root: Path) -> DataParams:
         write_json(root / "annotations" / f"crowdpose_{split}.json", value)
         write_images(root / "images", value, seed=i)
         splits[split] = SplitFiles(f"annotations/crowdpose_{split}.json", "images")
-    return DataParams("crowdpose", {"crowdpose": SourceFiles(splits)})
+    return DataParams("crowdpose", {"crowdpose": source(splits, "crowdpose")})
 
 
 def test_fetched_and_validated_as_any_other(tmp_path: Path) -> None:
@@ -187,23 +186,26 @@ def test_only_crowdpose_leaves_joints_uncounted() -> None:
 
 
 def test_acquired_like_other_data_sets(tmp_path: Path) -> None:
-    crowdpose_data(tmp_path / "source")
-    acquired = acquire("crowdpose", str(tmp_path / "source"), tmp_path / "data", manifests=tmp_path / "manifests", progress=False)
+    sources = {"crowdpose": crowdpose_data(tmp_path / "source").files}
+
+    def take(folder: str) -> Acquired:
+        return acquire("crowdpose", str(tmp_path / "source"), tmp_path / folder, sources, manifests=tmp_path / "manifests", progress=False)
+
+    acquired = take("data")
     assert acquired.files == 14 and "non-commercial" in (tmp_path / "data" / "README.md").read_text()
     for path in (tmp_path / "source" / "annotations").iterdir():
         path.unlink()
-    with pytest.raises(FarposeError, match=r"crowdpose\*\.json"):
-        acquire("crowdpose", str(tmp_path / "source"), tmp_path / "more", manifests=tmp_path / "other", progress=False)
+    with pytest.raises(FarposeError, match=r"no file annotations/crowdpose_train\.json there"):
+        take("more")
 
 
 def test_committed_parameters_name_the_published_splits() -> None:
-    committed = parse(DataParams, load_yaml(PARAMS / "data.yaml")["data"], "data").sources["crowdpose"]
+    committed = COMMITTED["crowdpose"]
     assert [Path(files.annotations).name for files in committed.splits.values()] == ["crowdpose_trainval.json", "crowdpose_test.json"]
-    assert set(FORMS) == set(READABLE)
 
 
 def test_the_real_val_split_passes_the_validation(real_data: Path, tmp_path: Path) -> None:
-    params = DataParams("crowdpose", {"crowdpose": SourceFiles({"val": SplitFiles(REAL_FILES[0], "images")})}, images="unchecked")
+    params = DataParams("crowdpose", {"crowdpose": source({"val": SplitFiles(REAL_FILES[0], "images")}, "crowdpose")}, images="unchecked")
     summary = fetch(params, real_data, tmp_path / "persons", None).splits["val"]
     assert (summary.persons_read, summary.labelled, summary.ignored, summary.boxes_cut) == (8527, 7074, 1453, 0)
     assert not validate(tmp_path / "persons", real_data, params, tmp_path / "out").failed
@@ -214,6 +216,6 @@ def test_the_real_val_split_passes_the_validation(real_data: Path, tmp_path: Pat
 
 
 def test_real_images_pass_the_validation(real_data: Path, tmp_path: Path) -> None:
-    params = DataParams("crowdpose", {"crowdpose": SourceFiles({"val": SplitFiles("annotations/test_crowdpose.json", "images")})})
+    params = DataParams("crowdpose", {"crowdpose": source({"val": SplitFiles("annotations/test_crowdpose.json", "images")}, "crowdpose")})
     assert fetch(params, real_data / "crowdpose", tmp_path / "persons", None).splits["val"].labelled == 4
     assert not validate(tmp_path / "persons", real_data / "crowdpose", params, tmp_path / "out").failed

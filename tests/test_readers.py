@@ -7,17 +7,19 @@ import dataclasses
 import pytest
 
 from components.base.errors import FarposeError
+from components.base.records import records
 from components.datasets.acquire import main as acquiring
-from components.datasets.params import READABLE, DataParams, SourceFiles, SplitFiles, require_reader
+from components.datasets.params import READERS, DataParams, SplitFiles, formats, require_reader
 from components.models import zoo
 from components.models.variant import Variant
-from components.pose.skeleton import DATASET_SKELETONS
 from components.train import loop, recipe
 from pipelines import checks, cli, settings, stages
+from tests.coco_files import COMMITTED, source
 from tests.tiny_shard import write_tiny_shard
 
-UNREAD = sorted(DATASET_SKELETONS.keys() - set(READABLE))
-FILES = SourceFiles({"train": SplitFiles("train.json", "images")})
+READABLE = ("synthetic", "coco", "crowdpose")
+UNREAD = ("mpii", "wholebody")
+FILES = {"train": SplitFiles("train.json", "images")}
 MESSAGE = "there is no reader for the data set '{}' yet .*use synthetic, coco or crowdpose"
 VARIANTS = zoo.load_variants()
 
@@ -29,16 +31,45 @@ def of_dataset(dataset: str) -> str:
 @pytest.mark.parametrize("dataset", READABLE)
 def test_what_can_be_read_is_let_through(dataset):
     require_reader(dataset)
-    assert DataParams(source=dataset, sources={dataset: FILES}).files is FILES
+    entry = source(FILES, dataset)
+    assert DataParams(source=dataset, sources={dataset: entry}).files is entry
+
+
+def test_a_format_is_a_module_that_declares_a_reader_of_its_name():
+    assert list(records(READERS, "READER")) == formats() == ["coco", "crowdpose"]
+    assert {*READABLE, *UNREAD} == COMMITTED.keys()
 
 
 @pytest.mark.parametrize("dataset", UNREAD)
 def test_other_data_sets_can_be_neither_acquired_nor_chosen(dataset, tmp_path):
     with pytest.raises(FarposeError, match=MESSAGE.format(dataset)):
-        DataParams(source=dataset, sources={dataset: FILES})
+        DataParams(source=dataset, sources={dataset: source(FILES, dataset)})
     with pytest.raises(FarposeError, match=MESSAGE.format(dataset)):
-        acquiring.acquire(dataset, str(tmp_path), tmp_path / "data")
+        acquiring.acquire(dataset, str(tmp_path), tmp_path / "data", COMMITTED)
     assert list(tmp_path.iterdir()) == []
+
+
+WRONG = {
+    "format": ({"format": "cocoo"}, "there is no reader for the data set 'coco' yet .format 'cocoo', known: coco, crowdpose"),
+    "evaluator": ({"evaluator": "pckh"}, "scored by 'pckh', which is not available yet .*oks"),
+    "skeleton": ({"skeleton": "coco_71"}, "unknown skeleton 'coco_71' .did you mean 'coco_17'"),
+    "splits": ({"splits": {}}, "splits is empty"),
+    "manifest": ({"manifest": "../x.sha256"}, "manifest is '../x.sha256', expected a file in params/manifests"),
+    "category": ({"person_category": ()}, "person_category is an empty list"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_entry_is_named(case):
+    changes, message = WRONG[case]
+    with pytest.raises((FarposeError, ValueError), match=message):
+        DataParams(source="coco", sources={"coco": dataclasses.replace(source(FILES), **changes)})
+
+
+@pytest.mark.parametrize("name", ["../x", ".cache", "a/b", ""])
+def test_a_data_set_has_a_name_fit_for_a_folder(name):
+    with pytest.raises(ValueError, match="needs a name of letters"):
+        DataParams(source=name, sources={name: source(FILES)})
 
 
 @pytest.mark.parametrize("dataset", sorted({variant.dataset for variant in VARIANTS.values()} - set(READABLE)))

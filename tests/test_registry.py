@@ -324,7 +324,7 @@ def test_the_card_states_where_a_model_came_from():
     card = model_card(variant, facts)
     for fact in ("w" * 64, "d" * 64, "c" * 64, "CC BY 4.0", "| AP_gt_boxes | 0.1235 |", "| AP_gt_boxes_low | 0.1 |", "| epochs | 210 |"):
         assert fact in card
-    assert f"AP {variant.paper.ap:g}" in card and "none" not in card.split("## How it was trained")[1].split("## Limits")[0]
+    assert f"AP {variant.paper.ap:g}" in card and variant.paper.conditions in card and "none" not in card.split("## How it was trained")[1].split("## Limits")[0]
 
 
 def test_lineage_reads_what_dvc_wrote(tmp_path):

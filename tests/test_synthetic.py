@@ -279,9 +279,10 @@ import sys
 from pathlib import Path
 from components.datasets.acquire import acquire
 from components.datasets.synthetic import SyntheticParams
+from tests.coco_files import COMMITTED
 if __name__ == "__main__":
-    here = Path(sys.argv[1])
-    acquire("synthetic", None, here / "data", manifests=here, synthetic=SyntheticParams(train_images=int(sys.argv[2]), val_images=1))
+    here, params = Path(sys.argv[1]), SyntheticParams(train_images=int(sys.argv[2]), val_images=1)
+    acquire("synthetic", None, here / "data", COMMITTED, manifests=here, synthetic=params)
 """
     script = tmp_path / "run.py"
     script.write_text(code)

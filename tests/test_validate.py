@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -16,13 +17,14 @@ import pandas as pd
 import pytest
 
 from components.base.errors import FarposeError
-from components.datasets.fetch import fetch
-from components.datasets.params import DataParams, SourceFiles, SplitFiles, ValidationParams
+from components.datasets.fetch import fetch, in_dev
+from components.datasets.params import DataParams, SplitFiles, SplitShares, Tolerances, ValidationParams
 from components.datasets.validate import validate
 from components.datasets.validate_images import inspect_images
 from components.pose.images import read_images, write_images
 from components.pose.persons import Persons
-from tests.coco_files import digests, random_coco, write_dataset
+from components.pose.skeleton import COCO_17
+from tests.coco_files import COMMITTED, digests, random_coco, source, write_dataset
 
 
 class Case:
@@ -223,7 +225,7 @@ def test_every_truncation_of_an_image_is_found(tmp_path: Path, encoding: str) ->
 
 def test_150_thousand_persons_within_60_seconds(real_data: Path, tmp_path: Path) -> None:
     files = SplitFiles("annotations/coco_person_keypoints_train2017_rebuilt.json.gz", "train2017")
-    params = DataParams(source="coco", sources={"coco": SourceFiles({"train": files})}, images="unchecked")
+    params = DataParams(source="coco", sources={"coco": source({"train": files})}, images="unchecked")
     assert fetch(params, real_data, tmp_path / "persons", None).splits["train"].labelled == 149_813
     start = time.process_time()
     summary = validate(tmp_path / "persons", real_data, params, tmp_path / "out")
@@ -232,7 +234,7 @@ def test_150_thousand_persons_within_60_seconds(real_data: Path, tmp_path: Path)
 
 def test_real_pack(real_data: Path, tmp_path: Path) -> None:
     splits = {name: SplitFiles(f"annotations/person_keypoints_{name}2017.json", f"{name}2017") for name in ("train", "val")}
-    params = DataParams(source="coco", sources={"coco": SourceFiles(splits)})
+    params = DataParams(source="coco", sources={"coco": source(splits)})
     fetch(params, real_data / "coco", tmp_path / "persons", None)
     summary = validate(tmp_path / "persons", real_data / "coco", params, tmp_path / "out")
     assert (summary.persons, summary.images, summary.failed) == (5308 + 1958, 2457, [])
@@ -240,15 +242,43 @@ def test_real_pack(real_data: Path, tmp_path: Path) -> None:
 
 def test_a_data_set_may_have_its_own_tolerance(case: Case) -> None:
     joints(x=-2.0)(case)
-    sources = {"coco": case.params.sources["coco"]}
-    case.params = DataParams("coco", sources, validation=ValidationParams(outlying_share_of={"coco": 0.5}))
+    entry, other = case.params.files, dataclasses.replace(COMMITTED["crowdpose"], tolerances=Tolerances(outlying_share=0.5))
+    case.params = DataParams("coco", {"coco": dataclasses.replace(entry, tolerances=Tolerances(outlying_share=0.5))})
     assert "tolerated: Labelled joints lie inside their images" in case.validate().table()
-    case.params = DataParams("coco", sources, validation=ValidationParams(outlying_share_of={"crowdpose": 0.5}))
+    case.params = DataParams("coco", {"coco": entry, "crowdpose": other})
     with pytest.raises(FarposeError, match="Labelled joints lie inside their images"):
         case.validate()
-    for shares, message in (
-        ({"crowdpoze": 0.1}, "outlying_share_of: unknown source 'crowdpoze' .*crowdpose"),
-        ({"coco": 1.0}, "is 1, exp"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            DataParams("coco", sources, validation=ValidationParams(outlying_share_of=shares))
+    with pytest.raises(ValueError, match=r"sources\.coco\.tolerances: outlying_share is 1, expected"):
+        DataParams("coco", {"coco": dataclasses.replace(entry, tolerances=Tolerances(outlying_share=1.0))})
+
+
+def test_persons_with_joints_other_than_the_entrys_are_refused(case: Case) -> None:
+    entry = dataclasses.replace(case.params.files, skeleton={**COCO_17.plain(), "uncounted": ["nose"]})
+    case.params = DataParams("coco", {"coco": entry})
+    with pytest.raises(FarposeError, match=r"persons\.parquet: the persons have the joints coco_17, .*run the fetch stage again"):
+        case.validate()
+
+
+def test_columns_of_other_formats_are_empty(case: Case) -> None:
+    scalar("crowd_index", 0.5)(case)
+    with pytest.raises(FarposeError, match=r"crowd_index is never given: not so in 1 of"):
+        case.validate()
+
+
+@pytest.mark.parametrize("tolerated", [False, True])
+def test_a_photograph_twice_in_training_and_development_is_tolerated_up_to_the_share(tmp_path: Path, tolerated: bool) -> None:
+    share = next(share for share in np.linspace(0.05, 0.95, 19) if in_dev("coco", np.array([2, 3]), share).sum() == 1)
+    train = random_coco(0, num_images=20)
+    train["images"][2] = {**train["images"][1], "id": 3, "file_name": "000003.png"}
+    train["annotations"] = [person for person in train["annotations"] if person["image_id"] != 3]
+    params = write_dataset(tmp_path / "data", train, random_coco(1, 1000))
+    shutil.copy(tmp_path / "data" / "train" / "000002.png", tmp_path / "data" / "train" / "000003.png")
+    validation = ValidationParams(outlying_share=0.2 if tolerated else 0.001)
+    params = dataclasses.replace(params, splits=SplitShares(dev=float(share)), validation=validation)
+    fetch(params, tmp_path / "data", tmp_path / "persons", None)
+    check = lambda: validate(tmp_path / "persons", tmp_path / "data", params, tmp_path / "out").table()  # noqa: E731
+    if tolerated:
+        assert "tolerated: No image is in train and dev, by its bytes: not so in 2 of" in check()
+    else:
+        with pytest.raises(FarposeError, match=r"1 of [0-9]+ checks failed: No image is in train and dev, by its bytes: not so in 2 of"):
+            check()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,13 @@ import pandas as pd
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_directory
-from components.datasets.coco import CocoFile, read_coco_file
 from components.datasets.ignored import CROWD, UNLABELLED, ignored_regions
-from components.datasets.params import DataParams, FilterParams
+from components.datasets.params import DEV, TRAIN, DataParams, FilterParams
+from components.datasets.reader import AnnotationFile, read_split
 from components.pose.ignored import IGNORED_FILE, IgnoredRegions
 from components.pose.images import IMAGES_FILE, write_images
 from components.pose.persons import Persons
 
-TRAIN = "train"
 PERSONS_FILE = "persons.parquet"
 
 
@@ -27,7 +28,7 @@ class SplitSummary:
     """What became of one split's annotations.
 
     Attributes:
-        persons_read: annotations of persons in the file.
+        persons_read: annotations of persons in the file, of the split's images.
         removed: how many each filter left out, in the order of the filters; each person counts once, where it fell first.
         persons: rows of the table, `labelled` of which can be trained on or scored; the others (crowd regions, persons
             without labelled joints) are kept because COCO ignores detections matched to them.
@@ -88,7 +89,7 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
         out: replaced as a whole on success, untouched on any error.
         manifest: committed digests that the raw files must match; None: unchecked.
     Raises:
-        FarposeError: raw files differ from the manifest, an annotation file cannot be read (see `read_coco_file`), an
+        FarposeError: raw files differ from the manifest, an annotation file cannot be read (see `read_split`), an
             image file is missing, or no labelled person is left in a split.
     """
     if manifest is not None:
@@ -96,15 +97,16 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
 
         check_manifest(data_root, manifest)
     persons, images, ignored, summaries = [], [], [], {}
-    for split, files in params.files.splits.items():
-        read = read_coco_file(data_root, files.annotations, files.images, split, params.source)
+    for split, read in _splits(params, data_root):
         kept, kept_images, regions, summaries[split] = _filtered(read, params, data_root, split)
         if not summaries[split].labelled:
             removed = ", ".join(f"{count} {reason}" for reason, count in summaries[split].removed.items() if count) or "none removed"
+            made_of = TRAIN if split == DEV and params.splits.dev else split
+            share = ", change data.splits.dev" if params.splits.dev and made_of == TRAIN else ""
             raise FarposeError(
                 f"no labelled person is left in split {split!r} of {summaries[split].persons_read} read ({removed})",
-                where=data_root / files.annotations,
-                fix="loosen data.filters in params/data.yaml or acquire other data",
+                where=data_root / params.files.splits[made_of].annotations,
+                fix=f"loosen data.filters in params/data.yaml{share} or acquire other data",
             )
         persons.append(kept)
         images.append(kept_images)
@@ -116,7 +118,36 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
     return FetchSummary(params.source, summaries)
 
 
-def _filtered(read: CocoFile, params: DataParams, root: Path, split: str) -> tuple[Persons, pd.DataFrame, IgnoredRegions, SplitSummary]:
+def _splits(params: DataParams, data_root: Path) -> Iterator[tuple[str, AnnotationFile]]:
+    """What every split holds; the development images are taken out of the training split, and follow it."""
+    for split in params.files.splits:
+        read = read_split(params.source, params.files, data_root, split)
+        if split != TRAIN or not params.splits.dev:
+            yield split, read
+            continue
+        image_ids = read.images["image_id"].to_numpy()
+        chosen = image_ids[in_dev(params.source, image_ids, params.splits.dev)]
+        yield TRAIN, read.part(chosen, TRAIN, inverse=True)
+        yield DEV, read.part(chosen, DEV)
+
+
+def in_dev(source: str, image_ids: np.ndarray, share: float) -> np.ndarray:
+    """(M,) bool: which training images become development images.
+
+    SHA-256 of "source/image id", as a fraction of its range, below the share: the same for an image whatever its order, the other
+    images or the machine. A larger share keeps those of a smaller one.
+
+    Args:
+        source: the data set's name.
+        image_ids: (M,) integers.
+    """
+    digests = (hashlib.sha256(f"{source}/{image_id}".encode()).digest() for image_id in image_ids.tolist())
+    return np.array([int.from_bytes(digest[:8], "big") < share * 2**64 for digest in digests], dtype=bool)
+
+
+def _filtered(
+    read: AnnotationFile, params: DataParams, root: Path, split: str
+) -> tuple[Persons, pd.DataFrame, IgnoredRegions, SplitSummary]:
     present = _present(read.images, params, root)
     present_ids = read.images["image_id"].to_numpy()[present]
     persons, boxes_cut = _cut_to_image(read.persons)
@@ -137,8 +168,8 @@ def _filtered(read: CocoFile, params: DataParams, root: Path, split: str) -> tup
         boxes_cut=int((boxes_cut & keep).sum()),
         images=len(images),
         images_dropped=int((~present).sum()),
-        images_repeated=read.repeated_images,
-        other_categories=read.other_categories,
+        images_repeated=len(read.repeated),
+        other_categories=len(read.others),
     )  # fmt: skip
 
 

@@ -3,25 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
 from components.base.errors import FarposeError, unknown_name
-from components.pose.skeleton import DATASET_SKELETONS
+from components.base.records import modules
+from components.pose.skeleton import Skeleton
+from components.pose.sources import SECTION, SOURCES_FILE, entries, spelled_out
 
-READABLE = ("synthetic", "coco", "crowdpose")  # data sets whose annotations the fetch stage can read
+READERS = "components.datasets.readers"  # one module per `format`
+AVAILABLE_EVALUATORS = ("oks",)
+TRAIN, DEV = "train", "dev"
+MANIFESTS = PurePosixPath("params/manifests")
+
+
+def formats() -> list[str]:
+    """Names of the forms of annotation files that can be read."""
+    return [module.rpartition(".")[2] for module in modules(READERS)]
 
 
 def require_reader(dataset: str, where: object = None) -> None:
-    """Refuse a data set that we know but cannot read yet.
+    """Refuse a data set of params/data.yaml whose form of annotations cannot be read yet.
 
     Raises:
-        FarposeError: says so, and which can be read.
+        FarposeError: says so, and which can be read; or there is no such data set.
     """
-    if dataset not in READABLE:
-        known = f"{', '.join(READABLE[:-1])} or {READABLE[-1]}"
+    known = entries()
+    if dataset not in known:
+        raise unknown_name("data set", dataset, known, where=where or f"{SOURCES_FILE}: {SECTION}")
+    require_format(dataset, str(known[dataset].get("format")), where)
+
+
+def require_format(dataset: str, form: str, where: object = None) -> None:
+    """Refuse a data set whose `format` has no reader.
+
+    Raises:
+        FarposeError: says so, and what can be read.
+    """
+    if form not in formats():
+        readable = [name for name, entry in entries().items() if entry.get("format") in formats()]
+        known = " or ".join(filter(None, (", ".join(readable[:-1]), readable[-1] if readable else "")))
+        problem = f"there is no reader for the data set {dataset!r} yet (format {form!r}, known: {', '.join(formats())})"
         fix = f"use {known}; variants of {dataset} can be listed, counted and filled with authors' weights"
-        raise FarposeError(f"there is no reader for the data set {dataset!r} yet", where=where, fix=fix)
+        raise FarposeError(problem, where=where, fix=fix)
 
 
 @dataclass(frozen=True)
@@ -38,20 +64,69 @@ class SplitFiles:
 
 
 @dataclass(frozen=True)
-class SourceFiles:
-    """One data set.
+class Tolerances:
+    """What one data set is allowed beyond `ValidationParams`; None: as there."""
+
+    rounding_px: float | None = None
+    keypoint_margin: float | None = None
+    outlying_share: float | None = None
+
+
+@dataclass(frozen=True)
+class SourceParams:
+    """One data set, an entry of `data.sources`.
 
     Attributes:
+        format: a module of `components.datasets.readers`, which reads its annotation files.
+        skeleton: name of a known one, or one spelled out as in `Skeleton`.
+        evaluator: how it is scored.
         splits: files of each split ("train", "val").
         manifest: committed list of SHA-256 digests of the raw files, relative to the repository; null: unchecked.
+        person_category: name of the category of the persons, or its id or ids, where it is not "person".
+        tolerances: go before `validation`.
+        description, licence: for people.
     """
 
-    splits: dict[str, SplitFiles]
+    format: str
+    skeleton: Any
+    evaluator: Literal["oks", "pckh", "wholebody"]
+    splits: dict[str, SplitFiles] = field(default_factory=dict)
     manifest: str | None = None
+    person_category: str | int | tuple[int, ...] = "person"
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    description: str = "A data set of one's own."
+    licence: str = "not stated"
 
     def __post_init__(self) -> None:
-        if not self.splits:
-            raise ValueError("splits is empty, expected at least one split")
+        if self.manifest is not None and PurePosixPath(self.manifest).parent != MANIFESTS:
+            raise ValueError(f"manifest is {self.manifest!r}, expected a file in {MANIFESTS}, or null")
+        if self.person_category == ():
+            raise ValueError("person_category is an empty list, expected a name, an id or ids")
+
+    def skeleton_named(self, name: str) -> Skeleton:
+        """Its joints.
+
+        Args:
+            name: the data set's.
+        Raises:
+            FarposeError: an unknown name, or a skeleton spelled out wrongly.
+        """
+        return spelled_out(name, self.skeleton, f"params/data.yaml: {SECTION}.{name}.skeleton")
+
+
+@dataclass(frozen=True)
+class SplitShares:
+    """Splits made of others.
+
+    Attributes:
+        dev: share of the training images that become the split "dev", from 0 (no such split) up to, not including, 1.
+    """
+
+    dev: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dev < 1:
+            raise ValueError(f"dev is {self.dev:g}, expected a share from 0 up to, not including, 1")
 
 
 @dataclass(frozen=True)
@@ -75,28 +150,26 @@ class ValidationParams:
         rounding_px: px by which a box or a joint may leave its image.
         keypoint_margin: distance by which a labelled joint may leave its box, as a share of the box's longer side.
         outlying_share: share of the persons that may have a joint further out than `rounding_px` or `keypoint_margin`.
-        outlying_share_of: the same for data sets whose labels lie further out, by their name.
         threads: threads that decode the images.
     """
 
     rounding_px: float = 0.5
     keypoint_margin: float = 0.5
     outlying_share: float = 0.001
-    outlying_share_of: dict[str, float] = field(default_factory=lambda: {"crowdpose": 0.01})
     threads: int = 4
 
     def __post_init__(self) -> None:
-        for share in (self.outlying_share, *self.outlying_share_of.values()):
-            if not 0 <= share < 1:
-                raise ValueError(f"outlying_share is {share:g}, expected a share from 0 up to, not including, 1")
+        if not 0 <= self.outlying_share < 1:
+            raise ValueError(f"outlying_share is {self.outlying_share:g}, expected a share from 0 up to, not including, 1")
         if min(self.rounding_px, self.keypoint_margin) < 0:
             raise ValueError("rounding_px and keypoint_margin must not be negative")
         if self.threads < 1:
             raise ValueError(f"threads is {self.threads}, expected at least 1")
 
-    def of(self, source: str) -> ValidationParams:
+    def of(self, source: SourceParams) -> ValidationParams:
         """What is tolerated in one data set."""
-        return dataclasses.replace(self, outlying_share=self.outlying_share_of.get(source, self.outlying_share))
+        own = {name: value for name, value in dataclasses.asdict(source.tolerances).items() if value is not None}
+        return dataclasses.replace(self, **own)
 
 
 @dataclass(frozen=True)
@@ -105,26 +178,49 @@ class DataParams:
 
     Attributes:
         source: the data set in use, one of `sources`.
+        splits: which share of the training images becomes the split "dev".
         images: "required": a missing image file is an error; "drop_missing": images without a file are left out with
             their persons, and counted; "unchecked": no image file is opened (annotation-only tables).
     """
 
     source: str
-    sources: dict[str, SourceFiles]
+    sources: dict[str, SourceParams]
     images: Literal["required", "drop_missing", "unchecked"] = "required"
+    splits: SplitShares = field(default_factory=SplitShares)
     filters: FilterParams = field(default_factory=FilterParams)
     validation: ValidationParams = field(default_factory=ValidationParams)
 
     def __post_init__(self) -> None:
-        if self.source in DATASET_SKELETONS:
-            require_reader(self.source, "source")
         if self.source not in self.sources:
             raise ValueError(str(unknown_name("source", self.source, self.sources)))
-        known = {*self.sources, *DATASET_SKELETONS}
-        for name in self.validation.outlying_share_of.keys() - known:
-            raise ValueError(str(unknown_name("source", name, known, where="validation.outlying_share_of")))
+        for name, source in self.sources.items():
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+                raise ValueError(f"the source {name!r} needs a name of letters, digits, _ and -")
+            source.skeleton_named(name)
+            try:
+                self.validation.of(source)
+            except ValueError as error:
+                raise ValueError(f"sources.{name}.tolerances: {error}") from None
+        self._check_source_in_use()
+
+    def _check_source_in_use(self) -> None:
+        source = self.sources[self.source]
+        require_format(self.source, source.format, f"source {self.source}")
+        if source.evaluator not in AVAILABLE_EVALUATORS:
+            problem = f"the data set {self.source!r} is scored by {source.evaluator!r}, which is not available yet"
+            raise FarposeError(problem, where=f"source {self.source}", fix=f"use an evaluator that is: {', '.join(AVAILABLE_EVALUATORS)}")
+        if not source.splits:
+            raise ValueError(f"sources.{self.source}.splits is empty, expected at least one split")
+        if self.splits.dev and DEV in source.splits:
+            raise ValueError(f"sources.{self.source} has files of a split {DEV!r}: set splits.dev to 0")
 
     @property
-    def files(self) -> SourceFiles:
-        """Files of the source in use."""
+    def files(self) -> SourceParams:
+        """The source in use."""
         return self.sources[self.source]
+
+    @property
+    def split_names(self) -> list[str]:
+        """Splits of the tables: those of the source's files, after "train" the one made of it."""
+        made = {TRAIN: [TRAIN, DEV]} if self.splits.dev else {}
+        return [name for split in self.files.splits for name in made.get(split, [split])]

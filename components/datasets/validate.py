@@ -13,6 +13,7 @@ from components.base.errors import FarposeError
 from components.base.files import atomic_directory, write_json
 from components.datasets.fetch import PERSONS_FILE
 from components.datasets.params import DataParams
+from components.datasets.reader import reader_of
 from components.datasets.validate_columns import image_columns, person_columns
 from components.datasets.validate_docs import write_docs
 from components.datasets.validate_suite import Check, run_suites
@@ -25,11 +26,12 @@ class ValidationSummary:
     """The verdict on one persons table.
 
     Attributes:
-        source: the data set's name.
+        source, skeleton: names of the data set and of its joints.
         images_opened: whether image files were decoded.
     """
 
     source: str
+    skeleton: str
     persons: int
     images: int
     images_opened: bool
@@ -47,7 +49,7 @@ class ValidationSummary:
     def facts(self) -> dict[str, str]:
         """What was looked at, in words."""
         opened = "every file opened" if self.images_opened else "files not opened (data.images is unchecked)"
-        return {"Data set": self.source, "Persons": str(self.persons), "Images": f"{self.images}, {opened}"}
+        return {"Data set": f"{self.source} ({self.skeleton})", "Persons": str(self.persons), "Images": f"{self.images}, {opened}"}
 
     def table(self) -> str:
         """The verdict for the terminal."""
@@ -67,9 +69,14 @@ def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) 
         persons_dir: holds `persons.parquet` and `images.parquet`.
         data_root: the data set's root, data/<source>.
     Raises:
-        FarposeError: a check failed; lists the failed checks with the first offending rows and names the page.
+        FarposeError: the persons have other joints than the data set's entry, or a check failed; lists the failed checks with
+            the first offending rows and names the page.
     """
+    reader, skeleton = reader_of(params.source, params.files), params.files.skeleton_named(params.source)
     persons = Persons.read(persons_dir / PERSONS_FILE)
+    if persons.skeleton != skeleton:
+        problem = f"the persons have the joints {persons.skeleton.name}, the data set's entry says otherwise ({skeleton.name})"
+        raise FarposeError(problem, where=persons_dir / PERSONS_FILE, fix="run the fetch stage again")
     raw = pq.read_table(persons_dir / PERSONS_FILE, columns=list(SCALAR_COLUMNS)).to_pandas()
     images = read_images(persons_dir / IMAGES_FILE)
     opened = params.images != "unchecked"
@@ -77,8 +84,8 @@ def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) 
         "persons": person_columns(persons, raw, images),
         "images": image_columns(images, data_root if opened else None, params.validation.threads),
     }
-    checks, results = run_suites(tables, list(params.files.splits), params.validation.of(params.source))
-    summary = ValidationSummary(params.source, len(persons), len(images), opened, tuple(checks))
+    checks, results = run_suites(tables, params.split_names, params.validation.of(params.files), persons.skeleton, reader.gives)
+    summary = ValidationSummary(params.source, persons.skeleton.name, len(persons), len(images), opened, tuple(checks))
     failed_out = out.with_name(f"{out.name}_failed")
     with atomic_directory(failed_out if summary.failed else out) as directory:
         write_json(directory / "summary.json", summary.metrics())

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from components.datasets.params import DEV, TRAIN
 from components.datasets.validate_images import inspect_images
 from components.pose.persons import Persons
 
@@ -73,24 +74,27 @@ def image_columns(images: pd.DataFrame, root: Path | None, threads: int) -> pd.D
         root: the data set's root; None: no file is opened, and the columns about files are absent.
     Returns:
         M rows: `images` and `same_id_elsewhere` (path of an image of another split with the same id; None if there is
-        none), with files also `file`, `size_error_px`, `same_content_elsewhere` (the same, by the files' bytes).
+        none), with files also `file`, `size_error_px`, `same_content_elsewhere` (the same, by the files' bytes, where train and
+        dev count as one split) and `same_content_in_training` (between these two).
     """
-    columns = images.assign(same_id_elsewhere=_elsewhere(images, images["image_id"]))
+    columns = images.assign(same_id_elsewhere=_elsewhere(images, images["image_id"], images["split"]))
     if root is None:
         return columns
     files = inspect_images(root, images["image_path"], threads)
     annotated = images[["image_width", "image_height"]].to_numpy()
     error = np.abs(files[["width", "height"]].to_numpy() - annotated).max(axis=1)
+    training = images["split"].isin((TRAIN, DEV))
     return columns.assign(
         file=files["file"].to_numpy(),
         size_error_px=error,
-        same_content_elsewhere=_elsewhere(images, files["sha256"]),
-    )  # fmt: skip
+        same_content_elsewhere=_elsewhere(images, files["sha256"], images["split"].mask(training, TRAIN)),
+        same_content_in_training=_elsewhere(images, files["sha256"].where(training.to_numpy(), None), images["split"]),
+    )
 
 
-def _elsewhere(images: pd.DataFrame, key: pd.Series) -> np.ndarray:
+def _elsewhere(images: pd.DataFrame, key: pd.Series, splits: pd.Series) -> np.ndarray:
     """(M,) path of the first image of another split with the same key, None without one or without a key."""
-    frame = pd.DataFrame({"key": key.to_numpy(), "split": images["split"].to_numpy(), "path": images["image_path"].to_numpy()})
+    frame = pd.DataFrame({"key": key.to_numpy(), "split": splits.to_numpy(), "path": images["image_path"].to_numpy()})
     splits_of_key = frame.groupby("key")["split"].nunique()
     shared = frame[frame["key"].isin(splits_of_key.index[splits_of_key > 1])]
     twins = np.full(len(frame), None, dtype=object)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from components.datasets.params import ValidationParams
+from components.datasets.params import DEV, TRAIN, ValidationParams
 from components.datasets.validate_images import WHOLE
-from components.pose.persons import SCALAR_COLUMNS
+from components.pose.persons import OPTIONAL_COLUMNS, SCALAR_COLUMNS
+from components.pose.skeleton import Skeleton
 
 EXAMPLES = 5  # offending rows listed per check
 ROW_NAMES = {"persons": ["annotation_id", "image_path"], "images": ["image_id", "image_path"]}
@@ -50,9 +51,15 @@ def _row_in_words(example: dict[str, Any], column: str | None) -> str:
     return f"{kind} {example[f'{kind}_id']} in {example['image_path']}: {column} = {example['value']}"
 
 
-def run_suites(tables: dict[str, pd.DataFrame], splits: list[str], params: ValidationParams) -> tuple[list[Check], list[Any]]:
+def run_suites(
+    tables: dict[str, pd.DataFrame], splits: list[str], params: ValidationParams, skeleton: Skeleton, given: tuple[str, ...]
+) -> tuple[list[Check], list[Any]]:
     """Check the tables on an ephemeral context, which writes nothing and calls nobody.
 
+    Args:
+        tables: "persons" and "images", see `components.datasets.validate_columns`.
+        splits: names that the tables may hold.
+        given: columns of `OPTIONAL_COLUMNS` that the data set's format fills.
     Returns:
         The checks of all tables in the order of the suites below, and Great Expectations' own result of each table.
     """
@@ -63,11 +70,14 @@ def run_suites(tables: dict[str, pd.DataFrame], splits: list[str], params: Valid
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     source = context.data_sources.add_pandas("farpose")
-    expectations = {"persons": _person_expectations, "images": _image_expectations}
+    expectations = {
+        "persons": _person_expectations(splits, params, skeleton, given),
+        "images": _image_expectations(tables["images"], splits, params),
+    }
     checks, results = [], []
     for name, table in tables.items():
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all").get_batch({"dataframe": table})
-        expected = expectations[name](table, splits, params)
+        expected = expectations[name]
         wanted = {
             "result_format": "SUMMARY",
             "unexpected_index_column_names": ROW_NAMES[name],
@@ -81,13 +91,14 @@ def run_suites(tables: dict[str, pd.DataFrame], splits: list[str], params: Valid
     return checks, results
 
 
-def _person_expectations(table: pd.DataFrame, splits: list[str], params: ValidationParams) -> list[Any]:
+def _person_expectations(splits: list[str], params: ValidationParams, skeleton: Skeleton, given: tuple[str, ...]) -> list[Any]:
     import great_expectations.expectations as gxe
 
     mostly = 1 - params.outlying_share
     rounding, margin = params.rounding_px, params.keypoint_margin
     texts = [name for name, kind in SCALAR_COLUMNS.items() if kind == "str"]
     between = gxe.ExpectColumnValuesToBeBetween
+    uncounted = f", not counting {' and '.join(skeleton.uncounted)}" if skeleton.uncounted else ""
     return [
         gxe.ExpectTableRowCountToBeBetween(min_value=1, description="There are persons"),
         gxe.ExpectColumnValuesToBeUnique(column="annotation_id", description="Annotation ids are unique"),
@@ -97,7 +108,9 @@ def _person_expectations(table: pd.DataFrame, splits: list[str], params: Validat
         ),
         between(column="nonfinite_numbers", min_value=0, max_value=0, description="All coordinates, sizes and areas are finite"),
         between(column="unknown_flags", min_value=0, max_value=0, description="Visibility flags are 0, 1 or 2"),
-        between(column="num_keypoints_error", min_value=0, max_value=0, description="num_keypoints is the number of labelled joints"),
+        between(
+            column="num_keypoints_error", min_value=0, max_value=0, description=f"num_keypoints is the number of labelled joints{uncounted}"
+        ),
         between(column="box_shorter_side_px", min_value=0, strict_min=True, description="Boxes have an area"),
         between(column="smaller_area_px2", min_value=0, strict_min=True, description="Labelled persons have a positive area"),
         between(column="box_beyond_image_px", max_value=rounding, description=f"Boxes lie inside their images (to {rounding:g} px)"),
@@ -117,7 +130,12 @@ def _person_expectations(table: pd.DataFrame, splits: list[str], params: Validat
             gxe.ExpectColumnValuesToBeOfType(column=name, type_=kind, description=f"{name} is of type {kind}")
             for name, kind in SCALAR_COLUMNS.items()
         ),
-        *(gxe.ExpectColumnValuesToNotBeNull(column=name, description=f"{name} is always given") for name in texts),
+        *(gxe.ExpectColumnValuesToNotBeNull(column=name, description=f"{name} is always given") for name in (*texts, *given)),
+        *(
+            gxe.ExpectColumnValuesToBeNull(column=name, description=f"{name} is never given")
+            for name in OPTIONAL_COLUMNS
+            if name not in given
+        ),
     ]
 
 
@@ -138,6 +156,11 @@ def _image_expectations(table: pd.DataFrame, splits: list[str], params: Validati
                 column="size_error_px", min_value=0, max_value=0, description="Images are as large as annotated"
             ),
             gxe.ExpectColumnValuesToBeNull(column="same_content_elsewhere", description="No image is in two splits, by its bytes"),
+            gxe.ExpectColumnValuesToBeNull(  # published data sets hold a few photographs twice, which a share of the images may part
+                column="same_content_in_training",
+                mostly=1 - params.outlying_share,
+                description=f"No image is in {TRAIN} and {DEV}, by its bytes",
+            ),
         ]
     return expectations
 

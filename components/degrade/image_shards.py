@@ -85,11 +85,11 @@ def _rows(frame: pd.DataFrame) -> Rows:
 
 def _evaluated(frame: pd.DataFrame, spec: ShardSpec) -> tuple[Rows, dict[str, Layout]]:
     rows = _rows(frame)
-    layouts = {}
+    layouts: dict[str, Layout] = {}
     for fit in FITS:
         matrices = [spec.image_geometry(fit).image_to_input(int(width), int(height)) for width, height in rows.image_size]
         layouts[fit] = Layout(np.array(matrices).reshape(-1, 2, 3), _input_sizes(rows.image_size, spec, fit))
-    return rows, dict(layouts)
+    return rows, layouts
 
 
 def _input_sizes(image_size: np.ndarray, spec: ShardSpec, fit: Fit) -> np.ndarray:

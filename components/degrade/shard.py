@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -201,7 +201,7 @@ class Writer:
         label = f"{self.spec.name} {split}" if self.progress else None
         for_each_image(rows.image_path, self.data_root, checked, self.params.threads, label)
 
-    def _memory(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def _memory(self, name: str, shape: tuple[int, ...]) -> np.memmap:
         return np.lib.format.open_memmap(self.folder / name, mode="w+", dtype=np.uint8, shape=shape)
 
     def _table(self, split: str, columns: dict[str, np.ndarray]) -> None:
@@ -379,8 +379,8 @@ class Stored:
 
     def to(self, device: str | torch.device) -> Self:
         """The same on a device, everything at once. On the CPU the pixels stay memory-mapped and nothing is copied."""
-        tensors = {part.name: getattr(self, part.name) for part in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)})
+        parts: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
+        return type(self)(**{name: value.to(device) if isinstance(value, Tensor) else value for name, value in parts.items()})
 
     def place(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pixels, and offset, height and width (B,) of crops `indices` (B,), as `sample` takes them."""

@@ -44,8 +44,8 @@ def _rows(persons: Persons, *names: str) -> Rows:
 def _evaluated(persons: Persons, spec: ShardSpec) -> tuple[Rows, dict[str, Layout]]:
     center, size = box_center_and_size(persons.bbox_xywh, spec)
     sizes = np.tile(np.array(spec.input_size, np.int64), (len(persons), 1))
-    layouts = {name: Layout(spec.geometry(name).image_to_crop(center, size), sizes, name) for name in CONVENTIONS}
-    return _rows(persons, "annotation_id", "image_id", "image_path", "area"), dict(layouts)
+    layouts: dict[str, Layout] = {name: Layout(spec.geometry(name).image_to_crop(center, size), sizes, name) for name in CONVENTIONS}
+    return _rows(persons, "annotation_id", "image_id", "image_path", "area"), layouts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from components.base.records import records
 from components.models.backbones import HRNETS
 from components.models.paper import Counting, Paper
 from components.pose.crop import Convention, CropGeometry
-from components.pose.skeleton import Skeleton, skeleton_of
+from components.pose.skeleton import Skeleton
+from components.pose.sources import skeleton_of
 
 STRIDE = 4  # input px per heatmap cell of most methods
 UPSCALE = 4  # how much `network.upscale` enlarges the input
@@ -139,6 +140,7 @@ class Variant:
             and input size; or a variant's name.
         exceptions: keys of `train` that hold in the recipe `matched` as well, each with the reason why the method needs it.
         reprints: the same network's rows in other papers' tables.
+        joints: spelled out where no params/data.yaml says them, as in a registered model; None: those of the data set's entry.
 
     Raises:
         FarposeError: unknown method, backbone or setting, a backbone that the method does not run on, a setting that
@@ -158,6 +160,7 @@ class Variant:
     exceptions: dict[str, str] = field(default_factory=dict)
     paper: Paper = field(default_factory=Paper)
     reprints: tuple[Paper, ...] = ()
+    joints: Skeleton | None = None
 
     def __post_init__(self) -> None:
         where = f"variant {self.name}"
@@ -248,7 +251,7 @@ class Variant:
     @property
     def skeleton(self) -> Skeleton:
         """Names, pairs and limbs of the data set's keypoints."""
-        return skeleton_of(self.dataset)
+        return self.joints or skeleton_of(self.dataset)
 
     @property
     def num_keypoints(self) -> int:

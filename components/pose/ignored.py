@@ -1,7 +1,7 @@
 """Ignore regions: where an image shows people that are no labelled rows of the persons table.
 
-A bottom-up method learns from whole images. A network must not be taught that such people are background, so its loss
-leaves their pixels out (Cheng et al. 2020, HigherHRNet; the idea is Cao et al. 2017, OpenPose, section 2).
+A bottom-up method learns from whole images. Such people must not be trained on as background, so the loss leaves
+their pixels out (Cheng et al. 2020, HigherHRNet; the idea is Cao et al. 2017, OpenPose, section 2).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class IgnoredRegions:
         return len(self.frame)
 
     def split(self, name: str) -> IgnoredRegions:
-        """The regions of one split ("train", "val"); none where the split has none."""
+        """The regions of one split ("train", "dev", "val"); none where the split has none."""
         return IgnoredRegions(self.frame[self.frame["split"] == name].reset_index(drop=True))
 
     def mask(self, image_id: int) -> np.ndarray | None:

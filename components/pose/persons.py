@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file
-from components.pose.skeleton import SKELETONS, Skeleton
+from components.pose.skeleton import Skeleton
 
 SCALAR_COLUMNS = {
     "annotation_id": "int64",  # unique over all splits
@@ -31,6 +31,8 @@ SCALAR_COLUMNS = {
     "source": "str",  # where the annotation comes from, such as coco/val2017
     "licence": "str",
 }
+
+OPTIONAL_COLUMNS = ("head_size", "crowd_index")  # given by some data sets only
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Persons:
         return Persons(self.frame.iloc[rows].reset_index(drop=True), self.bbox_xywh[rows], self.keypoints[rows], self.skeleton)
 
     def split(self, name: str) -> Persons:
-        """The rows of one split ("train", "val").
+        """The rows of one split ("train", "dev", "val").
 
         Raises:
             FarposeError: the table has no such split.
@@ -73,11 +75,11 @@ class Persons:
         return self.select(((self.frame["num_keypoints"] > 0) & ~self.frame["iscrowd"]).to_numpy())
 
     def write(self, path: str | Path) -> None:
-        """Write as parquet (whole or not at all); the skeleton's name travels in the file's metadata."""
+        """Write as parquet (whole or not at all); the skeleton travels in the file's metadata."""
         columns = {name: pa.array(self.frame[name].astype(kind)) for name, kind in SCALAR_COLUMNS.items()}
         columns["bbox_xywh"] = _fixed_lists(self.bbox_xywh)
         columns["keypoints"] = _fixed_lists(self.keypoints.reshape(len(self), -1))
-        table = pa.table(columns).replace_schema_metadata({"skeleton": json.dumps(self.skeleton.name)})
+        table = pa.table(columns).replace_schema_metadata({"skeleton": json.dumps(self.skeleton.plain())})
         with atomic_file(path) as temporary:
             pq.write_table(table, temporary)
 
@@ -90,13 +92,13 @@ class Persons:
         """
         try:
             table = pq.read_table(path)
-            skeleton = SKELETONS[json.loads((table.schema.metadata or {})[b"skeleton"])]
+            skeleton = Skeleton.of(json.loads((table.schema.metadata or {})[b"skeleton"]))
             frame = table.select(list(SCALAR_COLUMNS)).to_pandas().astype(SCALAR_COLUMNS)
             bbox_xywh = _matrix(table["bbox_xywh"], 4)
             keypoints = _matrix(table["keypoints"], 3 * len(skeleton)).reshape(-1, len(skeleton), 3)
         except FileNotFoundError:
             raise FarposeError("persons table not found", where=path, fix="run the fetch stage first") from None
-        except (pa.ArrowInvalid, KeyError, ValueError, OSError) as error:
+        except (pa.ArrowInvalid, KeyError, ValueError, OSError, FarposeError) as error:
             raise FarposeError(f"not a persons table: {error}", where=path, fix="run the fetch stage again") from error
         return cls(frame, bbox_xywh, keypoints, skeleton)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from components.base.config import parse
 from components.base.errors import FarposeError, unknown_name
 
 
@@ -20,16 +22,37 @@ class Skeleton:
         keypoint_names: K names, in the order of the annotations.
         sigmas: K per-joint OKS constants (Ronchi & Perona 2017, as in pycocotools), relative to sqrt(area).
         limbs: pairs of names that are drawn as lines.
-        upper_body: names kept by the upper half of half-body augmentation.
+        upper_body: names kept by the upper half of half-body augmentation; the other half is the other joints.
         uncounted: names that `num_keypoints` leaves out. Persons with no other joint are neither trained on nor scored.
+        flips: pairs of names that exchange places in a mirrored image; None: left_NAME and right_NAME of the same NAME.
+
+    Raises:
+        ValueError: a name is repeated or unknown, a pair is not two names, or the sigmas are not K positive numbers.
     """
 
     name: str
     keypoint_names: tuple[str, ...]
     sigmas: tuple[float, ...]
-    limbs: tuple[tuple[str, str], ...]
-    upper_body: tuple[str, ...]
+    limbs: tuple[tuple[str, str], ...] = ()
+    upper_body: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()
+    flips: tuple[tuple[str, str], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.keypoint_names or len(set(self.keypoint_names)) != len(self.keypoint_names):
+            raise ValueError(f"keypoint_names must be different names, at least one, got {list(self.keypoint_names)}")
+        if self.flips is None:
+            object.__setattr__(self, "flips", _sides(self.keypoint_names))
+        if len(self.sigmas) != len(self.keypoint_names) or not all(0 < sigma < math.inf for sigma in self.sigmas):
+            raise ValueError(f"sigmas must be {len(self.keypoint_names)} positive numbers, one per joint, got {list(self.sigmas)}")
+        for key in ("limbs", "upper_body", "uncounted", "flips"):
+            entries = getattr(self, key)
+            for name in itertools.chain.from_iterable(entries) if key in ("limbs", "flips") else entries:
+                if name not in self.keypoint_names:
+                    raise ValueError(str(unknown_name(f"joint in {key}:", name, self.keypoint_names)))
+        flipped = list(itertools.chain.from_iterable(self.flips or ()))
+        if len(set(flipped)) != len(flipped):
+            raise ValueError(f"flips must name each joint once, got {[list(pair) for pair in self.flips or ()]}")
 
     def __len__(self) -> int:
         return len(self.keypoint_names)
@@ -39,30 +62,35 @@ class Skeleton:
 
     def plain(self) -> dict[str, Any]:
         """As JSON values, which travel with tables, shards and models; `Skeleton.of` reads them."""
-        return {key: [list(pair) for pair in value] if key == "limbs" else list(value) if isinstance(value, tuple) else value
-                for key, value in asdict(self).items()}  # fmt: skip
+        pairs = {key: [list(pair) for pair in getattr(self, key)] for key in ("limbs", "flips")}
+        lists = {key: list(getattr(self, key)) for key in ("keypoint_names", "sigmas", "upper_body", "uncounted")}
+        return {"name": self.name, **lists, **pairs}
 
     @classmethod
-    def of(cls, plain: Any, where: object = None) -> Skeleton:
+    def of(cls, plain: Any, where: object = None, name: str | None = None) -> Skeleton:
         """What `plain` gave, or the known skeleton of a name.
 
+        Args:
+            name: of a skeleton that is spelled out without a name.
         Raises:
-            FarposeError: unknown name, or something else than a skeleton.
+            FarposeError: unknown name, or something else than a skeleton: names the key.
         """
         if isinstance(plain, str):
             if plain not in SKELETONS:
                 raise unknown_name("skeleton", plain, SKELETONS, where=where)
             return SKELETONS[plain]
-        try:
-            named = {key: tuple(map(tuple, value)) if key == "limbs" else tuple(value) for key, value in plain.items() if key != "name"}
-            return cls(name=str(plain["name"]), **named)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise FarposeError(f"not a skeleton: {error}", where=where) from error
+        if isinstance(plain, dict) and "sigmas" not in plain:
+            fix = "give one per joint, as the data set's authors publish them or as measured on persons annotated twice"
+            raise FarposeError("the skeleton has no sigmas: OKS needs them, and they are never guessed", where=where, fix=fix)
+        read = parse(cls, {"name": name, **plain} if isinstance(plain, dict) and name else plain, str(where or "skeleton"))
+        known = SKELETONS.get(read.name)
+        return known if known == read else read
 
     @cached_property
     def flip_permutation(self) -> tuple[int, ...]:
         """K indices: joint k of a mirrored person is joint `flip_permutation[k]` of the original."""
-        return tuple(self.index(_mirrored(name)) for name in self.keypoint_names)
+        other = {a: b for pair in self.flips or () for a, b in (pair, pair[::-1])}
+        return tuple(self.index(other.get(name, name)) for name in self.keypoint_names)
 
     @cached_property
     def flip_pairs(self) -> tuple[tuple[int, int], ...]:
@@ -84,12 +112,10 @@ class Skeleton:
         return np.array([name not in self.uncounted for name in self.keypoint_names])
 
 
-def _mirrored(name: str) -> str:
-    if name.startswith("left_"):
-        return "right_" + name.removeprefix("left_")
-    if name.startswith("right_"):
-        return "left_" + name.removeprefix("right_")
-    return name
+def _sides(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """(left_NAME, right_NAME) of every NAME that has both."""
+    bases = [name.removeprefix("left_") for name in names if name.startswith("left_")]
+    return tuple((f"left_{base}", f"right_{base}") for base in bases if f"right_{base}" in names)
 
 
 def _both_sides(*pairs: tuple[str, str]) -> tuple[tuple[str, str], ...]:
@@ -169,7 +195,7 @@ LSP_14 = Skeleton(
 def _arc(name: str, count: int, middle: str = "") -> tuple[str, ...]:
     """Landmarks in a row from the person's right to the left, numbered from the outside in."""
     right = [f"right_{name}_{i}" for i in range(1, count // 2 + 1)]
-    return (*right, *([middle] if count % 2 else []), *(_mirrored(landmark) for landmark in reversed(right)))
+    return (*right, *([middle] if count % 2 else []), *(landmark.replace("right_", "left_", 1) for landmark in reversed(right)))
 
 
 def _line(*names: str) -> tuple[tuple[str, str], ...]:
@@ -221,22 +247,3 @@ WHOLEBODY_133 = Skeleton(  # Jin et al. 2020, "Whole-Body Human Pose Estimation 
 )  # fmt: skip
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (COCO_17, MPII_16, CROWDPOSE_14, LSP_14, WHOLEBODY_133)}
-DATASET_SKELETONS = {
-    "synthetic": COCO_17,
-    "coco": COCO_17,
-    "mpii": MPII_16,
-    "crowdpose": CROWDPOSE_14,
-    "lspet": LSP_14,
-    "wholebody": WHOLEBODY_133,
-}
-
-
-def skeleton_of(dataset: str) -> Skeleton:
-    """The skeleton that a data set is annotated with.
-
-    Raises:
-        FarposeError: unknown data set.
-    """
-    if dataset not in DATASET_SKELETONS:
-        raise unknown_name("data set", dataset, DATASET_SKELETONS)
-    return DATASET_SKELETONS[dataset]

@@ -104,7 +104,8 @@ def _paper(variant: Variant) -> str:
     if variant.paper.ap is None:
         return "No paper reports this variant."
     data = "COCO val2017" if variant.dataset == "coco" and not variant.bottom_up else f"{variant.dataset}, on its own protocol"
-    return f"The paper reports AP {variant.paper.ap:g} on {data} ({variant.paper.source or 'source not given'})."
+    departs = "".join(f" Ours differs: {text}." for text in variant.paper.departs)
+    return f"The paper reports AP {variant.paper.ap:g} on {data} with {variant.paper.conditions} ({variant.paper.source}).{departs}"
 
 
 def _table(values: dict[str, Any], head: tuple[str, str]) -> str:

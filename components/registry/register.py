@@ -198,7 +198,8 @@ def _save(candidate: Candidate, folder: Path, scratch: Path) -> None:
     bottom_up = candidate.variant.bottom_up
     written = {"variant": "variant.yaml", "card": "model_card.md"} | ({"preparation": "preparation.yaml"} if bottom_up else {})
     artifacts = {name: scratch / file for name, file in written.items()}
-    artifacts["variant"].write_text(yaml.safe_dump(_plain(dataclasses.asdict(candidate.variant)), sort_keys=False))
+    complete = dataclasses.replace(candidate.variant, joints=candidate.variant.skeleton)  # no params/data.yaml is beside a model
+    artifacts["variant"].write_text(yaml.safe_dump(_plain(dataclasses.asdict(complete)), sort_keys=False))
     artifacts["card"].write_text(candidate.card)
     if bottom_up:
         artifacts["preparation"].write_text(yaml.safe_dump(_plain(candidate.preparation), sort_keys=False))

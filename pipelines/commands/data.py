@@ -8,7 +8,7 @@ import sys
 
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
-from pipelines import paths
+from pipelines import paths, settings
 
 
 def acquire(options: argparse.Namespace) -> None:
@@ -21,6 +21,7 @@ def acquire(options: argparse.Namespace) -> None:
         options.source,
         options.origin,
         paths.DATA,
+        settings.data().sources,
         endpoint=options.endpoint,
         accept_changes=options.accept_changes,
         synthetic=params,

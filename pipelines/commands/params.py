@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from components.base.config import PARAMS
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file
 from pipelines import checks, listing, paths, settings
+from pipelines.overlay import laid_over
 from pipelines.settings import Pipeline
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ def params(options: argparse.Namespace) -> None:
 
 
 def apply(name: str, force: bool) -> None:
-    """Copy params/examples/NAME over params/, file by file, and print what changed.
+    """Lay params/examples/NAME over the committed files of params/ (`pipelines.overlay` states the rule), and print what changed.
 
     Raises:
-        FarposeError: unknown example, or params/ holds edits that are not committed.
+        FarposeError: unknown example, params/ holds edits that are not committed, or an overlay does not fit its file.
     """
     examples = sorted(path.name for path in paths.EXAMPLES.iterdir() if path.is_dir())
     if name not in examples:
@@ -53,11 +53,12 @@ def apply(name: str, force: bool) -> None:
         fix = "commit them, or repeat with --force"
         raise FarposeError("these files hold edits that are not committed", where=", ".join(_edited()), fix=fix)
     source = paths.EXAMPLES / name
-    for path in sorted(source.rglob("*.yaml")):
-        target = PARAMS / path.relative_to(source)
-        _show_difference(target, path)
+    overlays = {PARAMS / path.relative_to(source): path for path in sorted(source.rglob("*.yaml"))}
+    laid = {target: _laid_over(target, overlay) for target, overlay in overlays.items()}
+    for target, text in laid.items():
+        _show_difference(target, text)
         with atomic_file(target) as temporary:
-            shutil.copyfile(path, temporary)
+            temporary.write_text(text)
     print(f"params/ now holds {name}; `git checkout params` and then `farpose params` take it back")
     _keep_in_step(settings.load())
 
@@ -67,10 +68,19 @@ def _keep_in_step(pipeline: Pipeline) -> None:
         print("dvc.yaml: the list of what `compare` reads follows params/pipeline.yaml again")
 
 
-def _show_difference(old: Path, new: Path) -> None:
+def _laid_over(target: Path, overlay: Path) -> str:
+    """The text of a parameter file with the overlay on its committed state; the overlay itself if there is no such file."""
+    place = str(target.relative_to(paths.REPOSITORY))
+    committed = subprocess.run(["git", "show", f"HEAD:{place}"], cwd=paths.REPOSITORY, capture_output=True, text=True, check=False)
+    if committed.returncode != 0 and not target.is_file():
+        return overlay.read_text()
+    return laid_over(committed.stdout if committed.returncode == 0 else target.read_text(), overlay.read_text(), overlay)
+
+
+def _show_difference(old: Path, new: str) -> None:
     before = old.read_text().splitlines() if old.is_file() else []
     shown = str(old.relative_to(paths.REPOSITORY))
-    for line in difflib.unified_diff(before, new.read_text().splitlines(), shown, shown, lineterm="", n=0):
+    for line in difflib.unified_diff(before, new.splitlines(), shown, shown, lineterm="", n=0):
         print(line)
 
 
@@ -106,9 +116,8 @@ def _show_variant(name: str, found: dict[str, Any]) -> None:
 
 def _row(variant: Variant) -> dict[str, Any]:
     """The entry without what other sections show, and without settings of other methods' networks."""
-    row = {
-        field: value for field, value in dataclasses.asdict(variant).items() if field not in ("name", "paper", "reprints", "train", "codec")
-    }
+    elsewhere = ("name", "paper", "reprints", "train", "codec", "joints")
+    row = {field: value for field, value in dataclasses.asdict(variant).items() if field not in elsewhere}
     return row | {"network": variant.settings}
 
 

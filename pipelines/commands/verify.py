@@ -47,7 +47,7 @@ def verify(options: argparse.Namespace) -> int:
 
 def _persons() -> Persons:
     """The scored split of the persons table, or a few synthetic people while there is none."""
-    from components.datasets.coco import read_coco
+    from components.datasets.reader import read_split
     from components.datasets.synthetic.coco import write_synthetic
     from components.datasets.synthetic.params import SyntheticParams
     from components.pose.persons import Persons
@@ -56,10 +56,10 @@ def _persons() -> Persons:
     if table.is_file():
         return Persons.read(table).split(SCORED)
     print(f"no persons table yet: checked on {SAMPLE_IMAGES} synthetic images")
-    files = settings.data().sources["synthetic"].splits[SCORED]
+    source = settings.data().sources["synthetic"]
     with tempfile.TemporaryDirectory() as scratch:
         write_synthetic(Path(scratch), SyntheticParams(train_images=1, val_images=SAMPLE_IMAGES), progress=False, workers=1)
-        return read_coco(Path(scratch), files.annotations, files.images, SCORED, "synthetic")[0]
+        return read_split("synthetic", source, Path(scratch), SCORED).persons
 
 
 def _crops(pipeline: settings.Pipeline, variants: list[Variant]) -> dict[str, EvalCrops]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from components.base.config import PARAMS
 from components.base.errors import FarposeError, unknown_name
@@ -18,13 +18,12 @@ from components.datasets.acquire.http import HttpPlace
 from components.datasets.acquire.listing import BrokenTransfer, Entry, Place, is_archive
 from components.datasets.acquire.local import LocalFolder
 from components.datasets.acquire.s3 import S3Place
-from components.datasets.acquire.sources import SOURCES, require_parts, write_readme
+from components.datasets.acquire.sources import RENDERED, require_parts, write_readme
 from components.datasets.acquire.transfer import Ledger, Transfer
 from components.datasets.acquire.unpack import unpack
 from components.datasets.manifest import differences, digest_tree, read_manifest, save_manifest, summary
-from components.datasets.params import require_reader
+from components.datasets.params import SourceParams, require_format
 from components.datasets.synthetic import SyntheticParams, write_synthetic
-from components.pose.skeleton import DATASET_SKELETONS
 
 MANIFESTS = PARAMS / "manifests"
 LISTING_ATTEMPTS = 3
@@ -46,6 +45,7 @@ def acquire(
     source: str,
     location: str | None,
     root: Path,
+    sources: Mapping[str, SourceParams],
     *,
     endpoint: str | None = None,
     sha256: Mapping[str, str] | None = None,
@@ -60,7 +60,7 @@ def acquire(
     are resumed, and files of the old data that have the expected checksum are not fetched again.
 
     Args:
-        source: a name of `SOURCES`.
+        source: one of `sources`, the data sets of params/data.yaml.
         location: local folder or archive, http(s) address of an archive or of a folder with a MANIFEST.json or SHA256SUMS, or
             s3://bucket/prefix; None for a rendered source.
         root: the data folder.
@@ -73,17 +73,17 @@ def acquire(
         FarposeError: unknown source or location; a file is missing, truncated or tampered with; the data differ from the
             committed manifest; the disk is full; another acquisition is at work. Data that were there before stay as they were.
     """
-    if source in DATASET_SKELETONS:
-        require_reader(source)
-    if source not in SOURCES:
-        raise unknown_name("source", source, SOURCES)
-    manifest = manifests / f"{source}.sha256"
+    if source not in sources:
+        raise unknown_name("source", source, sources, where="params/data.yaml")
+    entry = sources[source]
+    require_format(source, entry.format)
+    manifest = manifests / (PurePosixPath(entry.manifest).name if entry.manifest else f"{source}.sha256")
     committed = read_manifest(manifest) if manifest.exists() else {}
     with _alone(root):
         staging, retired = root / WORK / source, root / WORK / f"{source}.old"
         if retired.exists() and not (root / source).exists():  # a run was killed between the two renames
             os.replace(retired, root / source)
-        if SOURCES[source].rendered:
+        if source == RENDERED:
             if location is not None:
                 raise FarposeError(f"{source} is rendered here, not fetched", where=location, fix="leave out --from")
             write_synthetic(staging, synthetic or SyntheticParams(), progress)
@@ -91,7 +91,7 @@ def acquire(
         else:
             expected = {**({} if accept_changes else committed), **(sha256 or {})}
             digests = _collect(source, location, root, endpoint, expected, progress)
-        require_parts(source, staging, where=location or source)
+        require_parts(entry, staging, where=location or source)
         different = differences(committed, digests) if committed else []
         if different and not accept_changes:
             fix = f"the old data stay; `farpose acquire {source} --accept-changes` takes the new ones"
@@ -99,7 +99,7 @@ def acquire(
         size = sum((staging / path).stat().st_size for path in digests)
         _install(staging, root / source, retired)
         save_manifest(digests, manifest, where=root / source)
-        write_readme(root)
+        write_readme(root, sources)
         shutil.rmtree(root / WORK)
     return Acquired(root / source, manifest, len(digests), size, bool(different))
 

@@ -1,71 +1,39 @@
-"""The data sets that can be acquired, and the note that lies beside them."""
+"""What an acquired data set must hold, and the note that lies beside the data sets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_file
+from components.datasets.params import SourceParams
+
+RENDERED = "synthetic"  # drawn here instead of copied from somewhere
 
 
-@dataclass(frozen=True)
-class Source:
-    """A data set.
-
-    Attributes:
-        description, licence: for people.
-        needs: glob patterns, relative to the data set's folder, of which each must match a file.
-        rendered: drawn here instead of copied from somewhere.
-    """
-
-    description: str
-    licence: str
-    needs: tuple[str, ...]
-    rendered: bool = False
-
-
-SOURCES: dict[str, Source] = {
-    "synthetic": Source(
-        description="Rendered people: articulated, clothed figures, annotated as COCO keypoints.",
-        licence="CC0 1.0",
-        needs=("annotations/person_keypoints_train.json", "annotations/person_keypoints_val.json", "train/*.jpg", "val/*.jpg"),
-        rendered=True,
-    ),
-    "coco": Source(
-        description="COCO keypoints (Lin et al., 2014): photographs of people in everyday scenes.",
-        licence="annotations CC BY 4.0; photographs as Flickr's users licensed them, see `licenses` of the annotation files",
-        needs=("annotations/person_keypoints_*.json*",),
-    ),
-    "crowdpose": Source(
-        description="CrowdPose (Li et al., 2019): photographs of crowds, 14 joints, drawn from COCO, MPII and AI Challenger.",
-        licence="non-commercial research only, as its authors state; photographs as those data sets licensed them",
-        needs=("annotations/*crowdpose*.json*",),
-    ),
-}
-
-
-def require_parts(name: str, folder: Path, where: object) -> None:
-    """Check that a collected data set has the files without which it is of no use.
+def require_parts(source: SourceParams, folder: Path, where: object) -> None:
+    """Check that a collected data set has the annotation files of its entry.
 
     Raises:
-        FarposeError: names the first pattern that matches nothing.
+        FarposeError: names the first that is not there.
     """
-    for pattern in SOURCES[name].needs:
-        if not any(folder.glob(pattern)):
-            expected = ", ".join(SOURCES[name].needs)
-            raise FarposeError(f"no file {pattern} there", where=where, fix=f"give the folder or archive that holds {expected}")
+    expected = [files.annotations for files in source.splits.values()]
+    for path in expected:
+        if not (folder / path).is_file():
+            fix = f"give the folder or archive that holds {', '.join(expected)}, or correct the entry's splits in params/data.yaml"
+            raise FarposeError(f"no file {path} there", where=where, fix=fix)
 
 
-def write_readme(root: Path) -> None:
-    """Write `root`/README.md: which data sets are there. The text follows from the files alone."""
+def write_readme(root: Path, sources: Mapping[str, SourceParams]) -> None:
+    """Write `root`/README.md: which data sets are there. The text follows from the files and the entries alone."""
     lines = [
         "# Raw data",
         "",
         "Immutable input of the pipeline, owned by `data.dvc`. `farpose acquire SOURCE` fills it; nothing else writes here.",
         "SHA-256 of every file: `params/manifests/<source>.sha256`. Restore with `git checkout data.dvc && dvc checkout data.dvc`.",
     ]
-    for name, source in sorted(SOURCES.items()):
+    for name, source in sorted(sources.items()):
         if (root / name).is_dir():
             lines += ["", f"## {name}", source.description, f"Licence: {source.licence}.", "", *_table(root / name)]
     with atomic_file(root / "README.md") as temporary:

@@ -7,10 +7,14 @@ and persons without counted joints are ignored by the evaluation; `num_keypoints
 
 from __future__ import annotations
 
-from components.datasets.form import CocoForm
+from functools import partial
+
+from components.datasets.reader import Reader
+from components.datasets.readers.coco import CocoForm, read
 
 CROWDPOSE = CocoForm(
     joint_names={"head_top": "head"},
     area_of_box=0.53,  # the authors' evaluation takes this share of the box for the OKS scale, whatever else is given
     crowd_index="crowdIndex",
 )
+READER = Reader("crowdpose", partial(read, form=CROWDPOSE), gives=("crowd_index",))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,81 +11,78 @@ import numpy as np
 import pandas as pd
 
 from components.base.errors import FarposeError
-from components.datasets.crowdpose import CROWDPOSE
-from components.datasets.form import CocoForm
+from components.datasets.params import SourceParams
+from components.datasets.reader import AnnotationFile, Reader
 from components.datasets.records import Records, load_annotation_file
 from components.pose.images import IMAGE_COLUMNS
 from components.pose.persons import SCALAR_COLUMNS, Persons
-from components.pose.skeleton import Skeleton, skeleton_of
-
-COCO = CocoForm()
-FORMS = {"synthetic": COCO, "coco": COCO, "crowdpose": CROWDPOSE}  # by data set
+from components.pose.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
-class CocoFile:
-    """What one annotation file holds.
+class CocoForm:
+    """The differences to COCO's files.
 
     Attributes:
-        persons: one row per annotation of the category "person", in the file's order; `records` are these annotations.
-        images: one row (`IMAGE_COLUMNS`) per image, with or without persons, in the file's order.
-        repeated_images: image entries left out because an identical entry came before.
-        other_categories: annotations left out because they are not of the category "person".
+        joint_names: joints that the files may name otherwise: the skeleton's name → the files'.
+        area_of_box: the persons' area as a share of their box, which is not cut to the image; None: their own `area`.
+        crowd_index: key of the images' crowding; None: there is none.
     """
 
-    persons: Persons
-    records: Records
-    images: pd.DataFrame
-    repeated_images: int
-    other_categories: int
+    joint_names: Mapping[str, str] = field(default_factory=dict)
+    area_of_box: float | None = None
+    crowd_index: str | None = None
 
 
-def read_coco(root: Path, annotation_file: str, image_folder: str, split: str, source: str) -> tuple[Persons, pd.DataFrame]:
-    """The persons and images of one COCO keypoint file; see `read_coco_file`."""
-    file = read_coco_file(root, annotation_file, image_folder, split, source)
-    return file.persons, file.images
+COCO = CocoForm()
 
 
-def read_coco_file(root: Path, annotation_file: str, image_folder: str, split: str, source: str) -> CocoFile:
-    """Read one COCO keypoint file strictly: nothing is repaired, guessed or left out without being counted.
+def read(name: str, source: SourceParams, root: Path, split: str, form: CocoForm = COCO) -> AnnotationFile:
+    """Read the COCO keypoint file of one split.
 
     Beyond COCO's own keys, three that a resized copy of COCO carries are understood: `orig_area` of an annotation (px² of
     the original image, decides AP(M) and AP(L); otherwise `area`), `source_split` and `license` of an image.
 
     Args:
-        root: the data set's folder, data/<source>.
-        annotation_file: `.json` or `.json.gz`, relative to `root`.
-        image_folder: folder of the images, relative to `root`.
-        split: written into every row ("train", "val").
-        source: the data set's name; decides the skeleton and how the files differ from COCO's own.
+        name: the data set's, as in params/data.yaml.
+        root: its folder, data/<source>.
+        form: how the files differ from COCO's own.
     Raises:
         FarposeError: malformed JSON, a missing key, keypoints of the wrong length, a number that is not finite, a negative
-            size, an annotation without its image, a repeated annotation id, image entries that contradict each other, or
-            joints other than the skeleton's. Names the file and the record's id.
+            size, an annotation without its image, a repeated annotation id, image entries that contradict each other, or a
+            category or joints other than the entry's. Names the file and the record's id.
     """
-    skeleton, form = skeleton_of(source), FORMS.get(source, COCO)
-    path = Path(root) / annotation_file
+    files, skeleton = source.splits[split], source.skeleton_named(name)
+    path = Path(root) / files.annotations
     value = load_annotation_file(path)
     entries, repeated = _distinct_images(Records.of(path, value, "images", "image"))
-    images = _images_frame(entries, value, image_folder, split)
+    images = _images_frame(entries, value, files.images, split)
     annotations = Records.of(path, value, "annotations", "annotation")
-    is_person = _is_person(annotations, Records.of(path, value, "categories", "category"), skeleton, form)
-    origins = np.array([f"{source}/{entry.get('source_split', image_folder)}" for entry in entries], dtype=object)
-    records = annotations.select(is_person)
+    is_person = _is_person(annotations, Records.of(path, value, "categories", "category"), source.person_category, skeleton, form)
+    origins = np.array([f"{name}/{entry.get('source_split', files.images)}" for entry in entries], dtype=object)
+    records, others = annotations.select(is_person), annotations.select(~is_person)
     of_image = {"origin": origins, "crowd_index": _crowd_index(entries, form)}
-    return CocoFile(_persons(records, images, of_image, skeleton, form), records, images, repeated, int((~is_person).sum()))
+    of_others = [image_id if isinstance(image_id := other.get("image_id"), int) else -1 for other in others]
+    persons = _persons(records, images, of_image, skeleton, form)
+    return AnnotationFile(persons, records, images, repeated, np.array(of_others, dtype=np.int64))
 
 
-def _distinct_images(images: Records) -> tuple[Records, int]:
-    """The image entries without identical repeats (some published files list an image once per annotation)."""
+READER = Reader("coco", read)
+
+
+def _distinct_images(images: Records) -> tuple[Records, np.ndarray]:
+    """The image entries without identical repeats (some published files list an image once per annotation), and the repeats' ids."""
     first: dict[int, dict[str, Any]] = {}
+    repeated = []
     for i, (image_id, entry) in enumerate(zip(images.column("id", int), images, strict=True)):
         known = first.setdefault(image_id, entry)
         if known is not entry and known != entry:
             differing = next(key for key in sorted(known.keys() | entry.keys()) if known.get(key) != entry.get(key))
             problem = f"listed twice with different {differing!r}: {known.get(differing)!r} and {entry.get(differing)!r}"
             raise images.error(i, problem, "give each image its own id")
-    return Records(images.file, images.kind, list(first.values())), len(images) - len(first)
+        if known is not entry:
+            repeated.append(image_id)
+    return Records(images.file, images.kind, list(first.values())), np.array(repeated, dtype=np.int64)
 
 
 def _images_frame(images: Records, value: dict[str, Any], folder: str, split: str) -> pd.DataFrame:
@@ -109,20 +107,40 @@ def _crowd_index(images: Records, form: CocoForm) -> np.ndarray:
     return np.full(len(images), np.nan) if form.crowd_index is None else images.numbers(form.crowd_index, at_least=0)
 
 
-def _is_person(annotations: Records, categories: Records, skeleton: Skeleton, form: CocoForm) -> np.ndarray:
-    """(N,) bool: which annotations are of the category "person"; its joints must be the skeleton's."""
-    names = dict(zip(categories.column("id", int), categories.column("name", str), strict=True))
-    persons = [category for category in categories if category["name"] == "person"]
-    if len(persons) != 1:
-        raise FarposeError(f"{len(persons)} categories are named 'person', expected one", where=categories.file)
-    listed = persons[0].get("keypoints")
-    expected = [form.joint_names.get(name, name) for name in skeleton.keypoint_names]
-    if listed not in (expected, list(skeleton.keypoint_names)):
-        problem = f"the category's keypoints are {listed}, expected those of {skeleton.name}: {expected}"
-        raise FarposeError(problem, where=categories.file, fix="name the data set whose joints these are as the source")
+def _is_person(
+    annotations: Records, categories: Records, wanted: str | int | tuple[int, ...], skeleton: Skeleton, form: CocoForm
+) -> np.ndarray:
+    """(N,) bool: which annotations are persons by the entry's `person_category`; its joints must be the skeleton's."""
+    ids, names = categories.column("id", int), categories.column("name", str)
+    listed = ", ".join(f"{name!r} (id {number})" for number, name in zip(ids, names, strict=True)) or "none"
+    fix = f"set the data set's `person_category` in params/data.yaml; the file's categories: {listed}"
+    if isinstance(wanted, str):
+        wanted_ids = [number for number, name in zip(ids, names, strict=True) if name == wanted]
+        if len(wanted_ids) != 1:
+            raise FarposeError(f"{len(wanted_ids)} categories are named {wanted!r}, expected one", where=categories.file, fix=fix)
+    else:
+        wanted_ids = [wanted] if isinstance(wanted, int) else list(wanted)
+    for number in wanted_ids:
+        if ids.count(number) != 1:
+            raise FarposeError(f"{ids.count(number)} categories have the id {number}, expected one", where=categories.file, fix=fix)
+        _check_joints(categories, ids.index(number), skeleton, form)
     category: np.ndarray = annotations.integers("category_id")
-    annotations.refuse(~np.isin(category, list(names)), lambda i: f"its category {category[i]} is not listed in 'categories'")
-    return np.asarray(category == persons[0]["id"])
+    annotations.refuse(~np.isin(category, ids), lambda i: f"its category {category[i]} is not listed in 'categories'")
+    return np.asarray(np.isin(category, wanted_ids))
+
+
+def _check_joints(categories: Records, index: int, skeleton: Skeleton, form: CocoForm) -> None:
+    listed = categories.items[index].get("keypoints")
+    expected = [form.joint_names.get(name, name) for name in skeleton.keypoint_names]
+    allowed = [(name, own) for name, own in zip(expected, skeleton.keypoint_names, strict=True)]
+    problem = f"the category's keypoints are {listed}, expected those of {skeleton.name}: {expected}"
+    if isinstance(listed, list) and len(listed) == len(expected):
+        wrong = [k for k, name in enumerate(listed) if name not in allowed[k]]
+        if not wrong:
+            return
+        problem += f"; joint {wrong[0] + 1} is {listed[wrong[0]]!r}, expected {expected[wrong[0]]!r}"
+    fix = "name the data set whose joints these are as the source, or correct its `skeleton` in params/data.yaml"
+    raise FarposeError(problem, where=categories.file, fix=fix)
 
 
 def _persons(annotations: Records, images: pd.DataFrame, of_image: dict[str, np.ndarray], skeleton: Skeleton, form: CocoForm) -> Persons:

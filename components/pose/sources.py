@@ -1,0 +1,70 @@
+"""The data sets of params/data.yaml, as far as every floor needs them: their names, formats and joints."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from components.base.config import PARAMS, load_yaml
+from components.base.errors import FarposeError, unknown_name
+from components.pose.skeleton import Skeleton
+
+SOURCES_FILE = PARAMS / "data.yaml"
+SECTION = "data.sources"
+
+
+def entries(params_file: Path = SOURCES_FILE) -> dict[str, dict[str, Any]]:
+    """The entries of `data.sources`, by the data set's name, as written.
+
+    Raises:
+        FarposeError: the file cannot be read, or has no such section.
+    """
+    return _entries(params_file, params_file.stat().st_mtime_ns if params_file.is_file() else 0)
+
+
+@functools.lru_cache(maxsize=8)
+def _entries(params_file: Path, _changed: int) -> dict[str, dict[str, Any]]:
+    data = load_yaml(params_file).get("data")
+    found = data.get("sources") if isinstance(data, dict) else None
+    if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
+        raise FarposeError(f"{SECTION} must hold one mapping per data set", where=params_file)
+    return found
+
+
+def skeletons(params_file: Path = SOURCES_FILE) -> dict[str, Skeleton]:
+    """The joints of every data set.
+
+    Raises:
+        FarposeError: an entry's `skeleton` is missing, unknown or wrong.
+    """
+    return {name: _skeleton(name, entry, params_file) for name, entry in entries(params_file).items()}
+
+
+def skeleton_of(dataset: str, params_file: Path = SOURCES_FILE) -> Skeleton:
+    """The joints that a data set is annotated with.
+
+    Raises:
+        FarposeError: no entry of this name, or a wrong `skeleton` in it.
+    """
+    found = entries(params_file)
+    if dataset not in found:
+        raise unknown_name("data set", dataset, found, where=f"{params_file}: {SECTION}")
+    return _skeleton(dataset, found[dataset], params_file)
+
+
+def spelled_out(name: str, plain: Any, where: object) -> Skeleton:
+    """An entry's `skeleton`: a known one's name, or one spelled out, which is called after its data set.
+
+    Raises:
+        FarposeError: see `Skeleton.of`.
+    """
+    joints = plain.get("keypoint_names") if isinstance(plain, dict) else None
+    return Skeleton.of(plain, where, name=f"{name}_{len(joints)}" if isinstance(joints, list | tuple) else name)
+
+
+def _skeleton(name: str, entry: dict[str, Any], params_file: Path) -> Skeleton:
+    where = f"{params_file}: {SECTION}.{name}"
+    if "skeleton" not in entry:
+        raise FarposeError("parameter 'skeleton' is missing", where=where, fix="name a known one, or spell out its joints")
+    return spelled_out(name, entry["skeleton"], f"{where}.skeleton")
