@@ -24,17 +24,12 @@ if TYPE_CHECKING:
 
 TRAIN, EVALUATE, REGISTER = "train", "evaluate", "register"
 TOLD = ("paper", "reprints", "baseline", "exceptions", "train")  # fields of an entry that training sees through its recipe or not at all
-ROOTS = {  # what a stage imports of components/, beside its variant's own modules
-    TRAIN: ("components.models.zoo", "components.train.loop", "components.train.recipe"),
-    EVALUATE: (
-        "components.evaluate.headline",
-        "components.evaluate.stage",
-        "components.models.costs",
-        "components.models.weights",
-        "components.models.zoo",
-    ),
-    REGISTER: ("components.registry.serving",),
-}
+STAGES = (TRAIN, EVALUATE, REGISTER)
+SERVING = "components.registry.serving"  # what a registered model runs
+NO_PART = (  # of a result, though the stage imports it
+    "components.registry",  # it records runs
+    "components.datasets",  # it reads the table of images, which the stage depends on
+)
 
 
 def write(folder: Path, pipeline: Pipeline) -> int:
@@ -73,8 +68,16 @@ def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str,
 
 def code(stage: str, variant: Variant, protocol: str | None, sources: Sources) -> dict[str, Any]:
     """`code`: one digest of all that the variant's stage imports; `modules`: a digest of each module, to see which one changed."""
-    digests = sources.digests(sources.closure([*ROOTS[stage], *own_modules(stage, variant, protocol)]))
+    digests = sources.digests(sources.closure([*roots(stage, sources), *own_modules(stage, variant, protocol)]))
     return {"code": imports.together(digests), "modules": {name: digest[:16] for name, digest in digests.items()}}
+
+
+def roots(stage: str, sources: Sources) -> list[str]:
+    """What a stage's function in `pipelines.stages` imports of components/, or what serving a registered model imports."""
+    if stage == REGISTER:
+        return [name for name in sources.paths if name.startswith(SERVING)]
+    named = imports.named_in(Path(__file__).with_name("stages.py"), stage, sources)
+    return [name for name in named if not name.startswith(NO_PART)]
 
 
 def code_now(stage: str, variant: Variant, shards: str) -> str:

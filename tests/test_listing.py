@@ -32,7 +32,7 @@ def pipeline_of(*names: str) -> settings.Pipeline:
 def compared(repository: Path) -> set[str]:
     """Variants whose files dvc.yaml names in `compare`, as YAML reads it."""
     deps = yaml.safe_load((repository / "dvc.yaml").read_text())["stages"]["compare"]["deps"]
-    return {Path(path).stem for path in deps if not path.startswith("components")}
+    return {Path(path).stem for path in deps if not path.startswith(("components", "params"))}
 
 
 def test_the_committed_list_is_in_step():

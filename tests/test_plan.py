@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,11 @@ from components.base import imports
 from components.models import zoo
 from pipelines import plan, settings
 from pipelines.settings import Pipeline, VariantPlan
-from tests.repositories import REPOSITORY
+from tests.repositories import PYTHON, REPOSITORY
 
 HRNETS = ("hrnet_tiny_synthetic_64x48", "dark_hrnet_tiny_synthetic_64x48", "cal_hrnet_tiny_synthetic_64x48")
 LITEPOSE, LIMBPOSE = "litepose_tiny_synthetic_256", "limbpose_tiny_synthetic_256"
+FOUND_BY_NAME = ("components.models.methods.", "components.codecs.", "components.degrade.protocols.", "components.approaches.")
 SHARDS = {"crops": "direct_64x48", "images": "antialias_256"}
 
 
@@ -64,16 +65,17 @@ def test_changed_code_changes_the_plan_of_the_variants_that_use_it(code, path, c
 
 def test_a_changed_comment_anywhere_changes_no_plan(code):
     names = (*HRNETS, LITEPOSE, LIMBPOSE)
-    before = {stage: digests(code, stage, names) for stage in plan.ROOTS}
+    before = {stage: digests(code, stage, names) for stage in plan.STAGES}
     for path in (code / "components").rglob("*.py"):
         path.write_text(f"# a comment\n{path.read_text()}\n# another\n")
-    assert {stage: digests(code, stage, names) for stage in plan.ROOTS} == before
+    assert {stage: digests(code, stage, names) for stage in plan.STAGES} == before
 
 
 def test_the_resolved_entry_and_recipe_are_planned():
     variant = zoo.variant(HRNETS[0])
     before = plan.decisions(variant)
-    paper = dataclasses.replace(variant, paper=dataclasses.replace(variant.paper, ap=99.9))
+    paper = dataclasses.replace(variant, paper=zoo.variant("hrnet_w32_coco_256x192").paper)
+    assert paper.paper != variant.paper
     recipe = dataclasses.replace(variant, train={**variant.train, "epochs": 3})
     assert plan.decisions(paper)[plan.TRAIN] == before[plan.TRAIN]  # a paper's number decides no weights
     assert plan.decisions(paper)[plan.EVALUATE] != before[plan.EVALUATE]  # but the table shows it
@@ -86,7 +88,7 @@ def test_one_file_per_variant_and_stage_the_same_every_time(tmp_path):
         assert plan.write(tmp_path / folder, pipeline) == len(pipeline.variants)
     files = {path.relative_to(tmp_path / "a"): path.read_bytes() for path in (tmp_path / "a").rglob("*.json")}
     assert files == {path.relative_to(tmp_path / "b"): path.read_bytes() for path in (tmp_path / "b").rglob("*.json")}
-    assert {str(path) for path in files} == {f"{stage}/{name}.json" for stage in plan.ROOTS for name in pipeline.variants}
+    assert {str(path) for path in files} == {f"{stage}/{name}.json" for stage in plan.STAGES for name in pipeline.variants}
     alone = Pipeline(pipeline.shards, {HRNETS[0]: VariantPlan("demo", SHARDS["crops"])}, pipeline.flow)
     plan.write(tmp_path / "a", alone)  # what was removed leaves nothing behind
     assert {path.stem for path in (tmp_path / "a").rglob("*.json")} == {HRNETS[0]}
@@ -94,22 +96,24 @@ def test_one_file_per_variant_and_stage_the_same_every_time(tmp_path):
     assert json.loads((tmp_path / "a" / "train" / f"{HRNETS[0]}.json").read_text())["variant"]["name"] == HRNETS[0]
 
 
-@pytest.mark.parametrize("stage", [plan.TRAIN, plan.EVALUATE])
-def test_the_roots_are_what_the_stage_imports(stage):
-    """The stage's function and those of the same file that it calls; the records it writes to MLflow decide nothing."""
-    tree = ast.parse((REPOSITORY / "pipelines" / "stages.py").read_text())
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    waiting, seen, named = [stage], set(), set()
-    while waiting:
-        function = functions[waiting.pop()]
-        seen.add(function.name)
-        for node in ast.walk(function):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("components"):
-                named |= {(node.module, alias.name) for alias in node.names}
-            if isinstance(node, ast.Name) and node.id in functions and node.id not in seen:
-                waiting.append(node.id)
+def test_the_stages_import_nothing_that_is_not_planned():
+    """The oracle is the interpreter: what is loaded once the roots are imported and a variant is built."""
     sources = imports.read(REPOSITORY)
-    modules = {f"{module}.{name}" if f"{module}.{name}" in sources.paths else module for module, name in named}
-    wanted = {name for name in modules if not name.startswith("components.registry")}
-    found = set(sources.closure([*plan.ROOTS[stage], *plan.own_modules(stage, zoo.variant(HRNETS[0]), "direct")]))
-    assert wanted and wanted <= found | {"components.datasets.fetch"}  # it reads the table of images, which the stage depends on
+    found = {stage: plan.roots(stage, sources) for stage in (plan.TRAIN, plan.EVALUATE)}
+    assert {"components.train.loop", "components.models.zoo"} <= set(found[plan.TRAIN])
+    assert {"components.evaluate.stage", "components.models.costs"} <= set(found[plan.EVALUATE])
+    variant = zoo.variant(HRNETS[0])
+    others = [name for name in sources.paths if name.startswith(FOUND_BY_NAME)]
+    planned = set(
+        sources.closure([*found[plan.TRAIN], *found[plan.EVALUATE], *plan.own_modules(plan.EVALUATE, variant, "direct"), *others])
+    )
+    modules = sorted({*found[plan.TRAIN], *found[plan.EVALUATE]})
+    program = f"""
+import importlib, sys
+for name in {modules}: importlib.import_module(name)
+from components.models import zoo
+zoo.build(zoo.variant({HRNETS[0]!r}))
+print(*[name for name in sys.modules if name.split(".")[0] == "components"])
+"""
+    loaded = subprocess.run([PYTHON, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
+    assert len(loaded) > 40 and set(loaded) <= planned

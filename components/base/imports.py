@@ -86,6 +86,26 @@ def read(root: str | Path, packages: Iterable[str] = ("components",)) -> Sources
     return Sources(paths, imports)
 
 
+def named_in(path: Path, function: str, sources: Sources) -> list[str]:
+    """The modules that a function of a file names in its own import statements, and the file's functions that it uses, sorted.
+
+    Raises:
+        FarposeError: the file has no such function.
+    """
+    functions = {node.name: node for node in _parsed(path).body if isinstance(node, ast.FunctionDef)}
+    if function not in functions:
+        raise unknown_name("function", function, functions, where=path)
+    found: set[str] = set()
+    waiting, seen = [function], {function}
+    while waiting:
+        node = functions[waiting.pop()]
+        found |= set(_ours("", ast.Module(node.body, []), sources.paths))
+        used = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name) and inner.id in functions}
+        waiting += sorted(used - seen)
+        seen |= used
+    return sorted(found)
+
+
 def code_digest(path: Path) -> str:
     """SHA-256 of a file's syntax tree: comments, docstrings, blank lines and how lines are broken do not count.
 

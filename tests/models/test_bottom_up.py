@@ -126,10 +126,7 @@ def test_an_image_s_result_does_not_depend_on_its_batch(variant: Variant):
 
 
 def convolutional(variant: Variant) -> bool:
-    return (
-        variant.method in ("higherhrnet", "litepose", "sr_head_bottomup", "simple_bottomup")
-        or getattr(variant.network, "attention", None) == "none"
-    )
+    return variant.method not in ("higherpose", "limbpose") or getattr(variant.network, "attention", None) == "none"
 
 
 @pytest.mark.parametrize("variant", [case for case in METHODS_QUICK + SLOW if convolutional(case.values[0])])
