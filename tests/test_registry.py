@@ -213,8 +213,8 @@ def test_other_weights_are_a_new_version_of_their_training_run(repository, candi
 
 def test_whatever_is_packaged_makes_another_version_and_nothing_else_does(repository, candidate, tmp_path):
     """Same weights throughout: a mended decoder, another preparation or other numbers must reach serving."""
-    decoder = tmp_path / "heatmap.py"
-    name = next(name for name in candidate.sources if name.endswith("codecs.heatmap"))
+    decoder = tmp_path / "cal.py"
+    name = next(name for name in candidate.sources if name.endswith("codecs.cal"))
     decoder.write_text(candidate.sources[name].read_text() + "\nMENDED = True\n")
     commented = tmp_path / "commented.py"
     commented.write_text("# a comment\n" + candidate.sources[name].read_text())
