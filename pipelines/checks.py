@@ -21,6 +21,7 @@ def parameters() -> dict[str, Any]:
     Raises:
         FarposeError: the first thing that is wrong in params/, with its place.
     """
+    from components.approaches import approach
     from components.datasets.synthetic.params import SyntheticParams
     from components.models import baselines, zoo
     from components.train import recipe as recipes
@@ -45,9 +46,9 @@ def parameters() -> dict[str, Any]:
         if pipeline.shards[plan.shards].input_size != variants[name].input_size:
             size = "{}x{}".format(*variants[name].input_size)
             raise FarposeError(f"the variant needs input of {size} px, {plan.shards} has another size", where=where, fix="correct `shards`")
-        if pipeline.shards[plan.shards].images != variants[name].bottom_up:
-            needs = "whole images" if variants[name].bottom_up else "crops of persons"
-            raise FarposeError(f"the variant needs {needs}, {plan.shards} holds others", where=where, fix="correct `shards`")
+        shown = approach(variants[name].approach)
+        if not shown.takes(pipeline.shards[plan.shards]):
+            raise FarposeError(f"the variant needs {shown.needs}, {plan.shards} holds others", where=where, fix="correct `shards`")
         margin_of(pipeline.shards[plan.shards], recipes.resolve(variants[name], found["train"], plan.recipe).augmentation, where)
         data_of(variants[name], where)
     for variant in variants.values():

@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
     compare = command("compare", "models:compare", "print the table of all variants; or, of two, which is better and how sure that is")
     compare.add_argument("names", nargs="*", metavar="NAME", help="two variants, groups of seeds, or evaluations' folders")
-    verify = command("verify", "verify:verify", "run the checks that need no training: AP of the truth, flips, round trips, ceilings")
+    verify = command("verify", "verify:verify", "run the checks that need no training: AP of the truth, flips, round trips, bounds")
     verify.add_argument("--without-crops", action="store_true", help="do not compare crops with the table (they may be about to be made)")
 
     text = "find the joints of the persons in some images, px of the upright image (EXIF orientation is honoured)"

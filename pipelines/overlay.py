@@ -46,7 +46,7 @@ def _mapping(text: str, where: object) -> yaml.MappingNode:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise FarposeError(f"not valid YAML: {' '.join(str(error).split())}", where=where) from error
-    if not _is_block(node):
+    if not isinstance(node, yaml.MappingNode) or not _is_block(node):
         raise FarposeError("expected a mapping of keys to values, one per line", where=where)
     return node
 
@@ -74,7 +74,7 @@ def _edits(
             added += _entry(overlay, key, value, column)
             continue
         old_key, old_value = known[key.value]
-        if _is_block(value) and _is_block(old_value) and dotted not in replaced:
+        if isinstance(old_value, yaml.MappingNode) and _is_block(value) and _is_block(old_value) and dotted not in replaced:
             yield from _edits(old_value, value.value, f"{dotted}.", base, overlay, replaced)
         elif _is_lines(value) or _is_lines(old_value):
             start = base.rfind("\n", 0, old_key.start_mark.index) + 1

@@ -68,7 +68,7 @@ def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str,
 
 def code(stage: str, variant: Variant, protocol: str | None, sources: Sources) -> dict[str, Any]:
     """`code`: one digest of all that the variant's stage imports; `modules`: a digest of each module, to see which one changed."""
-    digests = sources.digests(sources.closure([*roots(stage, sources), *own_modules(variant, protocol)]))
+    digests = sources.digests(sources.closure([*roots(stage, sources), *own_modules(stage, variant, protocol)]))
     return {"code": imports.together(digests), "modules": {name: digest[:16] for name, digest in digests.items()}}
 
 
@@ -87,12 +87,13 @@ def code_now(stage: str, variant: Variant, shards: str) -> str:
     return digest
 
 
-def own_modules(variant: Variant, protocol: str | None) -> list[str]:
-    """The modules that are found by name at run time, of which a variant uses one each."""
+def own_modules(stage: str, variant: Variant, protocol: str | None) -> list[str]:
+    """The modules that are found by name at run time, of which a variant's stage uses one each; of an approach, training asks for
+    its feed alone."""
     names = {
         ("components.models.methods", "METHOD"): variant.method,
         ("components.codecs", "CODEC"): variant.codec_name,
-        ("components.approaches", "APPROACH"): variant.approach,
+        ("components.approaches", "FEED" if stage == TRAIN else "APPROACH"): variant.approach,
         ("components.degrade.protocols", "PROTOCOL"): protocol,
     }
     return [

@@ -70,25 +70,21 @@ def _candidate(name: str, shards: str) -> Any:
         metrics=metrics,
         examples=_examples(variant, shards),
         tags={"shards": shards, ap: f"{metrics[ap]:.4f}", **_lock_tags(name)},
-        preparation=_preparation(variant, shards),
+        preparation=_preparation(shards),
         sources={module: sources[module] for module in planned[plan.REGISTER]["modules"]},
     )
 
 
 def _examples(variant: Any, shards: str) -> Any:
     """(N, 3, H, W) uint8: what the registered model is shown as an example of its input."""
-    from components.degrade.image_shards import EvalImages
-    from components.degrade.shards import EvalCrops
+    from components.approaches import approach
 
-    if variant.bottom_up:
-        return EvalImages.open(paths.SHARDS / shards, settings.evaluation().bottom_up.fit).pixels(0)[None]
-    return EvalCrops.open(paths.SHARDS / shards, variant.convention).pixels
+    shown = approach(variant.approach)
+    return shown.examples(shown.inputs(paths.SHARDS / shards, variant, settings.evaluation()))
 
 
-def _preparation(variant: Any, shards: str) -> dict[str, dict[str, Any]]:
-    """How a bottom-up variant's evaluation makes inputs of images; crops come ready."""
-    if not variant.bottom_up:
-        return {}
+def _preparation(shards: str) -> dict[str, dict[str, Any]]:
+    """How the evaluation makes its inputs."""
     sections: dict[str, Any] = {"shards": settings.load().shards[shards], "degrade": settings.degrade(), "evaluate": settings.evaluation()}
     return {name: dataclasses.asdict(section) for name, section in sections.items()}
 

@@ -18,8 +18,6 @@ from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file, read_json, sha256_of, write_json
 from pipelines import checks, listing, paths, settings
 
-SCORED = "val"  # the split that evaluation scores
-
 
 def plan() -> None:
     """Code and parameters → what decides each variant's stages; the first stage, because it also checks what dvc.yaml lists."""
@@ -113,12 +111,15 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
 
 
 def evaluate(name: str, shards: str | None = None, weights: Path | None = None, output: Path | None = None) -> None:
-    """Weights and validation crops or images → predictions, AP with its interval and ceiling, curves and gallery.
+    """Weights and evaluation inputs → predictions, AP with its interval, what the decoder reaches, curves and pictures.
 
     Args:
         shards, weights, output: for a variant that is not in the pipeline, and for weights of another origin.
     """
+    from components.approaches import approach
+    from components.evaluate.approach import EvaluationContext
     from components.evaluate.headline import headline_ap
+    from components.evaluate.stage import evaluate as score
     from components.models import costs, zoo
     from components.registry import lineage, tracking
 
@@ -139,8 +140,9 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
             "versions": lineage.versions(),
         }
         run.tags({"weights.sha256": provenance["weights_sha256"]})
-        score = _score_images if variant.bottom_up else _score_crops
-        metrics: dict[str, Any] = score(built, shards, params, folder, provenance, device)
+        shown = approach(variant.approach)
+        data = _data(shown, variant, shards, params)
+        metrics = score(shown, EvaluationContext(built.model, built.codec, data, params, folder, provenance, device, name))
         spent = costs.of_variant(variant)
         metrics |= {"params_m": spent.params / 1e6, "gmacs": spent.macs / 1e9}
         metrics |= {"paper_AP": variant.paper.ap / 100} if variant.paper.ap is not None else {}
@@ -148,7 +150,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
         for picture in sorted(folder.glob("*.png")):
             run.artifact(picture)
         write_json(paths.RESULTS / "evaluate" / f"{name}.json" if output is None else folder / "metrics.json", metrics)
-        print(f"{name}: AP {headline_ap(metrics):.3f} (ceiling {metrics['ceiling_AP']:.3f}), pictures in {folder}")
+        print(f"{name}: AP {headline_ap(metrics):.3f} (its perfect targets {metrics['target_AP']:.3f}), pictures in {folder}")
 
 
 def trained(variant: Any, weights: Path) -> Any:
@@ -161,39 +163,22 @@ def trained(variant: Any, weights: Path) -> Any:
     return built
 
 
-def _score_crops(built: Any, shards: str, params: Any, out: Path, provenance: dict[str, Any], device: str) -> dict[str, Any]:
-    from components.degrade.shards import EvalCrops
-    from components.evaluate.stage import EvaluationData
-    from components.evaluate.stage import evaluate as score
-
-    persons, images = _scored_split()
-    data = EvaluationData(
-        crops=EvalCrops.open(paths.SHARDS / shards, built.variant.convention),
-        persons=persons,
-        images=images,
-        data_root=paths.DATA / settings.data().source,
-        degrade=settings.degrade(),
-    )
-    return score(built.model, built.codec, data, params, out, provenance, device, built.variant.name)
-
-
-def _score_images(built: Any, shards: str, params: Any, out: Path, provenance: dict[str, Any], device: str) -> dict[str, Any]:
-    from components.degrade.image_shards import EvalImages
-    from components.evaluate.bottom_up_stage import ImageEvaluationData, evaluate_images
-
-    images = EvalImages.open(paths.SHARDS / shards, params.bottom_up.fit)
-    data = ImageEvaluationData(images=images, data_root=paths.DATA / settings.data().source, degrade=settings.degrade())
-    return evaluate_images(built.model, built.codec, data, params, out, provenance, device, built.variant.name)
-
-
-def _scored_split() -> tuple[Any, Any]:
-    """The persons and the images of the split that is scored."""
+def _data(shown: Any, variant: Any, shards: str, params: Any) -> Any:
+    """What a variant is scored on: a shard's inputs, the persons and the images of the split."""
     from components.datasets.fetch import PERSONS_FILE
+    from components.evaluate.approach import EvaluationData
     from components.pose.images import IMAGES_FILE, read_images
     from components.pose.persons import Persons
 
     images = read_images(paths.PERSONS / IMAGES_FILE)
-    return Persons.read(paths.PERSONS / PERSONS_FILE).split(SCORED), images[images["split"] == SCORED]
+    return EvaluationData(
+        inputs=shown.inputs(paths.SHARDS / shards, variant, params, params.split),
+        persons=Persons.read(paths.PERSONS / PERSONS_FILE).split(params.split),
+        images=images[images["split"] == params.split],
+        data_root=paths.DATA / settings.data().source,
+        degrade=settings.degrade(),
+        split=params.split,
+    )
 
 
 def compare() -> None:

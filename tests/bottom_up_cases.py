@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from components import codecs
 from components.degrade.augment import normalise
 from components.degrade.image_shards import EvalImages
-from components.evaluate.bottom_up import Inputs
-from components.evaluate.bottom_up_stage import ImageEvaluationData
-from components.evaluate.image_ceiling import perfect_outputs
+from components.evaluate.approach import EvaluationData
+from components.evaluate.predict_images import Inputs
+from components.evaluate.targets import perfect_outputs
 from components.pose.crop import CropGeometry
 from components.pose.persons import Persons
 from components.pose.skeleton import COCO_17, Skeleton
@@ -41,7 +42,7 @@ def codec_of(stride: int = 4, size: int = SIZE, skeleton: Skeleton = COCO_17, **
     return codecs.build("associative_embedding", CropGeometry((size, size), (size // stride,) * 2), skeleton, **settings)
 
 
-def data_of(shard: Path, fit: Any = "short_side") -> ImageEvaluationData:
+def data_of(shard: Path, fit: Any = "short_side") -> EvaluationData:
     """The shard's validation images, under ids beyond int32; one person is half labelled, another one not at all."""
     images = EvalImages.open(shard, fit)
     persons, keypoints = images.persons, images.persons.keypoints.copy()
@@ -50,7 +51,13 @@ def data_of(shard: Path, fit: Any = "short_side") -> ImageEvaluationData:
         keypoints[rows[2], :9], keypoints[rows[1]] = 0, 0
     frame = persons.frame.assign(image_id=persons.frame["image_id"] + LARGE_ID, num_keypoints=(keypoints[..., 2] > 0).sum(1))
     persons = replace(persons, frame=frame, keypoints=keypoints)
-    return ImageEvaluationData(replace(images, image_id=images.image_id + LARGE_ID, persons=persons), shard.parent)
+    return data_of_images(replace(images, image_id=images.image_id + LARGE_ID, persons=persons), shard.parent)
+
+
+def data_of_images(images: EvalImages, data_root: Path) -> EvaluationData:
+    """Evaluation data that hold nothing but these images and their persons."""
+    table = pd.DataFrame({"image_id": images.image_id, "image_path": images.image_path})
+    return EvaluationData(images, images.persons, table, data_root)
 
 
 def with_skeleton(images: EvalImages, skeleton: Skeleton) -> EvalImages:
@@ -127,7 +134,7 @@ def coco_of(images: EvalImages) -> dict[str, Any]:
 
 
 def without_pixels(persons: Persons, geometry: ImageGeometry, step: int = 1) -> EvalImages:
-    """Every `step`th image of a table, of which only the size is known: enough for ceilings."""
+    """Every `step`th image of a table, of which only the size is known: enough for perfect targets."""
     frame = persons.labelled().frame.drop_duplicates("image_id").iloc[::step]
     width, height = frame["image_width"].to_numpy(), frame["image_height"].to_numpy()
     sizes = np.array([geometry.input_size(int(w), int(h)) for w, h in zip(width, height, strict=True)])

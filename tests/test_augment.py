@@ -286,12 +286,15 @@ def test_switched_off_augmentation_draws_nothing():
     assert not draws[:, 5:7].any()
 
 
-def test_a_graph_of_the_device_half_gives_the_same_batch(shards):
+@pytest.mark.parametrize("protocol", protocols())
+def test_a_graph_of_the_device_half_gives_the_same_batch(shards, protocol):
+    """On both devices as well, where no grey level is rounded."""
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")
-    crops, subject, indices = shards["antialias"], augmenter(), torch.arange(16)
+    crops, subject, indices = shards[protocol], augmenter(), torch.arange(16)
     on_cpu, on_gpu = subject(crops.to("cpu"), indices, seed=5), subject(crops.to("cuda"), indices, seed=5)
-    torch.testing.assert_close(on_gpu.images.cpu(), on_cpu.images, atol=0.02, rtol=0)
+    difference = (on_gpu.images.cpu() - on_cpu.images).abs()
+    assert difference.mean() < 0.02 and (protocols()[protocol].redraws or difference.max() < 0.02)
     torch.testing.assert_close(on_gpu.keypoints_crop.cpu(), on_cpu.keypoints_crop)
     device_crops, device_indices, draws = crops.to("cuda"), indices.cuda(), subject.draw(16, 5).cuda()
     graph = torch.cuda.CUDAGraph()

@@ -15,23 +15,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
+from components.approaches import approach
+from components.approaches.image_pictures import TILE, view_of
+from components.approaches.images import reductions
 from components.base.config import parse
 from components.base.errors import FarposeError
 from components.degrade.image_shards import EvalImages, images_of
 from components.degrade.params import ShardSpec
-from components.evaluate import bottom_up_stage, curves, oks
-from components.evaluate.bottom_up import extents, predict_images
-from components.evaluate.bottom_up_stage import evaluate_images, reductions
-from components.evaluate.image_ceiling import image_ceiling
-from components.evaluate.image_gallery import TILE, view_of
-from components.evaluate.image_oks import assign, mean_by_image
+from components.evaluate import curves, oks, stage
+from components.evaluate.approach import EvaluationContext
+from components.evaluate.assignment import assign, mean_by_image
 from components.evaluate.params import BottomUpParams, EvaluateParams
+from components.evaluate.predict_images import extents, predict_images
 from components.evaluate.predictions import read_coco_results, write_coco_results
+from components.evaluate.targets import perfect_persons
 from components.pose.persons import Persons
 from components.pose.skeleton import COCO_17, CROWDPOSE_14
 from components.pose.whole_image import ImageGeometry
 from tests import evaluation_cases as cases
-from tests.bottom_up_cases import LARGE_ID, SCENES, SIZE, Perfect, coco_of, codec_of, data_of, with_skeleton
+from tests.bottom_up_cases import LARGE_ID, SCENES, SIZE, Perfect, coco_of, codec_of, data_of, data_of_images, with_skeleton
 from tests.tiny_image_shard import write_tiny_image_shard
 
 PROVENANCE = {"variant": "higherhrnet", "data": "abc"}
@@ -46,9 +48,13 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the stage's time; for tests of numbers."""
-    for name in ("image_gallery", "image_overview"):
-        monkeypatch.setattr(bottom_up_stage, name, lambda *_: None)
+    for name in ("gallery", "overview"):
+        monkeypatch.setattr(stage, name, lambda *_: None)
     monkeypatch.setattr(curves, "plot", lambda *_: None)
+
+
+def evaluate(model: nn.Module, codec: Any, data: Any, params: EvaluateParams, out: Path, title: str = "") -> dict[str, Any]:
+    return stage.evaluate(approach("images"), EvaluationContext(model, codec, data, params, out, PROVENANCE, title=title))
 
 
 def contrast(picture: Path) -> float:
@@ -58,18 +64,18 @@ def contrast(picture: Path) -> float:
 
 def test_the_stage_on_a_perfect_network(shard: Path, tmp_path: Path) -> None:
     data, codec = data_of(shard), codec_of()
-    metrics = evaluate_images(Perfect(codec, data.images), codec, data, QUICK, tmp_path, PROVENANCE, title="perfect")
-    theirs = cases.oracle(coco_of(data.images), str(tmp_path / "predictions.json"), data.images.image_id)
+    metrics = evaluate(Perfect(codec, data.inputs), codec, data, QUICK, tmp_path, title="perfect")
+    theirs = cases.oracle(coco_of(data.inputs), str(tmp_path / "predictions.json"), data.inputs.image_id)
     assert theirs["AP"] == pytest.approx(1.0, abs=0.01)
     found = {name: metrics.get(f"{name}_no_boxes", -1.0) for name in oks.NAMES}
     assert found == pytest.approx(theirs, abs=1e-9)
-    assert metrics["ceiling_AP"] == pytest.approx(metrics["AP_no_boxes"], abs=0.01)
+    assert metrics["target_AP"] == pytest.approx(metrics["AP_no_boxes"], abs=0.01)
     assert (metrics["persons"], metrics["images"]) == (9, 6) and metrics["found_persons"] >= 9
     assert metrics["mean_OKS_no_boxes"] > 0.95 and metrics == json.loads((tmp_path / "metrics.json").read_text())
     assert not [name for name in metrics if "gt_boxes" in name or "letterbox" in name]
     written = {path.name for path in tmp_path.iterdir()}
     curve_files = {f"{name}.{kind}" for name in ("by_height", "by_reduction") for kind in ("json", "csv", "png")}
-    assert written == {"metrics.json", "predictions.json", "gallery.png", "overview.png"} | curve_files
+    assert written == {"metrics.json", "predictions.json", "matches.npz", "gallery.png", "overview.png"} | curve_files
     assert min(map(contrast, tmp_path.glob("*.png"))) > 5
     record = json.loads((tmp_path / "predictions.json").read_text())[0]
     seen = {"boxes": "no_boxes", "fit": "short_side", "scales": [1.0], "flip": True, "input_size": SIZE, "protocol": "direct"}
@@ -79,7 +85,7 @@ def test_the_stage_on_a_perfect_network(shard: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("stride", "flip"), [(4, False), (1, True), (1, False)])
 def test_a_perfect_network_finds_everybody(shard: Path, tmp_path: Path, stride: int, flip: bool) -> None:
-    images, codec = data_of(shard).images, codec_of(stride)
+    images, codec = data_of(shard).inputs, codec_of(stride)
     found = predict_images(Perfect(codec, images), codec, images, replace(QUICK, flip=flip))
     write_coco_results(tmp_path / "predictions.json", *found, PROVENANCE)
     theirs = cases.oracle(coco_of(images), str(tmp_path / "predictions.json"), images.image_id)
@@ -87,7 +93,7 @@ def test_a_perfect_network_finds_everybody(shard: Path, tmp_path: Path, stride: 
 
 
 def test_crowdpose_persons_are_found_with_their_own_joints(shard: Path) -> None:
-    images = with_skeleton(data_of(shard).images, CROWDPOSE_14)
+    images = with_skeleton(data_of(shard).inputs, CROWDPOSE_14)
     codec = codec_of(skeleton=CROWDPOSE_14)
     found, scores = predict_images(Perfect(codec, images), codec, images, QUICK)
     assert found.keypoints_image.shape[1] == 14
@@ -98,7 +104,7 @@ def test_crowdpose_persons_are_found_with_their_own_joints(shard: Path) -> None:
 def test_a_perfect_network_is_perfect_at_several_scales(shard: Path, scales: tuple[float, ...]) -> None:
     """What the scales put together lies in one frame, although inputs are rounded differently at each."""
     data, codec = data_of(shard), codec_of()
-    images = _first(data.images, 4)
+    images = _first(data.inputs, 4)
     persons = images.persons.select(np.isin(images.persons.frame["image_id"], images.image_id))
     images = replace(images, persons=persons)
     model = Perfect(codec, images, scales=scales, data_root=data.data_root)
@@ -146,7 +152,7 @@ def same(first: Any, second: Any, tolerance: float = 0.0) -> None:
 
 @pytest.mark.parametrize("make", [lambda codec, images: Perfect(codec, images), lambda codec, images: Convolution()])
 def test_results_do_not_depend_on_batches(shard: Path, make: Callable[[Any, EvalImages], nn.Module]) -> None:
-    images, codec = _first(data_of(shard).images, 4), codec_of(grouping={"max_persons": 3})
+    images, codec = _first(data_of(shard).inputs, 4), codec_of(grouping={"max_persons": 3})
     model = make(codec, images).train()
     results = [predict_images(model, codec, images, replace(QUICK, bottom_up=BottomUpParams(batch_size=size))) for size in (1, 2, 16)]
     assert model.training, "a model is given back as it came"
@@ -158,7 +164,7 @@ def test_results_do_not_depend_on_batches(shard: Path, make: Callable[[Any, Eval
 
 
 def test_images_of_one_size_share_a_batch(shard: Path) -> None:
-    images, codec = data_of(shard).images, codec_of()
+    images, codec = data_of(shard).inputs, codec_of()
     model = Perfect(codec, images)
     predict_images(model, codec, images, replace(QUICK, flip=False))
     assert sum(batch[0] for batch in model.batches) == len(images) and len(model.batches) == len(np.unique(images.input_sizes, axis=0))
@@ -168,7 +174,7 @@ def test_images_of_one_size_share_a_batch(shard: Path) -> None:
 def test_an_empty_image_leaves_the_others_alone(shard: Path, tmp_path: Path) -> None:
     """Phantoms on an image without persons cost nothing while they score lower than the persons that are there."""
     data, codec = data_of(shard), codec_of()
-    images = data.images
+    images = data.inputs
     empty = images.image_id[~np.isin(images.image_id, images.persons.frame["image_id"])]
     assert len(empty) == 1
     model = Perfect(codec, images)
@@ -185,36 +191,36 @@ def test_an_empty_image_leaves_the_others_alone(shard: Path, tmp_path: Path) -> 
 
 def test_nobody_found_is_a_result(shard: Path, tmp_path: Path) -> None:
     data = data_of(shard)
-    metrics = evaluate_images(Constant(), codec_of(), data, QUICK, tmp_path, PROVENANCE)
+    metrics = evaluate(Constant(), codec_of(), data, QUICK, tmp_path)
     assert metrics["found_persons"] == metrics["AP_no_boxes"] == metrics["AR_no_boxes"] == metrics["mean_OKS_no_boxes"] == 0
-    assert metrics["ceiling_AP"] > 0.95 and all(np.isfinite(list(metrics.values())))
+    assert metrics["target_AP"] > 0.95 and all(np.isfinite(value) for name, value in metrics.items() if name != "split")
     assert json.loads((tmp_path / "predictions.json").read_text()) == []
     assert contrast(tmp_path / "gallery.png") > 5
 
 
 def test_nobody_annotated_is_a_result(shard: Path, tmp_path: Path) -> None:
     data = data_of(shard)
-    data = replace(data, images=_first(data.images, 2))
-    bare = replace(data, images=replace(data.images, persons=data.images.persons.select(np.zeros(0, np.int64))))
-    metrics = evaluate_images(Convolution(), codec_of(grouping={"max_persons": 3}), bare, QUICK, tmp_path, PROVENANCE)
-    assert not [name for name in metrics if name.startswith(("AP", "AR", "mean", "ceiling"))]
+    data = data_of_images(_first(data.inputs, 2), data.data_root)
+    bare = data_of_images(replace(data.inputs, persons=data.inputs.persons.select(np.zeros(0, np.int64))), data.data_root)
+    metrics = evaluate(Convolution(), codec_of(grouping={"max_persons": 3}), bare, QUICK, tmp_path)
+    assert not [name for name in metrics if name.startswith(("AP", "AR", "mean", "PCK", "target", "bound"))]
     assert metrics["persons"] == 0 and metrics["found_persons"] > 0 and (tmp_path / "gallery.png").is_file()
 
 
 @pytest.mark.usefixtures("without_pictures")
 def test_the_published_letterboxing_is_labelled_and_cuts_portrait_images(shard: Path, tmp_path: Path) -> None:
     data, codec = data_of(shard, "letterbox"), codec_of()
-    params = replace(QUICK, bottom_up=BottomUpParams(fit="letterbox"))
-    metrics = evaluate_images(Perfect(codec, data.images), codec, data, params, tmp_path, PROVENANCE)
+    params, whole = replace(QUICK, bottom_up=BottomUpParams(fit="letterbox")), data_of(shard).inputs
+    metrics = evaluate(Perfect(codec, data.inputs), codec, data, params, tmp_path)
     assert {name for name in metrics if name.startswith(("AP", "AR", "mean"))} >= {
         "AP_no_boxes_letterbox", "AP_no_boxes_letterbox_low", "AP_no_boxes_letterbox_high", "AR_no_boxes_letterbox",
         "mean_OKS_no_boxes_letterbox",
     }  # fmt: skip
     assert not [name for name in metrics if name.startswith(("AP", "AR", "mean")) and "no_boxes_letterbox" not in name]
-    assert metrics["ceiling_AP"] < image_ceiling(codec, data_of(shard).images)["AP"] - 0.05
+    assert metrics["target_AP"] < oks.evaluate(whole.persons, *perfect_persons(codec, whole), whole.image_id)["AP"] - 0.05
     assert json.loads((tmp_path / "predictions.json").read_text())[0]["provenance"]["fit"] == "letterbox"
     with pytest.raises(FarposeError, match="fitted by letterbox, the parameters say short_side"):
-        evaluate_images(Perfect(codec, data.images), codec, data, QUICK, tmp_path, PROVENANCE)
+        evaluate(Perfect(codec, data.inputs), codec, data, QUICK, tmp_path)
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -223,25 +229,25 @@ def test_more_than_thirty_persons_and_an_image_of_one_pixel(tmp_path: Path) -> N
     folder = write_tiny_image_shard(tmp_path / "images", scenes=scenes, size=128)
     data, codec = data_of(folder), codec_of(size=128)
     rng = np.random.default_rng(0)
-    persons, small = data.images.persons, 25.0
+    persons, small = data.inputs.persons, 25.0
     cells = np.stack(np.meshgrid(np.arange(10) * 38 + 10, np.arange(4) * 70 + 10), -1).reshape(-1, 2)[:35]
     places = cells[:, None] + rng.uniform(0, 1, (35, 17, 2)) * [small, 2 * small]
     keypoints, boxes = persons.keypoints.copy(), persons.bbox_xywh.copy()
     rows = np.flatnonzero(~persons.frame["iscrowd"].to_numpy())
     keypoints[rows, :, :2], boxes[rows] = places, np.concatenate([cells, np.full((35, 2), 2 * small)], 1)
-    data = replace(data, images=replace(data.images, persons=replace(persons, keypoints=keypoints, bbox_xywh=boxes)))
-    metrics = evaluate_images(Perfect(codec, data.images), codec, data, QUICK, tmp_path / "out", PROVENANCE)
-    theirs = cases.oracle(coco_of(data.images), str(tmp_path / "out" / "predictions.json"), data.images.image_id)
+    data = data_of_images(replace(data.inputs, persons=replace(persons, keypoints=keypoints, bbox_xywh=boxes)), data.data_root)
+    metrics = evaluate(Perfect(codec, data.inputs), codec, data, QUICK, tmp_path / "out")
+    theirs = cases.oracle(coco_of(data.inputs), str(tmp_path / "out" / "predictions.json"), data.inputs.image_id)
     assert {name: metrics.get(f"{name}_no_boxes", -1.0) for name in oks.NAMES} == pytest.approx(theirs, abs=1e-9)
     assert metrics["found_persons"] >= 28 and metrics["persons"] == 35
     assert metrics["AR_no_boxes"] <= 20 / 35 + 1e-9, "COCO counts the twenty best of an image"
-    convolved, _ = predict_images(Convolution(), codec_of(size=128, grouping={"max_persons": 3}), data.images, QUICK)
-    assert set(convolved.image_id.tolist()) == set(data.images.image_id.tolist())
+    convolved, _ = predict_images(Convolution(), codec_of(size=128, grouping={"max_persons": 3}), data.inputs, QUICK)
+    assert set(convolved.image_id.tolist()) == set(data.inputs.image_id.tolist())
     assert np.isfinite(convolved.keypoints_image).all()
 
 
 def test_a_damaged_network_is_named_by_the_image(shard: Path) -> None:
-    images = data_of(shard).images
+    images = data_of(shard).inputs
     one = replace(QUICK, flip=False, bottom_up=BottomUpParams(batch_size=1))
     with pytest.raises(FarposeError, match=rf"output for image {images.image_id[0]} \(images/1.png\) is not finite"):
         predict_images(Constant(float("nan"), only=1), codec_of(), images, one)
@@ -251,19 +257,19 @@ def test_a_damaged_network_is_named_by_the_image(shard: Path) -> None:
 
 def test_test_scales_see_larger_and_smaller_inputs(shard: Path) -> None:
     data, codec = data_of(shard), codec_of(grouping={"max_persons": 3})
-    data = replace(data, images=_first(data.images, 2))
+    data = data_of_images(_first(data.inputs, 2), data.data_root)
     params = replace(QUICK, flip=False, bottom_up=BottomUpParams(scales=(0.5, 1.0, 2.0)))
     model = Convolution()
     seen: list[int] = []
     model.first.register_forward_hook(lambda _, inputs, __: seen.append(min(inputs[0].shape[2:])))
-    found, scores = predict_images(model, codec, data.images, params, data_root=data.data_root, degrade=data.degrade)
+    found, scores = predict_images(model, codec, data.inputs, params, data_root=data.data_root, degrade=data.degrade)
     assert sorted(set(seen)) == [128, 256, 512] and seen[:3] == [512, 256, 128]
     assert len(found) and np.isfinite(found.keypoints_image).all() and np.isfinite(scores).all()
     with pytest.raises(FarposeError, match="need the original images"):
-        predict_images(model, codec, data.images, params)
+        predict_images(model, codec, data.inputs, params)
     odd = replace(params, bottom_up=BottomUpParams(scales=(1.0, 1.1)))
     with pytest.raises(FarposeError, match=r"test scale 1.1 makes an input of .* no multiple of 64"):
-        predict_images(model, codec, data.images, odd, data_root=data.data_root)
+        predict_images(model, codec, data.inputs, odd, data_root=data.data_root)
 
 
 def _first(images: EvalImages, count: int) -> EvalImages:
@@ -279,7 +285,7 @@ def test_repeats_are_dropped_only_where_asked(shard: Path, tmp_path: Path) -> No
         double.keypoints[len(persons) :, :, 0] += 6.0
         return double
 
-    images, codec = data_of(shard).images, codec_of()
+    images, codec = data_of(shard).inputs, codec_of()
     counts = {}
     for threshold in (None, 0.3):
         params = replace(QUICK, bottom_up=BottomUpParams(oks_nms_threshold=threshold))
@@ -338,12 +344,12 @@ def _oks(persons: Persons, row: Any, joints: np.ndarray) -> float:
 
 
 def test_reductions_are_of_the_whole_image(shard: Path) -> None:
-    images = data_of(shard).images
+    images = data_of(shard).inputs
     np.testing.assert_allclose(reductions(images), np.minimum(images.width, images.height) / SIZE)
 
 
 def test_predictions_are_read_again_as_written(shard: Path, tmp_path: Path) -> None:
-    images, codec = data_of(shard).images, codec_of()
+    images, codec = data_of(shard).inputs, codec_of()
     found = predict_images(Perfect(codec, images), codec, images, QUICK)
     write_coco_results(tmp_path / "predictions.json", *found, PROVENANCE)
     same(found, read_coco_results(tmp_path / "predictions.json", COCO_17, images.image_id.tolist()))

@@ -111,11 +111,11 @@ def test_plain_maps_on_cocos_persons(real_data: Path) -> None:
 
 @pytest.mark.parametrize(("size", "stride"), [(128, 4), (256, 4), (128, 1)])
 def test_whole_images(size: int, stride: int) -> None:
-    from components.evaluate.image_ceiling import image_ceiling
+    from components.evaluate.targets import perfect_persons
 
     images = without_pixels(cases.persons_of(cases.random_coco(2, images=6, sizes=(40, 250))), ImageGeometry(size))
     codec = codec_of(stride, size)
     bound = bound_of_images(codec, images)["AP"]
-    assert image_ceiling(codec, images)["AP"] <= bound <= 1
+    assert evaluate(images.persons, *perfect_persons(codec, images), images.image_id)["AP"] <= bound <= 1
     coarse = bound_of_images(codec_of(4, 64), without_pixels(images.persons, ImageGeometry(64)))["AP"]
     assert coarse < bound, "a coarser input has a lower bound"

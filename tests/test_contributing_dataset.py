@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pycocotools.cocoeval import COCOeval
 
 from components.pose.persons import Persons
 from components.pose.skeleton import Skeleton
-from tests.repositories import copy_of_this, farpose, git, python
+from tests.repositories import Console, copy_of_this, farpose, git, python
 
 NAME, VARIANT, SHARDS = "farm", "dark_hrnet_tiny_farm_64x48", "direct_64x48"
 JOINTS = ["head", "chest", "hand_l", "hand_r", "belt", "knee_l", "knee_r", "boot_l", "boot_r"]
@@ -52,13 +53,10 @@ TRAIN = {  # a few seconds: pictures this plain are learned at once
     "augmentation": {"scale_sigma": 0.1, "rotation_sigma": 5.0, "half_body_probability": 0.0},
 }
 RUN_ALL = """
-import time
 from pipelines import graph, stages
 for stage in graph.load():  # in DVC's order
     name, _, item = stage.name.partition("@")
-    start = time.process_time()
     stages.run_stage(name, item or None)
-    print(stage.name, round(time.process_time() - start, 1), "s")
 """
 
 
@@ -115,6 +113,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def console(repository: Path) -> Iterator[Console]:
+    console = Console(repository)
+    yield console
+    console.close()
+
+
 def test_no_code_file_is_touched(repository: Path) -> None:
     touched = {line[3:] for line in git(repository, "status", "--porcelain", "--untracked-files=all").splitlines()}
     made = {path for path in touched if path.startswith("results/") or path in ("dvc.lock", "dvc.yaml", "data.dvc")}
@@ -168,14 +173,14 @@ def test_the_registered_model_brings_its_joints(repository: Path) -> None:
     ],
     ids=["category name", "category id", "known skeleton", "order of joints", "sigmas", "evaluator"],
 )
-def test_an_entry_that_contradicts_the_files_is_one_line(repository: Path, change: dict[str, Any], message: str) -> None:
+def test_an_entry_that_contradicts_the_files_is_one_line(repository: Path, console: Console, change: dict[str, Any], message: str) -> None:
     path = repository / "params" / "data.yaml"
     before = path.read_text()
     value = yaml.safe_load(before)
     value["data"]["sources"][NAME] |= change
     try:
         path.write_text(yaml.safe_dump(value, sort_keys=False))
-        done = farpose(repository, "stage", "fetch")
+        done = console.farpose("stage", "fetch")
     finally:
         path.write_text(before)
     assert done.returncode == 1 and message in done.stderr and done.stderr.strip().count("\n") == 0

@@ -15,18 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from components import codecs
+from components.approaches import approach, crop_pictures
+from components.approaches.crop_feed import persons_of
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
 from components.codecs.codec import Codec
 from components.degrade.augment import normalise
-from components.evaluate import curves, oks
-from components.evaluate.ceiling import perfect_predictions
+from components.evaluate import curves, oks, stage
+from components.evaluate.approach import EvaluationContext, EvaluationData
 from components.evaluate.gallery import choose
 from components.evaluate.overview import overview
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predict import predict
 from components.evaluate.predictions import Predictions, read_coco_results, read_detections, write_coco_results
-from components.evaluate.stage import EvaluationData, evaluate, finish
+from components.evaluate.rescoring import finish
+from components.evaluate.targets import perfect_predictions
 from components.pose.crop import CropGeometry, transform
 from components.pose.persons import Persons
 from components.pose.skeleton import COCO_17
@@ -60,6 +63,10 @@ class Oracle(nn.Module):
         rows, flipped = (pixels[:, 0, 0, column] + 256 * pixels[:, 1, 0, column] - 1 for column in (0, -1))
         maps = self.upright if (rows >= 0).all() else self.mirrored
         return tuple(m[rows if (rows >= 0).all() else flipped] for m in maps)
+
+
+def evaluate(model: nn.Module, codec: Codec, data: EvaluationData, params: EvaluateParams, out: Path) -> dict[str, Any]:
+    return stage.evaluate(approach("crops"), EvaluationContext(model, codec, data, params, out, PROVENANCE, title="t"))
 
 
 def codec_of(name: str, size: tuple[int, int] = (64, 48)) -> Codec:
@@ -209,39 +216,51 @@ def test_stage_numbers_equal_pycocotools_on_its_own_file(tmp_path: Path, soft: b
     coco, data = scene(tmp_path)
     codec, out = codec_of("cal"), tmp_path / "out"
     model = Oracle(codec, data.persons.labelled(), noise=1.5)
-    metrics = evaluate(model, codec, data, replace(QUICK, soft_nms=soft), out, PROVENANCE)
+    metrics = evaluate(model, codec, data, replace(QUICK, soft_nms=soft), out)
     theirs = cases.oracle(coco, str(out / "predictions.json"))
     assert 0.2 < theirs["AP"] < 0.95
     assert {name: metrics[f"{name}_gt_boxes"] for name in oks.NAMES} == pytest.approx(theirs, abs=1e-9)
-    assert metrics["AP_gt_boxes_low"] < metrics["AP_gt_boxes"] < metrics["AP_gt_boxes_high"] < metrics["ceiling_AP"]
-    assert metrics == json.loads((out / "metrics.json").read_text())
-    assert (metrics["persons"], metrics["images"]) == (len(data.crops), 12)
+    assert metrics["AP_gt_boxes_low"] < metrics["AP_gt_boxes"] < metrics["AP_gt_boxes_high"] < metrics["target_AP"]
+    assert metrics == json.loads((out / "metrics.json").read_text()) and metrics["split"] == "val"
+    assert metrics["AP_gt_boxes"] < metrics["bound_AP"] <= 1 and 0 < metrics["PCK_torso_gt_boxes"] <= 1
+    assert (metrics["persons"], metrics["images"]) == (len(data.inputs), 12)
     written = {path.name for path in out.iterdir()}
     curve_files = {f"{name}.{kind}" for name in ("by_height", "by_reduction") for kind in ("json", "csv", "png")}
-    assert written == {"metrics.json", "predictions.json", "gallery.png", "overview.png"} | curve_files
+    assert written == {"metrics.json", "predictions.json", "matches.npz", "gallery.png", "overview.png"} | curve_files
     assert min(cv2.imread(str(path)).std() for path in out.glob("*.png")) > 5
+
+
+def test_the_split_stands_in_the_numbers_and_on_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, data = scene(tmp_path)
+    titles: list[str] = []
+    for name in ("gallery", "overview"):
+        monkeypatch.setattr(stage, name, lambda path, title, *_: titles.append(title))
+    monkeypatch.setattr(curves, "plot", lambda *_: None)
+    for split, words in (("val", "validation split"), ("dev", "development split")):
+        metrics = evaluate(Constant(codec_of("cal")), codec_of("cal"), replace(data, split=split), QUICK, tmp_path / split)
+        assert metrics["split"] == split and len(titles) == 2 and all(words in titles.pop() for _ in range(2))
 
 
 def test_stage_scores_detector_boxes_beside_annotated_ones(tmp_path: Path) -> None:
     coco, data = scene(tmp_path, centred=True)
     boxes = [
         {"image_id": int(i), "category_id": 1, "bbox": box.tolist(), "score": 0.9}
-        for i, box in zip(data.crops.image_id, data.crops.bbox_xywh, strict=True)
+        for i, box in zip(data.inputs.image_id, data.inputs.bbox_xywh, strict=True)
     ]
     boxes += [GOOD | {"score": 0.01}, GOOD | {"bbox": [5, 5, 0, 9]}]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     params = replace(QUICK, boxes="detector", detections="boxes.json", detector_score_threshold=0.05)
     codec = codec_of("cal")
     model = Constant(codec)
-    metrics = evaluate(model, codec, data, params, tmp_path / "out", PROVENANCE)
-    assert metrics["detections"] == len(data.crops)
+    metrics = evaluate(model, codec, data, params, tmp_path / "out")
+    assert metrics["detections"] == len(data.inputs)
     assert metrics["AP_detector_boxes"] == pytest.approx(metrics["AP_gt_boxes"]) and metrics["AP_gt_boxes"] > 0.2
     theirs = cases.oracle(coco, str(tmp_path / "out" / "predictions_detector_boxes.json"))
     assert {name: metrics[f"{name}_detector_boxes"] for name in oks.NAMES} == pytest.approx(theirs, abs=1e-9)
     records = json.loads((tmp_path / "out" / "predictions_detector_boxes.json").read_text())
     assert all(r["provenance"]["boxes"] == "detector_boxes" and "annotation_id" not in r for r in records)
     with pytest.raises(FarposeError, match=r"none of .* boxes"):
-        evaluate(model, codec, data, replace(params, detector_score_threshold=0.95), tmp_path / "out", PROVENANCE)
+        evaluate(model, codec, data, replace(params, detector_score_threshold=0.95), tmp_path / "out")
 
 
 class Constant(nn.Module):
@@ -262,7 +281,7 @@ def test_repeats_are_dropped_before_scoring() -> None:
     twice = predictions.select(np.tile(np.arange(len(predictions)), 2))
     twice.box_scores[len(predictions) :] = 0.5
     codec = codecs.build("heatmap", CropGeometry((64, 48), (16, 12)), COCO_17)
-    kept, scores = finish(twice, QUICK, np.array(COCO_17.sigmas), codec)
+    kept, scores = finish(twice, QUICK, COCO_17.sigmas, codec)
     assert len(kept) == len(predictions) and (scores == 1).all()
 
 
@@ -336,7 +355,8 @@ def test_predictions_select_keeps_rows_together() -> None:
 
 def test_overview_needs_a_far_person(tmp_path: Path) -> None:
     _, data = scene(tmp_path)
-    crops = replace(data.crops, bbox_xywh=data.crops.bbox_xywh * 0 + 400.0)
-    predictions = predict(Oracle(codec_of("dark"), data.persons.labelled()), codec_of("dark"), data.crops)
-    assert not overview(tmp_path / "overview.png", "t", crops, predictions, np.ones(len(crops)), data.data_root, [])
+    crops = replace(data.inputs, bbox_xywh=data.inputs.bbox_xywh * 0 + 400.0)
+    predictions = predict(Oracle(codec_of("dark"), data.persons.labelled()), codec_of("dark"), data.inputs)
+    look = lambda person: crop_pictures.look(crops, predictions, person, data.data_root)  # noqa: E731
+    assert not overview(tmp_path / "overview.png", "t", persons_of(crops), np.ones(len(crops)), look, [])
     assert not (tmp_path / "overview.png").exists()

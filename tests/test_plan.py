@@ -104,7 +104,9 @@ def test_the_stages_import_nothing_that_is_not_planned():
     assert {"components.evaluate.stage", "components.models.costs"} <= set(found[plan.EVALUATE])
     variant = zoo.variant(HRNETS[0])
     others = [name for name in sources.paths if name.startswith(FOUND_BY_NAME)]
-    planned = set(sources.closure([*found[plan.TRAIN], *found[plan.EVALUATE], *plan.own_modules(variant, "direct"), *others]))
+    planned = set(
+        sources.closure([*found[plan.TRAIN], *found[plan.EVALUATE], *plan.own_modules(plan.EVALUATE, variant, "direct"), *others])
+    )
     modules = sorted({*found[plan.TRAIN], *found[plan.EVALUATE]})
     program = f"""
 import importlib, sys

@@ -17,10 +17,10 @@ from components.degrade.augment import normalise
 from components.evaluate.params import BottomUpParams, EvaluateParams
 from components.models import zoo
 from components.models.weights import save_weights
+from components.pose import draw
 from components.pose.skeleton import COCO_17
 from components.pose.whole_image import ImageGeometry
 from pipelines import cli, paths, settings, stages
-from pipelines.commands import drawing
 from tests.tiny_people import texture
 from tests.tiny_shard import STANDING
 
@@ -180,7 +180,7 @@ def test_the_evaluation_s_settings_hold_here_too(images, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(("variant", "orientation"), [(BOTTOM_UP, 1), (BOTTOM_UP, 3), (BOTTOM_UP, 6), (TOP_DOWN, 8)])
 def test_a_photograph_is_seen_as_viewers_show_it(tmp_path, variant, orientation):
-    """The turned file gives what its upright pixels give, and so does the drawing."""
+    """The turned file gives what its upright pixels give, and so does the draw."""
     stored = texture(90, 140, np.random.default_rng(1))
     with_orientation(tmp_path / "photo.jpg", stored, orientation)
     decoded = cv2.imread(str(tmp_path / "photo.jpg"), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -239,7 +239,7 @@ def test_a_missing_or_damaged_file_is_one_line_and_leaves_earlier_outputs(images
 
 def test_boxes_are_refused_without_reading_anything(images, tmp_path, capsys):
     assert predict(tmp_path / "out", images["wide"], options=("--boxes", "none.json")) == 1
-    assert "take no boxes (remove --boxes)" in error_of(capsys) and not (tmp_path / "out").exists()
+    assert "takes no boxes (remove --boxes)" in error_of(capsys) and not (tmp_path / "out").exists()
 
 
 def test_weak_persons_are_kept_in_the_file_but_not_drawn(images, tmp_path, capsys):
@@ -275,7 +275,7 @@ def test_a_second_run_replaces_the_first_and_leaves_other_files(images, tmp_path
 
 
 def test_forty_persons_have_forty_colours_that_can_be_told_apart():
-    colours = np.array([drawing.colour_of(rank) for rank in range(40)], float)
+    colours = np.array([draw.colour_of(rank) for rank in range(40)], float)
     apart = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 1e3 * np.eye(40)
     assert apart.min() > 12 and np.diagonal(apart, 1).min() > 90  # any two, and neighbours in rank
     assert (colours.max(1) > 180).all()
@@ -286,16 +286,16 @@ def test_only_the_joints_that_were_found_are_drawn():
     persons = np.stack([STANDING * 300 + place for place in ([200, 40], [700, 40])])
     found = np.zeros((2, 17), bool)
     found[0] = True
-    picture = drawing.draw_persons(image, persons, found, np.array([0.4, 0.9]), COCO_17)
+    picture = draw.picture_of_persons(image, persons, found, np.array([0.4, 0.9]), COCO_17)
     assert picture.shape == image.shape and (picture[:, 500:] == 90).all()
-    assert (picture[:, :500] == drawing.colour_of(1)).all(-1).any()  # the second best
+    assert (picture[:, :500] == draw.colour_of(1)).all(-1).any()  # the second best
 
 
 @pytest.mark.parametrize(
     ("size", "person", "side"), [((300, 200), 250, 900), ((600, 800), 20, 2400), ((1500, 2000), 20, 2000), ((5, 5), 4, 900)]
 )
 def test_pictures_are_large_enough_for_far_persons(size, person, side):
-    picture, points = drawing.enlarged(np.zeros((*size, 3), np.uint8), STANDING[None] * person, np.ones((1, 17), bool))
+    picture, points = draw.enlarged(np.zeros((*size, 3), np.uint8), STANDING[None] * person, np.ones((1, 17), bool))
     factor = picture.shape[0] // size[0]
     assert max(picture.shape) == side and picture.shape[:2] == (size[0] * factor, size[1] * factor)
     np.testing.assert_allclose((points + 0.5) / factor, STANDING[None] * person + 0.5)  # pixel centres meet

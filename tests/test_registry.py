@@ -21,9 +21,9 @@ from components.base.files import sha256_of
 from components.degrade.augment import normalise
 from components.degrade.image_shards import fitted
 from components.degrade.params import DegradeParams, ShardSpec
-from components.evaluate.bottom_up import predict_images
 from components.evaluate.params import BottomUpParams, EvaluateParams
 from components.evaluate.predict import outputs_of
+from components.evaluate.predict_images import predict_images
 from components.models import zoo
 from components.models.variant import Variant
 from components.models.weights import save_weights
@@ -64,7 +64,7 @@ def candidate(tmp_path_factory) -> register.Candidate:
     weights = tmp_path_factory.mktemp("weights") / "model.safetensors"
     save_weights(weights, zoo.build(variant).model, {"variant": NAME})
     crops = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 48), dtype=np.uint8)
-    return register.Candidate(variant, weights, "# card", {"AP_gt_boxes": 0.25}, crops, {"shards": "s1"}, sources=packaged(variant))
+    return register.Candidate(variant, weights, "# card", {"AP_gt_boxes": 0.25}, crops, {"shards": "s1"}, {}, packaged(variant))
 
 
 def packaged(variant: Variant) -> dict[str, Path]:
@@ -277,7 +277,11 @@ def test_a_bottom_up_model_takes_whole_images_of_any_size(repository, tmp_path):
         torch.nn.init.constant_(layer.bias.data[:17], 0.2)
     save_weights(tmp_path / "model.safetensors", built.model, {"variant": variant.name})
     spec, params = ShardSpec(variant.input_size, "antialias", images=True), EvaluateParams(bottom_up=BottomUpParams(scales=(1.0, 0.5)))
-    preparation = {"shards": asdict(spec), "degrade": asdict(DegradeParams()), "evaluate": asdict(params)}
+    preparation = {
+        "shards": asdict(spec),
+        "degrade": asdict(DegradeParams()),
+        "evaluate": asdict(params),
+    }
     example = np.random.default_rng(0).integers(0, 256, (1, 3, 90, 120), dtype=np.uint8)
     weights = tmp_path / "model.safetensors"
     candidate = register.Candidate(variant, weights, "# card", {}, example, {}, preparation, packaged(variant))
@@ -324,7 +328,11 @@ def test_the_card_states_where_a_model_came_from():
     card = model_card(variant, facts)
     for fact in ("w" * 64, "d" * 64, "c" * 64, "CC BY 4.0", "| AP_gt_boxes | 0.1235 |", "| AP_gt_boxes_low | 0.1 |", "| epochs | 210 |"):
         assert fact in card
-    assert f"AP {variant.paper.ap:g}" in card and variant.paper.conditions in card and "none" not in card.split("## How it was trained")[1].split("## Limits")[0]
+    assert (
+        f"AP {variant.paper.ap:g}" in card
+        and variant.paper.conditions in card
+        and "none" not in card.split("## How it was trained")[1].split("## Limits")[0]
+    )
 
 
 def test_lineage_reads_what_dvc_wrote(tmp_path):

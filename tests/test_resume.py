@@ -22,7 +22,9 @@ from tests.tiny_image_shard import write_tiny_image_shard
 from tests.tiny_shard import write_tiny_shard
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RECIPE = dataclasses.replace(recipes.load(), epochs=6, batch_size=4, num_threads=1, validate_every=2, checkpoint_seconds=0.0)
+RECIPE = dataclasses.replace(
+    recipes.load(), epochs=6, batch_size=4, num_threads=1, validate_on="val", validate_every=2, checkpoint_seconds=0.0
+)
 
 # Trains in forked children, each killed at its own moment, then once to the end, then once without interruption elsewhere.
 # Forks share one costly import of torch, and happen before torch has started any thread.

@@ -204,7 +204,7 @@ def test_training_leaves_weights_history_timing_and_curves(trained):
     assert {path.name for path in output.iterdir()} == {"model.safetensors", "history.json", "timing.json", "learning_curves.png"}
     history, timing = read_json(output / "history.json"), read_json(output / "timing.json")
     assert [row["epoch"] for row in history] == [1, 2, 3] == [row["epoch"] for row in timing["epochs"]]
-    assert ["val_AP_gt_boxes" in row for row in history] == [False, True, True], "every second epoch and the last"
+    assert ["dev_AP_gt_boxes" in row for row in history] == [False, True, True], "every second epoch and the last"
     assert history[-1]["loss"] < history[0]["loss"]
     assert [row["learning_rate"] for row in history] == pytest.approx([1e-3, 1e-3, 1e-4]), "0.81 and 0.9524 of 3 epochs: 2 and 3"
     assert timing["summary"] == summary and summary["model_sha256"] == sha256_of(output / "model.safetensors")
@@ -229,6 +229,20 @@ def test_the_same_training_gives_the_same_bytes_and_another_seed_gives_others(tr
     other = train(tiny(), shard, tmp_path / "other", dataclasses.replace(SHORT, seed=1), "cpu", tmp_path / "checkpoints")
     assert again["model_sha256"] == summary["model_sha256"] != other["model_sha256"]
     assert (tmp_path / "again" / "history.json").read_bytes() == (output / "history.json").read_bytes()
+
+
+def test_the_watched_split_is_the_one_that_the_recipe_names(shard, tmp_path):
+    """On val's persons the same weights have another AP, under another name."""
+    watching = dataclasses.replace(SHORT, epochs=1, validate_on="val")
+    summary = train(tiny(), shard, tmp_path / "model", watching, "cpu", tmp_path / "checkpoints")
+    assert "val_AP_gt_boxes" in summary and "dev_AP_gt_boxes" not in summary
+
+
+def test_a_shard_without_the_watched_split_is_named(tmp_path, keep_weights):
+    bare = write_tiny_shard(tmp_path / "bare", persons=4, dev=0)
+    with pytest.raises(FarposeError, match=r"'dev'.*it has .*val"):
+        train(tiny(), bare, keep_weights, SHORT, "cpu", tmp_path / "checkpoints")
+    assert_earlier_output_intact(keep_weights)
 
 
 # --- what stops a training

@@ -21,8 +21,9 @@ STANDING = np.array([  # x, y of the 17 COCO joints of a person of unit height, 
 DEFAULTS = {"iscrowd": False, "head_size": np.nan, "crowd_index": np.nan, "source": "test", "licence": "none"}
 
 
-def write_tiny_shard(folder: Path, persons: int = 8, visible: bool = True) -> Path:
-    """`persons` training persons with annotation ids from 100, and as many for validation with ids from 200; 64x48 px.
+def write_tiny_shard(folder: Path, persons: int = 8, visible: bool = True, dev: int = 2) -> Path:
+    """`persons` training persons with annotation ids from 100, as many for validation with ids from 200, and `dev` of the
+    development split with ids from 300; 64x48 px.
 
     Args:
         visible: label the joints inside the training crops; False moves them all out of sight.
@@ -30,18 +31,18 @@ def write_tiny_shard(folder: Path, persons: int = 8, visible: bool = True) -> Pa
     rng = np.random.default_rng(0)
     rows, keypoints = [], []
     (folder / "images").mkdir(parents=True)
-    for index in range(2 * persons):
-        split = "train" if index < persons else "val"
-        annotation = (100 if split == "train" else 200) + index % persons
+    for index in range(2 * persons + dev):
+        split = ("train", "val", "dev")[index // persons if index < 2 * persons else 2]
+        annotation = {"train": 100, "val": 200, "dev": 300}[split] + index - {"train": 0, "val": persons, "dev": 2 * persons}[split]
         joints = STANDING * [90, 100] + [48, 12] + rng.normal(0, 3, (17, 2))
         cv2.imwrite(str(folder / "images" / f"{annotation}.png"), _draw(joints, rng))
-        out_of_sight = 0 if visible or split == "val" else 5000
+        out_of_sight = 0 if visible or split != "train" else 5000
         keypoints.append(np.column_stack([joints + out_of_sight, np.full(17, 2.0)]))
         rows.append({**DEFAULTS, "annotation_id": annotation, "image_id": annotation, "image_path": f"images/{annotation}.png",
                      "image_width": 96, "image_height": 128, "area": 4000.0, "area_range_px2": 4000.0, "num_keypoints": 17,
                      "split": split})  # fmt: skip
     frame = pd.DataFrame(rows)[list(SCALAR_COLUMNS)].astype(SCALAR_COLUMNS)
-    boxes = np.tile([18.0, 8.0, 60.0, 112.0], (2 * persons, 1))
+    boxes = np.tile([18.0, 8.0, 60.0, 112.0], (len(rows), 1))
     table = Persons(frame, boxes, np.array(keypoints), COCO_17)
     degrade(Source(table, folder), ShardSpec((64, 48)), DegradeParams(threads=1), folder / "shard", progress=False)
     return folder / "shard"

@@ -217,8 +217,8 @@ def _ignored(read: Persons, fate: np.ndarray, present_ids: np.ndarray) -> np.nda
     """(N,) text: why the person's region is ignored; empty for labelled rows and where there is no image.
 
     As published for COCO (Cheng et al. 2020): crowd regions and persons without labelled joints. Those that a filter
-    removed are ours: they are in the image, but not learned. For CrowdPose the published masks are all ones: its crowd regions
-    and unlabelled persons are taught as background, and persons with only head and neck labelled are learned although the
+    removed are ours: they are in the image, but not trained on. For CrowdPose the published masks are all ones: its crowd regions
+    and unlabelled persons count as background, and persons with only head and neck labelled are trained on although the
     evaluation ignores them. We ignore all of these, as for COCO.
     """
     reasons = fate.copy()

@@ -379,8 +379,9 @@ class Stored:
 
     def to(self, device: str | torch.device) -> Self:
         """The same on a device, everything at once. On the CPU the pixels stay memory-mapped and nothing is copied."""
-        parts: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
-        return type(self)(**{name: value.to(device) if isinstance(value, Tensor) else value for name, value in parts.items()})
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        moved: dict[str, Any] = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in parts.items()}
+        return type(self)(**moved)
 
     def place(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pixels, and offset, height and width (B,) of crops `indices` (B,), as `sample` takes them."""

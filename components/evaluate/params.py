@@ -46,6 +46,7 @@ class EvaluateParams:
     """Section `evaluate` of params/evaluate.yaml.
 
     Attributes:
+        split: "val", which published rows are scored on, or "dev", on which recipes and settings are chosen.
         flip: average the outputs of the upright and the mirrored crop.
         batch_size: crops per forward pass.
         bf16: network in bfloat16 on a GPU.
@@ -68,6 +69,7 @@ class EvaluateParams:
         ValueError: a value out of range, or `boxes: detector` without `detections`.
     """
 
+    split: Literal["val", "dev"] = "val"
     flip: bool = True
     batch_size: int = 256
     bf16: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from components.evaluate.image_oks import assign
+from components.evaluate.assignment import assign
 from components.evaluate.predictions import Predictions
 from components.pose.persons import Persons
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,7 +64,7 @@ def predict(
         for start in range(0, len(crops.pixels), batch_size):
             pixels = torch.from_numpy(np.array(crops.pixels[start : start + batch_size])).to(device)
             outputs = outputs_of(model, codec, normalise(pixels), flip, bf16)
-            _check_finite(outputs, crops.annotation_id[start : start + batch_size])
+            check_finite(outputs, [f"annotation {one}" for one in crops.annotation_id[start : start + batch_size]])
             decoded = codec.decode(outputs)
             keypoints.append(decoded[0].double().cpu().numpy())
             scores.append(decoded[1].double().cpu().numpy())
@@ -108,12 +109,19 @@ def forward(model: nn.Module, images: Tensor, bf16: bool) -> tuple[Tensor, ...]:
     return tuple(output.float() for output in outputs)
 
 
-def _check_finite(outputs: tuple[Tensor, ...], annotation_id: np.ndarray) -> None:
+def check_finite(outputs: tuple[Tensor, ...], names: Sequence[str]) -> None:
+    """
+    Args:
+        outputs: (B, ...) each.
+        names: (B,) of the inputs.
+    Raises:
+        FarposeError: an output is not finite; names its input.
+    """
     for output in outputs:
         bad = ~output.flatten(1).isfinite().all(1)
         if bad.any():
-            first = annotation_id[int(bad.nonzero()[0, 0])]
-            raise FarposeError(f"the network's output for annotation {first} is not finite", fix="its weights are damaged or diverged")
+            culprit = names[int(bad.nonzero()[0, 0])]
+            raise FarposeError(f"the network's output for {culprit} is not finite", fix="its weights are damaged or diverged")
 
 
 def _stacked(parts: list[np.ndarray], codec: Any, *last: int) -> np.ndarray:

@@ -1,8 +1,15 @@
-"""A person's score from its box and its joints."""
+"""From joints in boxes to scored persons: a person's score from its box and its joints, and repeats dropped."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+
+from components.evaluate.nms import suppress
+from components.evaluate.params import EvaluateParams
+from components.evaluate.predictions import Predictions
 
 
 def person_scores(keypoint_scores: np.ndarray, box_scores: np.ndarray, in_vis_threshold: float) -> np.ndarray:
@@ -20,3 +27,11 @@ def person_scores(keypoint_scores: np.ndarray, box_scores: np.ndarray, in_vis_th
     seen = keypoint_scores > in_vis_threshold
     total = np.where(seen, keypoint_scores, 0.0).sum(-1)
     return box_scores * total / np.maximum(seen.sum(-1), 1)
+
+
+def finish(predictions: Predictions, params: EvaluateParams, sigmas: Sequence[float], codec: Any) -> tuple[Predictions, np.ndarray]:
+    """Score the persons and suppress repeats: what is left, and the (N,) person scores."""
+    scores = person_scores(predictions.keypoint_scores, predictions.box_scores, params.visible_above(codec))
+    joints, areas = predictions.keypoints_image, predictions.areas
+    kept = suppress(predictions.image_id, joints, scores, areas, np.asarray(sigmas), params.oks_nms_threshold, params.soft_nms)
+    return predictions.select(kept), scores[kept]

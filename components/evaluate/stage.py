@@ -1,183 +1,110 @@
-"""Evaluate one model: predictions, the numbers with their intervals and ceiling, curves by size and a gallery."""
+"""Evaluate one model: predictions, the numbers with their intervals, what its decoder could reach, curves by size and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
-from torch import nn
 
 from components.base.files import write_json
-from components.codecs.codec import Codec
-from components.degrade.params import DegradeParams, ShardSpec
-from components.degrade.shards import EvalCrops
 from components.evaluate import curves
-from components.evaluate.ceiling import ceiling
-from components.evaluate.detector import detector_crops
+from components.evaluate.approach import Approach, EvaluationContext, Found
 from components.evaluate.gallery import gallery
-from components.evaluate.nms import suppress
+from components.evaluate.headline import PROTOCOLS
+from components.evaluate.oks import evaluate as coco_numbers
 from components.evaluate.oks import match, summarise
 from components.evaluate.overview import overview
-from components.evaluate.params import EvaluateParams
-from components.evaluate.predict import predict
+from components.evaluate.pck import pck
 from components.evaluate.predictions import Predictions, write_coco_results
-from components.evaluate.rescoring import person_scores
 from components.evaluate.significance import bootstrap_ap, write_matches
 from components.pose.persons import Persons
 
-GT, DETECTOR = "gt_boxes", "detector_boxes"  # end of a metric's name: whose boxes were cropped
 HEIGHT_LABEL, REDUCTION_LABEL = "person height, px of the image", "image px per px of the network's input"
+SPLITS = {"val": "validation split", "dev": "development split"}
 
 
-@dataclass(frozen=True)
-class EvaluationData:
-    """What models are scored on.
+def evaluate(approach: Approach, context: EvaluationContext) -> dict[str, Any]:
+    """Score a model and write everything about it into the directory `context.out`.
 
-    Attributes:
-        crops: the labelled persons' crops, in the model's convention.
-        persons: all rows of the split, crowd regions and persons without labelled joints included.
-        images: `image_id` and `image_path` of every image of the split, with or without persons.
-        data_root: the folder that image paths are relative to.
-        degrade: how detector boxes are cropped; as the crops were made.
-    """
+    Files: metrics.json, predictions.json and matches.npz (and both with _detector_boxes), by_height and by_reduction as .json, .csv
+    and .png, gallery.png, overview.png where the data hold a far person.
 
-    crops: EvalCrops
-    persons: Persons
-    images: pd.DataFrame
-    data_root: Path
-    degrade: DegradeParams = field(default_factory=DegradeParams)
-
-
-def evaluate(
-    model: nn.Module,
-    codec: Codec,
-    data: EvaluationData,
-    params: EvaluateParams,
-    out: Path,
-    provenance: Mapping[str, Any],
-    device: str | torch.device = "cpu",
-    title: str = "",
-) -> dict[str, float]:
-    """Score a model and write everything about it into the directory `out`.
-
-    Files: metrics.json, predictions.json (and predictions_detector_boxes.json), by_height and by_reduction as .json, .csv
-    and .png, gallery.png, overview.png.
-
-    Args:
-        provenance: what made the model; repeated in every record of the prediction files.
-        title: heading of the gallery, such as the variant's name.
     Returns:
-        Flat numbers: `AP_gt_boxes`, `AP_gt_boxes_low` and `_high` (95 %), the other nine as `AP50_gt_boxes` …, the same
-        with `_detector_boxes` where asked for, `ceiling_AP`, `mean_OKS_gt_boxes`, `persons`, `images`. A number without
+        `split`, and flat numbers, B being whose boxes were given (`gt_boxes`, `no_boxes` or `no_boxes_letterbox`): `AP_B`,
+        `AP_B_low` and `AP_B_high` (95 %), the other nine as `AP50_B` …, the same with `detector_boxes` where asked for;
+        `mean_OKS_B` (of the labelled persons, 0 for those not found) and `PCK_head_B` or `PCK_torso_B`, see `pck`; with the boxes of
+        the main AP `target_AP`, `target_AP50`, `target_AP75` (of the method's own perfect targets) and `bound_AP` (the best AP over
+        all maps that the decoder could be given); `persons` (labelled), `images`, and what the approach counts. A number without
         persons to be found (such as AP_L of a set of far people) is left out.
     Raises:
-        FarposeError: what `predict`, `detector_crops` and `write_coco_results` raise.
+        FarposeError: what the approach's `predict` and `write_coco_results` raise.
     """
+    data, out = context.data, context.out
     out.mkdir(parents=True, exist_ok=True)
-    predictions = predict(model, codec, data.crops, params.flip, params.batch_size, device, params.bf16)
-    oks = curves.similarity_to_own_person(data.persons, predictions)
-    metrics = _score(predictions, codec, data, params, out / "predictions.json", provenance, GT)
-    metrics |= {"mean_OKS_gt_boxes": float(np.nanmean(oks)), "persons": len(data.crops), "images": len(data.images)}
-    limit = ceiling(codec, data.persons, data.images["image_id"].to_numpy(), data.crops)
-    metrics |= {f"ceiling_{name}": limit[name] for name in ("AP", "AP50", "AP75")}
-    if params.boxes == "detector":
-        metrics |= _score_detector(model, codec, data, params, out, provenance, device)
-    heights = _write_curves(predictions, codec, data, params, out, title or "model")
-    heading = f"{title}: AP {metrics['AP_gt_boxes']:.3f}, annotated boxes".removeprefix(": ")
-    gallery(out / "gallery.png", heading, data.crops, predictions, oks, data.data_root, params.gallery_size)
-    overview(out / "overview.png", title, data.crops, predictions, oks, data.data_root, heights)
+    found, *others = approach.predict(context)
+    metrics: dict[str, Any] = {"split": data.split, **scored(found, context, out / "predictions.json"), **localisation(found, data.persons)}
+    metrics |= {"persons": len(found.persons), "images": len(data.images), **found.counts}
+    metrics |= _reachable("target", ("AP", "AP50", "AP75"), approach.perfect(context.codec, data, context.device), context)
+    metrics |= _reachable("bound", ("AP",), approach.bound(context.codec, data), context)
+    for other in others:
+        metrics |= scored(other, context, out / f"predictions_{other.boxes}.json") | dict(other.counts)
+    by_height = _write_curves(approach, context, found)
+    title = f"{context.title}, {SPLITS[data.split]}".removeprefix(", ")
+    gallery(out / "gallery.png", f"{title}: {_main(metrics, found.boxes)}", approach.tiles(context, found), context.params.gallery_size)
+    look = lambda person: approach.look(context, found, person)  # noqa: E731
+    overview(out / "overview.png", title, found.persons, found.oks, look, by_height)
     write_json(out / "metrics.json", metrics)
     return metrics
 
 
-def finish(predictions: Predictions, params: EvaluateParams, sigmas: np.ndarray, codec: Codec) -> tuple[Predictions, np.ndarray]:
-    """Score the persons and suppress repeats: what is left, and the (N,) person scores."""
-    scores = person_scores(predictions.keypoint_scores, predictions.box_scores, params.visible_above(codec))
-    kept = suppress(
-        predictions.image_id,
-        predictions.keypoints_image,
-        scores,
-        predictions.areas,
-        sigmas,
-        params.oks_nms_threshold,
-        params.soft_nms,
-    )
-    return predictions.select(kept), scores[kept]
-
-
-def _score(
-    predictions: Predictions,
-    codec: Codec,
-    data: EvaluationData,
-    params: EvaluateParams,
-    path: Path,
-    provenance: Mapping[str, Any],
-    boxes: str,
-) -> dict[str, float]:
-    kept, scores = finish(predictions, params, np.asarray(data.persons.skeleton.sigmas), codec)
-    write_coco_results(path, kept, scores, {**provenance, "boxes": boxes})
-    matches = match(data.persons, kept, scores, data.images["image_id"].to_numpy())
+def scored(found: Found, context: EvaluationContext, path: Path) -> dict[str, float]:
+    """Write the prediction file; the ten COCO numbers and the interval of AP."""
+    params, data = context.params, context.data
+    write_coco_results(path, found.predictions, found.scores, {**context.provenance, **found.seen})
+    matches = match(data.persons, found.predictions, found.scores, data.image_ids)
     write_matches(path.with_name(path.name.replace("predictions", "matches")).with_suffix(".npz"), matches)
     interval = bootstrap_ap(matches, params.bootstrap_resamples, params.bootstrap_seed)
-    numbers = {f"{name}_{boxes}": value for name, value in summarise(matches).items() if value >= 0}
-    ends = {f"AP_{boxes}_low": interval.low, f"AP_{boxes}_high": interval.high}
+    numbers = {f"{name}_{found.boxes}": value for name, value in summarise(matches).items() if value >= 0}
+    ends = {f"AP_{found.boxes}_low": interval.low, f"AP_{found.boxes}_high": interval.high}
     return numbers | {name: value for name, value in ends.items() if np.isfinite(value)}
 
 
-def _score_detector(
-    model: nn.Module,
-    codec: Codec,
-    data: EvaluationData,
-    params: EvaluateParams,
-    out: Path,
-    provenance: Mapping[str, Any],
-    device: str | torch.device,
-) -> dict[str, float]:
-    own = data.crops
-    spec = ShardSpec(own.geometry.input_size, own.protocol)
-    crops, scores = detector_crops(
-        data.data_root / str(params.detections),
-        data.images,
-        data.data_root,
-        own.geometry.convention,
-        spec,
-        data.degrade,
-        own.skeleton,
-        params.detector_score_threshold,
-    )
-    predictions = predict(model, codec, crops, params.flip, params.batch_size, device, params.bf16, scores)
-    predictions = replace(predictions, annotation_id=np.full(len(predictions), -1))
-    metrics = _score(predictions, codec, data, params, out / f"predictions_{DETECTOR}.json", provenance, DETECTOR)
-    return metrics | {"detections": len(predictions)}
+def localisation(found: Found, persons: Persons) -> dict[str, float]:
+    """How near the joints are, whatever the scores say, over the labelled persons: those not found count as all wrong.
+
+    Args:
+        persons: all rows of the split.
+    """
+    known = np.isfinite(found.oks)
+    numbers = {"mean_OKS": float(found.oks[known].mean())} if known.any() else {}
+    return {f"{name}_{found.boxes}": value for name, value in (numbers | pck(persons, found.before)).items()}
 
 
-def _write_curves(
-    predictions: Predictions, codec: Codec, data: EvaluationData, params: EvaluateParams, out: Path, label: str
-) -> list[dict[str, Any]]:
-    """Write the curves by size; returns the bins by height."""
-    kept, scores = finish(predictions, params, np.asarray(data.persons.skeleton.sigmas), codec)
+def _reachable(kind: str, names: tuple[str, ...], reached: tuple[Predictions, np.ndarray], context: EvaluationContext) -> dict[str, float]:
+    """AP of the persons that a decoder returns from maps without error."""
+    numbers = coco_numbers(context.data.persons, *reached, context.data.image_ids)
+    return {f"{kind}_{name}": numbers[name] for name in names if numbers[name] >= 0}
+
+
+def _main(metrics: dict[str, Any], boxes: str) -> str:
+    ap = f"AP {metrics[f'AP_{boxes}']:.3f}" if f"AP_{boxes}" in metrics else "no labelled persons"
+    return f"{ap}, boxes given: {PROTOCOLS[boxes]}"
+
+
+def _write_curves(approach: Approach, context: EvaluationContext, found: Found) -> list[dict[str, Any]]:
+    """Write the curves by size; returns the bins by height. Without boxes a person's height is that of its joints' extent."""
+    data, params = context.data, context.params
     measures = {
-        "by_height": (curves.heights(data.persons, kept), params.height_bins_px, HEIGHT_LABEL),
-        "by_reduction": (curves.reductions(data.persons, kept, codec.geometry), params.reduction_bins, REDUCTION_LABEL),
+        "by_height": (curves.heights(data.persons, found.predictions), params.height_bins_px, HEIGHT_LABEL),
+        "by_reduction": (approach.reductions(context, found), params.reduction_bins, REDUCTION_LABEL),
     }
     written: dict[str, list[dict[str, Any]]] = {}
     for name, (sizes, edges, size_label) in measures.items():
-        points = curves.by_size(
-            data.persons,
-            kept,
-            scores,
-            sizes,
-            edges,
-            data.images["image_id"].to_numpy(),
-            params.bootstrap_resamples,
-            params.bootstrap_seed,
-        )
-        curves.write_points(out, name, points)
+        resampling = params.bootstrap_resamples, params.bootstrap_seed
+        points = curves.by_size(data.persons, found.predictions, found.scores, sizes, edges, data.image_ids, *resampling)
+        curves.write_points(context.out, name, points)
         written[name] = [asdict(point) for point in points]
-        curves.plot(out / f"{name}.png", {label: written[name]}, size_label)
+        curves.plot(context.out / f"{name}.png", {context.title or "model": written[name]}, size_label)
     return written["by_height"]

@@ -15,7 +15,14 @@ from components.base.errors import FarposeError, unknown_name
 
 LIKE, SHARED = "like", "_paper"
 PRINTED = ("paper", "reprints")  # rows of tables
-SAME_ROW = (LIKE, "tag", "train", *PRINTED)  # what an entry may say and still be the other entry's row of the table
+SAME_ROW = (
+    LIKE,
+    "tag",
+    "train",
+    "baseline",
+    "exceptions",
+    *PRINTED,
+)  # what an entry may say and still be the other's row
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ def _entry(path: Path, name: str, written: object) -> Entry:
 def _full(entry: Entry, known: Mapping[Path, Mapping[str, Entry]], trail: tuple[str, ...]) -> dict[str, Any]:
     """What the entry is, without `like`.
 
-    A printed row (`paper`) belongs to its entry: it is taken over from another variant only where no more than tag and recipe differ.
+    A printed row (`paper`) belongs to its entry: it is taken over from another variant only where no more than `SAME_ROW` differs.
     """
     if LIKE not in entry.written:
         return entry.written

@@ -1,4 +1,6 @@
-"""A variant's network as one ONNX file, and the proof in pixels that ONNX Runtime finds the same joints with it.
+"""A variant's network as one ONNX file, and the proof in pixels that ONNX Runtime finds the same joints of the same persons with it.
+
+The file holds the network alone and gives its raw maps; decoding and grouping stay with the codec.
 
 torch has two exporters. Measured on HRNet-W32 at 64x48 (2 shared CPU cores, torch 2.15, onnxruntime 1.31), both give files of
 the same size (114 and 116 MB) that ONNX Runtime runs equally fast (11.5 and 11.2 ms an image; 400 and 404 ms a batch of 64) and
@@ -10,9 +12,10 @@ written into the graph, is what `compare` would show: it runs other batch sizes 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +23,6 @@ from torch import Tensor, nn
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_file
-from components.codecs.codec import Codec
 from components.degrade.augment import normalise
 from components.models.variant import Variant
 
@@ -36,6 +38,36 @@ Network = Callable[[Tensor], Outputs]
 
 
 @dataclass(frozen=True)
+class Joints:
+    """The persons of one input: keypoints (N, K, 2) in px of it, and which joints were found, (N, K) bool."""
+
+    keypoints: np.ndarray
+    found: np.ndarray
+
+
+Reader = Callable[[Any, Outputs, Tensor], list[Joints]]  # (codec, outputs, normalised inputs) → the persons of each input
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a variant's file is written and read.
+
+    Attributes:
+        read: from a network's outputs to joints.
+        fit: an input (3, H, W) as the file takes it.
+        about: kept in the file beside the variant's name.
+        any_size: the sides of the input are open as well as its batch.
+        batch_size: inputs of one size that are run together.
+    """
+
+    read: Reader
+    fit: Callable[[np.ndarray], np.ndarray]
+    about: Mapping[str, str]
+    any_size: bool = False
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
 class Difference:
     """How far ONNX Runtime's joints lie from torch's.
 
@@ -43,7 +75,7 @@ class Difference:
         px: largest distance of a joint, px of the input, over the joints that float32 decides.
         rounding: largest difference of an output, in units of torch's own rounding errors.
         joints: how many were compared.
-        undecided: how many of them float32 does not decide, see `undecided`.
+        undecided: how many of them float32 does not decide, see `ties`.
     """
 
     px: float
@@ -133,26 +165,65 @@ def runtime(path: str | Path, threads: int | None = None) -> Network:
     return run
 
 
-def compare(model: nn.Module, codec: Codec, path: str | Path, crops: np.ndarray, batch_size: int = 64) -> Difference:
-    """Decode the same crops from torch's outputs and from ONNX Runtime's; on the CPU.
+def compare(model: nn.Module, codec: Any, path: str | Path, inputs: Sequence[np.ndarray], form: Form) -> Difference:
+    """Read persons from torch's outputs and from ONNX Runtime's, for the same inputs; on the CPU.
+
+    A joint that belongs to another person, or a person more or less, counts as infinitely far away.
 
     Args:
-        crops: (N, 3, H, W) uint8 RGB, cut as the codec's convention says.
+        inputs: (3, H, W) uint8 RGB of any sizes; those of one size run in batches.
     """
-    images = normalise(torch.from_numpy(np.array(crops)))
-    model = model.eval().cpu()
+    model, run = model.eval().cpu(), runtime(path)
+    moved, tied, ratio = [np.zeros(0)], [np.zeros(0, bool)], 0.0
     with torch.inference_mode():
-        ours, theirs = (in_batches(network, images, batch_size) for network in (model, runtime(path)))
-        errors = rounding_errors(model, images, ours, batch_size)
-        left_out = undecided(codec, ours, errors)
-        moved = distance_px(codec, codec.decode(ours)[0], codec.decode(theirs)[0])
-    ratios = [largest(a - b) / error for a, b, error in zip(ours, theirs, errors, strict=True)]
-    return Difference(
-        px=float(moved[~left_out].max()) if (~left_out).any() else 0.0,
-        rounding=max(float(ratio.max()) for ratio in ratios),
-        joints=moved.numel(),
-        undecided=int(left_out.sum()),
-    )
+        for batch in _by_size(inputs):
+            ours, theirs = (in_batches(network, batch, form.batch_size) for network in (model, run))
+            errors = rounding_errors(model, batch, ours, form.batch_size)
+            ratio = max(ratio, *(float((largest(a - b) / e).max()) for a, b, e in zip(ours, theirs, errors, strict=True)))
+            expected, found = (form.read(codec, outputs, batch) for outputs in (ours, theirs))
+            for mine, other, tie in zip(expected, found, ties(codec, ours, errors, batch, form.read), strict=True):
+                distances = distances_px(mine, other)
+                compared = ~np.isnan(distances)
+                moved.append(distances[compared])
+                tied.append(np.broadcast_to(tie if tie.shape == distances.shape else tie.ndim == 0, distances.shape)[compared])
+    every, undecided = np.concatenate(moved), np.concatenate(tied)
+    return Difference(float(every[~undecided].max(initial=0.0)), ratio, len(every), int(undecided.sum()))
+
+
+def distances_px(first: Joints, second: Joints) -> np.ndarray:
+    """(N, K) distances of the joints of two readings of one input, person by person.
+
+    Infinite where only one of them has the joint, and everywhere if one has more persons (N is the larger number then); NaN
+    where neither has it.
+    """
+    if len(first.found) != len(second.found):
+        return np.full(max(first.found.shape, second.found.shape), np.inf)
+    with np.errstate(invalid="ignore"):
+        distances = np.linalg.norm(first.keypoints - second.keypoints, axis=-1)
+    return np.where(first.found & second.found, distances, np.where(first.found | second.found, np.inf, np.nan))
+
+
+def ties(codec: Any, outputs: Outputs, errors: Outputs, inputs: Tensor, read: Reader) -> list[np.ndarray]:
+    """For each input, which joints torch's own reading moves by more than the limit when rounding errors are added to its outputs:
+    (N, K) bool, or a scalar True where they decide how many persons there are.
+
+    Two cells may be equally high but for the last bits, or a slope zero, whose sign decides a quarter of a cell: which side
+    wins then depends on the order of additions and says nothing about the file. A wrong file cannot hide here, because outputs
+    that differ by more than LIMIT_ROUNDING errors are refused whatever the joints do.
+
+    Args:
+        errors: (B,) for each output, see `rounding_errors`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    expected = read(codec, outputs, inputs)
+    tied = [np.zeros(persons.found.shape, bool) for persons in expected]
+    for _ in range(NUDGES):
+        noise = [2 * torch.rand(output.shape, generator=generator) - 1 for output in outputs]
+        nudged = tuple(a + e.view(-1, *[1] * (a.ndim - 1)) * n for a, e, n in zip(outputs, errors, noise, strict=True))
+        for i, persons in enumerate(read(codec, nudged, inputs)):
+            same = tied[i].ndim and len(persons.found) == len(expected[i].found)
+            tied[i] = tied[i] | (distances_px(expected[i], persons) > LIMIT_PX) if same else np.array(True)
+    return tied
 
 
 def rounding_errors(model: Network, images: Tensor, outputs: Outputs, batch_size: int) -> tuple[Tensor, ...]:
@@ -173,26 +244,6 @@ def rounding_errors(model: Network, images: Tensor, outputs: Outputs, batch_size
     return tuple(torch.stack([error, error.median().expand_as(error), last]).amax(0) for error, last in zip(errors, least, strict=True))
 
 
-def undecided(codec: Codec, outputs: Outputs, errors: Outputs) -> Tensor:
-    """(B, K) bool: joints that torch's own decoding moves by more than the limit when rounding errors are added to its outputs.
-
-    Two cells may be equally high but for the last bits, or a slope zero, whose sign decides a quarter of a cell: which side
-    wins then depends on the order of additions and says nothing about the file. A wrong file cannot hide here, because outputs
-    that differ by more than LIMIT_ROUNDING errors are refused whatever the joints do.
-
-    Args:
-        errors: (B,) for each output, see `rounding_errors`.
-    """
-    generator = torch.Generator().manual_seed(0)
-    expected = codec.decode(outputs)[0]
-    moved = torch.zeros(expected.shape[:2], dtype=torch.bool)
-    for _ in range(NUDGES):
-        noise = [2 * torch.rand(output.shape, generator=generator) - 1 for output in outputs]
-        nudged = tuple(a + e.view(-1, *[1] * (a.ndim - 1)) * n for a, e, n in zip(outputs, errors, noise, strict=True))
-        moved |= distance_px(codec, expected, codec.decode(nudged)[0]) > LIMIT_PX
-    return moved
-
-
 def in_batches(network: Network, images: Tensor, batch_size: int) -> Outputs:
     """The outputs for all images; the first goes alone, so that two further batch sizes than the recorded one are run."""
     batches = [network(batch) for batch in (images[:1], *images[1:].split(batch_size)) if len(batch)]
@@ -204,33 +255,46 @@ def largest(difference: Tensor) -> Tensor:
     return difference.abs().flatten(1).amax(1)
 
 
-def distance_px(codec: Codec, first: Tensor, second: Tensor) -> Tensor:
-    """(B, K) distances of joints (B, K, 2) in heatmap cells, px of the input; 0 where neither could be placed (NaN)."""
-    apart = codec.geometry.heatmap_to_crop(first.double()) - codec.geometry.heatmap_to_crop(second.double())
-    placed = first.isfinite().all(-1) | second.isfinite().all(-1)
-    return torch.where(placed, apart.norm(dim=-1).nan_to_num(nan=torch.inf), 0.0)
+def _by_size(inputs: Sequence[np.ndarray]) -> Iterator[Tensor]:
+    """Normalised batches (B, 3, H, W) of the inputs of each size."""
+    groups: dict[tuple[int, ...], list[np.ndarray]] = {}
+    for one in inputs:
+        groups.setdefault(one.shape, []).append(one)
+    yield from (normalise(torch.from_numpy(np.stack(group))) for group in groups.values())
 
 
-def export(model: nn.Module, codec: Codec, variant: Variant, path: str | Path, crops: np.ndarray, origin: Mapping[str, str]) -> Difference:
-    """Write a trained network's ONNX file if it finds the same joints.
+def export(
+    model: nn.Module, codec: Any, variant: Variant, path: str | Path, inputs: Sequence[np.ndarray], form: Form, origin: Mapping[str, str]
+) -> Difference:
+    """Write a trained network's ONNX file if the same joints are found with it.
 
     Args:
-        crops: (N, 3, H, W) uint8 RGB to compare on, such as a shard's validation crops.
+        inputs: (3, H, W) uint8 RGB to compare on, such as a shard's evaluation inputs.
         origin: what is known of the weights; kept in the file beside the variant's name.
     Raises:
-        FarposeError: the crops are not the variant's size, the outputs are flat, or a joint or an output differs too much (names
-            the numbers); then nothing is written.
+        FarposeError: the inputs do not fit the variant, the network cannot be recorded, no joint is found or all lie on ties, or a
+            joint, a group or an output differs too much (names the numbers); then nothing is written.
     """
-    if crops.shape[2:] != variant.input_size:
-        made, wanted = ("{}x{}".format(*size) for size in (crops.shape[2:], variant.input_size))
-        raise FarposeError(f"the crops are {made} px, the variant needs {wanted}", where=f"variant {variant.name}", fix="name other crops")
-    about = {"variant": variant.name, "convention": variant.convention, "codec": variant.codec_name, **origin}
+    seen = [form.fit(one) for one in inputs]
+    about = {"variant": variant.name, "codec": variant.codec_name, **form.about, **origin}
     with atomic_file(path) as temporary:
-        to_onnx(model, variant.input_size, temporary, about)
-        found = compare(model, codec, temporary, crops)
+        try:
+            to_onnx(model, variant.input_size, temporary, about, form.any_size)
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise FarposeError(f"torch cannot record this network: {error}", where=f"variant {variant.name}") from error
+        found = compare(model, codec, temporary, seen, form)
+        if not found.joints:
+            problem, fix = "nobody is found in these inputs, so that nothing can be compared", "train the variant, or name other shards"
+            raise FarposeError(problem, where=path, fix=fix)
         if found.undecided == found.joints:
             raise FarposeError("no joint can be compared: all lie on a tie", where=path, fix="train the variant: its outputs are flat")
         if not found.within_limits:
             problem = f"ONNX Runtime differs from torch: {found}; allowed are {LIMIT_PX} px and {LIMIT_ROUNDING:.0f} times the errors"
             raise FarposeError(problem, where=path, fix="nothing was written; report the variant and the versions (farpose doctor)")
     return found
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` of `count` rows, evenly: inputs to compare on."""
+    rows: list[int] = np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist()
+    return rows

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from components.approaches import approach
 from components.evaluate.headline import PROTOCOLS, headline
 from components.models.variant import Variant
 from components.registry.lineage import flat
@@ -35,22 +36,24 @@ class Facts:
 
 def model_card(variant: Variant, facts: Facts) -> str:
     """The card as Markdown. It names contents, not runs, so equal models have equal cards."""
+    served = approach(variant.approach).served(variant)
     origin = {"weights (SHA-256)": facts.weights_sha256, **facts.origin}
     return f"""# {variant.name}
 
-{_task(variant)}
+Finds {variant.num_keypoints} joints ({variant.skeleton.name}) of {served.task}.
 Method `{variant.method}` on backbone `{variant.backbone}`, crop convention `{variant.convention}`, codec `{variant.codec_name}`.
 
 ## Results
 {_table(facts.metrics, ("number", "value"))}
-The main AP is {_main(facts.metrics)}. The ceiling is what a network without error would score through the same codec. {_paper(variant)}
+The main AP is {_main(facts.metrics)}. `target_AP` is the AP of the method's own
+perfect targets through the same codec, `bound_AP` the best AP over all maps that the decoder could be given. {_paper(variant)}
 
 ## Where it came from
 {_table(origin, ("what", "which"))}
 ## How it was trained
 {_table({**facts.recipe, **facts.training}, ("parameter", "value"))}
 ## Limits
-{_needs(variant)}
+- {served.needs}
 - It was scored on the validation split above and on boxes as the numbers' names say. Elsewhere (other cameras, other persons,
   other heights in px) measure before you rely on it. AP against person height is in the evaluation's curves.
 - Scores order persons for AP; they are no probabilities.
@@ -63,7 +66,7 @@ The code is Apache-2.0. Weights carry what the training data's licences ask for:
 ```python
 import mlflow
 model = mlflow.pyfunc.load_model("models:/{variant.name}@challenger")
-{_call(variant)}
+{served.usage}
 ```
 Or `farpose predict IMAGE --variant {variant.name}` in the repository.
 
@@ -71,41 +74,17 @@ Or `farpose predict IMAGE --variant {variant.name}` in the repository.
 {_table(facts.versions, ("package", "version"))}"""
 
 
-def _task(variant: Variant) -> str:
-    height, width = variant.input_size
-    joints = f"{variant.num_keypoints} joints ({variant.skeleton.name})"
-    if variant.bottom_up:
-        return f"Finds {joints} of every person in a whole image whose short side is brought to {height} px."
-    return f"Finds {joints} of one person in a crop of {height}x{width} px (height x width)."
-
-
 def _main(metrics: Mapping[str, Any]) -> str:
     suffix = headline(metrics)
     return f"`AP_{suffix}`, boxes given: {PROTOCOLS[suffix]}"
 
 
-def _needs(variant: Variant) -> str:
-    if variant.bottom_up:
-        return "- It needs no boxes and finds persons itself; small or hidden ones are missed, and joints may go to the wrong person."
-    return "- It needs a person's box; it says nothing about where persons are."
-
-
-def _call(variant: Variant) -> str:
-    (height, width), joints = variant.input_size, variant.num_keypoints
-    if variant.bottom_up:
-        return f"""# images: (N, H, W, 3) uint8 RGB of any one size; "persons" (N,) says how many were found in each, at most M:
-# "keypoints" (N, M, {joints}, 2), px of the image, "keypoint_scores" (N, M, {joints}) and "scores" (N, M)
-found = model.predict(images)"""
-    return f"""# crops: (N, {height}, {width}, 3) uint8 RGB; joints: "keypoints" (N, {joints}, 2), px of the crop, and "scores"
-joints = model.predict(crops)"""
-
-
 def _paper(variant: Variant) -> str:
     if variant.paper.ap is None:
         return "No paper reports this variant."
-    data = "COCO val2017" if variant.dataset == "coco" and not variant.bottom_up else f"{variant.dataset}, on its own protocol"
     departs = "".join(f" Ours differs: {text}." for text in variant.paper.departs)
-    return f"The paper reports AP {variant.paper.ap:g} on {data} with {variant.paper.conditions} ({variant.paper.source}).{departs}"
+    where = f"on {variant.dataset}, by its own protocol, with {variant.paper.conditions}"
+    return f"The paper reports AP {variant.paper.ap:g} {where} ({variant.paper.source}).{departs}"
 
 
 def _table(values: dict[str, Any], head: tuple[str, str]) -> str:

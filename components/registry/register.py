@@ -8,13 +8,14 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
+from components.approaches import approach
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
 from components.base.files import digest_of, sha256_of
@@ -32,7 +33,7 @@ CHALLENGER = "challenger"
 WEIGHTS_TAG = "weights.sha256"
 PACKAGE_TAG = "package.sha256"  # a version's identity: everything that is packaged, see `Candidate.identity`
 OF_THE_TRAINING = ("git.commit", "data.md5")  # tags that a version takes from the run that trained it
-SERVING, SERVING_IMAGES = (Path(__file__).with_name(name) for name in ("serving.py", "serving_images.py"))
+SERVING = Path(__file__).with_name("serving.py")
 SERVING_PACKAGES = (
     "torch",
     "torchvision",
@@ -56,10 +57,9 @@ class Candidate:
         weights: model.safetensors.
         card: Markdown.
         metrics: evaluation's numbers, nested.
-        examples: (N, 3, H, W) uint8 RGB, for the input example: validation crops; bottom-up one or more images of one size.
+        examples: (N, 3, H, W) uint8 RGB, for the input example, as the approach takes them.
         tags: further lineage, kept by the version that is made of this candidate.
-        preparation: how a bottom-up variant's evaluation made inputs of images: the mappings `shards` (a `ShardSpec`), `degrade`
-            and `evaluate`.
+        preparation: how the evaluation made its inputs: the mappings `shards` (a `ShardSpec`), `degrade` and `evaluate`.
         sources: file of each module of this package that serving imports, by dotted name; they are packaged.
     """
 
@@ -69,8 +69,8 @@ class Candidate:
     metrics: dict[str, Any]
     examples: np.ndarray
     tags: dict[str, str]
-    preparation: dict[str, dict[str, Any]] = field(default_factory=dict)
-    sources: Mapping[str, Path] = field(default_factory=dict)
+    preparation: dict[str, dict[str, Any]]
+    sources: Mapping[str, Path]
 
     @functools.cached_property
     def weights_sha256(self) -> str:
@@ -195,17 +195,15 @@ def _save(candidate: Candidate, folder: Path, scratch: Path) -> None:
     """Write the MLflow model: the serving file, the code that it imports, the weights and the variant's entry."""
     import mlflow.pyfunc
 
-    bottom_up = candidate.variant.bottom_up
-    written = {"variant": "variant.yaml", "card": "model_card.md"} | ({"preparation": "preparation.yaml"} if bottom_up else {})
+    written = {"variant": "variant.yaml", "card": "model_card.md", "preparation": "preparation.yaml"}
     artifacts = {name: scratch / file for name, file in written.items()}
     complete = dataclasses.replace(candidate.variant, joints=candidate.variant.skeleton)  # no params/data.yaml is beside a model
     artifacts["variant"].write_text(yaml.safe_dump(_plain(dataclasses.asdict(complete)), sort_keys=False))
     artifacts["card"].write_text(candidate.card)
-    if bottom_up:
-        artifacts["preparation"].write_text(yaml.safe_dump(_plain(candidate.preparation), sort_keys=False))
+    artifacts["preparation"].write_text(yaml.safe_dump(_plain(candidate.preparation), sort_keys=False))
     mlflow.pyfunc.save_model(
         path=str(folder),
-        python_model=str(SERVING_IMAGES if bottom_up else SERVING),
+        python_model=str(SERVING),
         artifacts={"weights": str(candidate.weights), **{name: str(path) for name, path in artifacts.items()}},
         code_paths=[str(_packaged(candidate.sources, scratch))],
         signature=_signature(candidate.variant),
@@ -234,18 +232,10 @@ def _signature(variant: Variant) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    joints = variant.num_keypoints
-    sides = (-1, -1) if variant.bottom_up else variant.input_size
-    outputs: dict[str, tuple[Any, tuple[int, ...]]] = {"keypoints": (np.float32, (-1, joints, 2)), "scores": (np.float32, (-1, joints))}
-    if variant.bottom_up:
-        outputs = {
-            "persons": (np.int64, (-1,)),
-            "keypoints": (np.float32, (-1, -1, joints, 2)),
-            "keypoint_scores": (np.float32, (-1, -1, joints)),
-            "scores": (np.float32, (-1, -1)),
-        }
-    specs: list[Any] = [TensorSpec(np.dtype(kind), shape, name) for name, (kind, shape) in outputs.items()]
-    return ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, *sides, 3))]), Schema(specs))
+    served = approach(variant.approach).served(variant)
+    input_type, input_shape = served.input
+    outputs: list[Any] = [TensorSpec(np.dtype(kind), shape, name) for name, (kind, shape) in served.outputs.items()]
+    return ModelSignature(Schema([TensorSpec(np.dtype(input_type), input_shape)]), Schema(outputs))
 
 
 def _log_metrics(client: MlflowClient, run_id: str, model_id: str, metrics: dict[str, Any]) -> None:

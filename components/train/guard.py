@@ -1,4 +1,4 @@
-"""Stop before a ruined run ruins more: losses that are not finite, batches that teach nothing."""
+"""Stop before a ruined run ruins more: losses that are not finite, batches that supervise nothing."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Guard:
         self.name = name
         self._first = torch.full((len(PROBLEMS),), NEVER, dtype=torch.int64, device=device)
 
-    def observe(self, step: int, loss: Tensor, teaches: Tensor) -> None:
-        """Take in one step's loss () and whether any of its targets teaches anything, bool ()."""
-        wrong = torch.stack([~torch.isfinite(loss), ~teaches])
+    def observe(self, step: int, loss: Tensor, supervised: Tensor) -> None:
+        """Take in one step's loss () and whether any of its targets has weight, bool ()."""
+        wrong = torch.stack([~torch.isfinite(loss), ~supervised])
         self._first = torch.where(wrong, self._first.clamp(max=step), self._first)
 
     def check(self) -> None:
@@ -42,10 +42,3 @@ class Guard:
         for step, (problem, fix) in zip(self._first.tolist(), PROBLEMS, strict=True):
             if step != NEVER:
                 raise FarposeError(f"{problem} ({self.name(step)})", where=f"training step {step}", fix=fix)
-
-
-def joint_inside(keypoints_crop: Tensor, visible: Tensor, input_size: tuple[int, int]) -> Tensor:
-    """Whether any labelled joint (B, K, 2) lies inside its crop of (height, width) px; bool ()."""
-    x, y = keypoints_crop.unbind(-1)
-    inside = (x >= 0) & (x < input_size[1]) & (y >= 0) & (y < input_size[0])
-    return (inside & visible).any()

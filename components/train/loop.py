@@ -16,19 +16,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from components import approaches
 from components.base.config import REPOSITORY
 from components.base.files import sha256_of
-from components.codecs import Codec
+from components.evaluate.feed import Drawn, Feed
 from components.models import pretrained, upscale, zoo
 from components.models.backbones.blocks import he_initialisation
 from components.models.variant import Variant
 from components.train.batches import Batches, step_seed
 from components.train.checkpoint import Checkpoints
-from components.train.crop_feed import CropFeed
-from components.train.feed import Drawn, Feed
 from components.train.graphed import GraphedStep
 from components.train.guard import Guard
-from components.train.image_feed import ImageFeed
 from components.train.journal import Journal
 from components.train.meters import SAMPLED_EVERY
 from components.train.optimiser import build_optimiser, set_learning_rate
@@ -57,17 +55,17 @@ def train(
     Args:
         checkpoints: folder of all runs' checkpoints, outside of `output`; this run's are removed at the end.
         tracker: receives each epoch's loss, learning_rate, images_per_second, data_share, memory_mib and, where validated,
-            val_AP_gt_boxes (bottom-up: val_AP_no_boxes).
+            the AP on the split that the recipe names, such as dev_AP_gt_boxes or val_AP_no_boxes.
     Returns:
         Summary, which timing.json holds too: variant, device, precision, crops (or images), steps, parameters, loss, the AP,
             train_seconds (of all runs, if resumed), images_per_second, data_share, memory_mib, and model_sha256 of the file.
     Raises:
-        FarposeError: the shard does not fit the variant, a loss is not finite, a batch teaches nothing, or the disk is full;
+        FarposeError: the shard does not fit the variant, a loss is not finite, a batch supervises nothing, or the disk is full;
             `output` stays as it was.
     """
     device = torch.device(device)
     _configure(recipe, device)
-    feed = _open(variant, shards_directory)
+    feed = approaches.feed(variant.approach).open(variant, shards_directory, recipe.validate_on)
     model, codec = _build(variant, recipe, feed, device)
     graphed = device.type == "cuda" and recipe.cuda_graphs == "auto"
     optimiser = build_optimiser(model, recipe, device, graphed)
@@ -101,7 +99,7 @@ def train(
         journal.clock.mark()
         losses = run_step(batch.images, batch.targets)
         journal.clock.mark()
-        guard.observe(step, losses["loss"], batch.teaches)
+        guard.observe(step, losses["loss"], batch.supervised)
 
         epoch_done = journal.step(losses, len(batch.images))
         if epoch_done or progress.step % look_every == 0:
@@ -116,7 +114,8 @@ def train(
 
     journal.close()
     metadata = {"variant": variant.name, "recipe": json.dumps(key["recipe"]), "shard": key["shard"], **key["versions"]}
-    about = {"variant": variant.name, "device": device.type, "precision": precision_of(recipe, device), feed.unit: len(feed), "steps": last}
+    about: dict[str, Any] = {"variant": variant.name, "device": device.type, "precision": precision_of(recipe, device)}
+    about |= {variant.approach: len(feed), "steps": last}
     summary = write_output(output, model, metadata, progress, about)
     store.remove()
     return summary
@@ -130,11 +129,7 @@ def _configure(recipe: Recipe, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = device.type == "cuda"
 
 
-def _open(variant: Variant, directory: str | Path) -> Feed:
-    return ImageFeed(variant, directory) if variant.bottom_up else CropFeed(variant, directory)
-
-
-def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -> tuple[nn.Module, Codec]:
+def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -> tuple[nn.Module, Any]:
     torch.manual_seed(recipe.seed)
     built = zoo.build(variant, feed.skeleton)
     if recipe.init == "he":

@@ -10,10 +10,11 @@ from typing import Any
 from torch import nn
 
 from components.base.files import atomic_directory, sha256_of, write_json
+from components.evaluate.headline import PROTOCOLS
 from components.models.weights import save_weights
 from components.train.checkpoint import Progress
 
-WHOSE_BOXES = {"val_AP_gt_boxes": "boxes of the ground truth", "val_AP_no_boxes": "whole images, no boxes"}
+SPLITS = {"val": "validation", "dev": "development"}
 
 
 def write_output(
@@ -63,10 +64,11 @@ def _draw_curves(path: Path, history: list[dict[str, float]], title: str) -> Non
         if after["learning_rate"] < before["learning_rate"]:
             left.axvline(before["epoch"] + 0.5, color="0.7", linestyle=":", linewidth=1)
     left.set(xlabel="epoch", ylabel="training loss", title=title)
-    metric = next(key for key in history[-1] if key.startswith("val_AP"))
+    metric = next(key for key in history[-1] if "_AP_" in key)
+    split, boxes = metric.split("_AP_")
     validated = [row for row in history if metric in row]
     right.plot([row["epoch"] for row in validated], [row[metric] for row in validated], "o-", color="C1")
-    right.set(xlabel="epoch", ylabel="validation AP", title=WHOSE_BOXES[metric], ylim=(0, None), xlim=left.get_xlim())
+    right.set(xlabel="epoch", ylabel=f"{SPLITS[split]} AP", title=f"boxes given: {PROTOCOLS[boxes]}", ylim=(0, None), xlim=left.get_xlim())
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, dpi=110)

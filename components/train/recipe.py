@@ -66,6 +66,7 @@ class Recipe:
     precision: Literal["auto", "fp32", "bf16"]
     cuda_graphs: Literal["auto", "never"]
     num_threads: int
+    validate_on: Literal["dev", "val"]
     validate_every: int
     validate_flip: bool
     checkpoint_seconds: float

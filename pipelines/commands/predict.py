@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,8 @@ import numpy as np
 from components.base.errors import FarposeError
 from components.base.files import read_json, write_json
 from pipelines import paths, settings, stages
-from pipelines.commands import drawing
 
 Boxes = dict[int, np.ndarray]  # image number -> (N, 4) left, top, width, height, px of the image
-DRAW_ABOVE = 0.1  # score below which a bottom-up person is not drawn: a few weak joints that fit nobody else
 
 
 @dataclass(frozen=True)
@@ -59,71 +57,40 @@ def predict(options: argparse.Namespace) -> None:
 
     All coordinates are px of the upright image, as viewers show it. Every image is read before anything is written.
     """
+    from components.approaches import approach
+    from components.degrade.images import read_image
+    from components.evaluate.approach import Files
     from components.evaluate.predictions import write_coco_results
     from components.models import zoo
     from components.models.weights import read_metadata
+    from components.pose.draw import write_png
 
     files = _unique(options.images)
     variant = zoo.variant(options.variant)
-    if variant.bottom_up and options.boxes:
-        raise FarposeError("bottom-up variants find the persons themselves and take no boxes", where=variant.name, fix="remove --boxes")
+    shown = approach(variant.approach)
+    if options.boxes and not shown.takes_boxes:
+        raise FarposeError("the variant finds the persons of whole images and takes no boxes", where=variant.name, fix="remove --boxes")
     weights = options.weights or weights_of(variant.name)
     drawings = _drawings(options.output, files.values())
     photographs = {number: Photograph.of(path) for number, path in files.items()}
     built, params = stages.trained(variant, weights), settings.evaluation()
-    found, scores = _without_boxes(built, files, params) if variant.bottom_up else _in_boxes(built, photographs, options.boxes, params)
-    boxes = "none" if variant.bottom_up else str(options.boxes or "whole image")
-    provenance = {"variant": variant.name, "weights": read_metadata(weights), "boxes": boxes}
+    boxes = _boxes(options.boxes, photographs) if shown.takes_boxes else None
+    if boxes is not None and not any(map(len, boxes.values())):
+        raise FarposeError("no box belongs to one of these images", where=options.boxes, fix="boxes are matched by file name")
+    given = Files(files, boxes, _spec(shown, variant), settings.degrade())
+    found, scores = shown.find(built, given, params, stages.device_name())
+    of = str(options.boxes or "whole image") if shown.takes_boxes else "none"
+    provenance = {"variant": variant.name, "weights": read_metadata(weights), "boxes": of}
     write_coco_results(options.output / "predictions.json", found, scores, provenance)
     write_json(options.output / "images.json", {number: photograph.record for number, photograph in photographs.items()})
-    drawn = _draw_above(options.draw_above, variant) < scores
+    drawn = (shown.draw_above if options.draw_above is None else options.draw_above) < scores
     for number, path in files.items():
         rows = found.image_id == number
-        shown = rows & drawn
-        _draw(path, drawings[path], found.select(shown), scores[shown], built, params)
+        strong = rows & drawn
+        picture = shown.picture(read_image(path, upright=True)[..., ::-1], found.select(strong), scores[strong], built, params)
+        write_png(drawings[path], picture)
     hidden = f", {len(found) - int(drawn.sum())} of them too weak to be drawn" if not drawn.all() else ""
     print(f"{len(found)} persons in {len(files)} images{hidden}: {options.output}/predictions.json and one .png per image")
-
-
-def _draw_above(chosen: float | None, variant: Any) -> float:
-    """Score above which persons are drawn; of boxes that the user gave, all persons are."""
-    if chosen is not None:
-        return chosen
-    return DRAW_ABOVE if variant.bottom_up else -np.inf
-
-
-def _without_boxes(built: Any, files: dict[int, Path], params: Any) -> tuple[Any, np.ndarray]:
-    """All persons of whole images and their scores."""
-    from components.degrade.image_shards import images_of
-    from components.evaluate.bottom_up import predict_images
-
-    fit, degrade = params.bottom_up.fit, settings.degrade()
-    images = images_of([path.resolve() for path in files.values()], _spec(built.variant), built.variant.skeleton, fit, degrade)
-    images = replace(images, image_id=np.array(list(files), np.int64))
-    return predict_images(built.model, built.codec, images, params, stages.device_name(), params.bf16, Path("/"), degrade)
-
-
-def _in_boxes(built: Any, photographs: dict[int, Photograph], chosen: Path | None, params: Any) -> tuple[Any, np.ndarray]:
-    """One person in each box, and their scores.
-
-    Raises:
-        FarposeError: there is no box.
-    """
-    from components.degrade.shards import crop_boxes
-    from components.evaluate.predict import predict as find_joints
-    from components.evaluate.rescoring import person_scores
-
-    variant, boxes = built.variant, _boxes(chosen, photographs)
-    numbers = np.array([number for number, rows in boxes.items() for _ in rows], np.int64)
-    if not len(numbers):
-        raise FarposeError("no box belongs to one of these images", where=chosen, fix="boxes are matched by file name")
-    places = np.array([str(photographs[number].path.resolve()) for number in numbers], dtype=object)
-    every = np.concatenate([boxes[number] for number in boxes])
-    spec = replace(_spec(variant), input_size=variant.input_size)
-    crops = crop_boxes("/", places, numbers, every, variant.convention, spec, settings.degrade(), variant.skeleton, upright=True)
-    found = find_joints(built.model, built.codec, crops, params.flip, params.batch_size, stages.device_name())
-    scores = person_scores(found.keypoint_scores, found.box_scores, params.visible_above(built.codec))
-    return replace(found, annotation_id=np.full(len(found), -1)), scores
 
 
 def _unique(images: list[Path]) -> dict[int, Path]:
@@ -165,13 +132,11 @@ def weights_of(name: str) -> Path:
     raise FarposeError(f"variant {name!r} is not trained", fix=f"`farpose train {name}`; trained: {', '.join(trained) or 'none'}")
 
 
-def _spec(variant: Any) -> Any:
-    """How crops of the variant are made: as the shards it learned from, or directly."""
-    from components.degrade.params import ShardSpec
-
+def _spec(shown: Any, variant: Any) -> Any:
+    """How inputs of the variant are made: as the shards it was trained on, or directly."""
     pipeline = settings.load()
     plan = pipeline.variants.get(variant.name)
-    return pipeline.shards[plan.shards] if plan else ShardSpec(variant.input_size, images=variant.bottom_up)
+    return pipeline.shards[plan.shards] if plan else shown.spec(variant)
 
 
 def _boxes(path: Path | None, photographs: dict[int, Photograph]) -> Boxes:
@@ -194,17 +159,3 @@ def _boxes(path: Path | None, photographs: dict[int, Photograph]) -> Boxes:
         raise FarposeError(
             f"neither COCO annotations nor COCO detections: {error!r}", where=path, fix="see docs of COCO's format"
         ) from error
-
-
-def _draw(path: Path, target: Path, found: Any, scores: np.ndarray, built: Any, params: Any) -> None:
-    """An image with its persons: bottom-up each in a colour of its own, with boxes each with its left and right."""
-    from components.degrade.images import read_image
-
-    image, skeleton = read_image(path, upright=True)[..., ::-1], built.variant.skeleton
-    if built.variant.bottom_up:  # joints below the detector's threshold were filled in, and are often far off
-        certain = found.keypoint_scores > built.codec.detection_threshold
-        picture = drawing.draw_persons(image, found.keypoints_image, certain, scores, skeleton)
-    else:
-        certain = found.keypoint_scores > params.visible_above(built.codec)
-        picture = drawing.draw_sides(image, found.keypoints_image, certain, skeleton)
-    drawing.write_png(target, picture)

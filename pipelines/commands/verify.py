@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.base.errors import FarposeError
 from pipelines import paths, settings
-from pipelines.stages import SCORED
 
 if TYPE_CHECKING:
-    from components.degrade.image_shards import EvalImages
-    from components.degrade.shards import EvalCrops
     from components.models.variant import Variant
     from components.pose.persons import Persons
 
@@ -22,18 +19,12 @@ SAMPLE_IMAGES = 40  # of synthetic people, drawn when there is no persons table 
 
 def verify(options: argparse.Namespace) -> int:
     """Print every check with what it measured; exit code 1 if one failed."""
-    from components.evaluate.verify import verify as run_checks
+    from components.approaches.verify import verify as run_checks
     from components.models import zoo
 
     pipeline = settings.load()
     variants = [zoo.variant(name) for name in pipeline.variants]
-    top_down, bottom_up = ([variant for variant in variants if variant.bottom_up == kind] for kind in (False, True))
-    persons, crops = _persons(), {} if options.without_crops else _crops(pipeline, top_down)
-    checks = run_checks(persons, top_down, crops)
-    if bottom_up:
-        from components.evaluate.verify_images import verify_images
-
-        checks += verify_images(persons, bottom_up, {} if options.without_crops else _images(pipeline, bottom_up))
+    checks = run_checks(_persons(), variants, {} if options.without_crops else _shards(pipeline, variants))
     width = max(len(check.name) for check in checks)
     for check in checks:
         mark = "FAILED" if not check.passed else "look" if check.warning else "ok"
@@ -54,26 +45,22 @@ def _persons() -> Persons:
 
     table = paths.PERSONS / "persons.parquet"
     if table.is_file():
-        return Persons.read(table).split(SCORED)
+        return Persons.read(table).split(settings.evaluation().split)
     print(f"no persons table yet: checked on {SAMPLE_IMAGES} synthetic images")
     source = settings.data().sources["synthetic"]
     with tempfile.TemporaryDirectory() as scratch:
         write_synthetic(Path(scratch), SyntheticParams(train_images=1, val_images=SAMPLE_IMAGES), progress=False, workers=1)
-        return read_split("synthetic", source, Path(scratch), SCORED).persons
+        return read_split("synthetic", source, Path(scratch), "val").persons
 
 
-def _crops(pipeline: settings.Pipeline, variants: list[Variant]) -> dict[str, EvalCrops]:
-    """The validation crops that are there, one of each set of shards and crop convention."""
-    from components.degrade.shards import EvalCrops
+def _shards(pipeline: settings.Pipeline, variants: list[Variant]) -> dict[str, tuple[str, Any]]:
+    """The evaluation inputs that are there, one of each set of shards and way of reading it, with the approach that opens them."""
+    from components.approaches import approach
 
-    wanted = {(pipeline.shards_of(variant.name), variant.convention) for variant in variants}
-    made = [(name, convention) for name, convention in sorted(wanted) if (paths.SHARDS / name).is_dir()]
-    return {f"{name}, {convention}": EvalCrops.open(paths.SHARDS / name, convention) for name, convention in made}
-
-
-def _images(pipeline: settings.Pipeline, variants: list[Variant]) -> dict[str, EvalImages]:
-    """The validation images that are there, of each set of shards."""
-    from components.degrade.image_shards import EvalImages
-
-    names = sorted({pipeline.shards_of(variant.name) for variant in variants})
-    return {name: EvalImages.open(paths.SHARDS / name) for name in names if (paths.SHARDS / name).is_dir()}
+    split, found = settings.evaluation().split, {}
+    for variant in variants:
+        shards, shown = pipeline.shards_of(variant.name), approach(variant.approach)
+        label = shown.label(shards, variant)
+        if label not in found and (paths.SHARDS / shards).is_dir():
+            found[label] = shown.name, shown.inputs(paths.SHARDS / shards, variant, split=split)
+    return dict(sorted(found.items()))

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from components.approaches import approach
+from components.approaches.crops import read_crops
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.models import export, zoo
@@ -32,11 +34,15 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+def write(model: nn.Module, variant: Variant, path: Path, inputs: np.ndarray, **origin: str) -> export.Difference:
+    return export.export(model, codec_of(variant), variant, path, inputs, approach("crops").form(variant), origin)
+
+
 @pytest.mark.parametrize("variant", representatives())
 def test_every_network_s_joints_lie_within_a_hundredth_of_a_pixel(variant: Variant, tmp_path):
     exported = export.exported_form(variant)
-    model, codec = network(exported), codec_of(exported)
-    found = export.export(model, codec, exported, tmp_path / "model.onnx", crops(exported, 9), {})
+    model = network(exported)
+    found = write(model, exported, tmp_path / "model.onnx", crops(exported, 9))
     assert found.px <= 0.01 and found.rounding <= export.LIMIT_ROUNDING
     assert found.joints == 9 * variant.num_keypoints
     assert found.undecided <= 0.2 * found.joints
@@ -44,7 +50,7 @@ def test_every_network_s_joints_lie_within_a_hundredth_of_a_pixel(variant: Varia
 
 def test_the_file_is_alone_says_what_it_holds_and_takes_any_batch(tmp_path):
     path, model = tmp_path / "model.onnx", network(DARK)
-    export.export(model, codec_of(DARK), DARK, path, crops(DARK, 4), {"weights_sha256": "abc"})
+    write(model, DARK, path, crops(DARK, 4), weights_sha256="abc")
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     graph = onnx.load(path)
     props = {entry.key: entry.value for entry in graph.metadata_props}
@@ -84,7 +90,7 @@ def test_a_file_that_differs_is_not_written_and_the_earlier_one_stays(tmp_path, 
     path = tmp_path / "model.onnx"
     path.write_text("earlier")
     with pytest.raises(FarposeError, match=r"differs from torch: .* px of the input .* allowed are 0\.01 px"):
-        export.export(Moved(network(DARK), blend), codec_of(DARK), DARK, path, crops(DARK, 9), {})
+        write(Moved(network(DARK), blend), DARK, path, crops(DARK, 9))
     assert path.read_text() == "earlier"
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
@@ -102,7 +108,7 @@ class BatchWritten(nn.Module):
 
 def test_a_batch_size_in_the_graph_is_found(tmp_path):
     with pytest.raises(Exception, match=r"(?i)broadcast|dimension|shape"):
-        export.export(BatchWritten(network(DARK)), codec_of(DARK), DARK, tmp_path / "model.onnx", crops(DARK, 9), {})
+        write(BatchWritten(network(DARK)), DARK, tmp_path / "model.onnx", crops(DARK, 9))
     assert not list(tmp_path.iterdir())
 
 
@@ -117,8 +123,8 @@ def test_equal_peaks_are_ties_and_clear_ones_are_not():
     single = torch.zeros_like(maps)
     single[:, :, 5, 3], single[:, :, 5, 4], single[:, :, 6, 3] = 1, 0.5, 0.25
     errors = (torch.tensor([1e-6]),)
-    assert export.undecided(codec, (maps,), errors).all()
-    assert not export.undecided(codec, (single,), errors).any()
+    tied, clear = (export.ties(codec, (outputs,), errors, torch.zeros(1, 3, 64, 48), read_crops)[0] for outputs in (maps, single))
+    assert tied.shape == (1, codec.num_keypoints) and tied.all() and not clear.any()
 
 
 def test_flat_maps_are_named(tmp_path):
@@ -126,13 +132,13 @@ def test_flat_maps_are_named(tmp_path):
     nn.init.zeros_(model.final_layer.weight)
     nn.init.ones_(model.final_layer.bias)
     with pytest.raises(FarposeError, match=r"all lie on a tie .*train the variant"):
-        export.export(model, codec_of(DARK), DARK, tmp_path / "model.onnx", crops(DARK, 4), {})
+        write(model, DARK, tmp_path / "model.onnx", crops(DARK, 4))
     assert not list(tmp_path.iterdir())
 
 
 def test_crops_of_another_size_are_named(tmp_path):
     with pytest.raises(FarposeError, match="the crops are 32x24 px, the variant needs 64x48"):
-        export.export(network(DARK), codec_of(DARK), DARK, tmp_path / "model.onnx", np.zeros((2, 3, 32, 24), np.uint8), {})
+        write(network(DARK), DARK, tmp_path / "model.onnx", np.zeros((2, 3, 32, 24), np.uint8))
 
 
 def test_sharpose_is_exported_without_its_gate():

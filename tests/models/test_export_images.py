@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from components import codecs
+from components.approaches import approach
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
-from components.codecs.associative_embedding import GroupedPersons
 from components.degrade.augment import normalise
-from components.models import export, export_images, zoo
+from components.models import export, zoo
 from components.models.variant import Variant, methods
 from components.models.weights import save_weights
 from pipelines import cli, paths, stages
@@ -62,6 +62,10 @@ def codec_of(variant: Variant):
     return codecs.build(variant.codec_name, variant.geometry(), variant.skeleton, grouping={"max_persons": 4})
 
 
+def write(model: nn.Module, variant: Variant, path: Path, inputs: list[np.ndarray], **origin: str) -> export.Difference:
+    return export.export(model, codec_of(variant), variant, path, inputs, approach("images").form(variant), origin)
+
+
 class Scaled(nn.Module):
     """A random network whose heatmaps have some peaks above the threshold of 0.1 and whose tags form a few persons."""
 
@@ -97,11 +101,11 @@ def network(variant: Variant, size: tuple[int, int] = (128, 128)) -> nn.Module:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in LIKE_OTHERS else ()) for name in SUBJECTS])
 def test_every_network_gives_the_same_persons(name, tmp_path):
     variant, path = SUBJECTS[name], tmp_path / "model.onnx"
-    found = export_images.export_images(network(variant), codec_of(variant), variant, path, pictures(), {"weights_sha256": "abc"})
+    found = write(network(variant), variant, path, pictures(), weights_sha256="abc")
     assert found.within_limits and found.joints > 50
     assert found.undecided <= 0.2 * found.joints
     props = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    sizes = "any, multiples of 64 px" if export_images.takes_any_size(variant) else "128x128 px"
+    sizes = "any, multiples of 64 px" if approach("images").form(variant).any_size else "128x128 px"
     assert props == {"variant": variant.name, "codec": "associative_embedding", "input_size": sizes, "short_side": "128",
                      "weights_sha256": "abc"}  # fmt: skip
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
@@ -116,9 +120,9 @@ def test_every_network_gives_the_same_persons(name, tmp_path):
 def test_published_sizes_give_the_same_persons(name, tmp_path):
     """Their networks, recorded at 256 px where that suffices."""
     variant = zoo.variant(name)
-    sizes = [(256, 256), (256, 320)] if export_images.takes_any_size(variant) else [variant.input_size]
+    sizes = [(256, 256), (256, 320)] if approach("images").form(variant).any_size else [variant.input_size]
     model = network(variant, variant.input_size if len(sizes) == 1 else (256, 256))
-    found = export_images.export_images(model, codec_of(variant), variant, tmp_path / "model.onnx", pictures(sizes), {})
+    found = write(model, variant, tmp_path / "model.onnx", pictures(sizes))
     assert found.within_limits and found.joints > 20
 
 
@@ -152,15 +156,15 @@ def test_a_file_that_groups_otherwise_is_not_written_and_the_earlier_one_stays(t
     path, variant = tmp_path / "model.onnx", SUBJECTS["higherhrnet"]
     path.write_text("earlier")
     with pytest.raises(FarposeError, match=r"differs from torch: .* px of the input .* allowed are 0\.01 px"):
-        export_images.export_images(Swapped(network(variant), wrong), codec_of(variant), variant, path, pictures(), {})
+        write(Swapped(network(variant), wrong), variant, path, pictures())
     assert path.read_text() == "earlier" and [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_images_in_which_nobody_is_found_are_named(tmp_path):
     variant = SUBJECTS["higherhrnet"]
     model = zoo.network(variant)  # as initialised: heatmaps near 0
-    with pytest.raises(FarposeError, match="nobody is found in these images"):
-        export_images.export_images(model, codec_of(variant), variant, tmp_path / "model.onnx", pictures(), {})
+    with pytest.raises(FarposeError, match="nobody is found in these inputs"):
+        write(model, variant, tmp_path / "model.onnx", pictures())
     assert not list(tmp_path.iterdir())
 
 
@@ -178,23 +182,23 @@ class Unrecordable(nn.Module):
 def test_a_network_that_cannot_be_recorded_is_one_line(tmp_path):
     variant = SUBJECTS["higherhrnet"]
     with pytest.raises(FarposeError, match="torch cannot record this network") as error:
-        export_images.export_images(Unrecordable(), codec_of(variant), variant, tmp_path / "model.onnx", pictures(), {})
+        write(Unrecordable(), variant, tmp_path / "model.onnx", pictures())
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
-def persons(keypoints: list, scores: list) -> GroupedPersons:
-    return GroupedPersons(np.array(keypoints, float), np.array(scores, float), np.ones(len(scores)))
+def persons(keypoints: list, scores: list) -> export.Joints:
+    return export.Joints(np.array(keypoints, float), np.array(scores, float) != 0)
 
 
 def test_distances_of_groupings():
     first = persons([[[0, 0], [3, 4], [9, 9]]], [[0.5, 0.5, 0]])
-    assert np.array_equal(export_images.distances_px(first, first), [[0, 0, np.nan]], equal_nan=True)
+    assert np.array_equal(export.distances_px(first, first), [[0, 0, np.nan]], equal_nan=True)
     moved = persons([[[0, 0], [0, 0], [9, 9]]], [[0.5, 0.5, 0.1]])
-    assert np.array_equal(export_images.distances_px(first, moved), [[0, 5, np.inf]])
-    both = persons([*first.keypoints, *moved.keypoints], [*first.keypoint_scores, *moved.keypoint_scores])
-    assert np.array_equal(export_images.distances_px(first, both), np.full((2, 3), np.inf))
-    nobody = GroupedPersons(np.zeros((0, 3, 2)), np.zeros((0, 3)), np.zeros(0))
-    assert np.isinf(export_images.distances_px(nobody, first)).all() and export_images.distances_px(nobody, nobody).size == 0
+    assert np.array_equal(export.distances_px(first, moved), [[0, 5, np.inf]])
+    both = persons([*first.keypoints, *moved.keypoints], [*first.found, *moved.found])
+    assert np.array_equal(export.distances_px(first, both), np.full((2, 3), np.inf))
+    nobody = export.Joints(np.zeros((0, 3, 2)), np.zeros((0, 3), bool))
+    assert np.isinf(export.distances_px(nobody, first)).all() and export.distances_px(nobody, nobody).size == 0
 
 
 def test_the_command_compares_on_the_images_that_the_weights_name(tmp_path, monkeypatch, capsys):

@@ -1,9 +1,9 @@
-"""Whole images as training data, for bottom-up methods."""
+"""All persons of whole images, as training data."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,23 +12,21 @@ from torch import Tensor, nn
 from components.degrade.augment_images import ImageAugmenter
 from components.degrade.image_shards import EvalImages, TrainImages
 from components.evaluate import oks
-from components.evaluate.bottom_up import predict_images
+from components.evaluate.feed import Drawn, FeedRecipe, FeedRecord, check_shard
+from components.evaluate.headline import NONE
 from components.evaluate.params import EvaluateParams
+from components.evaluate.predict_images import predict_images
 from components.models.variant import Variant
 from components.pose.skeleton import Skeleton
-from components.train.feed import Drawn, check_shard
-from components.train.recipe import Recipe
 
 
 class ImageFeed:
-    """All persons of whole images."""
+    """All persons of whole images, as training data."""
 
-    unit: ClassVar[str] = "images"
-    metric: ClassVar[str] = "val_AP_no_boxes"
-
-    def __init__(self, variant: Variant, directory: str | Path) -> None:
+    def __init__(self, variant: Variant, directory: str | Path, split: str) -> None:
+        self.metric = f"{split}_AP_{NONE}"
         self._images = TrainImages.open(directory)
-        self._validation = EvalImages.open(directory, "short_side")
+        self._validation = EvalImages.open(directory, "short_side", split)
         check_shard(variant, self._images.input_size, self._images.skeleton)
 
     @property
@@ -38,14 +36,14 @@ class ImageFeed:
     def __len__(self) -> int:
         return len(self._images)
 
-    def place(self, codec: Any, recipe: Recipe, device: torch.device) -> None:
+    def place(self, codec: Any, recipe: FeedRecipe, device: torch.device) -> None:
         self._codec = codec
         self._augment = ImageAugmenter(codec.geometry.input_size[0], codec.output_sizes, recipe.image_augmentation, self.skeleton)
         self._on_device = self._images.to(device)
 
     def draw(self, indices: Tensor, seed: int) -> Drawn:
         batch = self._augment(self._on_device, indices, seed)
-        # an image teaches wherever it is not masked: where nobody is, too
+        # every pixel that is not masked is supervised, where nobody is as well
         return Drawn(batch.images, self._codec.targets(batch.keypoints, batch.visible, batch.masks), batch.masks[0].any())
 
     def name(self, indices: np.ndarray) -> str:
@@ -55,3 +53,6 @@ class ImageFeed:
         images = self._validation
         predictions, scores = predict_images(model, self._codec, images, EvaluateParams(flip=flip), device, bf16)
         return oks.evaluate(images.persons, predictions, scores, images.image_id)["AP"]
+
+
+FEED = FeedRecord("images", ImageFeed)

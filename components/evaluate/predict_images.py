@@ -22,7 +22,7 @@ from components.degrade.images import usable_cores
 from components.degrade.params import DegradeParams
 from components.evaluate.nms import suppress
 from components.evaluate.params import EvaluateParams
-from components.evaluate.predict import forward
+from components.evaluate.predict import check_finite, forward
 from components.evaluate.predictions import Predictions
 from components.pose.crop import BOX_PADDING
 from components.pose.whole_image import MULTIPLE
@@ -115,12 +115,14 @@ def predict_images(
     found: list[Any] = [None] * len(images)
     with torch.inference_mode():
         for rows in inputs.batches(1 if getattr(model, "mixes_batch", False) else params.bottom_up.batch_size):
-            upright, mirrored = [], []
+            upright: list[Outputs] = []
+            mirrored: list[Outputs] = []
+            names = [f"image {images.image_id[row]} ({images.image_path[row]})" for row in rows.tolist()]
             for scale in inputs.scales:
                 pixels = normalise(inputs.pixels(rows, scale).to(device))
-                upright.append(_checked(forward(model, pixels, bf16), images, rows))
-                if params.flip:
-                    mirrored.append(_checked(forward(model, pixels.flip(3), bf16), images, rows))
+                for outputs, seen in [(upright, pixels), *([(mirrored, pixels.flip(3))] if params.flip else [])]:
+                    outputs.append(forward(model, seen, bf16))
+                    check_finite(outputs[-1], names)
             base = inputs.size(rows[0])
             for row, persons in zip(rows.tolist(), group(codec, upright, mirrored or None, inputs.scales, base), strict=True):
                 found[row] = persons
@@ -189,13 +191,3 @@ def finish(predictions: Predictions, scores: np.ndarray, params: EvaluateParams,
         return predictions, scores
     kept = suppress(predictions.image_id, predictions.keypoints_image, scores, predictions.areas, np.asarray(sigmas), threshold)
     return predictions.select(kept), scores[kept]
-
-
-def _checked(outputs: Outputs, images: EvalImages, rows: np.ndarray) -> Outputs:
-    for output in outputs:
-        bad = ~output.flatten(1).isfinite().all(1)
-        if bad.any():
-            row = int(rows[int(bad.nonzero()[0, 0])])
-            problem = f"the network's output for image {images.image_id[row]} ({images.image_path[row]}) is not finite"
-            raise FarposeError(problem, fix="its weights are damaged or diverged")
-    return outputs

@@ -14,7 +14,7 @@ def assign(persons: Persons, predictions: Predictions) -> tuple[np.ndarray, np.n
     """OKS (P,) of each labelled person with the prediction it is given, and that prediction's row (P,).
 
     Predictions are given to the persons of their image one to one, so that the sum of OKS is largest, whatever their scores:
-    this says what was found, AP says how well it was told from what is not there. Without one: OKS 0, row -1.
+    this measures what was found; AP also measures how well scores rank it. Without one: OKS 0, row -1.
     """
     oks, rows = np.zeros(len(persons)), np.full(len(persons), -1)
     areas, sigmas = persons.frame["area"].to_numpy(np.float64), np.asarray(persons.skeleton.sigmas)

@@ -1,20 +1,19 @@
-"""Checks of bottom-up variants before anything is trained: geometry, codec and grouping on the persons table."""
+"""Checks of variants that find all persons of whole images: geometry, flips and grouping on the persons table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 from components import codecs
 from components.degrade.image_shards import EvalImages
 from components.degrade.params import ShardSpec
-from components.evaluate.image_ceiling import perfect_predictions
-from components.evaluate.image_oks import assign
-from components.evaluate.oks import evaluate
-from components.evaluate.verify import LOWEST_CEILING, Check
+from components.evaluate.approach import Check
+from components.evaluate.assignment import assign
+from components.evaluate.bound import image_bound
+from components.evaluate.targets import perfect_persons
+from components.evaluate.verify import flip_twice, targets_reach
 from components.models.variant import Variant
 from components.pose.persons import Persons
 from components.pose.whole_image import ImageGeometry
@@ -24,15 +23,17 @@ SAME_PERSON = 0.5  # OKS from which on a person counts as found again
 FOUND_SHARE = 0.5  # of the persons; fewer mean that the maps are too coarse for these people
 
 
-def verify_images(persons: Persons, variants: Iterable[Variant], shards: Mapping[str, EvalImages] | None = None) -> list[Check]:
-    """Run the checks of bottom-up variants, and compare shards of images with the table.
-
-    Args:
-        persons: the rows of the split that is scored, crowd regions included.
-        shards: evaluation images, by name.
-    """
-    checks = [check for variant in variants for check in _of_variant(variant, persons)]
-    return checks + [images_follow_the_table(name, images, persons) for name, images in (shards or {}).items()]
+def checks(variant: Variant, persons: Persons) -> Iterator[Check]:
+    """All of one variant, on some images."""
+    codec = codecs.build(variant.codec_name, variant.geometry(), persons.skeleton, **variant.codec)
+    images = _without_pixels(persons, ImageGeometry(variant.input_size[0]))
+    yield _geometry_round_trip(variant.name, images)
+    yield flip_twice(variant.name, codec)
+    perfect = perfect_persons(codec, images)
+    oks, _ = assign(images.persons.labelled(), perfect[0])
+    found = float((oks > SAME_PERSON).mean()) if len(oks) else 1.0
+    yield Check(f"{variant.name}: targets group into the persons", found >= FOUND_SHARE, f"{found:.1%} of {len(oks)} persons found again")
+    yield targets_reach(variant, images.persons, perfect, image_bound(codec, images), images.image_id)
 
 
 def images_follow_the_table(name: str, images: EvalImages, persons: Persons) -> Check:
@@ -42,23 +43,6 @@ def images_follow_the_table(name: str, images: EvalImages, persons: Persons) -> 
     same = len(theirs) == len(persons) and np.array_equal(theirs.keypoints, persons.keypoints)
     same = same and np.array_equal(theirs.bbox_xywh, persons.bbox_xywh) and not len(missing)
     return Check(title, bool(same), f"{len(images)} images" if same else "persons differ: run the degrade stage again")
-
-
-def _of_variant(variant: Variant, persons: Persons) -> Iterator[Check]:
-    codec = codecs.build(variant.codec_name, variant.geometry(), persons.skeleton, **variant.codec)
-    images = _without_pixels(persons, ImageGeometry(variant.input_size[0]))
-    yield _geometry_round_trip(variant.name, images)
-    yield _flip_twice(variant.name, codec)
-    predictions, scores = perfect_predictions(codec, images)
-    oks, _ = assign(images.persons.labelled(), predictions)
-    found = float((oks > SAME_PERSON).mean()) if len(oks) else 1.0
-    yield Check(f"{variant.name}: targets group into the persons", found >= FOUND_SHARE, f"{found:.1%} of {len(oks)} persons found again")
-    reached = evaluate(images.persons, predictions, scores, images.image_id)["AP"]
-    claimed = variant.paper.ap
-    detail, impossible = f"AP {reached:.3f} with perfect targets", claimed is not None and reached < claimed / 100
-    if impossible:
-        detail += f", below the paper's AP {claimed:.1f}: not reached at this size, or on data unlike the paper's"
-    yield Check(f"{variant.name}: ceiling", reached >= LOWEST_CEILING, detail, warning=impossible)
 
 
 def _geometry_round_trip(name: str, images: EvalImages) -> Check:
@@ -71,13 +55,6 @@ def _geometry_round_trip(name: str, images: EvalImages) -> Check:
         inside = (cells > -1).all() and (cells <= [size[1], size[0]]).all()
         worst = max(worst, float(np.abs(back - corners).max()), 0.0 if inside else np.inf)
     return Check(f"{name}: image → heatmap and back, nothing cut off", worst < 1e-6, f"largest error {worst:.1e} px")
-
-
-def _flip_twice(name: str, codec: Any) -> Check:
-    generator = torch.Generator().manual_seed(0)
-    outputs = tuple(torch.randn((2, *shape), generator=generator) for shape in codec.output_shapes)
-    error = max(float((a - b).abs().max()) for a, b in zip(outputs, codec.flip(codec.flip(outputs)), strict=True))
-    return Check(f"{name}: flip twice is identity", error == 0, f"largest difference {error:g}")
 
 
 def _without_pixels(persons: Persons, geometry: ImageGeometry) -> EvalImages:

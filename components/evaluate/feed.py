@@ -1,19 +1,33 @@
-"""What a training run learns from: persons' crops (top-down) or whole images (bottom-up), as batches on the device."""
+"""What training asks of an approach: batches of a shard, and the AP that it watches.
+
+Apart from the rest of the approach, so that a model is retrained for a change of what it is trained with and for nothing else.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
+from components.degrade.augment import AugmentParams
+from components.degrade.augment_images import ImageAugmentParams
 from components.models.variant import Variant
 from components.pose.skeleton import Skeleton
-from components.train.recipe import Recipe
-from components.train.step import Targets
+
+
+class FeedRecipe(Protocol):
+    """The part of a training recipe that a feed reads."""
+
+    @property
+    def augmentation(self) -> AugmentParams: ...
+    @property
+    def image_augmentation(self) -> ImageAugmentParams: ...
 
 
 @dataclass(frozen=True)
@@ -23,26 +37,28 @@ class Drawn:
     Attributes:
         images: (B, 3, H, W) normalised.
         targets: of the codec.
-        teaches: () bool, whether anything in it can be learned from.
+        supervised: () bool, whether any target of it has weight.
     """
 
     images: Tensor
-    targets: Targets
-    teaches: Tensor
+    targets: dict[str, Tensor]
+    supervised: Tensor
 
 
 class Feed(Protocol):
-    """Batches of one shard. `place` comes before `draw` and `validate`."""
+    """Batches of one shard on the device. `place` comes before `draw` and `validate`."""
 
-    unit: ClassVar[str]  # what is counted: "crops" or "images"
-    metric: ClassVar[str]  # name of the validation AP in history and logs
+    @property
+    def metric(self) -> str:
+        """Name of the validation AP in history and logs, such as `dev_AP_gt_boxes`."""
+        ...
 
     @property
     def skeleton(self) -> Skeleton: ...
 
     def __len__(self) -> int: ...
 
-    def place(self, codec: Any, recipe: Recipe, device: torch.device) -> None:
+    def place(self, codec: Any, recipe: FeedRecipe, device: torch.device) -> None:
         """Bring the training data to the device."""
         ...
 
@@ -55,19 +71,30 @@ class Feed(Protocol):
         ...
 
     def validate(self, model: nn.Module, flip: bool, bf16: bool, device: torch.device) -> float:
-        """AP on the shard's validation data."""
+        """AP on the shard's crops or images of the split that training watches."""
         ...
 
 
+@dataclass(frozen=True)
+class FeedRecord:
+    """An approach's feed: its name, and how a shard is opened, (variant, directory, split that is watched) → feed.
+
+    `FEED` of a module in `components.approaches`; `components.approaches.feed` looks it up.
+    """
+
+    name: str
+    open: Callable[[Variant, str | Path, str], Feed]
+
+
 def check_shard(variant: Variant, input_size: tuple[int, int], skeleton: Skeleton) -> None:
-    """Whether a shard is what the variant learns from.
+    """Whether a shard is what the variant is trained on.
 
     Raises:
         FarposeError: it has another input size or skeleton.
     """
     if input_size != variant.input_size:
         made, wanted = ("{}x{}".format(*size) for size in (input_size, variant.input_size))
-        problem = f"the shard's {'images' if variant.bottom_up else 'crops'} are {made} px, the variant needs {wanted}"
+        problem = f"the shard's {variant.approach} are {made} px, the variant needs {wanted}"
         raise FarposeError(problem, where=f"variant {variant.name}", fix="name the matching shard in params/pipeline.yaml")
     if skeleton.name != variant.skeleton.name:
         problem = f"the shard's persons have the joints {skeleton.name}, the variant predicts {variant.skeleton.name}"

@@ -1,0 +1,180 @@
+"""One person in a crop: boxes are given, by the annotation, by a detector or by the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.approaches import crop_checks, crop_pictures
+from components.approaches.crop_feed import persons_of
+from components.base.errors import FarposeError
+from components.degrade.augment import normalise
+from components.degrade.params import ShardSpec
+from components.degrade.shards import EvalCrops, crop_boxes
+from components.evaluate import curves
+from components.evaluate.approach import (
+    Approach,
+    Check,
+    EvaluationContext,
+    EvaluationData,
+    Files,
+    Found,
+    Look,
+    Served,
+    Tiles,
+)
+from components.evaluate.bound import crop_bound
+from components.evaluate.detector import detector_crops
+from components.evaluate.headline import GT
+from components.evaluate.params import EvaluateParams
+from components.evaluate.predict import outputs_of, predict
+from components.evaluate.predictions import Predictions
+from components.evaluate.rescoring import finish, person_scores
+from components.evaluate.targets import perfect_predictions
+from components.models.export import Form, Joints, spread
+from components.models.variant import Variant
+from components.models.zoo import Built
+from components.pose.draw import picture_of_sides
+from components.pose.persons import Persons
+
+DETECTOR = "detector_boxes"
+COMPARED = 128  # crops on which an ONNX file is compared
+EXPORT_BATCH = 64
+
+
+class Crops:
+    """See `evaluate.approach.Approach`."""
+
+    name, needs = "crops", "crops of persons"
+    takes_boxes, draw_above = True, -np.inf  # all persons are drawn whose boxes the user gave
+
+    # --- shards
+
+    def spec(self, variant: Variant) -> ShardSpec:
+        return ShardSpec(variant.input_size)
+
+    def takes(self, spec: ShardSpec) -> bool:
+        return not spec.images
+
+    def inputs(self, directory: Path, variant: Variant, params: EvaluateParams | None = None, split: str = "val") -> EvalCrops:
+        return EvalCrops.open(directory, variant.convention, split)
+
+    def label(self, shards: str, variant: Variant) -> str:
+        return f"{shards}, {variant.convention}"
+
+    # --- evaluation
+
+    def predict(self, context: EvaluationContext) -> Iterator[Found]:
+        crops, params = context.data.inputs, context.params
+        found = self._joints(context, crops)
+        own = curves.similarity_to_own_person(context.data.persons, found)
+        yield self._found(context, found, GT, persons_of(crops), own)
+        if params.boxes == "detector":
+            crops, scores = detector_crops(context)
+            found = replace(self._joints(context, crops, scores), annotation_id=np.full(len(crops), -1))
+            yield self._found(context, found, DETECTOR, persons_of(crops).select(np.zeros(0, np.int64)), np.zeros(0))
+
+    def _joints(self, context: EvaluationContext, crops: EvalCrops, box_scores: np.ndarray | None = None) -> Predictions:
+        params = context.params
+        return predict(context.model, context.codec, crops, params.flip, params.batch_size, context.device, params.bf16, box_scores)
+
+    def _found(self, context: EvaluationContext, before: Predictions, boxes: str, persons: Persons, similarity: np.ndarray) -> Found:
+        kept, scores = finish(before, context.params, persons.skeleton.sigmas, context.codec)
+        counts = {"detections": len(before)} if boxes == DETECTOR else {}
+        return Found(boxes, kept, scores, before, persons, np.arange(len(persons)), similarity, {"boxes": boxes}, counts)
+
+    def perfect(self, codec: Any, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
+        found = perfect_predictions(codec, data.inputs)
+        return found, np.ones(len(found))
+
+    def bound(self, codec: Any, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
+        return crop_bound(codec, data.persons, data.inputs)
+
+    def reductions(self, context: EvaluationContext, found: Found) -> tuple[np.ndarray, np.ndarray]:
+        return curves.reductions(context.data.persons, found.predictions, context.codec.geometry)
+
+    def tiles(self, context: EvaluationContext, found: Found) -> Tiles:
+        return crop_pictures.tiles(context.data.inputs, found.before, found.oks, context.data.data_root)
+
+    def look(self, context: EvaluationContext, found: Found, person: int) -> Look:
+        return crop_pictures.look(context.data.inputs, found.before, person, context.data.data_root)
+
+    # --- checks that cost no training
+
+    def checks(self, variant: Variant, persons: Persons) -> Iterator[Check]:
+        return crop_checks.checks(variant, persons)
+
+    def follows(self, name: str, inputs: EvalCrops, persons: Persons) -> Check:
+        return crop_checks.crops_follow_the_table(name, inputs, persons)
+
+    # --- users' images, registered models, ONNX files
+
+    def find(self, built: Built, files: Files, params: EvaluateParams, device: str) -> tuple[Predictions, np.ndarray]:
+        variant, boxes = built.variant, files.boxes or {}
+        numbers = np.array([number for number, rows in boxes.items() for _ in rows], np.int64)
+        places = np.array([str(files.paths[number].resolve()) for number in numbers.tolist()], dtype=object)
+        every, spec = np.concatenate(list(boxes.values())), replace(files.spec, input_size=variant.input_size)
+        crops = crop_boxes("/", places, numbers, every, variant.convention, spec, files.degrade, variant.skeleton, upright=True)
+        found = predict(built.model, built.codec, crops, params.flip, params.batch_size, device)
+        scores = person_scores(found.keypoint_scores, found.box_scores, params.visible_above(built.codec))
+        return replace(found, annotation_id=np.full(len(found), -1)), scores
+
+    def picture(self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams) -> np.ndarray:
+        certain = found.keypoint_scores > params.visible_above(built.codec)
+        return picture_of_sides(image, found.keypoints_image, certain, built.variant.skeleton)
+
+    def served(self, variant: Variant) -> Served:
+        (height, width), joints = variant.input_size, variant.num_keypoints
+        return Served(
+            input=(np.uint8, (-1, height, width, 3)),
+            outputs={"keypoints": (np.float32, (-1, joints, 2)), "scores": (np.float32, (-1, joints))},
+            task=f"one person in a crop of {height}x{width} px (height x width)",
+            needs="It needs a person's box; it says nothing about where persons are.",
+            usage=f"""# crops: (N, {height}, {width}, 3) uint8 RGB; joints: "keypoints" (N, {joints}, 2), px of the crop, and "scores"
+joints = model.predict(crops)""",
+        )
+
+    def examples(self, inputs: EvalCrops) -> np.ndarray:
+        return inputs.pixels
+
+    def serve(self, built: Built, preparation: Mapping[str, Any]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+        """Crops (N, H, W, 3) uint8 RGB of the variant's input size, cut as its convention says (`components.pose.crop`) →
+        `keypoints` (N, K, 2) float32, px of the crop, and `scores` (N, K) float32; the mirrored crop is averaged in."""
+        model, codec = built.model.eval(), built.codec
+
+        def run(crops: np.ndarray) -> dict[str, np.ndarray]:
+            images = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2)
+            with torch.inference_mode():
+                cells, scores = codec.decode(outputs_of(model, codec, normalise(images)))
+            keypoints = codec.geometry.heatmap_to_crop(cells)
+            return {"keypoints": keypoints.numpy().astype(np.float32), "scores": scores.numpy().astype(np.float32)}
+
+        return run
+
+    def form(self, variant: Variant) -> Form:
+        def fit(crop: np.ndarray) -> np.ndarray:
+            if crop.shape[1:] != variant.input_size:
+                made, wanted = ("{}x{}".format(*size) for size in (crop.shape[1:], variant.input_size))
+                problem = f"the crops are {made} px, the variant needs {wanted}"
+                raise FarposeError(problem, where=f"variant {variant.name}", fix="name other crops")
+            return crop
+
+        return Form(read_crops, fit, {"convention": variant.convention}, batch_size=EXPORT_BATCH)
+
+    def compared(self, inputs: EvalCrops) -> list[np.ndarray]:
+        return [np.array(inputs.pixels[row]) for row in spread(len(inputs), COMPARED)]
+
+
+def read_crops(codec: Any, outputs: tuple[Tensor, ...], crops: Tensor) -> list[Joints]:
+    """The joints of one person in each crop; one that cannot be placed (NaN) is not found."""
+    keypoints = codec.geometry.heatmap_to_crop(codec.decode(outputs)[0].double()).numpy()
+    return [Joints(person[None], np.isfinite(person).all(-1)[None]) for person in keypoints]
+
+
+APPROACH: Approach = Crops()
