@@ -23,6 +23,8 @@ from components.evaluate.ranking import verdict
 from components.evaluate.significance import Difference, holm, paired_bootstrap, write_matches
 from components.models import zoo
 from components.registry.model_card import Facts, model_card
+from pipelines import comparing, paths
+from pipelines import settings as pipeline_settings
 from pipelines.cli import main
 from tests import evaluation_cases as cases
 
@@ -215,6 +217,25 @@ def test_farpose_compare_says_which_is_better(tmp_path: Path, capsys: pytest.Cap
     assert "not evaluated yet" in capsys.readouterr().err
     assert main(["compare", "hrnet_w32_coco_64x84", near]) == 1
     assert "unknown variant 'hrnet_w32_coco_64x84'" in capsys.readouterr().err
+
+
+def test_the_pipelines_rows_have_their_group_recipe_and_matches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    names = list(pipeline_settings.load().variants)[:2]
+    rows, matches = scored({names[0]: (2, 0.04), names[1]: (3, 0.4)})
+    monkeypatch.setattr(paths, "EVALUATIONS", tmp_path / "evaluations")
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+    for row in rows:
+        name = row["variant"]
+        write_json(tmp_path / "results" / "train" / f"{name}.json", {"images_per_second": 9.0, "train_seconds": 60.0, "device": "cpu"})
+        for path in (tmp_path / "results" / "evaluate" / f"{name}.json", tmp_path / "evaluations" / name / "metrics.json"):
+            write_json(path, {key: value for key, value in row.items() if key != "variant"})
+        write_json(tmp_path / "evaluations" / name / "by_height.json", [])
+        write_matches(tmp_path / "evaluations" / name / "matches.npz", matches[name])
+    table = compare([comparing.row(name) for name in names], tmp_path / "out", matches=comparing.matches(names))
+    assert table["variant"].tolist() == names and table["recipe"].tolist() == ["published"] * 2
+    assert table.loc[1, "difference"] == pytest.approx(rows[1]["AP_gt_boxes"] - rows[0]["AP_gt_boxes"])
+    assert main(["compare", *names]) == 0
+    assert f"{names[0]} is better than {names[1]}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", PROTOCOLS)

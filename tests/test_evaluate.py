@@ -263,6 +263,25 @@ def test_stage_scores_detector_boxes_beside_annotated_ones(tmp_path: Path) -> No
         evaluate(model, codec, data, replace(params, detector_score_threshold=0.95), tmp_path / "out")
 
 
+def test_a_second_decoding_of_the_same_outputs_is_scored_beside_the_first(tmp_path: Path) -> None:
+    """As an evaluation by the codec without the shift gives it; the main numbers stay as they are without it."""
+    _, data = scene(tmp_path)
+    codec = codec_of("heatmap", (128, 96))
+    data = replace(data, inputs=cases.crops_of(data.persons.labelled(), codec.geometry))
+    unshifted = codecs.build("heatmap", codec.geometry, COCO_17, quarter_shift=False)
+    model = Oracle(codec, data.persons.labelled())
+    model.upright = tuple(maps + 1e-3 * torch.rand_like(maps) for maps in model.upright)  # targets are symmetric: nothing to shift to
+    params = replace(QUICK, flip=False)
+    both = evaluate(model, codec, data, replace(params, decodings=("without_shift",)), tmp_path / "both")
+    first, second = (evaluate(model, each, data, params, tmp_path / name) for each, name in ((codec, "first"), (unshifted, "second")))
+    for name in oks.NAMES:
+        assert both[f"{name}_gt_boxes"] == first[f"{name}_gt_boxes"]
+        assert both[f"{name}_gt_boxes_without_shift"] == second[f"{name}_gt_boxes"]
+    assert both["AP_gt_boxes"] != both["AP_gt_boxes_without_shift"]
+    records = json.loads((tmp_path / "both" / "predictions_gt_boxes_without_shift.json").read_text())
+    assert {record["provenance"]["boxes"] for record in records} == {"gt_boxes_without_shift"}
+
+
 class Constant(nn.Module):
     """Sees a person in the middle of every crop."""
 

@@ -30,6 +30,7 @@ from components.evaluate.approach import (
     Tiles,
 )
 from components.evaluate.bound import crop_bound
+from components.evaluate.decodings import second_codecs
 from components.evaluate.detector import detector_crops
 from components.evaluate.headline import GT
 from components.evaluate.params import EvaluateParams
@@ -75,6 +76,9 @@ class Crops:
         found = self._joints(context, crops)
         own = curves.similarity_to_own_person(context.data.persons, found)
         yield self._found(context, found, GT, persons_of(crops), own)
+        for name, codec in second_codecs(context.codec, params.decodings).items():
+            other = replace(context, codec=codec)
+            yield self._found(other, self._joints(other, crops), f"{GT}_{name}", persons_of(crops), own)
         if params.boxes == "detector":
             crops, scores = detector_crops(context)
             found = replace(self._joints(context, crops, scores), annotation_id=np.full(len(crops), -1))

@@ -1,6 +1,6 @@
 """CAL: confidence-aware learning of heatmap and offset (Wang et al. 2021, low-resolution human pose estimation).
 
-A narrow Gaussian says which cell, an offset map says where in the cell. The offsets are taught under a mask that follows
+A narrow Gaussian says which cell, an offset map says where in the cell. A mask supervises the offsets; it follows
 where the heatmap's peaks really fall (`cal_masks`).
 """
 
@@ -41,7 +41,7 @@ class CalSettings:
         radius: of the disc in which offsets are defined, cells (KPD of the released code).
         offset_unit: cells per unit of the offset map (LOCREF_STDEV).
         offset_weight: weight of the offset loss.
-        mask: where offsets are taught: "gmm" the Gaussian fitted to the batch's errors, "static" a Gaussian of sigma,
+        mask: where offsets are supervised: "gmm" the Gaussian fitted to the batch's errors, "static" a Gaussian of sigma,
             "disc" everywhere in the disc, "predicted" the predicted heatmap in the disc.
         pixel_weights: weigh the cells of the heatmap loss by their error (PIXEL_HM).
         smooth_l1: smooth L1 loss for offsets instead of L1.

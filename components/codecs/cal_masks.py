@@ -1,4 +1,4 @@
-"""CAL's masks: where around a joint the offsets are taught, and how much (Wang et al. 2021, confidence-aware learning).
+"""CAL's masks: where around a joint the offsets are supervised, and how much (Wang et al. 2021, confidence-aware learning).
 
 The decoder reads the offset at the heatmap's peak. So offsets matter where peaks fall: the spread of the peaks around their
 targets, measured on the batch itself, says how far around a joint they must be right. Early peaks are anywhere and the mask

@@ -22,7 +22,7 @@ class MapCodec(ABC):
     convention: ClassVar[Convention]
 
     def __init__(self, geometry: CropGeometry, skeleton: Skeleton) -> None:
-        self.geometry = geometry
+        self.geometry, self.skeleton = geometry, skeleton
         self.num_keypoints = len(skeleton)
         self._permutation = skeleton.flip_permutation
         self._permutation_on: dict[torch.device, Tensor] = {}

@@ -1,4 +1,4 @@
-"""SHaRPose's targets and losses (An et al. 2024): UDP's Gaussians, learned by both stages, and the quality of the first.
+"""SHaRPose's targets and losses (An et al. 2024): UDP's Gaussians supervise both stages, and OKS the first one's quality.
 
 The quality predictor learns the object keypoint similarity (OKS) of the coarse heatmaps. A crop is its person's padded box, so
 that OKS needs no image: errors are taken in shares of the box's sides and its area cancels.
@@ -84,7 +84,7 @@ class SharposeCodec(MapCodec):
         return keypoints_heatmap if self.published else on_map(keypoints_heatmap, self.geometry.heatmap_size)
 
     def progress(self, fraction: float) -> None:
-        """Begin to teach the quality once `quality_start` is reached. A recorded step reads the weight from its tensor."""
+        """Supervise the quality once `quality_start` is reached. A recorded step reads the weight from its tensor."""
         weight = QUALITY_WEIGHT if fraction >= self.settings.quality_start else 0.0
         if weight != self._quality_weight:
             self._quality_weight = weight

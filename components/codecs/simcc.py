@@ -1,6 +1,6 @@
 """SimCC: a joint as two classes, its column and its row (Li et al. 2022, first circulated as SimDR).
 
-Every px of the crop is split into k bins per axis. The network puts out one row of logits per joint and axis; the joint lies at
+Every px of the crop is split into k bins per axis. The network outputs one row of logits per joint and axis; the joint lies at
 the most probable bin. Targets are one-hot with label smoothing (SimDR), or Gaussians along each axis (SimDR*, "sa-simdr" in the
 released code).
 """

@@ -7,30 +7,25 @@ neighbour. Its scores end in the name, `AP_gt_boxes_without_shift`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal, get_args
-
-from components import codecs
-from components.models.variant import Variant
-from components.pose.skeleton import Skeleton
 
 Decoding = Literal["without_shift"]
 CHANGES: Mapping[Decoding, dict[str, Any]] = {"without_shift": {"quarter_shift": False}}
 
 
-def second_codecs(variant: Variant, skeleton: Skeleton, names: tuple[Decoding, ...] = get_args(Decoding)) -> dict[Decoding, Any]:
-    """Codecs that read the variant's outputs in another way, by the name of the decoding.
+def second_codecs(codec: Any, names: tuple[Decoding, ...] = get_args(Decoding)) -> dict[Decoding, Any]:
+    """Codecs that decode the same outputs in another way, by the name of the decoding.
 
-    Left out are decodings whose settings the variant's codec does not have or already has at that value, as DARK's, which never shifts.
+    Left out are decodings whose settings the codec does not have or already has at that value, as DARK's, which never shifts.
 
     Args:
-        skeleton: the joints of the outputs.
+        codec: the variant's own.
         names: which decodings, of `evaluate.decodings` in params/evaluate.yaml.
     """
-    geometry = variant.geometry()
-    settings = codecs.build(variant.codec_name, geometry, skeleton, **variant.codec).settings
     found: dict[Decoding, Any] = {}
     for name in names:
         changes = CHANGES[name]
-        if all(getattr(settings, key, value) != value for key, value in changes.items()):
-            found[name] = codecs.build(variant.codec_name, geometry, skeleton, **{**variant.codec, **changes})
+        if all(getattr(codec.settings, key, value) != value for key, value in changes.items()):
+            found[name] = type(codec)(codec.geometry, codec.skeleton, replace(codec.settings, **changes))
     return found

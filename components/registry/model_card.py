@@ -83,8 +83,8 @@ def _paper(variant: Variant) -> str:
     if variant.paper.ap is None:
         return "No paper reports this variant."
     departs = "".join(f" Ours differs: {text}." for text in variant.paper.departs)
-    where = f"on {variant.dataset}, by its own protocol, with {variant.paper.conditions}"
-    return f"The paper reports AP {variant.paper.ap:g} {where} ({variant.paper.source}).{departs}"
+    conditions = f"{variant.dataset} with {variant.paper.conditions}"
+    return f"The paper reports AP {variant.paper.ap:g} on {conditions} ({variant.paper.source}).{departs}"
 
 
 def _table(values: dict[str, Any], head: tuple[str, str]) -> str:

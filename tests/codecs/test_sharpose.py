@@ -1,4 +1,4 @@
-"""SHaRPose's codec: the quality it teaches is the OKS in the image, it begins late, and it decodes as mmpose does."""
+"""SHaRPose's codec: the quality's target is the OKS in the image, it begins late, and it decodes as mmpose does."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_loss_is_the_sum_of_its_parts():
 
 @pytest.mark.parametrize(("start", "fractions"), [(0.857, {179 / 210: 0.0, 180 / 210: QUALITY_WEIGHT}), (0.0, {0.0: QUALITY_WEIGHT}),
                                                   (0.84, {209 / 250: 0.0, 210 / 250: QUALITY_WEIGHT})])  # fmt: skip
-def test_the_quality_is_taught_from_its_epoch_on(start, fractions):
+def test_the_quality_is_supervised_from_its_epoch_on(start, fractions):
     codec = make("sharpose", "64x48", quality_start=start)
     for fraction, expected in fractions.items():
         codec.progress(fraction)
@@ -85,7 +85,7 @@ def test_the_weight_changes_in_the_tensor_that_a_recorded_step_reads():
     assert codec._constants_on(torch.device("cpu"))[0] is before
 
 
-def test_a_batch_without_joints_teaches_no_quality():
+def test_a_batch_without_joints_supervises_no_quality():
     codec = make("sharpose", "64x48")
     codec.progress(1.0)
     outputs, targets = batch(codec, visible=False)

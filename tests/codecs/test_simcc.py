@@ -163,7 +163,7 @@ def test_a_joint_weighs_one_while_its_bin_is_on_the_axis(preset: str, x: float, 
     ("derived", 197.5, 1), ("derived", 198.5, 0),
 ])  # fmt: skip
 def test_a_gaussian_weighs_nothing_beyond_three_sigma_outside(preset: str, x: float, weight: float) -> None:
-    """Sigma is 4 bins, 2 px. The released test takes it for 4 px, and teaches an empty target there."""
+    """Sigma is 4 bins, 2 px. The released test takes it for 4 px, and has an empty target there."""
     codec = make(256, 192, target="gaussian", preset=preset)
     keypoints = torch.full((1, 17, 2), 100.0)
     keypoints[..., 0] = x

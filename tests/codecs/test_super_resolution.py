@@ -16,7 +16,7 @@ from tests.codecs.cases import SIZES, make, noise, people
 
 
 def training_outputs(size: str, count: int = 3) -> tuple[Tensor, ...]:
-    """Random maps of the sizes that SRPose puts out in training."""
+    """Random maps of the sizes that SRPose outputs in training."""
     height, width = SIZES[size]
     shapes = [(height // 32, -(-width // 32)), *[(height // 4, width // 4)] * 3, (height, width)]
     generator = torch.Generator().manual_seed(2)
