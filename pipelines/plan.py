@@ -7,14 +7,13 @@ variant's entry leaves it as it is, byte for byte, and so leaves their results u
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.base import imports
 from components.base.files import atomic_directory, read_json, write_json
 from components.base.imports import Sources
-from components.base.records import module_of, records
+from components.base.records import module_of
 from pipelines import paths, settings
 from pipelines.settings import Pipeline
 
@@ -96,15 +95,7 @@ def own_modules(stage: str, variant: Variant, protocol: str | None) -> list[str]
         ("components.approaches", "FEED" if stage == TRAIN else "APPROACH"): variant.approach,
         ("components.degrade.protocols", "PROTOCOL"): protocol,
     }
-    return [
-        module_of(package, attribute, name) for (package, attribute), name in names.items() if name and _has_records(package, attribute)
-    ]
-
-
-def _has_records(package: str, attribute: str) -> bool:
-    """False of a package that does not exist, or whose modules are still named in import statements."""
-    module = importlib.util.find_spec(package)
-    return module is not None and module.submodule_search_locations is not None and bool(records(package, attribute, required=False))
+    return [module_of(package, attribute, name) for (package, attribute), name in names.items() if name]
 
 
 def read(stage: str, name: str) -> dict[str, Any]:
