@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.models.backbones import RESNETS
+from components.models.backbones.resnet import RESNETS
 from components.models.backbones.resnet import ResNet
 from components.models.naming import renamed
 from components.models.variant import STRIDE, Method, Network, Variant

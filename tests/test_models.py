@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from components.models import zoo
-from components.models.backbones import HRNETS
-from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionModule
+from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionModule
 from components.models.variant import methods
 from tests.models.subjects import small_variant
 

@@ -42,7 +42,7 @@ def append(root: Path, path: str, text: str) -> None:
 CHANGES = [
     ("models/methods/limbpose.py", (LIMBPOSE,)),
     ("models/methods/cal.py", ("cal_hrnet_tiny_synthetic_64x48",)),
-    ("models/backbones/hrnet.py", (*HRNETS, LITEPOSE, LIMBPOSE)),  # all: the package of backbones names every one
+    ("models/backbones/hrnet.py", (*HRNETS, LIMBPOSE)),
     ("codecs/dark.py", ("dark_hrnet_tiny_synthetic_64x48",)),
     ("degrade/protocols/sensor.py", ()),
     ("degrade/protocols/direct.py", (*HRNETS, LITEPOSE, LIMBPOSE)),

@@ -14,7 +14,8 @@ from components import codecs
 from components.base.config import parse
 from components.base.errors import FarposeError
 from components.models import zoo
-from components.models.backbones import HRNETS, RESNETS
+from components.models.backbones.hrnet import HRNETS
+from components.models.backbones.resnet import RESNETS
 from components.models.paper import Paper
 from components.models.variant import Network, Variant, methods
 from components.pose.skeleton import CROWDPOSE_14

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from components.models import counting, zoo
-from components.models.backbones import HRFORMERS
 from components.models.paper import Counting
 from components.models.tracing import trace
 from components.models.variant import Variant
@@ -88,4 +87,4 @@ def of_variant(variant: Variant) -> Costs:
     """Costs of a variant's network at its input size; a network that may stop early is counted to its end."""
     with torch.device("meta"):
         model = zoo.network(variant)
-    return count(model, variant.input_size, synchronised=variant.backbone in HRFORMERS)
+    return count(model, variant.input_size, synchronised=variant.backbone.startswith("hrformer_"))

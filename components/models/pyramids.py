@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from components.models.backbones import HRFORMERS, HRNETS, RESNETS, TRANSPOSES
 from components.models.backbones.blocks import published_initialisation
-from components.models.backbones.hrformer import HRFormer, hrformer_initialisation
-from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
-from components.models.backbones.resnet import ResNet
-from components.models.backbones.transpose import TransPose, feature_size, transpose_initialisation
+from components.models.backbones.hrformer import HRFORMERS, HRFormer, hrformer_initialisation
+from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
+from components.models.backbones.resnet import RESNETS, ResNet
+from components.models.backbones.transpose import TRANSPOSES, TransPose, feature_size, transpose_initialisation
 from components.models.variant import Network, Variant
 
 

@@ -11,13 +11,13 @@ from torch import nn
 from components.base.config import parse
 from components.base.errors import FarposeError, unknown_name
 from components.base.records import records
-from components.models.backbones import HRNETS
 from components.models.paper import Counting, Paper
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 from components.pose.sources import skeleton_of
 
 STRIDE = 4  # input px per heatmap cell of most methods
+HRNET = "hrnet_"  # start of the names of the backbones that have branches
 UPSCALE = 4  # how much `network.upscale` enlarges the input
 IMAGE_STRIDE = 64  # sides of whole images are multiples of this, px (bottom-up)
 METHODS = "components.models.methods"  # the package whose modules declare METHOD
@@ -174,7 +174,7 @@ class Variant:
             problem = f"method {self.method!r} does not run on backbone {self.backbone!r}"
             raise FarposeError(problem, where=where, fix=f"use one of {', '.join(allowed)}")
         object.__setattr__(self, "network", self._network(where))
-        if self.network.branches != Network().branches and self.backbone not in HRNETS:
+        if self.network.branches != Network().branches and not self.backbone.startswith(HRNET):
             raise FarposeError(f"network.branches has no meaning for {self.backbone}", where=where, fix="remove it")
         self._check_size(where)
         if self.name != self.expected_name:
@@ -202,7 +202,7 @@ class Variant:
     @property
     def settings(self) -> dict[str, Any]:
         """The network's settings that mean something to it."""
-        return {name: value for name, value in asdict(self.network).items() if name != "branches" or self.backbone in HRNETS}
+        return {name: value for name, value in asdict(self.network).items() if name != "branches" or self.backbone.startswith(HRNET)}
 
     @property
     def expected_name(self) -> str:

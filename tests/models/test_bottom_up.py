@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from components.base.errors import FarposeError
 from components.degrade.augment import normalise
 from components.models import official, zoo
-from components.models.backbones import LITEPOSES
+from components.models.backbones.litepose import LITEPOSES
 from components.models.official import authors_key
 from components.models.variant import Variant, methods
 from components.models.weights import load_weights, save_weights

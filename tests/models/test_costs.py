@@ -13,7 +13,7 @@ import torch
 from benchmarks import counts as page
 from components.base.errors import FarposeError
 from components.models import costs, zoo
-from components.models.backbones import HRNETS
+from components.models.backbones.hrnet import HRNETS
 from components.models.variant import Network
 from pipelines import counts
 from tests.test_official import REFERENCES

@@ -11,8 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from components.base.errors import FarposeError
 from components.models import costs, official, zoo
-from components.models.backbones import EFFICIENTVITS
-from components.models.backbones.efficientvit import EfficientViT, authors_name
+from components.models.backbones.efficientvit import EFFICIENTVITS, EfficientViT, authors_name
 from components.models.official import authors_key
 from components.models.pretrained import load_backbone
 from tests.models.fill import filled, fixed_input

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from components.models import costs, official, zoo
-from components.models.backbones import HRFORMERS
 from components.models.backbones.hrformer import (
+    HRFORMERS,
     HRFormer,
     LocalAttention,
     TransformerBlock,

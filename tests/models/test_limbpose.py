@@ -10,8 +10,7 @@ from scipy.sparse.csgraph import shortest_path
 from torch import Tensor, nn
 
 from components.models import costs, official, zoo
-from components.models.backbones import HRNETS
-from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet
 from components.models.methods import higherhrnet, limbpose
 from components.models.methods.limbpose import LimbBias, LimbPose, limb_distances
 from components.models.official import authors_key

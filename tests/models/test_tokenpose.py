@@ -12,8 +12,7 @@ from torch import nn
 
 from components.base.errors import FarposeError
 from components.models import costs, official, zoo
-from components.models.backbones import TOKENPOSES
-from components.models.backbones.tokenpose import EncoderLayer, KeypointEncoder, cut, sine_positions
+from components.models.backbones.tokenpose import TOKENPOSES, EncoderLayer, KeypointEncoder, cut, sine_positions
 from components.models.methods.tokenpose import heatmap_head
 from components.models.pretrained import load_backbone
 from components.models.variant import Variant

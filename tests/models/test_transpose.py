@@ -12,9 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from components.models import costs, official, zoo
-from components.models.backbones import RESNETS, TRANSPOSES
-from components.models.backbones.resnet import ResNet
-from components.models.backbones.transpose import EncoderLayer, TransPose, feature_size, sine_positions
+from components.models.backbones.resnet import RESNETS, ResNet
+from components.models.backbones.transpose import TRANSPOSES, EncoderLayer, TransPose, feature_size, sine_positions
 from components.models.methods import transpose
 from components.models.pretrained import load_backbone
 from components.models.variant import Variant

@@ -74,3 +74,13 @@ def authors_name(key: str) -> str:
     key = key.replace("stem.in_conv.", "stages.0.op_list.0.")
     key = re.sub(r"^stem\.res(\d+)\.", lambda block: f"stages.0.op_list.{int(block[1]) + 1}.", key)
     return re.sub(r"^stages\.(\d+)\.blocks\.", lambda stage: f"stages.{int(stage[1]) + 1}.op_list.", key)
+
+
+EFFICIENTVITS: dict[str, EfficientViTShape] = {
+    shape.name: shape
+    for shape in (
+        EfficientViTShape("efficientvit_l0", depths=(1, 1, 1, 4, 4)),
+        EfficientViTShape("efficientvit_l1", depths=(1, 1, 1, 6, 6)),
+        EfficientViTShape("efficientvit_tiny", widths=(8, 16, 32, 64, 128), depths=(1, 1, 1, 1, 1), head_dim=16),
+    )
+}

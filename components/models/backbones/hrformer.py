@@ -286,3 +286,14 @@ def hrformer_initialisation(model: nn.Module) -> None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, WindowAttention):
             nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
+
+
+HRFORMERS: dict[str, HRFormerShape] = {
+    shape.name: shape
+    for shape in (
+        HRFormerShape("hrformer_s"),
+        HRFormerShape(
+            "hrformer_tiny", width=16, modules=(1, 1, 1), blocks=1, drop_path=0.0, layer1_width=16, layer1_blocks=1, stem_width=32
+        ),
+    )
+}

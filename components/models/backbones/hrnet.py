@@ -239,3 +239,13 @@ def _stage(
     return nn.Sequential(
         *(HighResolutionModule(start, channels, blocks, *end, fusion) for start, end in zip(starts, settings, strict=True))
     )
+
+
+HRNETS: dict[str, HRNetShape] = {
+    shape.name: shape
+    for shape in (
+        HRNetShape("hrnet_w32", width=32),
+        HRNetShape("hrnet_w48", width=48),
+        HRNetShape("hrnet_tiny", width=16, modules=(1, 1, 1), blocks=2, layer1_width=16, layer1_blocks=1, stem_width=32),
+    )
+}

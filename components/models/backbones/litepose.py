@@ -85,3 +85,15 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
     layers = nn.Sequential(convolution, nn.BatchNorm2d(outputs))
     return layers.append(nn.ReLU6(inplace=True)) if activation else layers
+
+
+LITEPOSES: dict[str, LitePoseShape] = {
+    shape.name: shape
+    for shape in (
+        LitePoseShape("litepose_xs"),
+        LitePoseShape("litepose_s", channels=(16, 32, 48, 120), filters=(32, 24, 32)),
+        LitePoseShape("litepose_m", channels=(24, 48, 72, 120), filters=(64, 40, 32)),
+        LitePoseShape("litepose_l", width=24, channels=(24, 64, 96, 160), filters=(64, 40, 32)),
+        LitePoseShape("litepose_tiny", channels=(16, 24, 32, 48), filters=(16, 16, 16), blocks=(1, 2, 2, 2), stem_width=16, expansion=4),
+    )
+}

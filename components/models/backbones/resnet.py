@@ -47,3 +47,14 @@ class ResNet(ImageNetBackbone):
             x = layer(x)
             features.append(x)
         return features
+
+
+RESNETS: dict[str, ResNetShape] = {
+    shape.name: shape
+    for shape in (
+        ResNetShape("resnet18", (2, 2, 2, 2), BasicBlock),
+        ResNetShape("resnet50", (3, 4, 6, 3)),
+        ResNetShape("resnet101", (3, 4, 23, 3)),
+        ResNetShape("resnet152", (3, 8, 36, 3)),
+    )
+}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.models.backbones.blocks import Bottleneck, conv3x3, published_initialisation, residual_layer
-from components.models.backbones.hrnet import HighResolutionTrunk, HRNetShape
+from components.models.backbones.hrnet import HRNETS, HighResolutionTrunk, HRNetShape
 
 STRIDE = 4  # input px per feature
 
@@ -168,3 +168,15 @@ def token_initialisation(module: nn.Module) -> None:
             nn.init.trunc_normal_(layer.weight, std=0.02)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+TOKENPOSES: dict[str, TokenPoseShape] = {
+    shape.name: shape
+    for shape in (
+        TokenPoseShape("tokenpose_s"),  # S-v1 as SimCC's table names it
+        TokenPoseShape("tokenpose_s_v1"),
+        TokenPoseShape("tokenpose_s_v2", grid=32),
+        TokenPoseShape("tokenpose_b", trunk=HRNETS["hrnet_w32"], scale_by_head=True),
+        TokenPoseShape("tokenpose_tiny", stem_width=32, layer1_width=16, layer1_blocks=1, dim=96, depth=4, heads=4, scale_by_head=True),
+    )
+}

@@ -157,3 +157,12 @@ def transpose_initialisation(model: nn.Module) -> None:
             for matrix in module.parameters():
                 if matrix.ndim > 1:
                     nn.init.xavier_uniform_(matrix)
+
+
+TRANSPOSES: dict[str, TransPoseShape] = {
+    shape.name: shape
+    for shape in (
+        TransPoseShape("transpose_r_a4"),
+        TransPoseShape("transpose_tiny", stem_width=32, blocks=(1, 1), width=64, feedforward=128, layers=2, heads=4, dropout=0.0),
+    )
+}

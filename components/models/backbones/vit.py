@@ -119,3 +119,13 @@ def blocks(shape: ViTShape) -> nn.ModuleList:
     """The shape's blocks."""
     last = max(shape.depth - 1, 1)
     return nn.ModuleList(Block(shape.width, shape.heads, shape.drop_path * i / last) for i in range(shape.depth))
+
+
+VITS: dict[str, ViTShape] = {
+    shape.name: shape
+    for shape in (
+        ViTShape("vit_small", width=384),
+        ViTShape("vit_base", width=768),
+        ViTShape("vit_tiny", width=64, heads=2, depth=3, drop_path=0.0),
+    )
+}

@@ -11,9 +11,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from components.models.backbones import HRNETS
 from components.models.backbones.blocks import published_initialisation
-from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk
+from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk
 from components.models.heads.residual import ResidualHead
 from components.models.naming import renamed
 from components.models.variant import Method, Network, Variant

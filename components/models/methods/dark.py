@@ -6,7 +6,8 @@ the codec: targets centred at the exact position instead of the nearest cell, an
 
 from __future__ import annotations
 
-from components.models.backbones import HRNETS, RESNETS
+from components.models.backbones.hrnet import HRNETS
+from components.models.backbones.resnet import RESNETS
 from components.models.methods import hrnet, simplebaseline
 from components.models.methods.hrnet import HRNetPose
 from components.models.methods.simplebaseline import SimpleBaseline

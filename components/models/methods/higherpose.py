@@ -27,9 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.models.backbones import HRNETS
 from components.models.backbones.blocks import Bottleneck, published_initialisation
-from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet
 from components.models.backbones.transpose import sine_positions
 from components.models.heads.higher_resolution import HigherResolutionHead
 from components.models.heads.spatial_attention import FEEDFORWARD, HEADS, SpatialTransformer, transformer_initialisation

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from components.models.backbones import HRFORMERS
-from components.models.backbones.hrformer import HRFormer, hrformer_initialisation
+from components.models.backbones.hrformer import HRFORMERS, HRFormer, hrformer_initialisation
 from components.models.pyramids import PyramidNetwork
 from components.models.variant import Method, Variant
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from components.models.backbones import HRNETS
 from components.models.backbones.blocks import published_initialisation
-from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
+from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
 from components.models.variant import EnlargedNetwork, Method, Variant
 
 

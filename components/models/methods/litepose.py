@@ -10,8 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.models.backbones import LITEPOSES
-from components.models.backbones.litepose import LitePoseBackbone
+from components.models.backbones.litepose import LITEPOSES, LitePoseBackbone
 from components.models.variant import Method, Variant
 
 OUTPUT_KERNEL = 5  # side of the depthwise kernels before the outputs, cells

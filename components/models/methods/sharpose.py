@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.base.errors import FarposeError
-from components.models.backbones import VITS
 from components.models.backbones.imagenet import ImageNetBackbone
-from components.models.backbones.vit import MLP, PatchEmbedding, ViTShape, blocks
+from components.models.backbones.vit import MLP, VITS, PatchEmbedding, ViTShape, blocks
 from components.models.variant import Method, Network, Variant
 
 LARGEST_PATCH = 16  # px

@@ -17,11 +17,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from components import codecs
-from components.models.backbones import HRNETS, RESNETS, TOKENPOSES
 from components.models.backbones.blocks import published_initialisation
-from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
-from components.models.backbones.resnet import ResNet
-from components.models.backbones.tokenpose import KeypointEncoder, token_initialisation, tokenpose
+from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
+from components.models.backbones.resnet import RESNETS, ResNet
+from components.models.backbones.tokenpose import TOKENPOSES, KeypointEncoder, token_initialisation, tokenpose
 from components.models.heads.deconvolution import DeconvolutionHead
 from components.models.methods import tokenpose as heatmaps
 from components.models.naming import renamed

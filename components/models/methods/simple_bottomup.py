@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from components.models.backbones import HRNETS, RESNETS
 from components.models.backbones.blocks import published_initialisation
+from components.models.backbones.hrnet import HRNETS
+from components.models.backbones.resnet import RESNETS
 from components.models.heads.deconvolution import DeconvolutionHead
 from components.models.naming import renamed
 from components.models.pyramids import backbone_key, build_backbone

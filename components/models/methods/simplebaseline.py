@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from components.models.backbones import EFFICIENTVITS, RESNETS
 from components.models.backbones.blocks import published_initialisation
-from components.models.backbones.efficientvit import EfficientViT, authors_name
-from components.models.backbones.resnet import ResNet
+from components.models.backbones.efficientvit import EFFICIENTVITS, EfficientViT, authors_name
+from components.models.backbones.resnet import RESNETS, ResNet
 from components.models.heads.deconvolution import DeconvolutionHead
 from components.models.naming import renamed
 from components.models.variant import STRIDE, Method, Variant

@@ -22,11 +22,10 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.models.backbones import EFFICIENTVITS, HRNETS, RESNETS
 from components.models.backbones.blocks import conv1x1, published_initialisation
-from components.models.backbones.efficientvit import EfficientViT, authors_name
-from components.models.backbones.hrnet import Fusion, HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
-from components.models.backbones.resnet import ResNet
+from components.models.backbones.efficientvit import EFFICIENTVITS, EfficientViT, authors_name
+from components.models.backbones.hrnet import HRNETS, Fusion, HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
+from components.models.backbones.resnet import RESNETS, ResNet
 from components.models.heads.pixel_shuffle import PixelShuffleHead
 from components.models.methods.hrnet import HRNetPose
 from components.models.variant import STRIDE, Method, Network, Variant

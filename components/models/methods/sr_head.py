@@ -13,8 +13,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from components.models.backbones import HRFORMERS, HRNETS, RESNETS, TRANSPOSES
 from components.models.backbones.blocks import published_initialisation
+from components.models.backbones.hrformer import HRFORMERS
+from components.models.backbones.hrnet import HRNETS
+from components.models.backbones.resnet import RESNETS
+from components.models.backbones.transpose import TRANSPOSES
 from components.models.heads.deconvolution import DeconvolutionHead
 from components.models.heads.super_resolution import SuperResolutionHead
 from components.models.naming import renamed

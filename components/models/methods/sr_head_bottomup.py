@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.models.backbones import HRNETS, RESNETS
 from components.models.backbones.blocks import published_initialisation
+from components.models.backbones.hrnet import HRNETS
+from components.models.backbones.resnet import RESNETS
 from components.models.heads.deconvolution import DeconvolutionHead
 from components.models.heads.super_resolution import SuperResolutionHead
 from components.models.naming import renamed

@@ -26,7 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.models.backbones import HRFORMERS, HRNETS, RESNETS, TRANSPOSES
+from components.models.backbones.hrformer import HRFORMERS
+from components.models.backbones.hrnet import HRNETS
+from components.models.backbones.resnet import RESNETS
+from components.models.backbones.transpose import TRANSPOSES
 from components.models.heads.super_resolution import SuperResolutionHead
 from components.models.pyramids import PyramidNetwork, backbone_key, build_backbone
 from components.models.variant import STRIDE, Method, Variant

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from components.models.backbones import TOKENPOSES
-from components.models.backbones.tokenpose import KeypointEncoder, token_initialisation, tokenpose
+from components.models.backbones.tokenpose import TOKENPOSES, KeypointEncoder, token_initialisation, tokenpose
 from components.models.variant import Method, Variant
 
 

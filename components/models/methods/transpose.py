@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from components.models.backbones import TRANSPOSES
-from components.models.backbones.transpose import TransPose, feature_size, transpose_initialisation
+from components.models.backbones.transpose import TRANSPOSES, TransPose, feature_size, transpose_initialisation
 from components.models.heads.deconvolution import DeconvolutionHead
 from components.models.naming import renamed
 from components.models.variant import STRIDE, Method, Variant

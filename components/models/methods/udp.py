@@ -9,9 +9,9 @@ Offset targets ("combined" in the paper, section 3.3) need three maps per keypoi
 
 from __future__ import annotations
 
-from components.models.backbones import HRNETS, RESNETS
 from components.models.backbones.blocks import published_initialisation
-from components.models.backbones.hrnet import HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.resnet import RESNETS
 from components.models.methods import hrnet, simplebaseline
 from components.models.methods.hrnet import HRNetPose
 from components.models.methods.simplebaseline import SimpleBaseline
