@@ -48,27 +48,43 @@ def _grid_to_view(dense: int, padding: int, device: torch.device) -> Tensor:
 
 
 def _area_sample(store: Stored, indices: Tensor, to_stored: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, 3, h, w) means over the px of the grid, by `taps` x `taps` bilinear samples around their centres.
+    """(B, 3, h, w) means over the px of the grid, by up to `taps` x `taps` bilinear samples around their centres.
 
-    The samples' spread, the interpolation between stored px and, where the store is reduced, the stored px' own area together have
+    The spread of the samples, the interpolation between stored px and, in a reduced store, the area of the stored px together have
     the variance of a mean over the px of the grid of an image of square px: per axis and in px of the grid, with d stored px in
     each, 1/12 for the area, less 1/12 d^-2 (interpolation adds 1/6 d^-2, square px alone would 1/12 d^-2) or 3/12 d^-2 in a
-    reduced store. Where d is small, nothing is left and the samples coincide: linear interpolation, as in evaluation.
+    reduced store. Where d is small, nothing is left and one sample is enough: linear interpolation, as in evaluation. Elsewhere
+    there are as many samples per axis as keep neighbours within one stored px.
+
+    The CPU takes only the samples that a target needs. Other devices give the others no weight, because shapes are fixed there.
     """
     taps = protocol(store.protocol).taps
     squared = (to_stored[:, 0, 0] * to_stored[:, 1, 1] - to_stored[:, 0, 1] * to_stored[:, 1, 0]).abs()  # d²
     excess = torch.where(store.image_to_stored[indices, 0, 0] < 1 - 1e-9, 3.0, 1.0)
-    apart = torch.sqrt((1 - excess / squared).clamp(min=0) / (taps**2 - 1))  # px of the grid between neighbours
-    offsets = [number - (taps - 1) / 2 for number in range(taps)]
-    total: Tensor | None = None
-    for dy in offsets:
-        for dx in offsets:
-            shift = (apart * dx)[:, None] * to_stored[:, :, 0] + (apart * dy)[:, None] * to_stored[:, :, 1]
+    needed = torch.sqrt((squared - excess).clamp(min=0) + 1).ceil().clamp(max=taps)  # per axis
+    apart = torch.sqrt((1 - excess / squared).clamp(min=0) / (needed**2 - 1).clamp(min=1))  # px of the grid between neighbours
+    if store.device.type != "cpu":
+        return _mean_of_samples(store, indices, to_stored, grid, apart, needed, taps)
+    means = torch.empty(len(indices), len(RGB), *grid)
+    for count in needed.unique().int().tolist():
+        rows = torch.nonzero(needed == count)[:, 0]
+        means[rows] = _mean_of_samples(store, indices[rows], to_stored[rows], grid, apart[rows], needed[rows], count)
+    return means
+
+
+def _mean_of_samples(
+    store: Stored, indices: Tensor, to_stored: Tensor, grid: tuple[int, int], apart: Tensor, needed: Tensor, taps: int
+) -> Tensor:
+    """(B, 3, h, w) means of `needed` x `needed` samples, at most `taps` x `taps`, that lie `apart` px of the grid from each other."""
+    total = torch.zeros(len(indices), len(RGB), *grid, device=store.device)
+    for row in range(taps):
+        for column in range(taps):
+            dx, dy = apart * (column - (needed - 1) / 2), apart * (row - (needed - 1) / 2)
+            shift = dx[:, None] * to_stored[:, :, 0] + dy[:, None] * to_stored[:, :, 1]
             moved = torch.cat([to_stored[:, :, :2], to_stored[:, :, 2:] + shift[..., None]], 2)
-            seen = sample(*store.place(indices), moved, grid, RGB, store.highest)
-            total = seen if total is None else total.add_(seen)
-    assert total is not None
-    return total.div_(taps**2)
+            weight = torch.where(needed > max(row, column), needed**-2, 0.0)
+            total.addcmul_(sample(*store.place(indices), moved, grid, RGB, store.highest), weight.float()[:, None, None, None])
+    return total
 
 
 def spread_and_reduce(planes: Tensor, padding: int, sigma: float, dense: int) -> Tensor:
@@ -84,6 +100,8 @@ def spread_and_reduce(planes: Tensor, padding: int, sigma: float, dense: int) ->
         length = planes.shape[3 if turn else 2] - len(kernel) + 1
         reduced: Tensor | None = None
         for i, weight in enumerate(kernel):
+            if not weight:  # without a blur, most are 0
+                continue
             every = slice(i, i + length, dense)
             part = planes[..., every] if turn else planes[..., every, :]
             reduced = part * weight if reduced is None else reduced.add_(part, alpha=weight)
@@ -99,8 +117,8 @@ def normal_noise(keys: Tensor, shape: Sequence[int]) -> Tensor:
     """
     count = math.prod(shape)
     place = torch.arange(count + count % 2, device=keys.device).view(2, -1)
-    uniform = (_hash(_hash(place + GOLDEN)[None] ^ _hash(keys)[:, None, None]).double() + 0.5) / 2**32
-    radius, angle = torch.sqrt(-2 * torch.log(uniform[:, 0])).float(), (2 * math.pi * uniform[:, 1]).float()
+    uniform = (_hash(_hash(place + GOLDEN)[None] ^ _hash(keys)[:, None, None]).float() + 0.5) / 2**32
+    radius, angle = torch.sqrt(-2 * torch.log(uniform[:, 0])), 2 * math.pi * uniform[:, 1]
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], 1)[:, :count].reshape(len(keys), *shape)
 
 
