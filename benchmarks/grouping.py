@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks import report
-from components.codecs.grouping import Grouping, joint_order, match, parse, top_k
+from components.codecs.grouping import Grouping, joint_order, match, parse_batch, top_k
 
 PERSONS, SIZE, TARGET = 30, (512, 704), 5.0  # an image of 640x480 at short side 512, grouped at the input's size as published
 SMALL, SCENES = (128, 176), 30  # for matching alone, which sees peaks and no maps
@@ -141,7 +141,7 @@ def refine_one(det: np.ndarray, tag: np.ndarray, person: np.ndarray) -> np.ndarr
 def parse_one_by_one(
     det: torch.Tensor, tag: torch.Tensor, settings: Grouping | None = None, assign: Assign = by_munkres
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`parse` of one image in the published way."""
+    """`parse_batch` of one image, (1, K, h, w), in the published way."""
     settings = settings or Grouping()
     tag_k, loc_k, val_k = (part[0].numpy() for part in top_k(det, tag, settings))
     people = match_one_by_one(tag_k, loc_k, val_k, settings, assign)
@@ -171,7 +171,7 @@ def main() -> None:
     settings = Grouping()
     det, tag = scene(PERSONS, SIZE)
     facts: dict[str, Any] = {"persons": PERSONS, "size": SIZE, "scenes": 1}
-    rows = [compare("grouping", partial(parse_one_by_one, det, tag, settings), partial(parse, det, tag, settings), **facts)]
+    rows = [compare("grouping", partial(parse_one_by_one, det, tag, settings), lambda: parse_batch(det, tag, settings)[0], **facts)]
     drawn = [_peaks(seed, settings) for seed in range(SCENES)]
     peaks = [each for each in drawn if np.array_equal(match(*each, settings), match_one_by_one(*each, settings, by_munkres))]
     facts = {"persons": PERSONS, "size": SMALL, "scenes": len(peaks), "scenes_left_out_for_ties": len(drawn) - len(peaks)}

@@ -210,7 +210,15 @@ def cost_matrix(distance: np.ndarray, values: np.ndarray, settings: Grouping) ->
 
 
 def parse_batch(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """`parse` for each image of a batch; an image's result does not depend on the others."""
+    """Persons and scores of each image; an image's result does not depend on the others.
+
+    Args:
+        det: (B, K, h, w) heatmaps.
+        tag: (B, K, h, w, T) tags.
+    Returns:
+        Per image: persons (N, K, 3 + T) float32, the x, y, height and tags of each joint, zeros for a missing joint; a joint that was
+        filled in has no tags. Scores (N,): mean height over all K joints, where missing and filled-in joints count as 0.
+    """
     settings = settings or Grouping()
     tag_k, loc_k, val_k = (part.cpu().numpy() for part in top_k(det, tag, settings))
     groups = [match(tag_k[i], loc_k[i], val_k[i], settings) for i in range(len(det))]
@@ -226,18 +234,3 @@ def parse_batch(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> l
         persons[missing, :3] = found
     ends = np.cumsum([len(group) for group in groups])[:-1]
     return list(zip(np.split(persons, ends), np.split(scores, ends), strict=True))
-
-
-def parse(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Persons of one image.
-
-    Args:
-        det: (1, K, h, w) or (K, h, w) heatmaps.
-        tag: (1, K, h, w, T) or (K, h, w, T) tags.
-    Returns:
-        Persons (N, K, 3 + T) float32: x, y, height, tags of each joint, zeros for a missing joint. A joint that was filled in has
-        no tags. Scores (N,): mean height over all K joints, missing ones included as 0, those filled in not counted.
-    """
-    if det.ndim == 3:
-        det, tag = det[None], tag[None]
-    return parse_batch(det, tag, settings)[0]

@@ -98,6 +98,15 @@ def scaled_sigma(geometry: CropGeometry) -> float:
     return max(1.0, geometry.heatmap_size[1] / 24)
 
 
+def scaled_blur(published: int, width: int) -> int:
+    """The largest odd kernel not above the published kernel's share of a map 48 cells wide, at least 1: 15, 7, 3 and 7, 3, 1.
+
+    On a map 12 cells wide the published 15 and 7 reach across it and average even a perfect answer away.
+    """
+    scaled = int(published * width / 48)
+    return max(1, scaled - 1 + scaled % 2)
+
+
 def single_precision(output: Tensor) -> Tensor:
     """Half-precision outputs as float32; others as they are."""
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output

@@ -16,7 +16,7 @@ from torch.nn import functional
 from components.base.errors import FarposeError
 from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.heatmap import truncated_gaussians
-from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, scaled_sigma, single_precision
+from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, scaled_blur, scaled_sigma, single_precision
 from components.codecs.peaks import find_peaks
 from components.codecs.reach import on_map
 from components.codecs.udp_gaussian import decode_gaussian
@@ -142,8 +142,7 @@ class SharposeCodec(MapCodec):
 
 def blur_for(geometry: CropGeometry) -> int:
     """The largest odd kernel not above 11/48 of the map's width, from 3 to the published 11: 3 at 64x48, 5 at 128x96."""
-    scaled = int(PUBLISHED_BLUR * geometry.heatmap_size[1] / 48)
-    return min(PUBLISHED_BLUR, max(3, scaled - 1 + scaled % 2))
+    return min(PUBLISHED_BLUR, max(3, scaled_blur(PUBLISHED_BLUR, geometry.heatmap_size[1])))
 
 
 def _weighted_mse(predicted: Tensor, expected: Tensor, weights: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from components.codecs.blur import blur
 from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.heatmap import truncated_gaussians
 from components.codecs.losses import joints_mse
-from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, scaled_sigma, single_precision
+from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, scaled_blur, scaled_sigma, single_precision
 from components.codecs.newton import Differences, newton_step, safe_coordinates
 from components.codecs.peaks import find_peaks, neighbours
 from components.codecs.reach import on_map
@@ -74,8 +74,7 @@ class UdpGaussianCodec(MapCodec):
 
 def blur_for(geometry: CropGeometry) -> int:
     """The largest odd kernel not above 7/48 of the map's width, at least 3: the published 7 at 256x192, 3 at 128x96 and 64x48."""
-    scaled = int(PUBLISHED_BLUR * geometry.heatmap_size[1] / 48)
-    return max(3, scaled - 1 + scaled % 2)
+    return max(3, scaled_blur(PUBLISHED_BLUR, geometry.heatmap_size[1]))
 
 
 _DIFFERENCES = Differences(

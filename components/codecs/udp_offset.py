@@ -14,7 +14,7 @@ from torch import Tensor
 from components.codecs.blur import blur, blurred_at
 from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.losses import udp_offset_loss
-from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, single_precision
+from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, scaled_blur, single_precision
 from components.codecs.peaks import find_peaks
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
@@ -104,15 +104,6 @@ def scaled_radius(width: int) -> float:
     Two cells are the least that leave an offset to be read where the peak is found a cell or two off.
     """
     return max(2.0, width / 12)
-
-
-def scaled_blur(published: int, width: int) -> int:
-    """The largest odd kernel not above the published one's share of a map 48 cells wide: 15, 7, 3 and 7, 3, 1.
-
-    On a map 12 cells wide the published 15 and 7 reach across it and average even a perfect answer away.
-    """
-    scaled = int(published * width / 48)
-    return max(1, scaled - 1 + scaled % 2)
 
 
 def decode_offset(combined: Tensor, radius: float, blur_heatmap: int, blur_offset: int) -> tuple[Tensor, Tensor]:
