@@ -30,22 +30,19 @@ class Sources:
     paths: Mapping[str, Path]
     imports: Mapping[str, frozenset[str]]
 
-    def closure(self, roots: Iterable[str], without: Iterable[str] = ()) -> list[str]:
+    def closure(self, roots: Iterable[str]) -> list[str]:
         """Everything that importing `roots` runs, sorted: what they name, what that names, and the packages around each.
 
-        Args:
-            without: modules that are left out together with what only they import.
         Raises:
-            FarposeError: a root is no module.
+            FarposeError: a root is not one of the modules.
         """
-        found, left_out = set(), set(without)
-        waiting = list(roots)
-        for root in (*waiting, *left_out):
+        found, waiting = set(), list(roots)
+        for root in waiting:
             if root not in self.paths:
                 raise unknown_name("module", root, self.paths)
         while waiting:
             name = waiting.pop()
-            if name not in found and name not in left_out:
+            if name not in found:
                 found.add(name)
                 waiting += [*self.imports[name], *(package for package in _around(name) if package in self.paths)]
         return sorted(found)

@@ -22,19 +22,6 @@ def digest_tree(root: Path) -> dict[str, str]:
         return dict(zip(paths, pool.map(lambda path: sha256_of(root / path), paths), strict=True))
 
 
-def write_manifest(root: Path, path: Path) -> dict[str, str]:
-    """Hash the files under `root` and write the manifest `path`.
-
-    Returns:
-        path relative to `root` → SHA-256, as written.
-    Raises:
-        FarposeError: there is no file, or a file's name does not fit on a line.
-    """
-    digests = digest_tree(root)
-    save_manifest(digests, path, where=root)
-    return digests
-
-
 def save_manifest(digests: Mapping[str, str], path: Path, where: object = None) -> None:
     """Write known digests, sorted by path.
 

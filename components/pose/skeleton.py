@@ -93,11 +93,6 @@ class Skeleton:
         return tuple(self.index(other.get(name, name)) for name in self.keypoint_names)
 
     @cached_property
-    def flip_pairs(self) -> tuple[tuple[int, int], ...]:
-        """Index pairs (left, right), each once."""
-        return tuple((k, other) for k, other in enumerate(self.flip_permutation) if k < other)
-
-    @cached_property
     def limb_indices(self) -> tuple[tuple[int, int], ...]:
         return tuple((self.index(a), self.index(b)) for a, b in self.limbs)
 

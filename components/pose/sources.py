@@ -32,15 +32,6 @@ def _entries(params_file: Path, _changed: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def skeletons(params_file: Path = SOURCES_FILE) -> dict[str, Skeleton]:
-    """The joints of every data set.
-
-    Raises:
-        FarposeError: an entry's `skeleton` is missing, unknown or wrong.
-    """
-    return {name: _skeleton(name, entry, params_file) for name, entry in entries(params_file).items()}
-
-
 def skeleton_of(dataset: str, params_file: Path = SOURCES_FILE) -> Skeleton:
     """The joints that a data set is annotated with.
 

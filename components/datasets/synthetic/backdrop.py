@@ -36,10 +36,10 @@ def draw_backdrop(draw: Draw, width: int, height: int) -> Backdrop:
     if kind == "wall":
         image[:] = _wall(draw, width, height)
     elif kind == "blur":
-        image[:] = _gradient(draw, draw.choice(WALLS), draw.choice(WALLS), height)
+        image[:] = _gradient(draw.choice(WALLS), draw.choice(WALLS), height)
         image += _noise(draw, width, height, 70, 34)[..., None]
     else:
-        image[:] = _gradient(draw, draw.choice(SKIES), draw.choice(SKIES), height)
+        image[:] = _gradient(draw.choice(SKIES), draw.choice(SKIES), height)
         image += _noise(draw, width, height, 60, 14)[..., None]
         if kind == "skyline":
             _skyline(draw, image, horizon)
@@ -47,7 +47,7 @@ def draw_backdrop(draw: Draw, width: int, height: int) -> Backdrop:
     return Backdrop(np.clip(image, 0, 255), horizon)
 
 
-def _gradient(draw: Draw, first: Colour, second: Colour, height: int) -> np.ndarray:
+def _gradient(first: Colour, second: Colour, height: int) -> np.ndarray:
     """(height, 1, 3) rows from one colour to another."""
     share = np.arange(height, dtype=np.int32)[:, None, None]
     return (np.array(first) * (height - share) + np.array(second) * share) // height

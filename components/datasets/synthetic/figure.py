@@ -105,8 +105,8 @@ def _tinted(draw: Draw, colour: Colour) -> Colour:
 def clothed(body: Body, outfit: Outfit, camera: Camera) -> list[Solid]:
     """All solids of a person, in px of the image."""
     solids = _torso(body, outfit, camera) + _head(body, outfit, camera)
-    for side, sign in SIDES.items():
-        solids += _arm(body, outfit, camera, side) + _leg(body, outfit, camera, side, sign)
+    for side in SIDES:
+        solids += _arm(body, outfit, camera, side) + _leg(body, outfit, camera, side)
     if outfit.skirt:
         solids += _skirt(body, outfit, camera)
     return solids
@@ -148,7 +148,7 @@ def _arm(body: Body, outfit: Outfit, camera: Camera, side: str) -> list[Solid]:
     return solids
 
 
-def _leg(body: Body, outfit: Outfit, camera: Camera, side: str, sign: float) -> list[Solid]:
+def _leg(body: Body, outfit: Outfit, camera: Camera, side: str) -> list[Solid]:
     girth, joints = body.build.girth, body.joints
     hip, knee, ankle, heel, toe = (joints[f"{side}_{name}"] for name in ("hip", "knee", "ankle", "heel", "toe"))
     solids = camera.cone(hip, 0.050 * girth, knee, 0.035 * girth, outfit.skin)
