@@ -353,7 +353,7 @@ def test_an_unreadable_image_is_named(tmp_path, suffix, fault):
     data = jpeg(path, texture(60, 60, np.random.default_rng(0)))
     contents = {"empty": b"", "cut short": data[: len(data) // 2], "no image": b"<html>not found</html>"}
     path.unlink() if fault == "missing" else path.write_bytes(contents[fault])
-    message = {"missing": "image not found", "empty": "is empty", "cut short": "cut short", "no image": "no image that OpenCV"}[fault]
+    message = {"missing": "image not found", "empty": "is empty", "cut short": "cut short", "no image": "OpenCV cannot decode"}[fault]
     with pytest.raises(FarposeError, match=message) as caught:
         read_image(path)
     assert str(path) in str(caught.value)

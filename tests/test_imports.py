@@ -122,5 +122,5 @@ def test_a_digest_does_not_depend_on_the_python_version(tmp_path):
 
 def test_a_file_that_is_no_python_is_one_line(house):
     (house / "house" / "late.py").write_text("def f(:\n")
-    with pytest.raises(FarposeError, match=r"late\.py: no Python: .*line 1"):
+    with pytest.raises(FarposeError, match=r"late\.py: not valid Python: .*line 1"):
         imports.read(house, ["house"])

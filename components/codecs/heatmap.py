@@ -1,6 +1,6 @@
 """Plain heatmaps: Simple Baselines (Xiao et al. 2018) and HRNet (Sun et al. 2019).
 
-A truncated Gaussian on the nearest cell, and the highest cell plus a quarter cell towards its higher neighbour.
+Targets are truncated Gaussians on the nearest cell; decoding moves the highest cell a quarter cell towards its higher neighbour.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class PeakSettings:
     """Settings of codecs that decode a heatmap's highest cell.
 
     Attributes:
-        preset: "derived", or "published", which lets a joint weigh 1 although its patch ends just before the first cell
+        preset: "derived", or "published", where a joint weighs 1 even if its patch ends just before the first cell
             (the released code tests for < 0 instead of <= 0).
         sigma: target's standard deviation, cells; by default a 24th of the map's width, at least 1, as published.
         quarter_shift: move the peak by a quarter cell towards its higher neighbour.
@@ -43,7 +43,7 @@ class HeatmapSettings(PeakSettings):
     """Settings of the `heatmap` codec: those of `PeakSettings`, and
 
     Attributes:
-        hardest_joints: average the loss over the k worst joints of a person only (online hard keypoint mining); 0 for all.
+        hardest_joints: average the loss over only the k worst joints of a person (online hard keypoint mining); 0: over all joints.
     """
 
     hardest_joints: int = 0
@@ -103,7 +103,7 @@ def truncated_gaussians(
 ) -> tuple[Tensor, Tensor]:
     """Gaussians cut to a square of 3 sigma around the nearest cell, and their weights.
 
-    The released code draws a patch whose centre is one cell off where 3 sigma is not whole; here it never is.
+    If 3 sigma is not an integer, the released code draws a patch whose centre is one cell off; this function does not.
 
     Args:
         x, y: (B, K) joints, cells.
@@ -129,7 +129,7 @@ _CROSS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 def quarter_shift(heatmaps: Tensor, peaks: Peaks) -> Tensor:
     """(B, K, 2) a quarter cell towards the higher neighbour along each axis.
 
-    As published there is none where the peak lies in the first two or in the last column or row.
+    As published, peaks in the first two or in the last column or row do not move.
     """
     left, right, up, down = neighbours(heatmaps, peaks, _CROSS).unbind(-1)
     shift = 0.25 * torch.stack([right - left, down - up], -1).sign()

@@ -1,7 +1,7 @@
 """Heatmaps as large as the input: the SR head and SRPose (Wang, Liu, Tang, Wu 2023).
 
-One Gaussian of the input's resolution supervises maps of every resolution: a coarser map's target is the mean of the cells
-that each of its own cells covers, which keeps where the joint lies inside the cell.
+One Gaussian of the input's resolution supervises maps of every resolution: a cell of a coarser map's target is
+the mean of the cells that it covers, which preserves the joint's place inside the cell.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from components.codecs.map_codec import single_precision
 from components.pose.crop import CropGeometry
 from components.pose.skeleton import Skeleton
 
-FIRST_WEIGHT = 1e-4  # of the coarsest stage's own heatmaps, where there are several maps
+FIRST_WEIGHT = 1e-4  # of the coarsest stage's heatmaps, where there are several maps
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SuperResolutionCodec(PeakCodec):
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Mean squared error of every map against the pooled target, without the usual half; the first of several weighs 1e-4.
 
-        With several maps each one's share is logged as well, `map0_loss` (its weight included), `map1_loss`, …
+        With several maps, the share of each is logged too: `map0_loss` (its weight included), `map1_loss`, …
         """
         pooled: dict[tuple[int, int], Tensor] = {}
         parts = []
@@ -61,7 +61,7 @@ class SuperResolutionCodec(PeakCodec):
 
 
 def pooled_target(heatmaps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, K, h, w) means of the cells of (B, K, H, W) heatmaps that the h x w cells divide them into."""
+    """(B, K, h, w) means of (B, K, H, W) heatmaps over the area of each of h x w cells."""
     if heatmaps.shape[-2:] == size:
         return heatmaps
     return functional.adaptive_avg_pool2d(heatmaps, size)

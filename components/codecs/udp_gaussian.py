@@ -27,8 +27,8 @@ class UdpGaussianSettings:
     """Settings of the `udp_gaussian` codec.
 
     Attributes:
-        preset: "derived", or "published": blur 7 on every map and the released arithmetic, which leaves the map near its
-            borders and gives NaN on flat maps.
+        preset: "derived", or "published": blur 7 on every map and the released arithmetic, which can leave the map near
+            its borders and gives NaN on flat maps.
         sigma: target's standard deviation, cells; by default a 24th of the map's width, at least 1, as published.
         blur: kernel size in decoding, cells, odd; by default scaled with the map (`blur_for`).
     """
@@ -65,7 +65,7 @@ class UdpGaussianCodec(MapCodec):
         return decode_gaussian(single_precision(outputs[0]), self.blur, self.published)
 
     def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
-        """Any point of the map; with published arithmetic, whose steps are of any length, any point at all."""
+        """Any point of the map; with published arithmetic, whose steps have any length, any point."""
         return keypoints_heatmap if self.published else on_map(keypoints_heatmap, self.geometry.heatmap_size)
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
@@ -89,11 +89,11 @@ _DIFFERENCES = Differences(
 def decode_gaussian(heatmaps: Tensor, size: int, published: bool = False, rescale: bool = True) -> tuple[Tensor, Tensor]:
     """Sub-cell peaks of (B, K, H, W) heatmaps: keypoints (B, K, 2) in cells and scores (B, K), the maxima before blurring.
 
-    Differs from the released code (`published`): a step needs a parabola with a top, is at most one cell along each axis and
-    stays on the map; a flat map gives its peak cell where the released code gives NaN.
+    Differs from the released code (`published`): a step needs a parabola with a maximum, is at most one cell along each axis and
+    stays on the map. A flat map gives its peak cell, where the released code gives NaN.
 
     Args:
-        rescale: stretch the blurred map to 0..maximum before its logarithm, as UDP's code does and mmpose's does not.
+        rescale: stretch the blurred map to 0..maximum before its logarithm, as in UDP's code but not in mmpose's.
     """
     dtype, heatmaps = heatmaps.dtype, heatmaps.double() if published else heatmaps
     peaks = find_peaks(heatmaps)

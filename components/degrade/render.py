@@ -17,20 +17,20 @@ from components.pose.crop import compose
 if TYPE_CHECKING:
     from components.degrade.shard import Stored
 
-KEYS = 2**31  # keys of noise are whole numbers below this
-GOLDEN = 0x9E3779B9  # moves the first places off the hash's fixed point, 0
+KEYS = 2**31  # keys of noise are integers below this
+GOLDEN = 0x9E3779B9  # moves the first places away from the hash's fixed point, 0
 
 
 def render(store: Stored, indices: Tensor, view_to_stored: Tensor, size: tuple[int, int], keys: Tensor) -> Tensor:
     """(B, 3, H, W) float32 grey levels 0..255 of B targets, as evaluation would show them.
 
-    Fixed shapes, no host synchronisation, no random state: a CUDA graph can hold it.
+    On a GPU: fixed shapes, no host synchronisation, no random state, so a CUDA graph can contain it.
 
     Args:
         indices: (B,) into the store.
         view_to_stored: (B, 2, 3) affine matrices from target px to px of the stored crop.
         size: (H, W) of the targets.
-        keys: (B,) whole numbers below `KEYS`; all noise depends on them alone.
+        keys: (B,) integers below `KEYS`, which alone decide all noise.
     """
     how, place = protocol(store.protocol), store.place(indices)
     dense, padding = how.oversampling, how.padding(store.settings)
@@ -42,7 +42,7 @@ def render(store: Stored, indices: Tensor, view_to_stored: Tensor, size: tuple[i
 
 @functools.cache
 def _grid_to_view(dense: int, padding: int, device: torch.device) -> Tensor:
-    """(2, 3) matrix from px of the grid to px of the target; kept, as a CUDA graph cannot hold a copy from the host."""
+    """(2, 3) matrix from px of the grid to px of the target; kept, because a CUDA graph cannot contain a copy from the host."""
     shift = (0.5 - padding) / dense - 0.5
     return torch.tensor([[1 / dense, 0, shift], [0, 1 / dense, shift]], dtype=torch.float64).to(device)
 
@@ -111,9 +111,9 @@ def spread_and_reduce(planes: Tensor, padding: int, sigma: float, dense: int) ->
 
 
 def normal_noise(keys: Tensor, shape: Sequence[int]) -> Tensor:
-    """(B, *shape) float32 standard normal numbers, a function of each target's key alone: no generator keeps a state.
+    """(B, *shape) float32 standard normal numbers, which depend on each target's key alone, without a generator's state.
 
-    Bits are a 32-bit hash (lowbias32, Chris Wellons 2018) of key and place; pairs become normal by Box and Muller (1958).
+    A 32-bit hash (lowbias32, Chris Wellons 2018) of key and place gives uniform numbers; Box and Muller (1958) make pairs normal.
     """
     count = math.prod(shape)
     place = torch.arange(count + count % 2, device=keys.device).view(2, -1)
@@ -123,7 +123,7 @@ def normal_noise(keys: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _hash(values: Tensor) -> Tensor:
-    """Whole numbers 0..2^32 - 1 as int64, well mixed."""
+    """Integers 0..2^32 - 1 as int64, well mixed."""
     values = (values ^ (values >> 16)) * 0x7FEB352D & 0xFFFFFFFF
     values = (values ^ (values >> 15)) * 0x846CA68B & 0xFFFFFFFF
     return values ^ (values >> 16)

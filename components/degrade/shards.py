@@ -55,7 +55,7 @@ class TrainCrops(Stored):
     Attributes:
         center, size: (N, 2) padded box, image px.
         annotation_id: (N,) int64.
-        margin_scale: largest zoom-out for which the crops hold the image around the person.
+        margin_scale: largest zoom-out at which the crops contain the image around the person.
     """
 
     highest: ClassVar[int] = 2
@@ -99,7 +99,7 @@ class EvalCrops:
         bbox_xywh: (N, 4) box, image px.
         keypoints_image: (N, K, 3) x, y in image px and visibility; zeros for detector boxes.
         area: (N,) px² of the annotation; of the box for detector boxes.
-        geometry: of the crops (its heatmap side means nothing here).
+        geometry: of the crops; its heatmap size is not used.
     """
 
     pixels: np.ndarray
@@ -154,7 +154,7 @@ class Boxes:
         data_root: the folder that image paths are relative to.
         image_path, image_id: (N,) of the image that each box lies in.
         bbox_xywh: (N, 4) image px.
-        upright: turn images as their EXIF orientation says; boxes are then in px of the turned image.
+        upright: rotate images by their EXIF orientation; boxes are then in px of the rotated image.
     """
 
     data_root: str | Path

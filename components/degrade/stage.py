@@ -15,13 +15,13 @@ from components.pose.draw import write_png
 
 
 def degrade(source: Source, spec: ShardSpec, params: DegradeParams, out: Path, progress: bool = True) -> dict[str, Any]:
-    """Write the shard directory `out`, whole or not at all, and return what shard.json holds.
+    """Write the shard directory `out`, whole or not at all, and return the contents of shard.json.
 
     Args:
         progress: whether to show a bar per split.
     Raises:
         FarposeError: a split is missing or has no labelled person, a person's image has no row, or an image is missing,
-            damaged or of another size than its table says.
+            damaged or of a different size than in its table.
     """
     plan = plan_images(source, spec) if spec.images else plan_crops(source, spec)
     with atomic_directory(out) as folder:

@@ -1,4 +1,4 @@
-"""What stands behind the people: sky, walls, fields, floors. Integers only."""
+"""The background of a scene: sky, walls, fields, floors. Integers only."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _ground(draw: Draw, width: int, height: int) -> np.ndarray:
     row = np.arange(height, dtype=np.int32)
     ground -= ((height - row) * 18 // height)[:, None, None]
     for cell, amplitude in ((48, 16), (14, 12), (4, 9)):
-        # Rows are denser towards the horizon, as on a plane seen at an angle.
+        # Rows are denser towards the horizon, as in perspective.
         noise = _noise(draw, width, height * 2, cell, amplitude)
         rows = row * row // height + row
         ground += noise[height * 2 - 1 - rows[::-1]][..., None]
