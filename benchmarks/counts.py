@@ -1,6 +1,6 @@
-"""What the papers print, what their tools count in our networks, and what we count: the tables of docs/counts.md.
+"""The tables of docs/counts.md: counts printed in the papers, those of the papers' tools on our networks, and ours.
 
-python -m benchmarks.counts       # write them anew, from results/costs.json (`farpose models --count`)
+python -m benchmarks.counts       # write them again from results/costs.json (`farpose models --count`)
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ of positions (0.135 M, at 512x512 0.541 M; sines for COCO, trained for CrowdPose
 _HIGHERPOSE_512 = """HigherPose's 54.9 at 512x512 is not four times its 12.01 (48.0), and no number of layers that also gives the 29.06 M
 comes near."""
 
-# Printed numbers that counting does not give: (pattern of variants, field of `paper`) → why. A test fails on any other.
+# Printed numbers that counting does not reproduce: (pattern of variants, field of `paper`) → reason. A test fails on any other.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("*transpose_r_a4_coco_256x192", "gflops"): _TRANSPOSE,
     ("srpose_hrformer_s_coco_256x192", "params_backbone_m"): _HRFORMER,
@@ -63,7 +63,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 
 @dataclass(frozen=True)
 class Number:
-    """One printed number and what is counted for it, both in millions of parameters or in 1e9 (2³⁰) multiply-adds."""
+    """A printed number and the counted one, both in millions of parameters or in 1e9 (2³⁰) multiply-adds."""
 
     variant: str
     field: str
@@ -78,14 +78,14 @@ class Number:
 
     @property
     def exception(self) -> tuple[str, str] | None:
-        """The entry of `EXCEPTIONS` that explains why it does not agree; None where it does or nothing explains it."""
+        """The entry of `EXCEPTIONS` that explains a disagreement; None if the numbers agree or nothing explains it."""
         if self.agrees:
             return None
         return next((key for key in EXCEPTIONS if fnmatch(self.variant, key[0]) and self.field == key[1]), None)
 
 
 def printed(variant: Variant, spent: Costs) -> list[Number]:
-    """Every count that the variant's paper prints, beside ours by the paper's own tool."""
+    """Every count that the variant's paper prints, and ours by the paper's own tool."""
     paper = variant.paper
     params = spent.params_summary if paper.counting.startswith("summary") else spent.params
     pairs = {
@@ -113,7 +113,7 @@ def tables() -> Iterator[str]:
 
 
 def _row(variant: Variant, spent: Costs, reasons: list[str]) -> str:
-    """A line of the table, or nothing where the paper prints no count."""
+    """A line of the table; empty if the paper prints no count."""
     numbers = printed(variant, spent)
     if not numbers:
         return ""
