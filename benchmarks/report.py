@@ -1,4 +1,4 @@
-"""What every benchmark shares: interleaved timing, one record under results/benchmarks and one JSON line at the end."""
+"""Shared by all benchmarks: interleaved timing, one record under results/benchmarks and one JSON line at the end."""
 
 from __future__ import annotations
 
