@@ -1,7 +1,7 @@
-"""Training steps on a GPU: recorded as a CUDA graph against eager, and how long COCO would take. Run: python -m benchmarks.gpu
+"""Training steps on a GPU, as a CUDA graph against eager, and the time that COCO would take. Run: python -m benchmarks.gpu
 
 Needs torch, numpy, opencv, pandas, pyarrow, scipy, safetensors, PyYAML, tqdm and timm; no data, unless `--shards` names a crop
-shard to train on. Without a GPU it says so, runs a tiny smoke test and measures nothing. The record goes to
+shard to train on. Without a GPU it runs a tiny smoke test, reports that, and measures nothing. The record goes to
 results/benchmarks/gpu.json, and into the folder $OUT if that is set.
 """
 

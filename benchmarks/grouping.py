@@ -1,4 +1,4 @@
-"""Grouping joints into persons: ours against one person at a time in Python. Run: python -m benchmarks.grouping"""
+"""Grouping joints into persons, ours against a loop over persons in Python. Run: python -m benchmarks.grouping"""
 
 from __future__ import annotations
 

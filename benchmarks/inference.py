@@ -1,13 +1,12 @@
-"""How fast variants are: torch eager and compiled, CUDA graphs and bf16 on a GPU, ONNX Runtime. Run: python -m benchmarks.inference
+"""Speed of variants: torch eager and compiled, CUDA graphs and bf16 on a GPU, ONNX Runtime. Run: python -m benchmarks.inference
 
-For each variant and batch size: images per second, latency (median and 95th percentile of single calls) and memory, of the
-network alone on normalised images in the device's memory. Variants that are compared with each other take turns in one run.
-Weights are random, so SHaRPose's gate is left open: its speed here is that of refining everyone. `ratio` is the first one's time
-over the second one's.
+For each variant and batch size: images per second, latency (median and 95th percentile of single calls) and memory of the
+network alone, on normalised images on the device. Compared variants take turns in one run. Weights are random, so SHaRPose's gate
+is left open and everyone is refined. `ratio` is the first one's time over the second one's.
 
-Needs torch, torchvision, timm, numpy, opencv, pandas, pyarrow, scipy, safetensors and PyYAML; what needs onnx and onnxruntime is
-left out where they are missing. The record goes to results/benchmarks/inference.json (inference_cuda.json on a GPU), and into the
-folder $OUT if that is set.
+Needs torch, torchvision, timm, numpy, opencv, pandas, pyarrow, scipy, safetensors and PyYAML; parts that need onnx and
+onnxruntime are skipped where they are missing. The record goes to results/benchmarks/inference.json (inference_cuda.json on a
+GPU), and into the folder $OUT if that is set.
 """
 
 from __future__ import annotations

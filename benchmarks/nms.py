@@ -1,4 +1,4 @@
-"""OKS suppression: ours for all images at once against one person at a time. Run: python -m benchmarks.nms"""
+"""OKS suppression, ours for all images at once against a loop over persons. Run: python -m benchmarks.nms"""
 
 from __future__ import annotations
 
