@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,7 +90,13 @@ def test_every_network_is_counted_and_nothing_else():
     assert set(STORED) == {counts.key(variant) for variant in VARIANTS.values()}, "run `farpose models --count`"
 
 
-@pytest.mark.parametrize("name", smallest_of_each_network())
+def networks() -> list[Any]:
+    """`smallest_of_each_network` as parameters; quick to test is one of each method."""
+    quick = {VARIANTS[name].method: name for name in reversed(smallest_of_each_network())}.values()
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in smallest_of_each_network()]
+
+
+@pytest.mark.parametrize("name", networks())
 def test_stored_counts_are_those_of_the_networks(name):
     assert costs.of_variant(VARIANTS[name]) == counted_for(name), f"run `{counts.COMMAND}`"
 
