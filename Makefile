@@ -27,6 +27,8 @@ READY := .venv/.farpose-ready
 TEST_WORKERS ?= 2
 # one thread a worker: two workers that each start a thread per core are slower than one
 TEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 python -m pytest -n $(TEST_WORKERS) --timeout 900
+# a file's tests stay with one worker, so that what they share (a pipeline run, trained models) is made once
+BY_FILE := --dist loadfile --no-loadscope-reorder
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,7 +41,7 @@ demo: $(READY) ## make synthetic people, train, evaluate, compare and register f
 	farpose run
 
 test: $(READY) ## the checks that take minutes
-	$(TEST) -m "not slow" $(ARGS)
+	$(TEST) $(BY_FILE) -m "not slow" $(ARGS)
 
 test-slow: $(READY) ## the longer checks
 	$(TEST) -m slow $(ARGS)
