@@ -44,7 +44,7 @@ tables of positions (0.135 M, at 512x512 0.541 M; sines for COCO, trained for Cr
 _HIGHERPOSE_512 = """HigherPose's 54.9 at 512x512 is not four times its 12.01 (48.0), and no number of layers that also gives the 29.06 M
 comes near."""
 
-# Printed numbers that counting does not give: (pattern of variants, field of `paper`) → why. A test fails on any other.
+# Printed numbers that counting does not reproduce: (pattern of variants, field of `paper`) → reason. A test fails on any other.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("*transpose_r_a4_coco_256x192", "gflops"): _TRANSPOSE,
     ("srpose_hrformer_s_coco_256x192", "params_backbone_m"): _HRFORMER,
@@ -79,7 +79,7 @@ class Number:
 
     @property
     def exception(self) -> tuple[str, str] | None:
-        """The entry of `EXCEPTIONS` that explains why it does not agree; None where it does or nothing explains it."""
+        """The entry of `EXCEPTIONS` that explains a disagreement; None if the numbers agree or nothing explains it."""
         if self.agrees:
             return None
         return next((key for key in EXCEPTIONS if fnmatch(self.variant, key[0]) and self.field == key[1]), None)
@@ -114,7 +114,7 @@ def tables() -> Iterator[str]:
 
 
 def _row(variant: Variant, spent: Costs, reasons: list[str]) -> str:
-    """A line of the table, or nothing where the paper prints no count."""
+    """A line of the table; empty if the paper prints no count."""
     numbers = printed(variant, spent)
     if not numbers:
         return ""

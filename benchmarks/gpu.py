@@ -37,7 +37,7 @@ from components.train.step import Step, Targets, autocast, eager_step
 from components.train.tracker import JsonLinesTracker
 
 PERSONS, EPOCHS = 149_813, 210  # annotated persons of COCO train2017, and the published schedule
-VARIANTS = ("hrnet_w32_coco_64x48_fused", "hrnet_w32_coco_64x48")  # four branches, and the three that were published at 64x48
+VARIANTS = ("hrnet_w32_coco_64x48_fused", "hrnet_w32_coco_64x48")  # with four branches, and with three as published at 64x48
 MINUTES = {128: 30.0, 256: 20.0}  # to reach, for 210 epochs, by batch size
 GRAPHED_TARGET, OUTSIDE_TARGET = 3.0, 0.10
 INPUT_SIZE = (64, 48)
@@ -73,7 +73,7 @@ def synthetic_crops(count: int, device: torch.device) -> TrainCrops:
 
 
 class Trainee:
-    """A variant that is trained step by step on crops in the device's memory.
+    """A variant in training, step by step, on crops in the device's memory.
 
     Args:
         kind: "eager", "graphed", or "model": a recording of forward and backward alone, on one fixed batch.
@@ -131,7 +131,7 @@ def same_losses(variant: Variant, recipe: Recipe, crops: TrainCrops) -> dict[str
 
 
 def timed(variant: Variant, recipe: Recipe, crops: TrainCrops, steps: int, repeats: int) -> list[dict[str, Any]]:
-    """Rows for one variant and batch size: graphed against eager, COCO's minutes, share outside of the model."""
+    """Rows for one variant and batch size: graphed against eager, minutes for COCO, share of the step outside the model."""
     torch.cuda.reset_peak_memory_stats()
     graphed = Trainee(variant, recipe, crops, "graphed")
     memory = torch.cuda.max_memory_allocated() / 2**20
@@ -165,7 +165,7 @@ def _many(trainee: Trainee, steps: int) -> Callable[[], None]:
 
 
 def _limit(name: str, limit: float, values: list[float]) -> dict[str, Any]:
-    """A row for values that must stay under a limit: the ratio is limit over median."""
+    """A row for values that must stay below a limit; the ratio is limit over median."""
     ratios = [limit / max(value, 1e-9) for value in values]
     return {"name": name, "ratio": statistics.median(ratios), "target": 1.0, "n": len(values), "spread": [min(ratios), max(ratios)],
             "median": statistics.median(values), "limit": limit}  # fmt: skip

@@ -16,7 +16,7 @@ from components.approaches.crop_feed import persons_of
 from components.base.errors import FarposeError
 from components.degrade.augment import normalise
 from components.degrade.params import ShardSpec
-from components.degrade.shards import EvalCrops, crop_boxes
+from components.degrade.shards import Boxes, EvalCrops, crop_boxes
 from components.evaluate import curves
 from components.evaluate.approach import (
     Approach,
@@ -124,7 +124,7 @@ class Crops:
         numbers = np.array([number for number, rows in boxes.items() for _ in rows], np.int64)
         places = np.array([str(files.paths[number].resolve()) for number in numbers.tolist()], dtype=object)
         every, spec = np.concatenate(list(boxes.values())), replace(files.spec, input_size=variant.input_size)
-        crops = crop_boxes("/", places, numbers, every, variant.convention, spec, files.degrade, variant.skeleton, upright=True)
+        crops = crop_boxes(Boxes("/", places, numbers, every, upright=True), variant.convention, spec, files.degrade, variant.skeleton)
         found = predict(built.model, built.codec, crops, params.flip, params.batch_size, device)
         scores = person_scores(found.keypoint_scores, found.box_scores, params.visible_above(built.codec))
         return replace(found, annotation_id=np.full(len(found), -1)), scores
