@@ -11,6 +11,7 @@ with their stage, which is then up to date if nothing else has changed.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def _retire(pipeline: Pipeline, repository: Path) -> None:
 
 def _addresses(pipeline: Pipeline, stages: dict[str, Any]) -> set[str]:
     """Every stage of the graph, as dvc.lock names it."""
-    items = {"${shards}": pipeline.shards, "${variants}": pipeline.variants}
+    items: dict[str, Iterable[str]] = {"${shards}": pipeline.shards, "${variants}": pipeline.variants}
     each = {kind: items[entry["foreach"]] for kind, entry in stages.items() if "foreach" in entry}
     return {kind for kind in stages if kind not in each} | {f"{kind}@{item}" for kind, found in each.items() for item in found}
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from components.codecs.codec import Codec, as_crop_codec
 from components.degrade.augment import Augmenter
 from components.degrade.shards import EvalCrops, TrainCrops
 from components.evaluate import oks
@@ -39,8 +39,8 @@ class CropFeed:
     def __len__(self) -> int:
         return len(self._crops)
 
-    def place(self, codec: Any, recipe: FeedRecipe, device: torch.device) -> None:
-        self._codec = codec
+    def place(self, codec: Codec, recipe: FeedRecipe, device: torch.device) -> None:
+        self._codec = as_crop_codec(codec)
         self._augment = Augmenter(codec.geometry, recipe.augmentation, self.skeleton)
         self._on_device = self._crops.to(device)
 

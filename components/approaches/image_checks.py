@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from components import codecs
+from components.codecs.codec import as_image_codec
 from components.degrade.image_shards import EvalImages
 from components.degrade.params import ShardSpec
 from components.evaluate.approach import Check
@@ -25,7 +26,7 @@ FOUND_SHARE = 0.5  # of the persons; fewer mean that the maps are too coarse for
 
 def checks(variant: Variant, persons: Persons) -> Iterator[Check]:
     """All of one variant, on some images."""
-    codec = codecs.build(variant.codec_name, variant.geometry(), persons.skeleton, **variant.codec)
+    codec = as_image_codec(codecs.build(variant.codec_name, variant.geometry(), persons.skeleton, **variant.codec))
     images = _without_pixels(persons, ImageGeometry(variant.input_size[0]))
     yield _geometry_round_trip(variant.name, images)
     yield flip_twice(variant.name, codec)

@@ -14,6 +14,7 @@ from torch import Tensor
 from components.approaches import image_checks, image_pictures
 from components.base.config import parse
 from components.base.errors import FarposeError
+from components.codecs.codec import Codec, as_image_codec
 from components.degrade.image_shards import EvalImages, fitted, images_of
 from components.degrade.params import DegradeParams, ShardSpec
 from components.evaluate.approach import (
@@ -74,7 +75,7 @@ class Images:
         if images.geometry.fit != how.fit:
             problem = f"images are fitted by {images.geometry.fit}, the parameters say {how.fit}"
             raise FarposeError(problem, where="evaluate.bottom_up.fit", fix="open the images with the same fit")
-        model, codec, device = context.model, context.codec, context.device
+        model, codec, device = context.model, as_image_codec(context.codec), context.device
         found, scores = predict_images(model, codec, images, params, device, params.bf16, data.data_root, data.degrade)
         persons, boxes = data.persons.labelled(), SUFFIX_OF_FIT[how.fit]
         similarity, own = assign(persons, found)
@@ -82,11 +83,11 @@ class Images:
         seen |= {"scales": list(how.scales), "flip": params.flip, "oks_nms_threshold": how.oks_nms_threshold}
         yield Found(boxes, found, scores, found, persons, own, similarity, seen, {"found_persons": len(found)})
 
-    def perfect(self, codec: Any, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
-        return perfect_persons(codec, data.inputs, device)
+    def perfect(self, codec: Codec, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
+        return perfect_persons(as_image_codec(codec), data.inputs, device)
 
-    def bound(self, codec: Any, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
-        return image_bound(codec, data.inputs)
+    def bound(self, codec: Codec, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
+        return image_bound(as_image_codec(codec), data.inputs)
 
     def reductions(self, context: EvaluationContext, found: Found) -> tuple[np.ndarray, np.ndarray]:
         images = context.data.inputs
@@ -97,10 +98,10 @@ class Images:
         return of_persons, of_predictions
 
     def tiles(self, context: EvaluationContext, found: Found) -> Tiles:
-        return image_pictures.tiles(context.data.inputs, found, context.codec.detection_threshold, context.data.data_root)
+        return image_pictures.tiles(context.data.inputs, found, as_image_codec(context.codec).detection_threshold, context.data.data_root)
 
     def look(self, context: EvaluationContext, found: Found, person: int) -> Look:
-        threshold = context.codec.detection_threshold
+        threshold = as_image_codec(context.codec).detection_threshold
         return image_pictures.look(context.data.inputs, found, person, threshold, context.data.data_root)
 
     # --- checks that cost no training
@@ -117,12 +118,11 @@ class Images:
         paths = [path.resolve() for path in files.paths.values()]
         images = images_of(paths, files.spec, built.variant.skeleton, params.bottom_up.fit, files.degrade)
         images = replace(images, image_id=np.array(list(files.paths), np.int64))
-        return predict_images(built.model, built.codec, images, params, device, params.bf16, Path("/"), files.degrade)
+        return predict_images(built.model, as_image_codec(built.codec), images, params, device, params.bf16, Path("/"), files.degrade)
 
     def picture(self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams) -> np.ndarray:
         # joints below the detector's threshold were filled in, and are often far off
-        codec: Any = built.codec
-        certain = found.keypoint_scores > codec.detection_threshold
+        certain = found.keypoint_scores > as_image_codec(built.codec).detection_threshold
         return picture_of_persons(image, found.keypoints_image, certain, scores, built.variant.skeleton)
 
     def served(self, variant: Variant) -> Served:
@@ -164,7 +164,7 @@ found = model.predict(images)""",
             names = [f"image {number}" for number in range(len(images))]
             bgr = [np.ascontiguousarray(image[..., ::-1]) for image in images]
             inputs = fitted(bgr, names, spec, built.variant.skeleton, params.bottom_up.fit, degrade)
-            found, scores = predict_images(built.model, built.codec, inputs, params)
+            found, scores = predict_images(built.model, as_image_codec(built.codec), inputs, params)
             counts = np.bincount(found.image_id, minlength=len(images))
             rows = {"keypoints": found.keypoints_image, "keypoint_scores": found.keypoint_scores, "scores": scores}
             return {"persons": counts, **{name: padded(values, counts) for name, values in rows.items()}}
@@ -197,10 +197,11 @@ def padded(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return table
 
 
-def read_persons(codec: Any, outputs: tuple[Tensor, ...], images: Tensor) -> list[Joints]:
+def read_persons(codec: Codec, outputs: tuple[Tensor, ...], images: Tensor) -> list[Joints]:
     """The persons that are grouped in each image, without the mirrored image; a joint that scores 0 was not found."""
     height, width = images.shape[2:]
-    found = codec.decode(*codec.aggregate([outputs], None, (1.0,), (height, width)))
+    grouping = as_image_codec(codec)
+    found = grouping.decode(*grouping.aggregate([outputs], None, (1.0,), (height, width)))
     return [Joints(np.asarray(persons.keypoints), np.asarray(persons.keypoint_scores) != 0) for persons in found]
 
 

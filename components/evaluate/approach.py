@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from components.codecs.codec import Codec
 from components.degrade.params import DegradeParams, ShardSpec
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predictions import Predictions
@@ -62,7 +63,7 @@ class EvaluationContext:
     """
 
     model: nn.Module
-    codec: Any
+    codec: Codec
     data: EvaluationData
     params: EvaluateParams
     out: Path
@@ -220,11 +221,11 @@ class Approach(Protocol):
         """What the model finds: first with the boxes of the main AP, then with further ones that the parameters ask for."""
         ...
 
-    def perfect(self, codec: Any, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
+    def perfect(self, codec: Codec, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
         """What is decoded from the method's own perfect targets, and the person scores."""
         ...
 
-    def bound(self, codec: Any, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
+    def bound(self, codec: Codec, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
         """The best that the decoder can give, over all maps, and the person scores; see `evaluate.bound`."""
         ...
 

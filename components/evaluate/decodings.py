@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
+from components.codecs.codec import Codec
+
 Decoding = Literal["without_shift"]
 CHANGES: Mapping[Decoding, dict[str, Any]] = {"without_shift": {"quarter_shift": False}}
 
 
-def second_codecs(codec: Any, names: tuple[Decoding, ...] = get_args(Decoding)) -> dict[Decoding, Any]:
+def second_codecs(codec: Codec, names: tuple[Decoding, ...] = get_args(Decoding)) -> dict[Decoding, Codec]:
     """Codecs that decode the same outputs in another way, by the name of the decoding.
 
     Left out are decodings whose settings the codec does not have or already has at that value, as DARK's, which never shifts.
@@ -23,7 +25,7 @@ def second_codecs(codec: Any, names: tuple[Decoding, ...] = get_args(Decoding)) 
         codec: the variant's own.
         names: which decodings, of `evaluate.decodings` in params/evaluate.yaml.
     """
-    found: dict[Decoding, Any] = {}
+    found: dict[Decoding, Codec] = {}
     for name in names:
         changes = CHANGES[name]
         if all(getattr(codec.settings, key, value) != value for key, value in changes.items()):

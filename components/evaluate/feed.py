@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
+from components.codecs.codec import Codec
 from components.degrade.augment import AugmentParams
 from components.degrade.augment_images import ImageAugmentParams
 from components.models.variant import Variant
@@ -58,7 +59,7 @@ class Feed(Protocol):
 
     def __len__(self) -> int: ...
 
-    def place(self, codec: Any, recipe: FeedRecipe, device: torch.device) -> None:
+    def place(self, codec: Codec, recipe: FeedRecipe, device: torch.device) -> None:
         """Bring the training data to the device."""
         ...
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
+from components.codecs.codec import ImageCodec, Outputs, Size
 from components.degrade.augment import normalise
 from components.degrade.images import usable_cores
 from components.degrade.params import DegradeParams
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 FORWARD_PX = 1 << 23  # input px of one forward pass, which bounds the memory of large test scales
 GROUPING_PX = 1 << 20  # px of the images whose full-size heatmaps and tags are held at a time
-
-Size = tuple[int, int]  # height, width
-Outputs = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class Inputs:
 
 def predict_images(
     model: nn.Module,
-    codec: Any,
+    codec: ImageCodec,
     images: EvalImages,
     params: EvaluateParams,
     device: str | torch.device = "cpu",
@@ -130,7 +128,9 @@ def predict_images(
     return finish(*to_predictions(codec, inputs, found), params, images.skeleton.sigmas)
 
 
-def group(codec: Any, upright: Sequence[Outputs], mirrored: Sequence[Outputs] | None, scales: Sequence[float], base: Size) -> list[Any]:
+def group(
+    codec: ImageCodec, upright: Sequence[Outputs], mirrored: Sequence[Outputs] | None, scales: Sequence[float], base: Size
+) -> list[Any]:
     """The codec's persons of every image of a batch, in cells of a map of `base` size; a few images at a time.
 
     Args:
@@ -146,7 +146,7 @@ def group(codec: Any, upright: Sequence[Outputs], mirrored: Sequence[Outputs] | 
     return persons
 
 
-def to_predictions(codec: Any, inputs: Inputs, found: Sequence[Any]) -> tuple[Predictions, np.ndarray]:
+def to_predictions(codec: ImageCodec, inputs: Inputs, found: Sequence[Any]) -> tuple[Predictions, np.ndarray]:
     """Predictions and person scores from the codec's persons of every image.
 
     A box is the extent of the joints that score above the codec's detection threshold (of all if none does): the others were

@@ -53,8 +53,8 @@ def _mean(name: str, members: Sequence[Row], runs: list[Matches] | None) -> dict
     row: dict[str, Any] = dict(members[0])
     for key, value in row.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
-            values = [other.get(key) for other in members]
-            row[key] = None if None in values else statistics.fmean(values)
+            values = [float(other[key]) for other in members if other.get(key) is not None]
+            row[key] = statistics.fmean(values) if len(values) == len(members) else None
     for key in ("seed", "by_height", f"AP_{suffix}_low", f"AP_{suffix}_high"):
         row.pop(key, None)
     spread = statistics.stdev(headline_ap(member) for member in members)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from components.codecs.codec import Codec
 from components.evaluate.nms import suppress
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predictions import Predictions
@@ -29,7 +29,7 @@ def person_scores(keypoint_scores: np.ndarray, box_scores: np.ndarray, in_vis_th
     return box_scores * total / np.maximum(seen.sum(-1), 1)
 
 
-def finish(predictions: Predictions, params: EvaluateParams, sigmas: Sequence[float], codec: Any) -> tuple[Predictions, np.ndarray]:
+def finish(predictions: Predictions, params: EvaluateParams, sigmas: Sequence[float], codec: Codec) -> tuple[Predictions, np.ndarray]:
     """Score the persons and suppress repeats: what is left, and the (N,) person scores."""
     scores = person_scores(predictions.keypoint_scores, predictions.box_scores, params.visible_above(codec))
     joints, areas = predictions.keypoints_image, predictions.areas

@@ -7,12 +7,13 @@ map can beat is `components.evaluate.bound`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from components.codecs.codec import CropCodec, ImageCodec
 from components.evaluate.predict import CropTable, to_predictions
 from components.evaluate.predict_images import Inputs, group
 from components.evaluate.predict_images import to_predictions as to_persons
@@ -44,7 +45,7 @@ class Boxes:
         return cls(image_id, annotation_id, center, size, labelled.bbox_xywh, labelled.keypoints)
 
 
-def perfect_predictions(codec: Any, crops: CropTable, batch_size: int = 512) -> Predictions:
+def perfect_predictions(codec: CropCodec, crops: CropTable, batch_size: int = 512) -> Predictions:
     """Annotated joints → targets → what a perfect network would output → decoded joints, in image px."""
     center, size = np.asarray(crops.center, np.float64), np.asarray(crops.size, np.float64)
     joints = np.asarray(crops.keypoints_image, np.float64)
@@ -59,7 +60,7 @@ def perfect_predictions(codec: Any, crops: CropTable, batch_size: int = 512) -> 
     return to_predictions(codec, crops, np.concatenate(heatmap), np.concatenate(scores))
 
 
-def perfect_persons(codec: Any, images: EvalImages, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
+def perfect_persons(codec: ImageCodec, images: EvalImages, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
     """Annotated joints of whole images → perfect outputs at scale 1 → grouped persons in image px, and their scores.
 
     Without the mirrored image, which would be equally perfect.
@@ -74,7 +75,9 @@ def perfect_persons(codec: Any, images: EvalImages, device: str | torch.device =
     return to_persons(codec, inputs, found)
 
 
-def perfect_outputs(codec: Any, inputs: Inputs, row: int, persons: Persons, device: str | torch.device = "cpu") -> tuple[Tensor, ...]:
+def perfect_outputs(
+    codec: ImageCodec, inputs: Inputs, row: int, persons: Persons, device: str | torch.device = "cpu"
+) -> tuple[Tensor, ...]:
     """What a perfect network outputs for image `row`, (1, ...) per output, if these are its labelled persons.
 
     A joint that the input does not show (published letterboxing cuts portrait images) cannot be seen.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from components.codecs.codec import Codec
 from components.evaluate.approach import Check
 from components.evaluate.oks import MAX_DETECTIONS, evaluate
 from components.evaluate.predictions import Predictions
@@ -34,7 +35,7 @@ def truth_scores_one(persons: Persons) -> Check:
     return Check("ground truth scores AP 1.000", min(numbers["AP"], numbers["AR"]) > 1 - 1e-9, detail, warning=len(crowded) > 0)
 
 
-def flip_twice(name: str, codec: Any, border: tuple[int, int] = (0, 0)) -> Check:
+def flip_twice(name: str, codec: Codec, border: tuple[int, int] = (0, 0)) -> Check:
     """Mirroring outputs twice changes nothing but the columns (or bins) that a shift repeats."""
     generator = torch.Generator().manual_seed(0)
     outputs = tuple(torch.randn((2, *shape), generator=generator) for shape in codec.output_shapes)

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_file
+from components.codecs.codec import Codec, Outputs
 from components.degrade.augment import normalise
 from components.models.variant import Variant
 
@@ -33,7 +33,6 @@ LAST_BITS = 2e-6  # how much `rounding_errors` changes a normalised pixel, which
 RUNS, NUDGES = 3, 12  # how often the network is run with other last bits, and its outputs are decoded with rounding errors added
 TRACED_BATCH = 2  # not 1, which would broadcast unseen
 
-Outputs = tuple[Tensor, ...]
 Network = Callable[[Tensor], Outputs]
 
 
@@ -45,7 +44,7 @@ class Joints:
     found: np.ndarray
 
 
-Reader = Callable[[Any, Outputs, Tensor], list[Joints]]  # (codec, outputs, normalised inputs) → the persons of each input
+Reader = Callable[[Codec, Outputs, Tensor], list[Joints]]  # (codec, outputs, normalised inputs) → the persons of each input
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def runtime(path: str | Path, threads: int | None = None) -> Network:
     return run
 
 
-def compare(model: nn.Module, codec: Any, path: str | Path, inputs: Sequence[np.ndarray], form: Form) -> Difference:
+def compare(model: nn.Module, codec: Codec, path: str | Path, inputs: Sequence[np.ndarray], form: Form) -> Difference:
     """Read persons from torch's outputs and from ONNX Runtime's, for the same inputs; on the CPU.
 
     A joint that belongs to another person, or a person more or less, counts as infinitely far away.
@@ -203,7 +202,7 @@ def distances_px(first: Joints, second: Joints) -> np.ndarray:
     return np.where(first.found & second.found, distances, np.where(first.found | second.found, np.inf, np.nan))
 
 
-def ties(codec: Any, outputs: Outputs, errors: Outputs, inputs: Tensor, read: Reader) -> list[np.ndarray]:
+def ties(codec: Codec, outputs: Outputs, errors: Outputs, inputs: Tensor, read: Reader) -> list[np.ndarray]:
     """For each input, which joints torch's own reading moves by more than the limit when rounding errors are added to its outputs:
     (N, K) bool, or a scalar True where they decide how many persons there are.
 
@@ -264,7 +263,7 @@ def _by_size(inputs: Sequence[np.ndarray]) -> Iterator[Tensor]:
 
 
 def export(
-    model: nn.Module, codec: Any, variant: Variant, path: str | Path, inputs: Sequence[np.ndarray], form: Form, origin: Mapping[str, str]
+    model: nn.Module, codec: Codec, variant: Variant, path: str | Path, inputs: Sequence[np.ndarray], form: Form, origin: Mapping[str, str]
 ) -> Difference:
     """Write a trained network's ONNX file if the same joints are found with it.
 

@@ -190,7 +190,7 @@ class Variant:
     def _check_size(self, where: str) -> None:
         if min(self.input_size) < 1 or any(side % STRIDE for side in self.input_size):
             raise FarposeError(f"input_size must be positive multiples of {STRIDE} px, got {self.input_size}", where=where)
-        if self.bottom_up and (self.input_size[0] != self.input_size[1] or self.input_size[0] % IMAGE_STRIDE):
+        if self.approach == "images" and (self.input_size[0] != self.input_size[1] or self.input_size[0] % IMAGE_STRIDE):
             problem = f"input_size of a bottom-up variant must be a square, its side a multiple of {IMAGE_STRIDE} px, got {self.input_size}"
             raise FarposeError(problem, where=where, fix="such as [256, 256] or [512, 512]")
 
@@ -210,13 +210,8 @@ class Variant:
         method = self.record
         label = self.method if method.label is None else method.label
         height, width = self.input_size
-        size = str(height) if self.bottom_up else f"{height}x{width}"
+        size = str(height) if self.approach == "images" else f"{height}x{width}"
         return "_".join(part for part in (label, self.backbone.removeprefix(method.drops), self.dataset, size, self.tag) if part)
-
-    @property
-    def bottom_up(self) -> bool:
-        """Whether it takes whole images and finds all persons in them."""
-        return self.approach == "images"
 
     @property
     def approach(self) -> Approach:

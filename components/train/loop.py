@@ -19,6 +19,7 @@ from torch import nn
 from components import approaches
 from components.base.config import REPOSITORY
 from components.base.files import sha256_of
+from components.codecs.codec import Codec
 from components.evaluate.feed import Drawn, Feed
 from components.models import pretrained, upscale, zoo
 from components.models.backbones.blocks import he_initialisation
@@ -129,7 +130,7 @@ def _configure(recipe: Recipe, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = device.type == "cuda"
 
 
-def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -> tuple[nn.Module, Any]:
+def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -> tuple[nn.Module, Codec]:
     torch.manual_seed(recipe.seed)
     built = zoo.build(variant, feed.skeleton)
     if recipe.init == "he":
