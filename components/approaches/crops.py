@@ -19,17 +19,7 @@ from components.degrade.augment import normalise
 from components.degrade.params import ShardSpec
 from components.degrade.shards import EvalCrops, crop_boxes
 from components.evaluate import curves
-from components.evaluate.approach import (
-    Approach,
-    Check,
-    EvaluationContext,
-    EvaluationData,
-    Files,
-    Found,
-    Look,
-    Served,
-    Tiles,
-)
+from components.evaluate.approach import Approach, Check, EvaluationContext, EvaluationData, Files, Found, Look, Served, Tiles
 from components.evaluate.bound import crop_bound
 from components.evaluate.decodings import second_codecs
 from components.evaluate.detector import detector_crops
@@ -54,7 +44,7 @@ class Crops:
     """See `evaluate.approach.Approach`."""
 
     name, needs = "crops", "crops of persons"
-    takes_boxes, draw_above = True, -np.inf  # all persons are drawn whose boxes the user gave
+    takes_boxes, draw_above = True, -np.inf  # every person whose box the user gave is drawn
 
     # --- shards
 

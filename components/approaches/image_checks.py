@@ -59,7 +59,7 @@ def _geometry_round_trip(name: str, images: EvalImages) -> Check:
 
 
 def _without_pixels(persons: Persons, geometry: ImageGeometry) -> EvalImages:
-    """Up to `MAX_IMAGES` images with labelled persons, evenly spread over the table, of which only the sizes are known."""
+    """Up to `MAX_IMAGES` images with labelled persons, evenly spread over the table; only their sizes are known."""
     frame = persons.labelled().frame.drop_duplicates("image_id")
     frame = frame.iloc[:: max(-(-len(frame) // MAX_IMAGES), 1)]
     ids, paths = frame["image_id"].to_numpy(np.int64), frame["image_path"].to_numpy(dtype=object)

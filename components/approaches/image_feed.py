@@ -43,7 +43,7 @@ class ImageFeed:
 
     def draw(self, indices: Tensor, seed: int) -> Drawn:
         batch = self._augment(self._on_device, indices, seed)
-        # every pixel that is not masked is supervised, where nobody is as well
+        # every pixel that is not masked is supervised, background included
         return Drawn(batch.images, self._codec.targets(batch.keypoints, batch.visible, batch.masks), batch.masks[0].any())
 
     def name(self, indices: np.ndarray) -> str:

@@ -17,20 +17,11 @@ from components.base.errors import FarposeError
 from components.codecs.codec import Codec, as_image_codec
 from components.degrade.image_shards import EvalImages, fitted, images_of
 from components.degrade.params import DegradeParams, ShardSpec
-from components.evaluate.approach import (
-    Approach,
-    Check,
-    EvaluationContext,
-    EvaluationData,
-    Files,
-    Found,
-    Look,
-    Served,
-    Tiles,
-)
+from components.evaluate.approach import Approach, Check, EvaluationContext, EvaluationData, Files, Found, Look, Served, Tiles
 from components.evaluate.assignment import assign
 from components.evaluate.bound import image_bound
 from components.evaluate.headline import SUFFIX_OF_FIT
+from components.evaluate.matching import rows_of
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predict_images import predict_images
 from components.evaluate.predictions import Predictions
@@ -44,7 +35,7 @@ from components.pose.persons import Persons
 COMPARED = 4  # images on which an ONNX file is compared
 EXPORT_BATCH = 4  # images of one size run together,
 EXPORT_BATCH_FIXED = 1  # but not by networks of one size: ONNX Runtime holds all of their attention's weights, gigabytes at 512 px
-DRAW_ABOVE = 0.1  # score below which a person is not drawn: a few weak joints that fit nobody else
+DRAW_ABOVE = 0.1  # score below which a person is not drawn: a few weak joints that fit no other person
 
 
 class Images:
@@ -91,10 +82,8 @@ class Images:
 
     def reductions(self, context: EvaluationContext, found: Found) -> tuple[np.ndarray, np.ndarray]:
         images = context.data.inputs
-        order, of_images = np.argsort(images.image_id, kind="stable"), reductions(images)
-        ids = (context.data.persons.frame["image_id"], found.predictions.image_id)
-        places = (np.searchsorted(images.image_id, np.asarray(table, np.int64), sorter=order) for table in ids)
-        of_persons, of_predictions = (of_images[order[place]] for place in places)
+        of_images, ids = reductions(images), (context.data.persons.frame["image_id"], found.predictions.image_id)
+        of_persons, of_predictions = (of_images[rows_of(images.image_id, np.asarray(table, np.int64))] for table in ids)
         return of_persons, of_predictions
 
     def tiles(self, context: EvaluationContext, found: Found) -> Tiles:
@@ -147,7 +136,7 @@ found = model.predict(images)""",
 
     def serve(self, built: Built, preparation: Mapping[str, Any]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
         """Images (N, H, W, 3) uint8 RGB of one size, any height and width, fitted as in the evaluation, at scale 1 → with M the
-        most persons found in one of the images; rows behind an image's own persons are zeros:
+        largest number of persons in an image; rows after an image's own persons are zeros:
             `persons` (N,) int64: how many were found in each image
             `keypoints` (N, M, K, 2) float32: x and y in px of the image
             `keypoint_scores` (N, M, K) float32; a joint that was not found scores 0
@@ -172,8 +161,8 @@ found = model.predict(images)""",
         return run
 
     def form(self, variant: Variant) -> Form:
-        """Convolutional networks are written for images of any size; networks whose attention has a table of positions are
-        written for their square only, and the top left square of images is compared."""
+        """Convolutional networks are exported for images of any size. Networks with a table of positions are exported for their
+        square only, and are compared on the top left square of images."""
         side, any_size = variant.input_size[0], variant.record.any_size(variant)
         sizes = f"any, multiples of {IMAGE_STRIDE} px" if any_size else f"{side}x{side} px"
         fit = (lambda image: image) if any_size else (lambda image: square(image, side))
@@ -191,7 +180,7 @@ def reductions(images: EvalImages) -> np.ndarray:
 
 
 def padded(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(N, M, ...) float32: the rows of each of N images, `counts` (N,) of them, and zeros behind up to the largest count."""
+    """(N, M, ...) float32: the rows of each of N images, `counts` (N,) of them, then zeros up to the largest count."""
     table = np.zeros((len(counts), counts.max(initial=0), *rows.shape[1:]), np.float32)
     table[np.arange(table.shape[1]) < counts[:, None]] = rows
     return table

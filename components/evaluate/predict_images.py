@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from components.degrade.image_shards import EvalImages
 
 FORWARD_PX = 1 << 23  # input px of one forward pass, which bounds the memory of large test scales
-GROUPING_PX = 1 << 20  # px of the images whose full-size heatmaps and tags are held at a time
+GROUPING_PX = 1 << 20  # px of all images whose full-size heatmaps and tags are held at once
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the network sees of N images: each at every test scale, largest first as published.
+    """The network's inputs for N images: each image at every test scale, largest first as published.
 
     Attributes:
         scales: test scales, descending.
-        data_root, degrade: where the images lie and how they are degraded; only for other scales than 1.
+        data_root, degrade: folder of the images and how they are degraded; only needed for scales other than 1.
     """
 
     images: EvalImages
@@ -100,8 +100,8 @@ def predict_images(
 
     Args:
         codec: groups the model's outputs into persons, see `codecs.associative_embedding`.
-        images: of the geometry that `params.bottom_up.fit` names.
-        params: `flip` and section `bottom_up` are read.
+        images: their geometry has the fit `params.bottom_up.fit`.
+        params: `flip` and section `bottom_up` are used.
         bf16: run the network in bfloat16 (CUDA only); grouping stays in float32.
         data_root, degrade: of the original images; needed by test scales other than 1.
     Raises:
@@ -185,7 +185,7 @@ def extents(keypoints: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def finish(predictions: Predictions, scores: np.ndarray, params: EvaluateParams, sigmas: Sequence[float]) -> tuple[Predictions, np.ndarray]:
-    """Suppress repeats where that is asked for; published systems keep all."""
+    """Suppress repeated persons if the parameters say so; published systems keep all."""
     threshold = params.bottom_up.oks_nms_threshold
     if threshold is None:
         return predictions, scores

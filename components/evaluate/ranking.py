@@ -12,7 +12,7 @@ from components.evaluate.matching import Matches
 from components.evaluate.significance import Difference, bootstrap_ap, holm, paired_bootstrap
 
 Row = Mapping[str, Any]
-LEVEL = 0.05  # a p-value below it tells two runs apart
+LEVEL = 0.05  # two runs differ significantly where the p-value is below it
 
 
 def merged(rows: Sequence[Row], matches: Mapping[str, Matches]) -> tuple[list[dict[str, Any]], dict[str, list[Matches]]]:

@@ -1,7 +1,7 @@
-"""What is decoded from a method's own perfect targets: its AP says what that form of supervision loses, and bounds nothing.
+"""Predictions decoded from a method's own perfect targets. Their AP shows what this supervision loses; it is no upper limit.
 
-A network may output better maps than its targets: a Gaussian narrower than a cell decodes to within a quarter of a cell. What no
-map can beat is `components.evaluate.bound`.
+A network may output better maps than its targets: a Gaussian narrower than a cell decodes to within a quarter of a cell. The
+upper limit over all maps is in `components.evaluate.bound`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def perfect_predictions(codec: CropCodec, crops: CropTable, batch_size: int = 51
 def perfect_persons(codec: ImageCodec, images: EvalImages, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
     """Annotated joints of whole images → perfect outputs at scale 1 → grouped persons in image px, and their scores.
 
-    Without the mirrored image, which would be equally perfect.
+    The mirrored image is not used: its outputs would be equally perfect.
     """
     inputs, labelled = Inputs(images, (1.0,)), images.persons.labelled()
     owner = labelled.frame["image_id"].to_numpy()
@@ -80,12 +80,12 @@ def perfect_outputs(
 ) -> tuple[Tensor, ...]:
     """What a perfect network outputs for image `row`, (1, ...) per output, if these are its labelled persons.
 
-    A joint that the input does not show (published letterboxing cuts portrait images) cannot be seen.
+    A joint outside the input (published letterboxing cuts portrait images) is not visible.
     """
     images, (height, width) = inputs.images, inputs.size(row)
     sizes = [(height * side // images.geometry.size, width * side // images.geometry.size) for side in codec.output_sizes]
     matrix = images.geometry.image_to_map((height, width), int(images.width[row]), int(images.height[row]))
-    nobody = np.zeros((1, codec.num_keypoints, 3))  # the codec wants at least one person, who may have no visible joint
+    nobody = np.zeros((1, codec.num_keypoints, 3))  # the codec needs at least one person, who may have no visible joint
     annotated = np.concatenate([persons.keypoints, nobody])
     joints = annotated[..., :2] @ matrix[:, :2].T + matrix[:, 2]  # px of the input
     inside = ((joints >= 0) & (joints < (width, height))).all(-1)

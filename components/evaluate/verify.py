@@ -1,6 +1,6 @@
-"""What must hold before anything is trained: checks of the table, the geometry and the codecs that cost seconds.
+"""Checks of the table, the geometry and the codecs before training; they take seconds.
 
-What differs between crops and whole images is in `components.approaches`.
+The checks that differ between crops and whole images are in `components.approaches`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from components.evaluate.predictions import Predictions
 from components.models.variant import Variant
 from components.pose.persons import Persons
 
-Scored = tuple[Predictions, np.ndarray]  # and the person scores
+Scored = tuple[Predictions, np.ndarray]  # with the person scores
 LOWEST_TARGET_AP = 0.2  # below this a codec's targets cannot tell methods apart
 
 
@@ -36,7 +36,7 @@ def truth_scores_one(persons: Persons) -> Check:
 
 
 def flip_twice(name: str, codec: Codec, border: tuple[int, int] = (0, 0)) -> Check:
-    """Mirroring outputs twice changes nothing but the columns (or bins) that a shift repeats."""
+    """Mirroring outputs twice changes only the columns (or bins) that a shift repeats."""
     generator = torch.Generator().manual_seed(0)
     outputs = tuple(torch.randn((2, *shape), generator=generator) for shape in codec.output_shapes)
     first, last = border

@@ -55,7 +55,7 @@ def _per_channel(values: tuple[float, float, float], like: Tensor) -> Tensor:
 
 
 def enlarge_input(network: nn.Module, kind: Literal["bicubic", "spsr"]) -> nn.Module:
-    """Let `network` see its images enlarged, in place. Its own parameters keep their names; the generator's follow `PREFIX`.
+    """Make `network` enlarge its images first, in place. Its own parameters keep their names; the generator's follow `PREFIX`.
 
     The generator's weights are drawn at random here: `load_generator` or a trained network's state_dict replaces them.
     """

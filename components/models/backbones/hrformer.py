@@ -149,7 +149,7 @@ class DepthwiseMLP(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Local attention and depthwise MLP, each beside an identity path: (B, channels, H, W) → the same shape.
+    """Local attention and depthwise MLP, each with an identity path: (B, channels, H, W) → the same shape.
 
     Args:
         drop_path: share of training samples for which each of the two is left out (Huang et al. 2016, stochastic depth).

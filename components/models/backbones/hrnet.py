@@ -241,6 +241,12 @@ def _stage(
     )
 
 
+def build_hrnet(name: str, branches: int, widen: int = 1, multi_scale: bool = False) -> HRNet:
+    """The HRNet of a name in `HRNETS`, with torch's own initialisation; other arguments as for `HighResolutionEnd`."""
+    shape = HRNETS[name]
+    return HRNet(HighResolutionTrunk(shape), HighResolutionEnd(shape, branches, widen=widen, multi_scale=multi_scale))
+
+
 HRNETS: dict[str, HRNetShape] = {
     shape.name: shape
     for shape in (

@@ -124,7 +124,7 @@ class KeypointEncoder(nn.Module):
         count = keypoints.shape[1]
         x = torch.cat([keypoints, patches], 1)
         for i, layer in enumerate(self.layers):
-            if i > 0:  # positions are added anew before every layer, to the patches only
+            if i > 0:  # positions are added again before every layer, to the patches only
                 x = torch.cat([x[:, :count], x[:, count:] + self.pos_embedding], 1)
             x = layer(x)
         return x[:, :count]

@@ -22,7 +22,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> T
     """softmax(q kᵀ / √d) v on (…, tokens, d), without ever holding the matrix of weights where a fused kernel exists.
 
     At 512x512 there are 16,384 tokens: a matrix of 1 GB per head. A head of HigherPose's first transformer has one channel,
-    which the fused kernels of a GPU refuse; zeros beside it change neither the weights nor the result.
+    which the fused kernels of a GPU refuse; added zeros change neither the weights nor the result.
     """
     depth = query.shape[-1]
     surplus = -depth % ALIGNMENT if query.is_cuda else 0

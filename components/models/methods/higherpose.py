@@ -2,7 +2,7 @@
 
 "Structure-Aware Transformer for Enhanced Low-Resolution Human Pose Estimation" (jcong0226/higherpose; the paper itself is not
 at hand). HRNet's layer 1 is reduced to 4 channels at 1/8 of the image, goes through a first transformer, back to 1/4 and
-beside the finest branch of stage 4; what a 1x1 convolution makes of both goes through a second transformer and into
+next to the finest branch of stage 4; what a 1x1 convolution makes of both goes through a second transformer and into
 HigherHRNet's head. Nothing in the released code knows a skeleton; `limbpose` is our own that does.
 
 `network.attention`:
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.models.backbones.blocks import Bottleneck, published_initialisation
-from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.hrnet import HRNETS, HRNet, build_hrnet
 from components.models.backbones.transpose import sine_positions
 from components.models.heads.higher_resolution import HigherResolutionHead
 from components.models.heads.spatial_attention import FEEDFORWARD, HEADS, SpatialTransformer, transformer_initialisation
@@ -165,8 +165,7 @@ def build(variant: Variant, published: bool = False) -> nn.Module:
     settings: HigherPoseNetwork = variant.network
     if settings.attention == "none":
         return higherhrnet.build(variant, published)
-    shape = HRNETS[variant.backbone]
-    backbone = HRNet(HighResolutionTrunk(shape), HighResolutionEnd(shape, variant.network.branches))
+    backbone = build_hrnet(variant.backbone, variant.network.branches)
     transformers = SHAPES.get(variant.backbone, SHAPE)
     model = HigherPose(backbone, variant.num_keypoints, variant.input_size, transformers, settings, published)
     published_initialisation(model)

@@ -10,7 +10,7 @@ skeleton (see `higherpose`); this is one cheap way to have some. docs/limbpose.m
         2. cross-attention to the image: HRNet's stage 3 at 1/16, with sine positions on its keys
         3. MLP
     filters   each query gives two 1x1 filters over the finest branch: what they find is added to the joint's heatmap and to its
-              tags, before HigherHRNet's finer head reads both
+              tags, before HigherHRNet's finer head uses both
 
 The filters start at zero, so an untrained LimbPose is HigherHRNet to the bit and takes its weights. The bias knows the distance
 alone: left and right are alike, and any skeleton will do.
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.models.backbones.blocks import conv1x1, published_initialisation
-from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.hrnet import HRNETS, HRNet, build_hrnet
 from components.models.backbones.transpose import sine_positions
 from components.models.heads.higher_resolution import HigherResolutionHead
 from components.models.methods import higherhrnet
@@ -166,8 +166,7 @@ class LimbPose(nn.Module):
 
 def build(variant: Variant, published: bool = False) -> LimbPose:
     """LimbPose for the variant's skeleton; its HigherHRNet starts as published (`published` changes nothing: nobody published it)."""
-    shape = HRNETS[variant.backbone]
-    backbone = HRNet(HighResolutionTrunk(shape), HighResolutionEnd(shape, variant.network.branches))
+    backbone = build_hrnet(variant.backbone, variant.network.branches)
     limbs = variant.skeleton.limb_indices
     distances = limb_distances(variant.num_keypoints, limbs) if variant.network.limb_bias else None
     model = LimbPose(backbone, variant.num_keypoints, distances)
@@ -178,7 +177,7 @@ def build(variant: Variant, published: bool = False) -> LimbPose:
 
 
 def authors_key(key: str, variant: Variant) -> str:
-    """HigherHRNet's names for what is HigherHRNet's, and our own for the rest."""
+    """HigherHRNet's names for its parameters, and our own names for the others."""
     return key if key.startswith(OUR_PARTS) else higherhrnet.authors_key(key, variant)
 
 

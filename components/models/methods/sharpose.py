@@ -3,7 +3,7 @@
 An, Zhao, Gong, Wang, Wang, Yang 2024, "SHaRPose: Sparse High-Resolution Representation for Human Pose Estimation" (AAAI).
 One vision transformer runs twice with the same weights. The coarse stage sees the image at half its size, predicts heatmaps,
 their quality, and by its attention which patches the keypoints look at. The fine stage sees the most looked-at patches at full
-resolution, the others as it saw them before, and predicts the heatmaps anew.
+resolution, the others as it saw them before, and predicts the heatmaps again.
 
 Both stages read the heatmaps from keypoint tokens, so that the output has the target's size at any input; patches are 16 px,
 and a 16th of the input's height where that is smaller (the papers' smallest input is 256x192), so that 64x48 has as many
