@@ -84,7 +84,7 @@ def flat(values: Any) -> dict[str, str]:
 def nested(values: Any) -> dict[str, Any]:
     """A dataclass or mapping, with others nested in it, as `a.b.c` → value; values that are None are left out."""
     found: dict[str, Any] = {}
-    for key, value in (dataclasses.asdict(values) if dataclasses.is_dataclass(values) else values).items():
+    for key, value in (values if isinstance(values, Mapping) else dataclasses.asdict(values)).items():
         if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
             found |= {f"{key}.{name}": item for name, item in nested(value).items()}
         elif value is not None:
