@@ -31,6 +31,8 @@ class AnyCodec(Protocol):
 
     convention: ClassVar[Convention]  # the crop convention of the method's paper
     geometry: CropGeometry
+    skeleton: Skeleton
+    settings: Any  # of the type that the codec's record names
     num_keypoints: int
 
     @property
@@ -201,7 +203,7 @@ def as_crop_codec(codec: Codec) -> CropCodec:
     """
     if hasattr(codec, "aggregate"):
         raise FarposeError(f"{type(codec).__name__} decodes whole images, not crops of one person")
-    return cast(CropCodec, codec)
+    return codec
 
 
 def as_image_codec(codec: Codec) -> ImageCodec:
