@@ -27,6 +27,8 @@ READY := .venv/.farpose-ready
 TEST_WORKERS ?= 2
 # one thread per worker: two workers with a thread per core each are slower than one
 TEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 python -m pytest -n $(TEST_WORKERS) --timeout 900
+# a file's tests stay with one worker, so that what they share (a pipeline run, trained models) is made once
+BY_FILE := --dist loadfile --no-loadscope-reorder
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,7 +41,7 @@ demo: $(READY) ## draw synthetic people, then train, evaluate, compare and regis
 	farpose run
 
 test: $(READY) ## run the checks that take minutes (ARGS: more for pytest)
-	$(TEST) -m "not slow" $(ARGS)
+	$(TEST) $(BY_FILE) -m "not slow" $(ARGS)
 
 test-slow: $(READY) ## run the longer checks
 	$(TEST) -m slow $(ARGS)

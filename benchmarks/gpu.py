@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import report
+from components.codecs.codec import Targets
 from components.degrade.augment import Augmenter, Batch
 from components.degrade.shards import TrainCrops
 from components.models import zoo
@@ -33,7 +34,7 @@ from components.train.graphed import GraphedStep
 from components.train.loop import train
 from components.train.optimiser import build_optimiser
 from components.train.recipe import Recipe
-from components.train.step import Step, Targets, autocast, eager_step
+from components.train.step import Step, autocast, eager_step
 from components.train.tracker import JsonLinesTracker
 
 PERSONS, EPOCHS = 149_813, 210  # annotated persons of COCO train2017, and the published schedule

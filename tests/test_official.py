@@ -51,6 +51,23 @@ REFERENCES = {  # reference file → our variant
     "sr_bu_hrnet_w32": "sr_head_bottomup_hrnet_w32_coco_512",
 }
 ADDED = ("sharpose_small_256", "sharpose_base_256")  # files that hold more than outputs, after the first two
+QUICK = {  # one small network of each family
+    "hrnet_w32_64x48_b3",
+    "resnet50_64x48",
+    "udp_w32_64x48_offset_b3",
+    "cal_w32_64x48",
+    "sharpose_small_256",
+    "srpose_td_res50",
+    "srpose_td_hrt_small",
+    "simcc_hrnet_w32_64x64",
+    "tokenpose_s_v1_256x192",
+    "transpose_r_a4_baseline",
+    "siu_res50_256",
+    "siu_evit_l0_384",
+    "higherhrnet_w32_coco_in256",
+    "litepose_XS_coco_in256",
+    "sr_bu_hrnet_w32",
+}
 GOLDEN = Path(__file__).parent / "golden" / "network_outputs.npz"
 GOLDEN_BOTTOM_UP = GOLDEN.with_name("bottom_up_outputs.npz")
 TINY = "hrnet_tiny_coco_64x48"
@@ -65,7 +82,7 @@ def reference_module(parity: Path) -> ModuleType:
     return sys.modules["parity_reference"]
 
 
-@pytest.mark.parametrize("file", REFERENCES)
+@pytest.mark.parametrize("file", [pytest.param(file, marks=() if file in QUICK else pytest.mark.slow) for file in REFERENCES])
 def test_outputs_equal_the_published_code(parity, file):
     reference = reference_module(parity).Reference.load(parity / "models" / f"{file}.npz")
     model = official.load(REFERENCES[file], reference.state())

@@ -101,7 +101,7 @@ KILLS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", KILLS)
+@pytest.mark.parametrize("method", [pytest.param(method, marks=pytest.mark.slow if method == "cal" else ()) for method in KILLS])
 def test_killed_and_resumed_training_ends_with_the_same_bytes(method, shards, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     command = [

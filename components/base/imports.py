@@ -7,7 +7,6 @@ because they never run.
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -79,7 +78,7 @@ def read(root: str | Path, packages: Iterable[str] = ("components",)) -> Sources
     """
     root = Path(root)
     paths = {_name(path.relative_to(root)): path for package in packages for path in sorted((root / package).rglob("*.py"))}
-    imports = {name: frozenset(_ours(name, _parsed(path), paths)) for name, path in paths.items()}
+    imports = {name: frozenset(_ours(name, _mentions(path.read_bytes(), path), paths)) for name, path in paths.items()}
     return Sources(paths, imports)
 
 
@@ -89,14 +88,14 @@ def named_in(path: Path, function: str, sources: Sources) -> list[str]:
     Raises:
         FarposeError: the file has no such function.
     """
-    functions = {node.name: node for node in _parsed(path).body if isinstance(node, ast.FunctionDef)}
+    functions = {node.name: node for node in _parsed(path.read_bytes(), path).body if isinstance(node, ast.FunctionDef)}
     if function not in functions:
         raise unknown_name("function", function, functions, where=path)
     found: set[str] = set()
     waiting, seen = [function], {function}
     while waiting:
         node = functions[waiting.pop()]
-        found |= set(_ours("", ast.Module(node.body, []), sources.paths))
+        found |= set(_ours("", _imports(ast.Module(node.body, [])), sources.paths))
         used = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name) and inner.id in functions}
         waiting += sorted(used - seen)
         seen |= used
@@ -108,12 +107,14 @@ def code_digest(path: Path) -> str:
 
     Fields without a value are left out, so that a Python version that adds one gives the same digest.
     """
-    return _digest(path, path.stat().st_mtime_ns, path.stat().st_size)
+    code = path.read_bytes()
+    known = _DIGESTS.get(code)
+    if known is None:
+        known = _DIGESTS[code] = digest_of(_plain(_parsed(code, path)))
+    return known
 
 
-@functools.cache
-def _digest(path: Path, changed_ns: int, size: int) -> str:
-    return digest_of(_plain(_parsed(path)))
+_DIGESTS: dict[bytes, str] = {}  # by content, wherever the file lies
 
 
 def together(digests: Mapping[str, str]) -> str:
@@ -131,19 +132,46 @@ def _around(module: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(1, len(parts))]
 
 
-def _parsed(path: Path) -> ast.Module:
+def _parsed(code: bytes, path: Path) -> ast.Module:
     try:
-        return ast.parse(path.read_bytes(), str(path))
+        return ast.parse(code, str(path))
     except SyntaxError as error:
         raise FarposeError(f"not valid Python: {error.msg}, line {error.lineno}", where=path, fix="correct the file") from None
 
 
-def _ours(own: str, tree: ast.Module, paths: Mapping[str, Path]) -> Iterator[str]:
-    """The modules that a module imports. `from package import module` counts for the module, not for the package."""
-    for node in _runs(tree):
+Statements = tuple[ast.Import | ast.ImportFrom, ...]
+_MENTIONS: dict[bytes, Statements] = {}  # by content, wherever the file lies
+
+
+def _mentions(code: bytes, path: Path) -> Statements:
+    """The import statements of a file's code."""
+    known = _MENTIONS.get(code)
+    if known is None:
+        known = _MENTIONS[code] = _imports(_parsed(code, path))
+    return known
+
+
+def _imports(tree: ast.Module) -> Statements:
+    """The import statements of a module, but those under `if TYPE_CHECKING:`."""
+    found: list[ast.Import | ast.ImportFrom] = []
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append(node)
+        elif isinstance(node, ast.If) and _is_type_checking(node.test):
+            waiting += node.orelse
+        elif not isinstance(node, ast.expr):  # an expression holds no statement
+            waiting += ast.iter_child_nodes(node)
+    return tuple(found)
+
+
+def _ours(own: str, statements: Statements, paths: Mapping[str, Path]) -> Iterator[str]:
+    """The modules that import statements name. `from package import module` names the module, not the package."""
+    for node in statements:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in paths)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             source = _source(own, node, paths)
             for alias in node.names:
                 module = f"{source}.{alias.name}"
@@ -157,17 +185,6 @@ def _source(own: str, node: ast.ImportFrom, paths: Mapping[str, Path]) -> str:
     parts = own.split(".")
     depth = len(parts) - node.level + (paths[own].name == "__init__.py")
     return ".".join([*parts[:depth], *([node.module] if node.module else [])])
-
-
-def _runs(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes except those under `if TYPE_CHECKING:`."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and _is_type_checking(child.test):
-            for statement in child.orelse:
-                yield from _runs(statement)
-        else:
-            yield from _runs(child)
 
 
 def _is_type_checking(test: ast.expr) -> bool:

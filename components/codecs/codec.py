@@ -31,6 +31,8 @@ class AnyCodec(Protocol):
 
     convention: ClassVar[Convention]  # the crop convention of the method's paper
     geometry: CropGeometry
+    skeleton: Skeleton
+    settings: Any  # of the type that the codec's record names
     num_keypoints: int
 
     @property
