@@ -53,7 +53,7 @@ def test_decoding_equals_pycocotools(seed: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "P", "0P", "~", "!", "\u00e9", "o" * 20 + "0", "5", "61", "N", "0003N"])
 def test_texts_that_are_no_mask_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"no text of compressed|do not fill 3 x 2 px"):
+    with pytest.raises(ValueError, match=r"not a text of compressed|do not fill 3 x 2 px"):
         decode(text, 2, 3)
 
 
@@ -160,7 +160,7 @@ BAD_SEGMENTATIONS: dict[str, tuple[Any, str]] = {
     "negative": ({"size": [20, 30], "counts": [601, -1]}, "do not fill 30 x 20 px"),
     "no whole pixels": ({"size": [20, 30], "counts": [600.0]}, "do not fill 30 x 20 px"),
     "compressed too short": ({"size": [20, 30], "counts": "5"}, "its run lengths do not fill 30 x 20 px"),
-    "compressed nonsense": ({"size": [20, 30], "counts": "\x07\x07"}, "it is no text of compressed run lengths"),
+    "compressed nonsense": ({"size": [20, 30], "counts": "\x07\x07"}, "it is not a text of compressed run lengths"),
     "no counts": ({"size": [20, 30]}, "has no run lengths"),
 }
 

@@ -221,7 +221,7 @@ def test_images_of_any_size_are_taken(tmp_path, size):
 
 @pytest.mark.parametrize("variant", [BOTTOM_UP, TOP_DOWN])
 @pytest.mark.parametrize(
-    ("content", "problem"), [(None, "image not found"), (b"", "is empty"), (b"text", "no image"), ("half", "cut short")], ids=str
+    ("content", "problem"), [(None, "image not found"), (b"", "is empty"), (b"text", "cannot decode"), ("half", "cut short")], ids=str
 )
 def test_a_missing_or_damaged_file_is_one_line_and_leaves_earlier_outputs(images, tmp_path, capsys, variant, content, problem):
     out = tmp_path / "out"

@@ -38,21 +38,17 @@ class AnyCodec(Protocol):
     @property
     def output_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of each tensor that the network must output for one input in eval mode, (K, H, W) for heatmaps."""
-        ...
 
     @property
     def constants(self) -> dict[str, Any]:
         """The numbers in use, including derived ones, for logs and model cards."""
-        ...
 
     @property
     def score_threshold(self) -> float:
         """Joints at or below this score do not count in a person's score, unless `evaluate.in_vis_threshold` says otherwise."""
-        ...
 
     def flip(self, outputs: Outputs) -> Outputs:
         """Outputs for mirrored inputs, aligned with those for the upright ones."""
-        ...
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """`loss` is the total, with gradient; other entries are for logs.
@@ -60,11 +56,9 @@ class AnyCodec(Protocol):
         Args:
             outputs: of the network in training mode, which may have more of them than in eval mode (supervised stages).
         """
-        ...
 
     def progress(self, fraction: float) -> None:
         """Called before each epoch with the completed share of the epochs, for losses that begin late."""
-        ...
 
 
 class CropCodec(AnyCodec, Protocol):
@@ -73,7 +67,6 @@ class CropCodec(AnyCodec, Protocol):
     @property
     def flip_border(self) -> tuple[int, int]:
         """Cells at the start and end of an output's last axis that `flip` has no value for and fills with their neighbour."""
-        ...
 
     def targets(self, keypoints_crop: Tensor, visible: Tensor) -> Targets:
         """Training targets.
@@ -84,19 +77,15 @@ class CropCodec(AnyCodec, Protocol):
         Returns:
             At least `weights` (B, K). All tensors have the dtype of the keypoints.
         """
-        ...
 
     def fuse(self, outputs: Outputs, aligned: Outputs) -> Outputs:
         """One set of outputs from those for the upright crops and, through `flip`, those for the mirrored ones."""
-        ...
 
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """Keypoints (B, K, 2) in heatmap cells, and scores (B, K)."""
-        ...
 
     def perfect(self, targets: Targets) -> Outputs:
         """The method's own targets as outputs, as a network without error outputs them."""
-        ...
 
     def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
         """The nearest point to each keypoint that `decode` can return for any outputs.
@@ -108,7 +97,6 @@ class CropCodec(AnyCodec, Protocol):
         Returns:
             (..., 2) heatmap cells.
         """
-        ...
 
 
 class Grouped(Protocol):
@@ -133,7 +121,6 @@ class ImageCodec(AnyCodec, Protocol):
     @property
     def detection_threshold(self) -> float:
         """Peaks at or below this value are ignored."""
-        ...
 
     def targets(self, keypoints: Sequence[Tensor], visible: Tensor, masks: Sequence[Tensor]) -> Targets:
         """Training targets. A joint that is not visible, or outside of an output's map, has no target there.
@@ -143,7 +130,6 @@ class ImageCodec(AnyCodec, Protocol):
             visible: (B, P, K) bool.
             masks: per output (B, h, w) bool, True where the heatmap loss counts.
         """
-        ...
 
     def aggregate(
         self,
@@ -159,7 +145,6 @@ class ImageCodec(AnyCodec, Protocol):
             scales: as many test scales, the largest first.
             project_to: (h, w) to resize to, usually the network's input; None keeps the size of the first scale's last output.
         """
-        ...
 
     def decode(self, heatmaps: Tensor, tags: Tensor) -> Sequence[Grouped]:
         """Persons of each image, in cells of these maps; an image's result does not depend on the others of the batch.
@@ -168,7 +153,6 @@ class ImageCodec(AnyCodec, Protocol):
             heatmaps: (B, K, h, w).
             tags: (B, K, h, w, T).
         """
-        ...
 
     def perfect(self, keypoints: Sequence[Tensor], visible: Tensor, sizes: Sequence[Size] | None = None) -> Outputs:
         """The method's own targets as outputs, as a network without error outputs them.
@@ -178,7 +162,6 @@ class ImageCodec(AnyCodec, Protocol):
             visible: (B, P, K) bool.
             sizes: (h, w) of each output; by default those of the training size.
         """
-        ...
 
     def nearest(self, keypoints: Tensor, size: Size) -> Tensor:
         """The nearest point to each joint that `decode` can return for any maps, as in `CropCodec.nearest`.
@@ -189,7 +172,6 @@ class ImageCodec(AnyCodec, Protocol):
         Returns:
             (..., 2) cells of the same maps.
         """
-        ...
 
 
 Codec = CropCodec | ImageCodec

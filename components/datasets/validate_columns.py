@@ -57,11 +57,10 @@ def _furthest(joints: np.ndarray, labelled: np.ndarray, near: np.ndarray, far: n
 
 def _image_entry(persons: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
     """(N,) text: whether the images table agrees with the person's row."""
-    shared = ["split", "image_path", "image_width", "image_height"]
     known = images.drop_duplicates(["image_id", "split"]).set_index(["image_id", "split"], drop=False)
     rows = known.index.get_indexer(pd.MultiIndex.from_frame(persons[["image_id", "split"]]))
     entry = np.where(rows < 0, "not in the images table", "agrees").astype(object)
-    for column in shared[1:]:
+    for column in ("image_path", "image_width", "image_height"):
         differs = persons[column].to_numpy() != known[column].to_numpy()[rows] if len(known) else np.zeros(len(persons), dtype=bool)
         entry[(rows >= 0) & differs] = f"{column} differs"
     return entry

@@ -115,11 +115,11 @@ def run_lengths(counts: str) -> np.ndarray:
     codes = np.frombuffer(counts.encode(), dtype=np.uint8).astype(np.int64) - 48
     last = np.flatnonzero(codes & 0x20 == 0)
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or last[-1:].tolist() != [len(codes) - 1]:
-        raise ValueError("it is no text of compressed run lengths")
+        raise ValueError("it is not a text of compressed run lengths")
     first = np.concatenate([[0], last[:-1] + 1])
     digit = np.arange(len(codes)) - np.repeat(first, last - first + 1)
     if digit.max() > 11:  # the number would not fit 64 bits
-        raise ValueError("it is no text of compressed run lengths")
+        raise ValueError("it is not a text of compressed run lengths")
     runs = np.add.reduceat((codes & 0x1F) << (5 * digit), first)
     runs -= np.where(codes[last] & 0x10, 1 << (5 * (digit[last] + 1)), 0)
     runs[1::2] = np.cumsum(runs[1::2])
