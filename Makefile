@@ -9,23 +9,23 @@ SHELL := /bin/bash
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
-# Nothing phones home, and servers find what is here (pipelines/environment.py sets the same for bare commands).
+# Telemetry is off (pipelines/environment.py sets the same for bare commands).
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
-# A proxy of the environment is not asked for servers on this machine.
+# Servers on this machine are reached without a proxy.
 comma := ,
 space := $(subst ,, )
 NO_PROXY := $(subst $(space),$(comma),$(sort $(subst $(comma),$(space),$(NO_PROXY) $(no_proxy)) 127.0.0.1 localhost))
 no_proxy := $(NO_PROXY)
 export NO_PROXY no_proxy
-# uv trusts what the machine trusts, as pip does (proxies and mirrors with certificates of their own)
+# uv trusts the machine's certificates, as pip does (proxies and mirrors may have their own)
 export UV_SYSTEM_CERTS := true
 
 READY := .venv/.farpose-ready
 TEST_WORKERS ?= 2
-# one thread a worker: two workers that each start a thread per core are slower than one
+# one thread per worker: two workers with a thread per core each are slower than one
 TEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 python -m pytest -n $(TEST_WORKERS) --timeout 900
 # a file's tests stay with one worker, so that what they share (a pipeline run, trained models) is made once
 BY_FILE := --dist loadfile --no-loadscope-reorder
@@ -36,17 +36,17 @@ help: ## show this help
 
 setup: $(READY) ## make .venv with the exact packages of requirements.lock
 
-demo: $(READY) ## make synthetic people, train, evaluate, compare and register four methods (under 10 minutes on 2 cores)
+demo: $(READY) ## draw synthetic people, then train, evaluate, compare and register four methods (under 10 minutes on 2 cores)
 	farpose acquire synthetic
 	farpose run
 
-test: $(READY) ## the checks that take minutes
+test: $(READY) ## run the checks that take minutes (ARGS: more for pytest)
 	$(TEST) $(BY_FILE) -m "not slow" $(ARGS)
 
-test-slow: $(READY) ## the longer checks
+test-slow: $(READY) ## run the longer checks
 	$(TEST) -m slow $(ARGS)
 
-lint: $(READY) ## ruff (rules and format), deptry (packages declared and imported) and mypy
+lint: $(READY) ## run ruff (rules and format), deptry (packages declared and imported) and mypy
 	ruff check .
 	ruff format --check .
 	deptry .
@@ -56,13 +56,13 @@ lock: .cache/uv ## resolve pyproject.toml again and write requirements.lock
 	"$$(cat .cache/uv)" lock
 	"$$(cat .cache/uv)" export --quiet --no-emit-project --no-header --output-file requirements.lock
 
-ui: $(READY) ## MLflow and Prefect servers on loopback, their addresses printed (MLFLOW_PORT, PREFECT_PORT)
+ui: $(READY) ## serve MLflow and Prefect on loopback and print their addresses (MLFLOW_PORT, PREFECT_PORT)
 	@python -m pipelines.servers
 
 clean-setup: ## remove .venv and the cached uv
 	rm -rf .venv .cache/uv .cache/uv-env
 
-# The environment. `uv pip sync` makes it exactly the lock (CPU and GPU alike); the project itself is then linked in.
+# The environment. `uv pip sync` installs exactly the lock (CPU and GPU alike); the project itself is then linked in.
 $(READY): requirements.lock pyproject.toml | .cache/uv
 	@uv=$$(cat .cache/uv); \
 	test -x .venv/bin/python || "$$uv" venv --quiet --python "$$(.ci/find-python)" .venv; \

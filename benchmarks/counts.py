@@ -1,6 +1,6 @@
-"""What the papers print, what their tools count in our networks, and what we count: the tables of docs/counts.md.
+"""The tables of docs/counts.md: what the papers print, what their tools count in our networks, and what we count.
 
-python -m benchmarks.counts       # write them anew, from results/costs.json (`farpose models --count`)
+python -m benchmarks.counts       # rewrites them from results/costs.json (`farpose models --count`)
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ BEGIN, END = "<!-- tables: python -m benchmarks.counts -->", "<!-- end of tables
 
 _TRANSPOSE = """TransPose's rows in SRPose's table start from the 8.9 of TransPose's own README, which no tool gives. Counting the
 deconvolution at its output and the products of attention comes near (8.74). The step from the plain head to the SR head is 0.32 as
-printed and 0.31 as counted. How SRPose stands on TransPose was not published: ours meets the printed parameters."""
-_HRFORMER = """SRPose on HRFormer-S books the train-only heads (0.318 M, 0.038 G) under the backbone; all other rows leave them out.
+printed and 0.31 as counted. How SRPose uses TransPose was not published: ours has the printed parameters."""
+_HRFORMER = """SRPose on HRFormer-S counts the train-only heads (0.318 M, 0.038 G) as backbone; all other rows leave them out.
 With them the count is 8.21 M and 3.34 G."""
-_SHARPOSE = """SHaRPose's table could not be read: these numbers are recalled, not verified. Counted is the network that its code builds."""
+_SHARPOSE = """SHaRPose's table could not be read: these numbers are recalled, not verified. The count is that of the
+network that its code builds."""
 _SIMCC = """SimCC's README prints 53.7 M for ResNet-101 at 256x192. Its two linear layers add 2.75 M to 52.99 M, as they do to ResNet-50
 (36.8 M): 55.75 M."""
 _SCALED = """The HRNet README's SimpleBaseline rows at 384x288 are 2.25 times its rows at 256x192 after those were cut to one digit
@@ -36,14 +37,14 @@ together with the wider last fusion 0.05 M to W32 and 0.12 M to W48."""
 _UDP_GFLOPS = """UDP's rows on ResNets are not reproduced: its maps add 0.025 to SimpleBaseline's 8.99 at 256x192, so neither 8.96 nor 20.1
 (2.25 times 8.96, cut) nor 35.7 comes out."""
 _LITEPOSE = """LitePose prints 2 to 4 % more than the tool of its repository gives. Two more per element of a norm come within 0.1 of its
-rows (1.19, 4.94, 7.79, 13.6) but for the 13.8 of L on COCO, whose row for CrowdPose has 13.7."""
+rows (1.19, 4.94, 7.79, 13.6) except for the 13.8 of L on COCO, whose row for CrowdPose has 13.7."""
 _HIGHERPOSE = """HigherPose's README prints 29.06 M and 12.01: the tool gives 29.06 M and 12.00 if the first transformer has no layer and
-the second has three. COCO's configuration asks for six and six; CrowdPose's leaves the defaults, four and four. No count has the tables
-of positions (0.135 M, at 512x512 0.541 M; sines for COCO, trained for CrowdPose)."""
+the second has three. COCO's configuration asks for six and six; CrowdPose's leaves the defaults, four and four. No count includes the
+tables of positions (0.135 M, at 512x512 0.541 M; sines for COCO, trained for CrowdPose)."""
 _HIGHERPOSE_512 = """HigherPose's 54.9 at 512x512 is not four times its 12.01 (48.0), and no number of layers that also gives the 29.06 M
 comes near."""
 
-# Printed numbers that counting does not give: (pattern of variants, field of `paper`) → why. A test fails on any other.
+# Printed numbers that counting does not reproduce: (pattern of variants, field of `paper`) → reason. A test fails on any other.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("*transpose_r_a4_coco_256x192", "gflops"): _TRANSPOSE,
     ("srpose_hrformer_s_coco_256x192", "params_backbone_m"): _HRFORMER,
@@ -63,7 +64,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 
 @dataclass(frozen=True)
 class Number:
-    """One printed number and what is counted for it, both in millions of parameters or in 1e9 (2³⁰) multiply-adds."""
+    """One printed number and its count, both in millions of parameters or in 1e9 (2³⁰) multiply-adds."""
 
     variant: str
     field: str
@@ -78,14 +79,14 @@ class Number:
 
     @property
     def exception(self) -> tuple[str, str] | None:
-        """The entry of `EXCEPTIONS` that explains why it does not agree; None where it does or nothing explains it."""
+        """The entry of `EXCEPTIONS` that explains a disagreement; None if the numbers agree or nothing explains it."""
         if self.agrees:
             return None
         return next((key for key in EXCEPTIONS if fnmatch(self.variant, key[0]) and self.field == key[1]), None)
 
 
 def printed(variant: Variant, spent: Costs) -> list[Number]:
-    """Every count that the variant's paper prints, beside ours by the paper's own tool."""
+    """Every count that the variant's paper prints, with ours by the paper's own tool."""
     paper = variant.paper
     params = spent.params_summary if paper.counting.startswith("summary") else spent.params
     pairs = {
@@ -113,7 +114,7 @@ def tables() -> Iterator[str]:
 
 
 def _row(variant: Variant, spent: Costs, reasons: list[str]) -> str:
-    """A line of the table, or nothing where the paper prints no count."""
+    """A line of the table; empty if the paper prints no count."""
     numbers = printed(variant, spent)
     if not numbers:
         return ""

@@ -1,7 +1,7 @@
-"""Batched decoding of 16x12 maps against decoders that loop over persons and joints in NumPy and OpenCV, as published ones do.
+"""Batched decoding of 16x12 maps against decoders that loop over persons and joints in NumPy and OpenCV, as in published code.
 
 Both sides go from the network's maps to keypoints in px of the image, on one core, and must agree. `cells_only_ratio` leaves
-the way from cells to the image out. Run: python -m benchmarks.decoding
+out the step from cells to the image. Run: python -m benchmarks.decoding
 """
 
 from __future__ import annotations

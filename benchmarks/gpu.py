@@ -1,7 +1,7 @@
-"""Training steps on a GPU: recorded as a CUDA graph against eager, and how long COCO would take. Run: python -m benchmarks.gpu
+"""Training steps on a GPU, as a CUDA graph against eager, and the time that COCO would take. Run: python -m benchmarks.gpu
 
 Needs torch, numpy, opencv, pandas, pyarrow, scipy, safetensors, PyYAML, tqdm and timm; no data, unless `--shards` names a crop
-shard to train on. Without a GPU it says so, runs a tiny smoke test and measures nothing. The record goes to
+shard to train on. Without a GPU it runs a tiny smoke test, reports that, and measures nothing. The record goes to
 results/benchmarks/gpu.json, and into the folder $OUT if that is set.
 """
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import report
+from components.codecs.codec import Targets
 from components.degrade.augment import Augmenter, Batch
 from components.degrade.shards import TrainCrops
 from components.models import zoo
@@ -33,11 +34,11 @@ from components.train.graphed import GraphedStep
 from components.train.loop import train
 from components.train.optimiser import build_optimiser
 from components.train.recipe import Recipe
-from components.train.step import Step, Targets, autocast, eager_step
+from components.train.step import Step, autocast, eager_step
 from components.train.tracker import JsonLinesTracker
 
 PERSONS, EPOCHS = 149_813, 210  # annotated persons of COCO train2017, and the published schedule
-VARIANTS = ("hrnet_w32_coco_64x48_fused", "hrnet_w32_coco_64x48")  # four branches, and the three that were published at 64x48
+VARIANTS = ("hrnet_w32_coco_64x48_fused", "hrnet_w32_coco_64x48")  # with four branches, and with three as published at 64x48
 MINUTES = {128: 30.0, 256: 20.0}  # to reach, for 210 epochs, by batch size
 GRAPHED_TARGET, OUTSIDE_TARGET = 3.0, 0.10
 INPUT_SIZE = (64, 48)
@@ -73,7 +74,7 @@ def synthetic_crops(count: int, device: torch.device) -> TrainCrops:
 
 
 class Trainee:
-    """A variant that is trained step by step on crops in the device's memory.
+    """A variant in training, step by step, on crops in the device's memory.
 
     Args:
         kind: "eager", "graphed", or "model": a recording of forward and backward alone, on one fixed batch.
@@ -131,7 +132,7 @@ def same_losses(variant: Variant, recipe: Recipe, crops: TrainCrops) -> dict[str
 
 
 def timed(variant: Variant, recipe: Recipe, crops: TrainCrops, steps: int, repeats: int) -> list[dict[str, Any]]:
-    """Rows for one variant and batch size: graphed against eager, COCO's minutes, share outside of the model."""
+    """Rows for one variant and batch size: graphed against eager, minutes for COCO, share of the step outside the model."""
     torch.cuda.reset_peak_memory_stats()
     graphed = Trainee(variant, recipe, crops, "graphed")
     memory = torch.cuda.max_memory_allocated() / 2**20
@@ -165,7 +166,7 @@ def _many(trainee: Trainee, steps: int) -> Callable[[], None]:
 
 
 def _limit(name: str, limit: float, values: list[float]) -> dict[str, Any]:
-    """A row for values that must stay under a limit: the ratio is limit over median."""
+    """A row for values that must stay below a limit; the ratio is limit over median."""
     ratios = [limit / max(value, 1e-9) for value in values]
     return {"name": name, "ratio": statistics.median(ratios), "target": 1.0, "n": len(values), "spread": [min(ratios), max(ratios)],
             "median": statistics.median(values), "limit": limit}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Grouping joints into persons: ours against one person at a time in Python. Run: python -m benchmarks.grouping"""
+"""Grouping joints into persons, ours against a loop over persons in Python. Run: python -m benchmarks.grouping"""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks import report
-from components.codecs.grouping import Grouping, joint_order, match, parse, top_k
+from components.codecs.grouping import Grouping, joint_order, match, parse_batch, top_k
 
 PERSONS, SIZE, TARGET = 30, (512, 704), 5.0  # an image of 640x480 at short side 512, grouped at the input's size as published
-SMALL, SCENES = (128, 176), 30  # for matching alone, which sees peaks and no maps
+SMALL, SCENES = (128, 176), 30  # for matching alone, which uses peaks and no maps
 Peaks = tuple[np.ndarray, np.ndarray, np.ndarray]
 Assign = Callable[[np.ndarray], list[tuple[int, int]]]
 
@@ -119,7 +119,7 @@ def match_one_by_one(tag_k: np.ndarray, loc_k: np.ndarray, val_k: np.ndarray, se
 
 
 def _quarter(heatmap: np.ndarray, x: int, y: int) -> tuple[float, float]:
-    """The joint's place: half a cell from its corner, and a quarter towards the higher neighbour."""
+    """The joint's place: half a cell from the cell's corner, and a quarter cell towards the higher neighbour."""
     height, width = heatmap.shape
     right = heatmap[y, min(x + 1, width - 1)] > heatmap[y, max(x - 1, 0)]
     below = heatmap[min(y + 1, height - 1), x] > heatmap[max(y - 1, 0), x]
@@ -127,7 +127,7 @@ def _quarter(heatmap: np.ndarray, x: int, y: int) -> tuple[float, float]:
 
 
 def refine_one(det: np.ndarray, tag: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """Search every joint's whole map for the best place of that joint, then use those that the person lacks."""
+    """Search the whole map of every joint for its best place, and fill in the missing joints."""
     has = person[:, 2] > 0
     mean = np.mean([tag[k, int(person[k, 1]), int(person[k, 0])] for k in np.flatnonzero(has)], axis=0)
     for k in range(len(person)):
@@ -141,7 +141,7 @@ def refine_one(det: np.ndarray, tag: np.ndarray, person: np.ndarray) -> np.ndarr
 def parse_one_by_one(
     det: torch.Tensor, tag: torch.Tensor, settings: Grouping | None = None, assign: Assign = by_munkres
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`parse` of one image in the published way."""
+    """`parse_batch` of one image, (1, K, h, w), in the published way."""
     settings = settings or Grouping()
     tag_k, loc_k, val_k = (part[0].numpy() for part in top_k(det, tag, settings))
     people = match_one_by_one(tag_k, loc_k, val_k, settings, assign)
@@ -159,9 +159,9 @@ def parse_one_by_one(
 
 
 def compare(name: str, published: Callable[[], Any], ours: Callable[[], Any], **facts: Any) -> dict[str, Any]:
-    """One row; both ways must find the same persons."""
+    """One row; both implementations must find the same persons."""
     if not all(np.array_equal(mine, other) for mine, other in zip(ours(), published(), strict=True)):
-        raise SystemExit(f"{name}: the two ways find different persons")
+        raise SystemExit(f"{name}: the two implementations find different persons")
     seconds = report.interleave({"published": published, "ours": ours})
     return report.row(name, seconds["published"], seconds["ours"], TARGET, identical=True, **facts, seconds=seconds)
 
@@ -171,7 +171,7 @@ def main() -> None:
     settings = Grouping()
     det, tag = scene(PERSONS, SIZE)
     facts: dict[str, Any] = {"persons": PERSONS, "size": SIZE, "scenes": 1}
-    rows = [compare("grouping", partial(parse_one_by_one, det, tag, settings), partial(parse, det, tag, settings), **facts)]
+    rows = [compare("grouping", partial(parse_one_by_one, det, tag, settings), lambda: parse_batch(det, tag, settings)[0], **facts)]
     drawn = [_peaks(seed, settings) for seed in range(SCENES)]
     peaks = [each for each in drawn if np.array_equal(match(*each, settings), match_one_by_one(*each, settings, by_munkres))]
     facts = {"persons": PERSONS, "size": SMALL, "scenes": len(peaks), "scenes_left_out_for_ties": len(drawn) - len(peaks)}
@@ -180,7 +180,7 @@ def main() -> None:
         for assign in (by_munkres, by_scipy)
     )
     rows.append(by_hand | {"ratio_with_scipy_in_both": by_library["ratio"], "spread_with_scipy_in_both": by_library["spread"]})
-    report.write("grouping", rows, note="other processes shared the cores; turns are interleaved, so both ways were slowed alike")
+    report.write("grouping", rows, note="other processes shared the cores; turns are interleaved, so both were slowed alike")
 
 
 def _peaks(seed: int, settings: Grouping) -> Peaks:

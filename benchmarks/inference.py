@@ -1,13 +1,12 @@
-"""How fast variants are: torch eager and compiled, CUDA graphs and bf16 on a GPU, ONNX Runtime. Run: python -m benchmarks.inference
+"""Speed of variants: torch eager and compiled, CUDA graphs and bf16 on a GPU, ONNX Runtime. Run: python -m benchmarks.inference
 
-For each variant and batch size: images per second, latency (median and 95th percentile of single calls) and memory, of the
-network alone on normalised images that lie on the device. Variants that are compared with each other take turns in one run.
-Weights are random, so SHaRPose's gate is left open: its speed here is that of refining everyone. `ratio` is the first one's time
-over the second one's.
+For each variant and batch size: images per second, latency (median and 95th percentile of single calls) and memory of the
+network alone, on normalised images on the device. Compared variants take turns in one run. Weights are random, so SHaRPose's gate
+is left open and everyone is refined. `ratio` is the first one's time over the second one's.
 
-Needs torch, torchvision, timm, numpy, opencv, pandas, pyarrow, scipy, safetensors and PyYAML; what needs onnx and onnxruntime is
-left out where they are missing. The record goes to results/benchmarks/inference.json (inference_cuda.json on a GPU), and into the
-folder $OUT if that is set.
+Needs torch, torchvision, timm, numpy, opencv, pandas, pyarrow, scipy, safetensors and PyYAML; parts that need onnx and
+onnxruntime are skipped where they are missing. The record goes to results/benchmarks/inference.json (inference_cuda.json on a
+GPU), and into the folder $OUT if that is set.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from components.models.variant import Variant
 
 HRNET = "hrnet_w32_coco_64x48_fused"
 ONNX_TARGET = 1.8  # ONNX Runtime against eager: HRNet-W32 at 64x48, batch 1, 2 threads
-COMPARED = {  # the slower one first: the method's baseline, or what the method does without
+COMPARED = {  # the slower one first: the method's baseline, or the method without its saving
     "SHaRPose-S 64x48, all patches / half of them": ("sharpose_small_coco_64x48_dense", "sharpose_small_coco_64x48"),
     "SHaRPose-S 256x192, all patches / half of them": ("sharpose_small_coco_256x192_dense", "sharpose_small_coco_256x192"),
     "WholeBody ResNet-50 256x192, SimpleBaseline / SIU": ("simple_resnet50_wholebody_256x192", "siu_resnet50_wholebody_256x192"),
@@ -55,7 +54,7 @@ class Subject:
     """One variant in one mode, ready to be called on a batch.
 
     Attributes:
-        memory_mib: what one call adds to the memory in use; None where it cannot be told.
+        memory_mib: memory that one call adds; None if unknown.
         calls: per turn.
         seconds: of every call, one list per turn.
     """
@@ -75,7 +74,7 @@ class Subject:
 
 
 def modes(model: nn.Module, variant: Variant, images: Tensor, arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Call]]:
-    """Each mode's name and its call; eager first, which is how `farpose evaluate` runs."""
+    """Each mode's name and call, starting with eager, which `farpose evaluate` uses."""
     yield "eager", lambda: model(images)
     if images.is_cuda:
         yield "bf16", lambda: _bf16(model, images)
@@ -121,7 +120,7 @@ def _graphed(call: Call) -> Call:
 
 
 def subjects(name: str, batch: int, arguments: argparse.Namespace, folder: Path) -> list[Subject]:
-    """A variant in every mode; the first calls have been made, and have told how many calls make a turn."""
+    """A variant in every mode, after its first calls, which decide the number of calls per turn."""
     torch.manual_seed(0)
     variant, device = export.exported_form(zoo.variant(name)), torch.device(arguments.device)
     model = zoo.network(variant).eval().to(device)
@@ -129,7 +128,7 @@ def subjects(name: str, batch: int, arguments: argparse.Namespace, folder: Path)
     made = []
     for mode, call in modes(model, variant, images, arguments, folder):
         subject = Subject(variant, mode, batch, _waiting(call, device))
-        if mode != "onnxruntime":  # which keeps its memory after the first call; torch's first call loads libraries
+        if mode != "onnxruntime":  # it keeps its memory after the first call; torch's first call loads libraries
             subject.call()
         subject.memory_mib = memory_of(subject.call, device)
         _timed(subject.call)
@@ -139,7 +138,7 @@ def subjects(name: str, batch: int, arguments: argparse.Namespace, folder: Path)
 
 
 def _waiting(call: Call, device: torch.device) -> Call:
-    """The call in inference mode, over only when the device has done its work."""
+    """The call in inference mode, which returns only when the device has finished."""
 
     def run() -> None:
         with torch.inference_mode():
@@ -167,7 +166,7 @@ def take_turns(group: list[Subject], repeats: int) -> None:
 
 
 def memory_of(call: Call, device: torch.device) -> float | None:
-    """MiB by which one call raises the memory in use: activations, and what the runtime keeps for them."""
+    """MiB by which one call raises the memory in use: activations, and memory that the runtime keeps for them."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -176,7 +175,7 @@ def memory_of(call: Call, device: torch.device) -> float | None:
         call()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free goes back, so that the call must ask for it again
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # returns free memory to the system, so that the call requests it again
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     except OSError:  # not Linux with glibc
         call()
@@ -214,7 +213,7 @@ def record_of(subject: Subject, eager: Subject) -> dict[str, Any]:
 
 
 def rows_of(title: str | None, group: list[Subject]) -> list[dict[str, Any]]:
-    """What has a target: ONNX Runtime on HRNet, and a pair of variants in eager mode and by its multiply-adds."""
+    """Rows with a target: ONNX Runtime on HRNet, and pairs of variants in eager mode and by their multiply-adds."""
     of = {(subject.variant.name, subject.mode): subject for subject in group}
     batch, rows = group[0].batch, []
     if (HRNET, "onnxruntime") in of and batch == 1:
@@ -236,7 +235,7 @@ def rows_of(title: str | None, group: list[Subject]) -> list[dict[str, Any]]:
 
 
 def groups(names: list[str]) -> list[tuple[str | None, list[str]]]:
-    """What is timed together: pairs that are compared, then each other variant alone."""
+    """Groups that are timed together: pairs that are compared, then each of the other variants alone."""
     pairs = [(title, list(pair)) for title, pair in COMPARED.items() if set(pair) <= set(names)]
     paired = {name for _, pair in pairs for name in pair}
     return [*pairs, *((None, [name]) for name in names if name not in paired)]

@@ -1,4 +1,4 @@
-"""OKS suppression: ours for all images at once against one person at a time. Run: python -m benchmarks.nms"""
+"""OKS suppression, ours for all images at once against a loop over persons. Run: python -m benchmarks.nms"""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _oks(first: np.ndarray, second: np.ndarray, first_area: float, second_area: 
 
 
 def detections(count: int, images: int, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Predicted persons as a detector's boxes give them: clusters of near copies around five persons an image, sorted by image."""
+    """Predicted persons as from a detector's boxes: clusters of near copies of five persons per image, sorted by image."""
     rng = np.random.default_rng(seed)
     image = np.sort(rng.integers(0, images, count))
     height = np.exp(rng.uniform(np.log(40), np.log(400), images * 5))
@@ -69,7 +69,7 @@ def main() -> None:
         ours = partial(suppress, image, keypoints, scores, areas, SIGMAS, 0.9, soft)
         published = partial(one_by_one, image, keypoints, scores, areas, SIGMAS, 0.9, soft)
         if ours().tolist() != published():
-            raise SystemExit(f"{name}: the two ways keep different persons")
+            raise SystemExit(f"{name}: the two implementations keep different persons")
         seconds = report.interleave({"published": published, "ours": ours})
         facts = {"detections": DETECTIONS, "images": IMAGES, "identical_keeps": True, "seconds": seconds}
         rows.append(report.row(name, seconds["published"], seconds["ours"], TARGET, **facts))

@@ -1,4 +1,4 @@
-"""What every benchmark shares: interleaved timing, one record under results/benchmarks and one JSON line at the end."""
+"""Shared by all benchmarks: interleaved timing, one record under results/benchmarks and one JSON line at the end."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def hardware() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that decide a timing, where installed."""
+    """Versions of Python and of the installed packages that affect timings."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -95,7 +95,7 @@ def versions() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The model's name: the kernel's list where there is one, because `platform` often knows only the architecture."""
+    """The processor's name from the kernel's list if it exists, because `platform` often knows only the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""All parameter files at once: what is misspelt is told before anything runs."""
+"""Checks of all parameter files at once: an error is reported before anything runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def parameters() -> dict[str, Any]:
     """Every parameter of the default run, typed: `data`, `degrade`, `evaluate`, `train`, `pipeline` and each variant's recipe.
 
     Raises:
-        FarposeError: the first thing that is wrong in params/, with its place.
+        FarposeError: the first error in params/, with its place.
     """
     from components.approaches import approach
     from components.datasets.synthetic.params import SyntheticParams
@@ -59,7 +59,7 @@ def parameters() -> dict[str, Any]:
 
 
 def margin_of(spec: ShardSpec, augmentation: AugmentParams, where: str) -> None:
-    """Whether planned shards hold as much around the persons as the variant's augmentation asks for.
+    """Check that planned shards hold as much around the persons as the variant's augmentation needs.
 
     Raises:
         FarposeError: they hold less; names shards that do.
@@ -73,7 +73,7 @@ def margin_of(spec: ShardSpec, augmentation: AugmentParams, where: str) -> None:
 
 
 def data_of(variant: Variant, where: str) -> None:
-    """Whether the data set in use is the variant's: training and scoring on another one's persons would be mislabelled.
+    """Check that the data set in use is the variant's: results on another data set would be mislabelled.
 
     Raises:
         FarposeError: no reader for the variant's data set, or another data set is in use.

@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("--dataset", metavar="NAME", help="only this data set, such as coco")
     models.add_argument("--size", metavar="HxW", help="only this input, such as 64x48")
     models.add_argument("--json", action="store_true", help="print everything that is known as JSON")
-    text = "count networks that results/costs.json lacks and write it; all: every network anew (minutes)"
+    text = "count networks that results/costs.json lacks and write it; all: every network again (minutes)"
     models.add_argument("--count", nargs="?", const="missing", choices=("missing", "all"), help=text)
     command("doctor", "doctor:doctor", "print versions, devices, disk, stores, and what is missing")
     return root

@@ -1,4 +1,4 @@
-"""What a comparison reads of each evaluated variant: its numbers, what tells its row from others, and its per-image matches."""
+"""What a comparison needs of each evaluated variant: its metrics, its name and seed group, and its per-image matches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from components.evaluate.significance import read_matches
 from components.models import zoo
 from pipelines import paths, settings
 
-MATCHES = "matches.npz"  # in an evaluation's folder, beside its metrics.json
+MATCHES = "matches.npz"  # in an evaluation's folder, with its metrics.json
 
 
 def row(name: str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def identity(name: str) -> dict[str, Any]:
 
 
 def group_of(name: str) -> str:
-    """What the seeds of a variant are called together."""
+    """The name of a variant's group of seeds."""
     return zoo.group_of(zoo.variant(name))
 
 

@@ -47,7 +47,7 @@ def rewrite(variants: Iterable[Variant], known: dict[str, Costs], path: Path = F
 
     Args:
         known: counts to keep; other networks are counted now.
-        say: is told of each network that is counted.
+        say: called with the key of each network that is counted.
     """
     networks = {key(variant): variant for variant in variants}
     entries = []

@@ -96,7 +96,7 @@ class Driver:
         return StageResult(stage.name, _outcome(lines), time.monotonic() - started)
 
     def command(self, name: str, arguments: list[str], echo: bool = True) -> list[str]:
-        """Run `python -m ARGUMENTS` under the same watch; its lines of output, also echoed unless told otherwise.
+        """Run `python -m ARGUMENTS` under the same watch; its lines of output, also echoed unless `echo` is False.
 
         Raises:
             FarposeError: it failed, took too long or was stopped.
@@ -107,7 +107,7 @@ class Driver:
         return lines
 
     def stop(self) -> None:
-        """Stop everything that runs, with its children; nothing more is started."""
+        """Stop everything that runs, with its children; nothing is started after it."""
         self._stopped.set()
         with self._lock:
             running = list(self._running)

@@ -22,11 +22,11 @@ DEFAULTS = {
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # a person reads the stages' own output; the UI gets everything
     "GIT_PYTHON_REFRESH": "quiet",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # 15 s; a server that is not there should be told soon
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # 15 s; a missing server should be reported soon
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MPLBACKEND": "Agg",
 }
-SERVERS = {  # what the servers that we start write to their log files; nothing of it reaches a person's terminal
+SERVERS = {  # of the servers that we start, which write to their log files, not to the terminal
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # the server's only handler; its stream is the log file
 }
@@ -34,7 +34,7 @@ LOOPBACK = ("127.0.0.1", "localhost")  # a proxy of the environment would catch 
 
 
 def prepare() -> None:
-    """Set what is needed in this process and its children; a person's own settings win over `DEFAULTS`."""
+    """Set the variables that this process and its children need; a user's own settings override `DEFAULTS`."""
     os.environ.update(ALWAYS)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

@@ -82,7 +82,7 @@ def _reproduce(driver: Driver, stages: list[graph.Stage], verify: bool) -> list[
         if future.state.is_failed() or future.state.is_crashed():
             failures.append(future.result(raise_on_failure=False))
     told = [failure for failure in failures if isinstance(failure, FarposeError)]
-    if failures:  # what waits for a failed stage is not ready, which is no failure of its own
+    if failures:  # a stage that waits for a failed one is not ready, which is not a failure of its own
         raise (told or failures)[0]
     return [future.result() for future in futures.values()]
 
@@ -100,7 +100,7 @@ def _verify(driver: Driver) -> None:
 
 
 def _register_again(driver: Driver, stages: list[graph.Stage]) -> None:
-    """DVC sees that the models were registered once, not that this store lacks them: a fresh clone's store is empty."""
+    """DVC knows that the models were registered once, but not that this store lacks them: a fresh clone's store is empty."""
     from components.registry import register
 
     named = {stage.name.removeprefix("register@"): stage for stage in stages if stage.name.startswith("register@")}

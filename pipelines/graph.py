@@ -49,7 +49,7 @@ def select(stages: list[Stage], targets: list[str]) -> list[Stage]:
     """The `targets` (addresses, or the part before the @) and everything they wait for, in order.
 
     Raises:
-        FarposeError: a target is no stage.
+        FarposeError: a target is not a stage.
     """
     by_name = {stage.name: stage for stage in stages}
     wanted: set[str] = set()
@@ -70,5 +70,5 @@ def _stage(stage, graph) -> Stage:
 
 
 def _name(stage) -> str:
-    """`train@NAME`; an address would depend on the folder that one is in."""
+    """`train@NAME`; an address would depend on the current folder."""
     return str(getattr(stage, "name", None) or stage.addressing)

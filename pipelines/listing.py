@@ -1,16 +1,17 @@
-"""The files that `compare` reads, as dvc.yaml lists them: those of the pipeline's variants and no others.
+"""The list in dvc.yaml of the files that `compare` reads: those of the pipeline's variants only.
 
-DVC cannot make a stage's dependencies of a list of names, and a parent folder would also hold what a variant that was removed
-from the pipeline once left there: the same state would give other hashes. So dvc.yaml holds the list, between two marks;
+DVC cannot build a stage's dependencies from a list of names, and a parent folder would also hold the files of variants that
+were removed from the pipeline, so the same state would give other hashes. So dvc.yaml holds the list, between two marks;
 `farpose params` and `farpose run` keep it in step with params/pipeline.yaml, and the first stage checks it.
 
-dvc.lock is kept in step as well: entries of stages that are no longer in the graph wait in artifacts/retired.lock, and come back
-with their stage, which is then up to date if nothing else has changed.
+dvc.lock is kept in step too. Entries of stages that left the graph are moved to artifacts/retired.lock and come back with their
+stage, which is then up to date if nothing else has changed.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pipelines.settings import Pipeline
 BEGIN, END = "# variants: written by `farpose params`", "# end of variants"
 BLOCK = re.compile(rf"(?P<begin>^(?P<indent> *){re.escape(BEGIN)}[^\n]*\n)(?P<lines>.*?)(?P<end>^ *{re.escape(END)}$)", re.M | re.S)
 FILES = ("results/pipeline/train/{}.json", "results/pipeline/evaluate/{}.json", "artifacts/evaluations/{}")
-FIX = "`farpose params` writes it anew"
+FIX = "`farpose params` writes it again"
 
 
 def check(pipeline: Pipeline, repository: Path = paths.REPOSITORY) -> None:
@@ -42,7 +43,7 @@ def check(pipeline: Pipeline, repository: Path = paths.REPOSITORY) -> None:
 
 
 def keep_in_step(pipeline: Pipeline, repository: Path = paths.REPOSITORY) -> bool:
-    """Write the list anew if it differs, and bring dvc.lock's entries in step; whether the list differed.
+    """Write the list again, and print that, if it differs; bring dvc.lock's entries in step. Returns whether the list differed.
 
     Raises:
         FarposeError: dvc.yaml holds no such list.
@@ -55,6 +56,7 @@ def keep_in_step(pipeline: Pipeline, repository: Path = paths.REPOSITORY) -> boo
         text = path.read_text()
         with atomic_file(path) as temporary:
             temporary.write_text(f"{text[: block.start('lines')]}{''.join(lines)}{text[block.end('lines') :]}")
+        print("dvc.yaml: the list of what `compare` reads follows params/pipeline.yaml again")
     _retire(pipeline, repository)
     return differs
 
@@ -96,7 +98,7 @@ def _retire(pipeline: Pipeline, repository: Path) -> None:
 
 def _addresses(pipeline: Pipeline, stages: dict[str, Any]) -> set[str]:
     """Every stage of the graph, as dvc.lock names it."""
-    items = {"${shards}": pipeline.shards, "${variants}": pipeline.variants}
+    items: dict[str, Iterable[str]] = {"${shards}": pipeline.shards, "${variants}": pipeline.variants}
     each = {kind: items[entry["foreach"]] for kind, entry in stages.items() if "foreach" in entry}
     return {kind for kind in stages if kind not in each} | {f"{kind}@{item}" for kind, found in each.items() for item in found}
 

@@ -24,7 +24,7 @@ def laid_over(base: str, overlay: str, where: object) -> str:
         base, overlay: texts of YAML mappings in block style.
         where: the overlay, named in errors.
     Raises:
-        FarposeError: either is no such mapping or has anchors, or `_replace` lists something else than mappings of both.
+        FarposeError: either is no such mapping or has anchors, or `_replace` lists anything other than mappings of both.
     """
     below, above = _mapping(base, f"what {where} is laid over"), _mapping(overlay, where)
     replaced = next(([item.value for item in value.value] for key, value in above.value if key.value == REPLACE), [])
@@ -33,7 +33,7 @@ def laid_over(base: str, overlay: str, where: object) -> str:
             raise FarposeError(f"{REPLACE} names {dotted!r}, which is not a mapping of both files", where=where, fix="correct the name")
     entries = [(key, value) for key, value in above.value if key.value != REPLACE]
     edits = sorted(_edits(below, entries, "", base, overlay, set(replaced)), key=lambda edit: edit[:2])
-    # From the end on. Where two begin at one place, a replacement goes first, and what is added to an inner mapping last.
+    # From the end backwards. Of two edits at one place, the replacement goes first and an addition to an inner mapping last.
     for start, end, text in reversed(edits):
         base = base[:start] + text + base[end:]
     return base
@@ -104,7 +104,7 @@ def _entry(text: str, key: yaml.Node, value: yaml.Node, column: int) -> str:
 
 
 def _end(text: str, node: yaml.Node) -> int:
-    """Where a value's last character is followed by something else; the marks of block collections reach to the next key."""
+    """The index after a value's last character; PyYAML's end marks of block collections reach to the next key."""
     if _is_lines(node) and node.value:
         last = node.value[-1]
         return _end(text, last[1] if isinstance(node, yaml.MappingNode) else last)

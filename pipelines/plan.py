@@ -1,4 +1,4 @@
-"""What decides each variant's result: the code that its stages import, its entry and its recipe, one small file per variant and stage.
+"""Everything that decides each variant's result: the code that its stages import, its entry and its recipe, in one file per stage.
 
 `train@NAME`, `evaluate@NAME` and `register@NAME` depend on their file. A changed comment, another method's file or another
 variant's entry leaves it as it is, byte for byte, and so leaves their results up to date.
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from components.train.recipe import Kind
 
 TRAIN, EVALUATE, REGISTER = "train", "evaluate", "register"
-TOLD = ("paper", "reprints", "baseline", "exceptions", "train")  # fields of an entry that training sees through its recipe or not at all
+TOLD = ("paper", "reprints", "baseline", "exceptions", "train")  # fields of an entry that reach training through its recipe or not at all
 STAGES = (TRAIN, EVALUATE, REGISTER)
 SERVING = "components.registry.serving"  # what a registered model runs
-NO_PART = (  # of a result, though the stage imports it
+NO_PART = (  # imported by a stage, but without effect on its result
     "components.registry",  # it records runs
     "components.datasets",  # it reads the table of images, which the stage depends on
 )
@@ -49,7 +49,7 @@ def write(folder: Path, pipeline: Pipeline) -> int:
 
 
 def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str, Any]]:
-    """By stage: the resolved parameters that decide its result. What papers report, and with what, decides no weights.
+    """By stage: the resolved parameters that decide its result. Numbers that papers report do not decide weights.
 
     Args:
         kind: the recipe that the variant is trained by.
@@ -80,15 +80,15 @@ def roots(stage: str, sources: Sources) -> list[str]:
 
 
 def code_now(stage: str, variant: Variant, shards: str) -> str:
-    """The digest of what a variant's stage imports as it is on disk, whatever was planned; also of a variant outside the pipeline."""
+    """The digest of what a variant's stage imports, from the files on disk; also for variants outside the pipeline."""
     known = settings.load().shards
     digest: str = code(stage, variant, known[shards].protocol if shards in known else None, imports.read(paths.REPOSITORY))["code"]
     return digest
 
 
 def own_modules(stage: str, variant: Variant, protocol: str | None) -> list[str]:
-    """The modules that are found by name at run time, of which a variant's stage uses one each; of an approach, training asks for
-    its feed alone."""
+    """The modules that are found by name at run time; a variant's stage uses one of each kind. Training uses only the feed of an
+    approach."""
     names = {
         ("components.models.methods", "METHOD"): variant.method,
         ("components.codecs", "CODEC"): variant.codec_name,
@@ -102,7 +102,7 @@ def read(stage: str, name: str) -> dict[str, Any]:
     """What was planned for a variant's stage.
 
     Raises:
-        FarposeError: nothing was, because the plan stage has not run for it.
+        FarposeError: nothing was: the plan stage has not run for it.
     """
     found: dict[str, Any] = read_json(paths.PLAN / stage / f"{name}.json")
     return found

@@ -1,4 +1,4 @@
-"""What the register stage packages of one variant, and says about it."""
+"""The register stage of one variant: its package, model card and tags."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from components.base.files import atomic_directory, read_json, write_json
 from pipelines import paths, plan, settings
 
-MEASURED = ("train_seconds", "images_per_second", "data_share", "memory_mib")  # differ from run to run, and are no part of a model
+MEASURED = ("train_seconds", "images_per_second", "data_share", "memory_mib")  # differ from run to run, so the model card leaves them out
 
 
 def register(name: str, shards: str) -> None:
@@ -76,7 +76,7 @@ def _candidate(name: str, shards: str) -> Any:
 
 
 def _examples(variant: Any, shards: str) -> Any:
-    """(N, 3, H, W) uint8: what the registered model is shown as an example of its input."""
+    """(N, 3, H, W) uint8: examples of the registered model's input."""
     from components.approaches import approach
 
     shown = approach(variant.approach)

@@ -1,6 +1,6 @@
-"""Servers on loopback: `make ui` shows MLflow's and Prefect's pages until Ctrl-C; `farpose run` has a Prefect server while it runs.
+"""Servers on loopback: `make ui` serves MLflow's and Prefect's pages until Ctrl-C; `farpose run` has its own Prefect server.
 
-What they say, errors of their background services included, lies in `mlruns/mlflow-server.log` and `mlruns/prefect-server.log`.
+Their output, errors of their background services included, is in `mlruns/mlflow-server.log` and `mlruns/prefect-server.log`.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def main() -> int:
 def own_prefect() -> None:
     """Start a Prefect server for the rest of this process, unless PREFECT_API_URL names one; before Prefect is imported.
 
-    The server that Prefect would start by itself dies of the same Ctrl-C that the flow has yet to report to it. This one lies
-    in a process group of its own, and stops last: Prefect sends its logs while the interpreter shuts down.
+    The server that Prefect would start by itself stops at the same Ctrl-C that the flow must still report to it. This one has
+    its own process group and stops last: Prefect sends its logs while the interpreter shuts down.
 
     Raises:
         FarposeError: the server does not start.
@@ -104,7 +104,7 @@ def _start(arguments: list[str]) -> subprocess.Popen:
 
 
 def _end_with_parent() -> None:
-    """On Linux: be told to stop when the parent is killed without a chance to do so (PR_SET_PDEATHSIG)."""
+    """On Linux: get SIGTERM when the parent is killed before it can send it (PR_SET_PDEATHSIG)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
 

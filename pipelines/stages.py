@@ -79,7 +79,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     """Shards of crops or of whole images → weights of one variant.
 
     Args:
-        shards, output: for a variant that is not in the pipeline, whose metrics are then kept beside its weights.
+        shards, output: for a variant that is not in the pipeline, whose metrics are written next to its weights.
     """
     from components.models import zoo
     from components.registry import tracking
@@ -111,7 +111,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
 
 
 def evaluate(name: str, shards: str | None = None, weights: Path | None = None, output: Path | None = None) -> None:
-    """Weights and evaluation inputs → predictions, AP with its interval, what the decoder reaches, curves and pictures.
+    """Weights and evaluation inputs → predictions, AP with its interval, target AP, bound AP, curves and pictures.
 
     Args:
         shards, weights, output: for a variant that is not in the pipeline, and for weights of another origin.
@@ -233,7 +233,7 @@ def _history(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _metrics(name: str, values: dict[str, Any], run: Any = None) -> None:
-    """Write a metrics file under results/pipeline/ and, for the stage's run, to MLflow."""
+    """Write a metrics file under results/pipeline/, and to MLflow if there is a run."""
     write_json(paths.RESULTS / name, values)
     if run is not None:
         run.metrics(values)
@@ -247,7 +247,7 @@ def device_name() -> str:
 
 
 def device_lock(device: str) -> Any:
-    """Hold a GPU alone, whoever starts the stage; nothing on a CPU."""
+    """An exclusive lock on a GPU for every stage that uses it; nothing on a CPU."""
     import tempfile
 
     from filelock import FileLock

@@ -116,7 +116,7 @@ def test_two_at_one_time_are_refused(tmp_path, take, monkeypatch):
     ("source", "location", "said"),
     [
         ("cocoo", "x", "did you mean 'coco'"),
-        ("coco", None, "where is coco to come from"),
+        ("coco", None, "no location is given for coco"),
         ("coco", "nowhere/at/all", "no such file or folder"),
         ("coco", "ftp://host/x", "unknown kind of address 'ftp'"),
         ("coco", "s3://", "names no bucket"),

@@ -103,7 +103,7 @@ def test_s3_archive(tmp_path, take, bucket, s3_endpoint):
 
 
 @pytest.mark.parametrize(
-    ("address", "said"), [("s3://none/x", "S3 refused: .*NoSuchBucket"), ("s3://farpose/none", "nothing usable lies there")]
+    ("address", "said"), [("s3://none/x", "S3 refused: .*NoSuchBucket"), ("s3://farpose/none", "there are no usable files")]
 )
 def test_s3_problems_are_named(take, bucket, s3_endpoint, address, said):
     with pytest.raises(FarposeError, match=said):

@@ -14,7 +14,7 @@ from components.degrade.params import DegradeParams, ShardSpec
 from components.degrade.protocol import protocols
 from components.degrade.sample import IMAGENET_MEAN, IMAGENET_STD, normalise, sample
 from components.degrade.shard import Source
-from components.degrade.shards import TrainCrops, crop_boxes
+from components.degrade.shards import Boxes, TrainCrops, crop_boxes
 from components.degrade.stage import degrade
 from components.pose.crop import CONVENTIONS, transform
 from components.pose.skeleton import COCO_17, CROWDPOSE_14, MPII_16
@@ -101,8 +101,8 @@ def test_unaugmented_direct_crops_are_those_that_are_evaluated(people, shards, c
     train, crops = persons.split("train").labelled(), shards["direct"]
     frame = train.frame
     batch = augmenter(convention, AugmentParams.none())(crops.to("cpu"), torch.arange(len(crops)), seed=0)
-    expected = crop_boxes(root, frame["image_path"].to_numpy(object), frame["image_id"].to_numpy(), train.bbox_xywh, convention,
-                          ShardSpec(SIZE), DegradeParams(), COCO_17)  # fmt: skip
+    boxes = Boxes(root, frame["image_path"].to_numpy(object), frame["image_id"].to_numpy(), train.bbox_xywh)
+    expected = crop_boxes(boxes, convention, ShardSpec(SIZE), DegradeParams(), COCO_17)
     assert np.abs(grey_levels(batch) - expected.pixels).max() < 1
     joints = transform(expected.geometry.image_to_crop(crops.center.numpy(), crops.size.numpy()), train.keypoints[..., :2])
     np.testing.assert_allclose(batch.keypoints_crop.numpy(), joints, atol=1e-3)
@@ -115,8 +115,8 @@ def test_unaugmented_antialiased_crops_are_close_to_those_that_are_evaluated(peo
     train = persons.split("train").labelled()
     large = np.flatnonzero(shards["antialias"].size[:, 1] > 3 * SIZE[0])
     frame = train.frame.iloc[large]
-    expected = crop_boxes(root, frame["image_path"].to_numpy(object), frame["image_id"].to_numpy(), train.bbox_xywh[large], "classic",
-                          ShardSpec(SIZE, "antialias"), DegradeParams(), COCO_17).pixels  # fmt: skip
+    boxes = Boxes(root, frame["image_path"].to_numpy(object), frame["image_id"].to_numpy(), train.bbox_xywh[large])
+    expected = crop_boxes(boxes, "classic", ShardSpec(SIZE, "antialias"), DegradeParams(), COCO_17).pixels
     distance = {}
     for protocol in ("direct", "antialias"):
         batch = augmenter("classic", AugmentParams.none())(shards[protocol].to("cpu"), torch.from_numpy(large), seed=0)

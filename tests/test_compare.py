@@ -256,5 +256,5 @@ def test_the_card_says_which_ap_is_the_main_one_and_what_the_model_needs(name: s
     facts = Facts("w", {"source": "s", "licences": "l"}, {}, {f"AP_{suffix}": 0.25, "AP_detector_boxes": 0.2}, {}, {})
     card = model_card(variant, facts)
     assert f"The main AP is `AP_{suffix}`, boxes given: {PROTOCOLS[suffix]}." in card
-    assert ("It needs no boxes" in card) == ("whole image whose short side" in card) == variant.bottom_up
-    assert ("one person in a crop" in card) == ("It needs a person's box" in card) == (not variant.bottom_up)
+    assert ("It needs no boxes" in card) == ("whole image whose short side" in card) == (variant.approach == "images")
+    assert ("one person in a crop" in card) == ("It needs a person's box" in card) == (variant.approach == "crops")

@@ -24,7 +24,7 @@ from components.degrade.protocol import View, protocols
 from components.degrade.protocol import protocol as protocol_of
 from components.degrade.regions import box_center_and_size, plan_regions
 from components.degrade.shard import Source, eval_input
-from components.degrade.shards import EvalCrops, TrainCrops, crop_boxes
+from components.degrade.shards import Boxes, EvalCrops, TrainCrops, crop_boxes
 from components.degrade.stage import degrade
 from components.pose.crop import CONVENTIONS, transform
 from components.pose.skeleton import COCO_17
@@ -295,8 +295,8 @@ def test_shards_hold_every_split_but_training(people, protocol, tmp_path):
     for split in ("dev", "val"):
         crops, expected = EvalCrops.open(tmp_path / "shard", "classic", split), persons.split(split).labelled()
         assert np.array_equal(crops.annotation_id, expected.frame["annotation_id"])
-        alone = crop_boxes(root, crops.image_path, crops.image_id, crops.bbox_xywh, "classic", ShardSpec(SIZE, protocol), DegradeParams(),
-                           persons.skeleton)  # fmt: skip
+        boxes = Boxes(root, crops.image_path, crops.image_id, crops.bbox_xywh)
+        alone = crop_boxes(boxes, "classic", ShardSpec(SIZE, protocol), DegradeParams(), persons.skeleton)
         if not protocol_of(protocol).redraws:
             assert np.array_equal(crops.pixels, alone.pixels)
     assert not set(EvalCrops.open(tmp_path / "shard", "classic", "dev").image_id) & set(
@@ -321,9 +321,8 @@ def test_a_skeleton_of_ones_own_travels_with_the_shard(tmp_path):
 def test_boxes_of_a_detector_are_cropped_like_validation_boxes(people, shards, protocol, convention):
     persons, root = people
     val = EvalCrops.open(shards[protocol], convention)
-    crops = crop_boxes(
-        root, val.image_path, val.image_id, val.bbox_xywh, convention, ShardSpec(SIZE, protocol), DegradeParams(), persons.skeleton
-    )
+    boxes = Boxes(root, val.image_path, val.image_id, val.bbox_xywh)
+    crops = crop_boxes(boxes, convention, ShardSpec(SIZE, protocol), DegradeParams(), persons.skeleton)
     assert np.array_equal(crops.pixels, val.pixels) and np.array_equal(crops.size, val.size)
 
 
@@ -333,8 +332,8 @@ def test_sensor_noise_of_detector_boxes_follows_the_box_and_not_its_place_in_the
     order = np.arange(len(val))[::-1]
 
     def crop(rows):
-        return crop_boxes(root, val.image_path[rows], val.image_id[rows], val.bbox_xywh[rows], "classic", ShardSpec(SIZE, "sensor"),
-                          DegradeParams(), persons.skeleton).pixels  # fmt: skip
+        boxes = Boxes(root, val.image_path[rows], val.image_id[rows], val.bbox_xywh[rows])
+        return crop_boxes(boxes, "classic", ShardSpec(SIZE, "sensor"), DegradeParams(), persons.skeleton).pixels
 
     assert np.array_equal(crop(order)[order], crop(np.arange(len(val))))
 
@@ -354,7 +353,7 @@ def test_an_unreadable_image_is_named(tmp_path, suffix, fault):
     data = jpeg(path, texture(60, 60, np.random.default_rng(0)))
     contents = {"empty": b"", "cut short": data[: len(data) // 2], "no image": b"<html>not found</html>"}
     path.unlink() if fault == "missing" else path.write_bytes(contents[fault])
-    message = {"missing": "image not found", "empty": "is empty", "cut short": "cut short", "no image": "no image that OpenCV"}[fault]
+    message = {"missing": "image not found", "empty": "is empty", "cut short": "cut short", "no image": "OpenCV cannot decode"}[fault]
     with pytest.raises(FarposeError, match=message) as caught:
         read_image(path)
     assert str(path) in str(caught.value)
@@ -480,7 +479,7 @@ def test_the_contact_sheet_shows_the_evaluated_crop(people, shards, protocol):
     crops = EvalCrops.open(shards[protocol], "classic")
     val = persons.split("val").labelled().select(np.array([2]))
     page = contact_sheet(Source(val, root), ShardSpec(SIZE, protocol), DegradeParams())
-    enlarged = cv2.resize(crops.pixels[2].transpose(1, 2, 0)[..., ::-1].copy(), None, fx=7, fy=7, interpolation=cv2.INTER_NEAREST)
+    enlarged = cv2.resize(crops.pixels[2].transpose(1, 2, 0).copy(), None, fx=7, fy=7, interpolation=cv2.INTER_NEAREST)
     top, left = np.unravel_index(cv2.matchTemplate(page, enlarged, cv2.TM_SQDIFF).argmin(), np.subtract(page.shape, enlarged.shape)[:2] + 1)
     assert np.array_equal(page[top : top + enlarged.shape[0], left : left + enlarged.shape[1]], enlarged)
     sheet = cv2.imread(str(shards[protocol] / "contact_sheet.png"))

@@ -15,10 +15,10 @@ from components.degrade.image_shards import EvalImages, TrainImages
 from components.degrade.jpeg import compress
 from components.degrade.params import DegradeParams, ShardSpec
 from components.degrade.protocol import View, protocol, protocols
-from components.degrade.render import KEYS, normal_noise, spread_and_reduce
+from components.degrade.render import KEYS, _mean_of_samples, normal_noise, spread_and_reduce
 from components.degrade.sample import IMAGENET_MEAN, IMAGENET_STD
 from components.degrade.shard import Source
-from components.degrade.shards import EvalCrops, TrainCrops, crop_boxes
+from components.degrade.shards import Boxes, EvalCrops, TrainCrops, crop_boxes
 from components.degrade.stage import degrade
 from components.pose.persons import Persons
 from tests.tiny_image_shard import write_tiny_image_shard
@@ -62,7 +62,7 @@ def seen(root: Path, step: float, name: str, paint: str, seed: int = 0, count: i
     train, crops = persons.split("train").labelled(), TrainCrops.open(root / "shard")
     batch = Augmenter(spec.geometry("classic"), AugmentParams.none(), train.skeleton)(crops, torch.arange(len(crops)), seed)
     paths, ids = train.frame["image_path"].to_numpy(object), train.frame["image_id"].to_numpy()
-    expected = crop_boxes(root, paths, ids, train.bbox_xywh, "classic", spec, DegradeParams(), train.skeleton)
+    expected = crop_boxes(Boxes(root, paths, ids, train.bbox_xywh), "classic", spec, DegradeParams(), train.skeleton)
     return grey_levels(batch.images), expected.pixels
 
 
@@ -166,6 +166,17 @@ def test_spreading_is_a_gaussian_and_then_a_mean(sigma, dense):
     middle = blurred[padding : padding + 6 * dense, padding : padding + 5 * dense]
     ours = spread_and_reduce(torch.from_numpy(plane)[None, None], padding, sigma, dense)[0, 0]
     np.testing.assert_allclose(ours, middle.reshape(6, dense, 5, dense).mean((1, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_samples_that_a_target_does_not_need_have_no_weight(tmp_path, count):
+    """A GPU takes as many samples for every target; a CPU leaves out those without weight."""
+    degrade(Source(persons_in(tmp_path, 2.6, "detail"), tmp_path), ShardSpec(SIZE, "antialias"), DegradeParams(), tmp_path / "shard", False)
+    crops, indices = TrainCrops.open(tmp_path / "shard"), torch.arange(3)
+    to_stored = torch.tensor([[[2.0, 0.5, 9.0], [-0.5, 2.0, 30.0]]], dtype=torch.float64).repeat(3, 1, 1)
+    needed = torch.full((3,), count, dtype=torch.float64)
+    few, all_of_them = (_mean_of_samples(crops, indices, to_stored, SIZE, 0.2 + 0 * needed, needed, taps) for taps in (count, 4))
+    torch.testing.assert_close(few, all_of_them, atol=1e-3, rtol=0)
 
 
 def test_the_devices_half_records_as_a_graph_and_equals_the_cpus():

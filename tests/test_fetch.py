@@ -16,7 +16,7 @@ import pytest
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError
 from components.datasets.fetch import FetchSummary, fetch, in_dev
-from components.datasets.manifest import write_manifest
+from components.datasets.manifest import digest_tree, save_manifest
 from components.datasets.params import DataParams, FilterParams, SplitFiles, SplitShares
 from components.datasets.synthetic.params import SyntheticParams
 from components.pose.ignored import IgnoredRegions
@@ -270,7 +270,7 @@ EDITS: dict[str, Callable[[Path], Any]] = {
 def test_data_edited_behind_the_manifest_are_refused(tmp_path: Path, difference: str) -> None:
     manifest = tmp_path / "coco.sha256"
     params = write_dataset(tmp_path / "data", random_coco(0), random_coco(1, 1000))
-    write_manifest(tmp_path / "data", manifest)
+    save_manifest(digest_tree(tmp_path / "data"), manifest)
     fetch(params, tmp_path / "data", tmp_path / "out", manifest)
     before = digests(tmp_path / "out")
     EDITS[difference](tmp_path / "data")

@@ -224,8 +224,8 @@ def test_a_failed_run_leaves_the_earlier_shard_intact(tmp_path, fault):
         "other size": "4.png: image is 150x100 px.* says 151x100",
         "no persons": "split 'train' has no labelled person",
         "no split": "unknown split 'val'",
-        "no row": "image 14 of split 'val' has persons, but no row",
-        "region of another size": "ignore region is made for",
+        "no row": "image 14 of split 'val' has persons but no row",
+        "region of another size": "ignore region is for",
     }[fault]
     if fault == "damaged image":
         path = tmp_path / "images" / "1.png"

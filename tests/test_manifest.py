@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.base.errors import FarposeError
-from components.datasets.manifest import check_manifest, digest_tree, read_manifest, write_manifest
+from components.datasets.manifest import check_manifest, digest_tree, read_manifest, save_manifest
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def root(tmp_path) -> Path:
 @pytest.fixture
 def manifest(root, tmp_path) -> Path:
     path = tmp_path / "params" / "manifests" / "coco.sha256"
-    write_manifest(root, path)
+    save_manifest(digest_tree(root), path)
     return path
 
 
@@ -45,7 +45,8 @@ def test_sha256sum_accepts_the_manifest_and_writes_the_same(root, manifest):
 def test_unchanged_data_pass_and_writing_again_changes_nothing(root, manifest):
     before = manifest.read_bytes()
     check_manifest(root, manifest)
-    assert write_manifest(root, manifest) == read_manifest(manifest)
+    save_manifest(digest_tree(root), manifest)
+    assert digest_tree(root) == read_manifest(manifest)
     assert manifest.read_bytes() == before
 
 
@@ -85,7 +86,7 @@ def test_missing_data_and_manifests_are_named(root, manifest, tmp_path):
         check_manifest(root / "nowhere", manifest)
     (root / "empty").mkdir()
     with pytest.raises(FarposeError, match="no files"):
-        write_manifest(root / "empty", manifest)
+        save_manifest(digest_tree(root / "empty"), manifest)
 
 
 @pytest.mark.parametrize("line", ["", "zz  a.jpg", "0" * 64 + " a.jpg", "0" * 63 + "  a.jpg"])
@@ -98,4 +99,4 @@ def test_a_damaged_manifest_is_named_with_its_line(manifest, line, root):
 def test_a_name_that_does_not_fit_on_a_line_is_refused(root, manifest):
     (root / "two\nlines.jpg").touch()
     with pytest.raises(FarposeError, match="line break"):
-        write_manifest(root, manifest)
+        save_manifest(digest_tree(root), manifest)

@@ -149,7 +149,7 @@ def test_a_recorded_step_sees_its_groups_rates_change_in_their_tensors():
 
 def test_a_network_without_numbered_layers_is_named():
     model = zoo.network(zoo.variant("hrnet_tiny_synthetic_64x48"))
-    with pytest.raises(FarposeError, match=r"layer_decay needs a network that numbers its layers, which HRNetPose does not \(set"):
+    with pytest.raises(FarposeError, match=r"layer_decay needs a network that numbers its layers, which PlainPose does not \(set"):
         build_optimiser(model, ADAMW, CPU, graphed=False)
 
 

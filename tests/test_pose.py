@@ -18,7 +18,7 @@ from components.models import zoo
 from components.models.variant import Variant
 from components.pose.persons import SCALAR_COLUMNS, Persons
 from components.pose.skeleton import COCO_17, CROWDPOSE_14, SKELETONS, WHOLEBODY_133, Skeleton
-from components.pose.sources import skeleton_of, skeletons
+from components.pose.sources import skeleton_of
 
 
 @pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=lambda skeleton: skeleton.name)
@@ -60,7 +60,7 @@ NINE = {
 def test_a_spelled_out_skeleton_flips_as_it_says():
     skeleton = Skeleton.of(NINE)
     assert skeleton.flip_permutation == (0, 1, 3, 2, 5, 4, 6, 7, 8), "left_ear and right_ear are not in its pairs"
-    assert Skeleton.of({**NINE, "flips": None}).flip_pairs == ((7, 8),), "without pairs, left_ and right_ are"
+    assert Skeleton.of({**NINE, "flips": None}).flip_permutation == (0, 1, 2, 3, 4, 5, 6, 8, 7), "without pairs, left_ and right_ are"
     assert Skeleton.of(json.loads(json.dumps(skeleton.plain()))) == skeleton
 
 
@@ -95,12 +95,12 @@ def test_a_wrong_skeleton_is_named(case):
 def test_the_joints_of_an_entry_are_read_again_when_the_file_changes(tmp_path):
     path = tmp_path / "data.yaml"
     path.write_text(yaml.safe_dump({"data": {"sources": {"horses": {"skeleton": {k: v for k, v in NINE.items() if k != "name"}}}}}))
-    assert skeletons(path)["horses"].name == "horses_9" and skeleton_of("horses", path).sigmas == tuple(NINE["sigmas"])
+    assert skeleton_of("horses", path).name == "horses_9" and skeleton_of("horses", path).sigmas == tuple(NINE["sigmas"])
     path.write_text(yaml.safe_dump({"data": {"sources": {"horses": {"skeleton": "crowdpose_14"}, "none": {}}}}))
     os.utime(path, ns=(1, 1))
     assert skeleton_of("horses", path) is CROWDPOSE_14
     with pytest.raises(FarposeError, match=r"data\.yaml: data\.sources\.none: parameter 'skeleton' is missing"):
-        skeletons(path)
+        skeleton_of("none", path)
 
 
 def test_a_variant_takes_its_joints_from_its_data_sets_entry_or_brings_them(tmp_path):

@@ -91,7 +91,7 @@ def test_what_a_variant_carries_is_all_in_the_page():
 def test_a_printed_score_says_whose_boxes_and_which_start(name):
     for paper in (VARIANTS[name].paper, *VARIANTS[name].reprints):
         assert paper.boxes and paper.start and paper.source
-        assert (paper.boxes == "none") == VARIANTS[name].bottom_up
+        assert (paper.boxes == "none") == (VARIANTS[name].approach == "images")
         assert (paper.boxes == "annotated") == (VARIANTS[name].dataset == "mpii")
         assert "start" in paper.conditions or "supernet" in paper.conditions
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 
 from components import codecs
+from components.codecs.codec import CropCodec, as_crop_codec
 from components.degrade.shards import EvalCrops
 from components.evaluate.approach import Check
 from components.evaluate.bound import crop_bound
@@ -27,7 +27,7 @@ ROUND_TRIP_TOLERANCE = 1.0  # cells, median over joints
 def checks(variant: Variant, persons: Persons) -> Iterator[Check]:
     """All of one variant, on some labelled persons."""
     persons = _some(persons)
-    codec = codecs.build(variant.codec_name, variant.geometry(), persons.skeleton, **variant.codec)
+    codec = as_crop_codec(codecs.build(variant.codec_name, variant.geometry(), persons.skeleton, **variant.codec))
     boxes = Boxes.of(persons, codec.geometry)
     yield _geometry_round_trip(variant.name, codec, boxes)
     yield flip_twice(variant.name, codec, codec.flip_border)
@@ -49,7 +49,7 @@ def crops_follow_the_table(name: str, crops: EvalCrops, persons: Persons) -> Che
     return Check(title, same, f"{len(crops)} crops" if same else "joints or boxes differ: run the degrade stage again")
 
 
-def _geometry_round_trip(name: str, codec: Any, boxes: Boxes) -> Check:
+def _geometry_round_trip(name: str, codec: CropCodec, boxes: Boxes) -> Check:
     geometry, joints = codec.geometry, boxes.keypoints_image[..., :2]
     crop = transform(geometry.image_to_crop(boxes.center, boxes.size), joints)
     back = transform(invert(geometry.image_to_crop(boxes.center, boxes.size)), crop)
@@ -57,7 +57,7 @@ def _geometry_round_trip(name: str, codec: Any, boxes: Boxes) -> Check:
     return Check(f"{name}: image → crop → heatmap and back", error < 1e-6, f"largest error {error:.1e} px")
 
 
-def _flip_aligns(name: str, codec: Any, boxes: Boxes, permutation: tuple[int, ...]) -> Check:
+def _flip_aligns(name: str, codec: CropCodec, boxes: Boxes, permutation: tuple[int, ...]) -> Check:
     """Maps of mirrored persons, flipped, put the joints where the upright maps do."""
     keypoints, visible = _in_crop(codec, boxes)
     upright, _ = codec.decode(codec.perfect(codec.targets(keypoints, visible)))
@@ -69,7 +69,7 @@ def _flip_aligns(name: str, codec: Any, boxes: Boxes, permutation: tuple[int, ..
     return Check(f"{name}: flipped maps align", worst <= FLIP_TOLERANCE, f"mean offset {worst:.2f} cells")
 
 
-def _joints_round_trip(name: str, codec: Any, boxes: Boxes, predictions: Predictions) -> Check:
+def _joints_round_trip(name: str, codec: CropCodec, boxes: Boxes, predictions: Predictions) -> Check:
     _, visible = _in_crop(codec, boxes)
     matrix = codec.geometry.image_to_heatmap(boxes.center, boxes.size)
     error = np.linalg.norm(transform(matrix, predictions.keypoints_image) - transform(matrix, boxes.keypoints_image[..., :2]), axis=-1)
@@ -79,7 +79,7 @@ def _joints_round_trip(name: str, codec: Any, boxes: Boxes, predictions: Predict
     return Check(f"{name}: encode and decode return the joints", median <= ROUND_TRIP_TOLERANCE, detail)
 
 
-def _in_crop(codec: Any, boxes: Boxes) -> tuple[torch.Tensor, torch.Tensor]:
+def _in_crop(codec: CropCodec, boxes: Boxes) -> tuple[torch.Tensor, torch.Tensor]:
     """Joints (N, K, 2) in crop px and which are labelled and half a cell or more inside, (N, K) bool."""
     geometry = codec.geometry
     keypoints = transform(geometry.image_to_crop(boxes.center, boxes.size), boxes.keypoints_image[..., :2])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from components.codecs.codec import Codec, as_crop_codec
 from components.degrade.augment import Augmenter
 from components.degrade.shards import EvalCrops, TrainCrops
 from components.evaluate import oks
@@ -39,8 +39,8 @@ class CropFeed:
     def __len__(self) -> int:
         return len(self._crops)
 
-    def place(self, codec: Any, recipe: FeedRecipe, device: torch.device) -> None:
-        self._codec = codec
+    def place(self, codec: Codec, recipe: FeedRecipe, device: torch.device) -> None:
+        self._codec = as_crop_codec(codec)
         self._augment = Augmenter(codec.geometry, recipe.augmentation, self.skeleton)
         self._on_device = self._crops.to(device)
 
@@ -53,8 +53,8 @@ class CropFeed:
         return f"annotation ids {self._crops.annotation_id[indices].tolist()}"
 
     def validate(self, model: nn.Module, flip: bool, bf16: bool, device: torch.device) -> float:
-        """AP with the annotated boxes, of the shard's labelled persons: with these boxes no prediction meets the crowd regions and
-        the unlabelled persons that the full evaluation ignores."""
+        """AP with the annotated boxes, of the shard's labelled persons: with these boxes no prediction falls on the crowd regions and
+        unlabelled persons that the full evaluation ignores."""
         crops = self._validation
         found = predict(model, self._codec, crops, flip=flip, device=device, bf16=bf16)
         scores = person_scores(found.keypoint_scores, found.box_scores, self._codec.score_threshold)
@@ -69,7 +69,7 @@ def joint_inside(keypoints_crop: Tensor, visible: Tensor, input_size: tuple[int,
 
 
 def persons_of(crops: EvalCrops) -> Persons:
-    """The persons of evaluation crops, row by row, with the columns that scoring reads."""
+    """The persons of evaluation crops, row by row, with the columns that scoring uses."""
     labelled = (crops.keypoints_image[..., 2] > 0).sum(1)
     columns = {"annotation_id": crops.annotation_id, "image_id": crops.image_id, "area": crops.area, "num_keypoints": labelled}
     frame = pd.DataFrame({**columns, "iscrowd": np.zeros(len(crops), bool)})

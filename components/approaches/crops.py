@@ -14,21 +14,12 @@ from torch import Tensor
 from components.approaches import crop_checks, crop_pictures
 from components.approaches.crop_feed import persons_of
 from components.base.errors import FarposeError
+from components.codecs.codec import Codec, as_crop_codec
 from components.degrade.augment import normalise
 from components.degrade.params import ShardSpec
-from components.degrade.shards import EvalCrops, crop_boxes
+from components.degrade.shards import Boxes, EvalCrops, crop_boxes
 from components.evaluate import curves
-from components.evaluate.approach import (
-    Approach,
-    Check,
-    EvaluationContext,
-    EvaluationData,
-    Files,
-    Found,
-    Look,
-    Served,
-    Tiles,
-)
+from components.evaluate.approach import Approach, Check, EvaluationContext, EvaluationData, Files, Found, Look, Served, Tiles
 from components.evaluate.bound import crop_bound
 from components.evaluate.decodings import second_codecs
 from components.evaluate.detector import detector_crops
@@ -53,7 +44,7 @@ class Crops:
     """See `evaluate.approach.Approach`."""
 
     name, needs = "crops", "crops of persons"
-    takes_boxes, draw_above = True, -np.inf  # all persons are drawn whose boxes the user gave
+    takes_boxes, draw_above = True, -np.inf  # every person whose box the user gave is drawn
 
     # --- shards
 
@@ -85,20 +76,20 @@ class Crops:
             yield self._found(context, found, DETECTOR, persons_of(crops).select(np.zeros(0, np.int64)), np.zeros(0))
 
     def _joints(self, context: EvaluationContext, crops: EvalCrops, box_scores: np.ndarray | None = None) -> Predictions:
-        params = context.params
-        return predict(context.model, context.codec, crops, params.flip, params.batch_size, context.device, params.bf16, box_scores)
+        codec, params = as_crop_codec(context.codec), context.params
+        return predict(context.model, codec, crops, params.flip, params.batch_size, context.device, params.bf16, box_scores)
 
     def _found(self, context: EvaluationContext, before: Predictions, boxes: str, persons: Persons, similarity: np.ndarray) -> Found:
         kept, scores = finish(before, context.params, persons.skeleton.sigmas, context.codec)
         counts = {"detections": len(before)} if boxes == DETECTOR else {}
         return Found(boxes, kept, scores, before, persons, np.arange(len(persons)), similarity, {"boxes": boxes}, counts)
 
-    def perfect(self, codec: Any, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
-        found = perfect_predictions(codec, data.inputs)
+    def perfect(self, codec: Codec, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
+        found = perfect_predictions(as_crop_codec(codec), data.inputs)
         return found, np.ones(len(found))
 
-    def bound(self, codec: Any, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
-        return crop_bound(codec, data.persons, data.inputs)
+    def bound(self, codec: Codec, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
+        return crop_bound(as_crop_codec(codec), data.persons, data.inputs)
 
     def reductions(self, context: EvaluationContext, found: Found) -> tuple[np.ndarray, np.ndarray]:
         return curves.reductions(context.data.persons, found.predictions, context.codec.geometry)
@@ -124,8 +115,8 @@ class Crops:
         numbers = np.array([number for number, rows in boxes.items() for _ in rows], np.int64)
         places = np.array([str(files.paths[number].resolve()) for number in numbers.tolist()], dtype=object)
         every, spec = np.concatenate(list(boxes.values())), replace(files.spec, input_size=variant.input_size)
-        crops = crop_boxes("/", places, numbers, every, variant.convention, spec, files.degrade, variant.skeleton, upright=True)
-        found = predict(built.model, built.codec, crops, params.flip, params.batch_size, device)
+        crops = crop_boxes(Boxes("/", places, numbers, every, upright=True), variant.convention, spec, files.degrade, variant.skeleton)
+        found = predict(built.model, as_crop_codec(built.codec), crops, params.flip, params.batch_size, device)
         scores = person_scores(found.keypoint_scores, found.box_scores, params.visible_above(built.codec))
         return replace(found, annotation_id=np.full(len(found), -1)), scores
 
@@ -150,7 +141,7 @@ joints = model.predict(crops)""",
     def serve(self, built: Built, preparation: Mapping[str, Any]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
         """Crops (N, H, W, 3) uint8 RGB of the variant's input size, cut as its convention says (`components.pose.crop`) →
         `keypoints` (N, K, 2) float32, px of the crop, and `scores` (N, K) float32; the mirrored crop is averaged in."""
-        model, codec = built.model.eval(), built.codec
+        model, codec = built.model.eval(), as_crop_codec(built.codec)
 
         def run(crops: np.ndarray) -> dict[str, np.ndarray]:
             images = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2)
@@ -175,9 +166,9 @@ joints = model.predict(crops)""",
         return [np.array(inputs.pixels[row]) for row in spread(len(inputs), COMPARED)]
 
 
-def read_crops(codec: Any, outputs: tuple[Tensor, ...], crops: Tensor) -> list[Joints]:
+def read_crops(codec: Codec, outputs: tuple[Tensor, ...], crops: Tensor) -> list[Joints]:
     """The joints of one person in each crop; one that cannot be placed (NaN) is not found."""
-    keypoints = codec.geometry.heatmap_to_crop(codec.decode(outputs)[0].double()).numpy()
+    keypoints = codec.geometry.heatmap_to_crop(as_crop_codec(codec).decode(outputs)[0].double()).numpy()
     return [Joints(person[None], np.isfinite(person).all(-1)[None]) for person in keypoints]
 
 

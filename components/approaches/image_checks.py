@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from components import codecs
+from components.codecs.codec import as_image_codec
 from components.degrade.image_shards import EvalImages
 from components.degrade.params import ShardSpec
 from components.evaluate.approach import Check
@@ -25,7 +26,7 @@ FOUND_SHARE = 0.5  # of the persons; fewer mean that the maps are too coarse for
 
 def checks(variant: Variant, persons: Persons) -> Iterator[Check]:
     """All of one variant, on some images."""
-    codec = codecs.build(variant.codec_name, variant.geometry(), persons.skeleton, **variant.codec)
+    codec = as_image_codec(codecs.build(variant.codec_name, variant.geometry(), persons.skeleton, **variant.codec))
     images = _without_pixels(persons, ImageGeometry(variant.input_size[0]))
     yield _geometry_round_trip(variant.name, images)
     yield flip_twice(variant.name, codec)
@@ -58,7 +59,7 @@ def _geometry_round_trip(name: str, images: EvalImages) -> Check:
 
 
 def _without_pixels(persons: Persons, geometry: ImageGeometry) -> EvalImages:
-    """Up to `MAX_IMAGES` images with labelled persons, evenly spread over the table, of which only the sizes are known."""
+    """Up to `MAX_IMAGES` images with labelled persons, evenly spread over the table; only their sizes are known."""
     frame = persons.labelled().frame.drop_duplicates("image_id")
     frame = frame.iloc[:: max(-(-len(frame) // MAX_IMAGES), 1)]
     ids, paths = frame["image_id"].to_numpy(np.int64), frame["image_path"].to_numpy(dtype=object)

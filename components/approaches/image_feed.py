@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from components.codecs.codec import Codec, as_image_codec
 from components.degrade.augment_images import ImageAugmenter
 from components.degrade.image_shards import EvalImages, TrainImages
 from components.evaluate import oks
@@ -36,14 +36,14 @@ class ImageFeed:
     def __len__(self) -> int:
         return len(self._images)
 
-    def place(self, codec: Any, recipe: FeedRecipe, device: torch.device) -> None:
-        self._codec = codec
-        self._augment = ImageAugmenter(codec.geometry.input_size[0], codec.output_sizes, recipe.image_augmentation, self.skeleton)
+    def place(self, codec: Codec, recipe: FeedRecipe, device: torch.device) -> None:
+        self._codec = as_image_codec(codec)
+        self._augment = ImageAugmenter(codec.geometry.input_size[0], self._codec.output_sizes, recipe.image_augmentation, self.skeleton)
         self._on_device = self._images.to(device)
 
     def draw(self, indices: Tensor, seed: int) -> Drawn:
         batch = self._augment(self._on_device, indices, seed)
-        # every pixel that is not masked is supervised, where nobody is as well
+        # every pixel that is not masked is supervised, background included
         return Drawn(batch.images, self._codec.targets(batch.keypoints, batch.visible, batch.masks), batch.masks[0].any())
 
     def name(self, indices: np.ndarray) -> str:

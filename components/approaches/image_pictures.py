@@ -19,17 +19,17 @@ SMALLEST_VIEW = 0.3  # of the image's sides, that a picture shows at least
 MARGIN = 0.12  # around the persons, of the view
 MOST_DRAWN = 20  # persons of an image, the best ones: those that COCO's evaluation counts
 THICKEST = 3  # px of a limb
-CROWDED = 4  # labelled persons from which an image shows grouping as well as any: images with less than half are shown last
+CROWDED = 4  # labelled persons that suffice to show grouping; images with fewer than half of it are shown last
 VIEW, VIEW_PX = 3.0, 460  # side of the overview's square around a person: in heights of the person, and in px of the picture
 LEGEND = "white: annotation · colours: predicted persons"
 
 
 def tiles(images: EvalImages, found: Found, threshold: float, data_root: Path) -> Tiles:
     """Per image the part where persons are, ranked by their mean OKS; each predicted person has a colour of its own, so that
-    joints given to the wrong person can be seen.
+    joints assigned to the wrong person are visible.
 
     Args:
-        threshold: score above which a joint is drawn; others were filled in and say little.
+        threshold: score above which a joint is drawn; the others were filled in and are unreliable.
     """
     person_image = found.persons.frame["image_id"].to_numpy()
     quality = mean_by_image(images.image_id, person_image, found.oks)
@@ -62,7 +62,7 @@ def look(images: EvalImages, found: Found, person: int, threshold: float, data_r
 
 
 def _tile(images: EvalImages, row: int, found: Found, threshold: float, data_root: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: the part of an original image where persons are, as large as `TILE` allows, and they drawn on it."""
+    """(H, W, 3) uint8 RGB: the part of an original image where persons are, as large as `TILE` allows, with the persons drawn on it."""
     truth = found.persons.bbox_xywh[found.persons.frame["image_id"].to_numpy() == images.image_id[row]]
     boxes = np.concatenate([truth, found.predictions.bbox_xywh[found.predictions.image_id == images.image_id[row]]])
     left, top, width, height = view_of(boxes, int(images.width[row]), int(images.height[row]))
@@ -70,14 +70,14 @@ def _tile(images: EvalImages, row: int, found: Found, threshold: float, data_roo
     factor = min(TILE[0] / height, TILE[1] / width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     picture = cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-    middle = (factor - 1) / 2  # the middles of pixels lie on each other
+    middle = (factor - 1) / 2  # pixel centres coincide
     image_to_tile = np.array([[[factor, 0, middle - factor * left], [0, factor, middle - factor * top]]])
     _draw(picture, image_to_tile, images, row, found, threshold)
     return picture
 
 
 def view_of(boxes: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
-    """Left, top, width and height, px of the image, of the part that shows all `boxes` (N, 4) with a margin, in the tile's shape."""
+    """Left, top, width and height, image px, of the part that shows all `boxes` (N, 4) with a margin, in the tile's aspect ratio."""
     limits = np.array([width, height], np.float64)
     low, high = np.clip(boxes[:, :2], 0, limits), np.clip(boxes[:, :2] + boxes[:, 2:], 0, limits)
     if not len(boxes):

@@ -14,22 +14,14 @@ from torch import Tensor
 from components.approaches import image_checks, image_pictures
 from components.base.config import parse
 from components.base.errors import FarposeError
+from components.codecs.codec import Codec, as_image_codec
 from components.degrade.image_shards import EvalImages, fitted, images_of
 from components.degrade.params import DegradeParams, ShardSpec
-from components.evaluate.approach import (
-    Approach,
-    Check,
-    EvaluationContext,
-    EvaluationData,
-    Files,
-    Found,
-    Look,
-    Served,
-    Tiles,
-)
+from components.evaluate.approach import Approach, Check, EvaluationContext, EvaluationData, Files, Found, Look, Served, Tiles
 from components.evaluate.assignment import assign
 from components.evaluate.bound import image_bound
 from components.evaluate.headline import SUFFIX_OF_FIT
+from components.evaluate.matching import rows_of
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predict_images import predict_images
 from components.evaluate.predictions import Predictions
@@ -43,7 +35,7 @@ from components.pose.persons import Persons
 COMPARED = 4  # images on which an ONNX file is compared
 EXPORT_BATCH = 4  # images of one size run together,
 EXPORT_BATCH_FIXED = 1  # but not by networks of one size: ONNX Runtime holds all of their attention's weights, gigabytes at 512 px
-DRAW_ABOVE = 0.1  # score below which a person is not drawn: a few weak joints that fit nobody else
+DRAW_ABOVE = 0.1  # score below which a person is not drawn: a few weak joints that fit no other person
 
 
 class Images:
@@ -74,7 +66,7 @@ class Images:
         if images.geometry.fit != how.fit:
             problem = f"images are fitted by {images.geometry.fit}, the parameters say {how.fit}"
             raise FarposeError(problem, where="evaluate.bottom_up.fit", fix="open the images with the same fit")
-        model, codec, device = context.model, context.codec, context.device
+        model, codec, device = context.model, as_image_codec(context.codec), context.device
         found, scores = predict_images(model, codec, images, params, device, params.bf16, data.data_root, data.degrade)
         persons, boxes = data.persons.labelled(), SUFFIX_OF_FIT[how.fit]
         similarity, own = assign(persons, found)
@@ -82,25 +74,23 @@ class Images:
         seen |= {"scales": list(how.scales), "flip": params.flip, "oks_nms_threshold": how.oks_nms_threshold}
         yield Found(boxes, found, scores, found, persons, own, similarity, seen, {"found_persons": len(found)})
 
-    def perfect(self, codec: Any, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
-        return perfect_persons(codec, data.inputs, device)
+    def perfect(self, codec: Codec, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
+        return perfect_persons(as_image_codec(codec), data.inputs, device)
 
-    def bound(self, codec: Any, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
-        return image_bound(codec, data.inputs)
+    def bound(self, codec: Codec, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
+        return image_bound(as_image_codec(codec), data.inputs)
 
     def reductions(self, context: EvaluationContext, found: Found) -> tuple[np.ndarray, np.ndarray]:
         images = context.data.inputs
-        order, of_images = np.argsort(images.image_id, kind="stable"), reductions(images)
-        ids = (context.data.persons.frame["image_id"], found.predictions.image_id)
-        places = (np.searchsorted(images.image_id, np.asarray(table, np.int64), sorter=order) for table in ids)
-        of_persons, of_predictions = (of_images[order[place]] for place in places)
+        of_images, ids = reductions(images), (context.data.persons.frame["image_id"], found.predictions.image_id)
+        of_persons, of_predictions = (of_images[rows_of(images.image_id, np.asarray(table, np.int64))] for table in ids)
         return of_persons, of_predictions
 
     def tiles(self, context: EvaluationContext, found: Found) -> Tiles:
-        return image_pictures.tiles(context.data.inputs, found, context.codec.detection_threshold, context.data.data_root)
+        return image_pictures.tiles(context.data.inputs, found, as_image_codec(context.codec).detection_threshold, context.data.data_root)
 
     def look(self, context: EvaluationContext, found: Found, person: int) -> Look:
-        threshold = context.codec.detection_threshold
+        threshold = as_image_codec(context.codec).detection_threshold
         return image_pictures.look(context.data.inputs, found, person, threshold, context.data.data_root)
 
     # --- checks that cost no training
@@ -117,12 +107,11 @@ class Images:
         paths = [path.resolve() for path in files.paths.values()]
         images = images_of(paths, files.spec, built.variant.skeleton, params.bottom_up.fit, files.degrade)
         images = replace(images, image_id=np.array(list(files.paths), np.int64))
-        return predict_images(built.model, built.codec, images, params, device, params.bf16, Path("/"), files.degrade)
+        return predict_images(built.model, as_image_codec(built.codec), images, params, device, params.bf16, Path("/"), files.degrade)
 
     def picture(self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams) -> np.ndarray:
         # joints below the detector's threshold were filled in, and are often far off
-        codec: Any = built.codec
-        certain = found.keypoint_scores > codec.detection_threshold
+        certain = found.keypoint_scores > as_image_codec(built.codec).detection_threshold
         return picture_of_persons(image, found.keypoints_image, certain, scores, built.variant.skeleton)
 
     def served(self, variant: Variant) -> Served:
@@ -147,7 +136,7 @@ found = model.predict(images)""",
 
     def serve(self, built: Built, preparation: Mapping[str, Any]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
         """Images (N, H, W, 3) uint8 RGB of one size, any height and width, fitted as in the evaluation, at scale 1 → with M the
-        most persons found in one of the images; rows behind an image's own persons are zeros:
+        largest number of persons in an image; rows after an image's own persons are zeros:
             `persons` (N,) int64: how many were found in each image
             `keypoints` (N, M, K, 2) float32: x and y in px of the image
             `keypoint_scores` (N, M, K) float32; a joint that was not found scores 0
@@ -164,7 +153,7 @@ found = model.predict(images)""",
             names = [f"image {number}" for number in range(len(images))]
             bgr = [np.ascontiguousarray(image[..., ::-1]) for image in images]
             inputs = fitted(bgr, names, spec, built.variant.skeleton, params.bottom_up.fit, degrade)
-            found, scores = predict_images(built.model, built.codec, inputs, params)
+            found, scores = predict_images(built.model, as_image_codec(built.codec), inputs, params)
             counts = np.bincount(found.image_id, minlength=len(images))
             rows = {"keypoints": found.keypoints_image, "keypoint_scores": found.keypoint_scores, "scores": scores}
             return {"persons": counts, **{name: padded(values, counts) for name, values in rows.items()}}
@@ -172,8 +161,8 @@ found = model.predict(images)""",
         return run
 
     def form(self, variant: Variant) -> Form:
-        """Convolutional networks are written for images of any size; networks whose attention has a table of positions are
-        written for their square only, and the top left square of images is compared."""
+        """Convolutional networks are exported for images of any size. Networks with a table of positions are exported for their
+        square only, and are compared on the top left square of images."""
         side, any_size = variant.input_size[0], variant.record.any_size(variant)
         sizes = f"any, multiples of {IMAGE_STRIDE} px" if any_size else f"{side}x{side} px"
         fit = (lambda image: image) if any_size else (lambda image: square(image, side))
@@ -191,16 +180,17 @@ def reductions(images: EvalImages) -> np.ndarray:
 
 
 def padded(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(N, M, ...) float32: the rows of each of N images, `counts` (N,) of them, and zeros behind up to the largest count."""
+    """(N, M, ...) float32: the rows of each of N images, `counts` (N,) of them, then zeros up to the largest count."""
     table = np.zeros((len(counts), counts.max(initial=0), *rows.shape[1:]), np.float32)
     table[np.arange(table.shape[1]) < counts[:, None]] = rows
     return table
 
 
-def read_persons(codec: Any, outputs: tuple[Tensor, ...], images: Tensor) -> list[Joints]:
+def read_persons(codec: Codec, outputs: tuple[Tensor, ...], images: Tensor) -> list[Joints]:
     """The persons that are grouped in each image, without the mirrored image; a joint that scores 0 was not found."""
     height, width = images.shape[2:]
-    found = codec.decode(*codec.aggregate([outputs], None, (1.0,), (height, width)))
+    grouping = as_image_codec(codec)
+    found = grouping.decode(*grouping.aggregate([outputs], None, (1.0,), (height, width)))
     return [Joints(np.asarray(persons.keypoints), np.asarray(persons.keypoint_scores) != 0) for persons in found]
 
 

@@ -1,4 +1,4 @@
-"""All checks that cost no training, of every variant by its approach."""
+"""All checks that need no training, for every variant by its approach."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def verify(persons: Persons, variants: Iterable[Variant], shards: Mapping[str, t
 
     Args:
         persons: the rows of the split that is scored, crowd regions included.
-        variants: whose geometry and codec are tried.
-        shards: evaluation inputs to compare with the table, by name: the approach that opened them, and they.
+        variants: their geometry and codecs are checked.
+        shards: evaluation inputs to compare with the table, by name: (the approach that opened them, the inputs).
     """
     checks = [truth_scores_one(persons)]
     for variant in variants:

@@ -22,7 +22,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        FarposeError: the file is missing, is not YAML (line and column are named) or is no mapping.
+        FarposeError: the file is missing, is not YAML (the error names line and column) or is not a mapping.
     """
     path = Path(path)
     try:
@@ -63,7 +63,7 @@ def parse(cls: type[T], value: Any, where: str) -> T:
     Args:
         where: place named in errors, such as `params/train.yaml: train`.
     Raises:
-        FarposeError: unknown key (the nearest known one is suggested), missing key, or a value of another type.
+        FarposeError: unknown key (the nearest known one is suggested), missing key, or a value of the wrong type.
     """
     if not isinstance(value, dict):
         raise FarposeError(f"expected a mapping, got {value!r}", where=where)
@@ -127,7 +127,7 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
         return value
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+    if hint is float and isinstance(value, str):  # 1e-3 is a string in YAML 1.1
         try:
             return float(value)
         except ValueError:

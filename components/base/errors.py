@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read."""
+"""The exception that users see."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FarposeError(Exception):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, where: object = None) -> FarposeError:
-    """The error for a `name` that is none of the `known` ones; suggests the nearest spelling."""
+    """The error for a `name` that is not among the `known` ones; suggests the nearest spelling."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known[:40])}"

@@ -18,7 +18,7 @@ from components.base.errors import FarposeError
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path`, on any error `path` is as it was.
+    """Yield a temporary path next to `path`. On success it replaces `path`; on any error `path` stays as it was.
 
     Raises:
         FarposeError: the disk is full.
@@ -36,7 +36,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary directory beside `path`; on success it replaces `path`, on any error `path` is as it was.
+    """Yield a temporary directory next to `path`. On success it replaces `path`; on any error `path` stays as it was.
 
     Raises:
         FarposeError: the disk is full.
@@ -61,7 +61,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """Turn the error of a full disk into a FarposeError that names `path` and the space that is left."""
+    """Turn the error of a full disk into a FarposeError that names `path` and the free space."""
     try:
         yield
     except OSError as error:

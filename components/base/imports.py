@@ -1,7 +1,7 @@
-"""The import statements of our own packages, read without running anything, and digests of code without its comments.
+"""The graph of imports between our own modules, read without running them, and digests of code without its comments.
 
-What retrains, and which circles exist, is decided by this graph: late imports (inside functions) count, those under
-`if TYPE_CHECKING:` do not, because they never run.
+The graph decides what retrains, and shows circles. Late imports (inside functions) count. Imports under `if TYPE_CHECKING:` do not,
+because they never run.
 """
 
 from __future__ import annotations
@@ -23,28 +23,25 @@ class Sources:
 
     Attributes:
         paths: file of each module by dotted name; a package's is its `__init__.py`.
-        imports: the modules among them that each one names in its import statements.
+        imports: which of these modules each one imports.
     """
 
     paths: Mapping[str, Path]
     imports: Mapping[str, frozenset[str]]
 
-    def closure(self, roots: Iterable[str], without: Iterable[str] = ()) -> list[str]:
-        """Everything that importing `roots` runs, sorted: what they name, what that names, and the packages around each.
+    def closure(self, roots: Iterable[str]) -> list[str]:
+        """All modules that importing `roots` runs, sorted: imported modules, what those import, and the packages around each.
 
-        Args:
-            without: modules that are left out together with what only they import.
         Raises:
-            FarposeError: a root is no module.
+            FarposeError: a root is not one of the modules.
         """
-        found, left_out = set(), set(without)
-        waiting = list(roots)
-        for root in (*waiting, *left_out):
+        found, waiting = set(), list(roots)
+        for root in waiting:
             if root not in self.paths:
                 raise unknown_name("module", root, self.paths)
         while waiting:
             name = waiting.pop()
-            if name not in found and name not in left_out:
+            if name not in found:
                 found.add(name)
                 waiting += [*self.imports[name], *(package for package in _around(name) if package in self.paths)]
         return sorted(found)
@@ -56,7 +53,7 @@ class Sources:
     def circles(self) -> list[list[str]]:
         """Groups of modules that import each other, each sorted; empty if there is none.
 
-        A module imports the packages around it as well, and a package often names its own modules; that is no circle.
+        A module also imports the packages around it, and a package often imports its own modules; that does not count as a circle.
         """
         reached = {name: self._reached(name) for name in self.paths}
         groups = {tuple(sorted(other for other in reached[name] if name in reached[other])) for name in self.paths if name in reached[name]}
@@ -77,7 +74,7 @@ def read(root: str | Path, packages: Iterable[str] = ("components",)) -> Sources
     """Read every Python file of some packages below `root`.
 
     Raises:
-        FarposeError: a file is no Python.
+        FarposeError: a file is not valid Python.
     """
     root = Path(root)
     paths = {_name(path.relative_to(root)): path for package in packages for path in sorted((root / package).rglob("*.py"))}
@@ -86,7 +83,7 @@ def read(root: str | Path, packages: Iterable[str] = ("components",)) -> Sources
 
 
 def named_in(path: Path, function: str, sources: Sources) -> list[str]:
-    """The modules that a function of a file names in its own import statements, and the file's functions that it uses, sorted.
+    """The modules that a function imports, itself or through functions of the same file, sorted.
 
     Raises:
         FarposeError: the file has no such function.
@@ -106,7 +103,7 @@ def named_in(path: Path, function: str, sources: Sources) -> list[str]:
 
 
 def code_digest(path: Path) -> str:
-    """SHA-256 of a file's syntax tree: comments, docstrings, blank lines and how lines are broken do not count.
+    """SHA-256 of a file's syntax tree: comments, docstrings, blank lines and line breaks do not count.
 
     Fields without a value are left out, so that a Python version that adds one gives the same digest.
     """
@@ -139,7 +136,7 @@ def _parsed(code: bytes, path: Path) -> ast.Module:
     try:
         return ast.parse(code, str(path))
     except SyntaxError as error:
-        raise FarposeError(f"no Python: {error.msg}, line {error.lineno}", where=path, fix="correct the file") from None
+        raise FarposeError(f"not valid Python: {error.msg}, line {error.lineno}", where=path, fix="correct the file") from None
 
 
 Statements = tuple[ast.Import | ast.ImportFrom, ...]
@@ -207,5 +204,5 @@ def _plain(node: Any) -> Any:
 
 
 def _is_docstring(node: Any) -> bool:
-    """A string that stands as a statement of its own does nothing, wherever it stands."""
+    """Whether a statement is only a string, which has no effect anywhere."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,6 +1,6 @@
-"""What a folder's modules declare: one record each, under one agreed name. A file that is put there is known everywhere.
+"""Records that the modules of a folder declare, one each, under one agreed name.
 
-Methods, codecs, degradation protocols and approaches are found this way, so that adding one touches no list.
+Methods, codecs, degradation protocols and approaches are found this way, so adding one means adding a file and no list entry.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def records(package: str, attribute: str, required: bool = True) -> dict[str, An
 
     Args:
         package: dotted name, such as "components.models.methods".
-        attribute: name of the record in each module, such as "METHOD"; a tuple of records is taken one by one.
-        required: every module must have one; False skips modules without, in a package that holds helpers as well.
+        attribute: name of the record in each module, such as "METHOD"; it may be a tuple of records.
+        required: every module must have one; False skips modules without a record, for packages that also hold helpers.
     Raises:
         FarposeError: a module has no such record, or two records share a name.
     """
@@ -31,7 +31,7 @@ def module_of(package: str, attribute: str, name: str) -> str:
     """Dotted name of the module that declares a record.
 
     Raises:
-        FarposeError: no module does.
+        FarposeError: there is no such record.
     """
     known = _declared(package, attribute, False)
     if name not in known:

@@ -1,6 +1,6 @@
 """Codecs: keypoints ↔ training targets ↔ network outputs, one file per codec. See `codec.py` for the two contracts.
 
-A codec's module is imported when the codec is asked for, by its name.
+A codec's module has the codec's name and is imported on demand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Codec", "CropCodec", "ImageCodec", "as_crop_codec", "as_image_codec"
 
 
 def build(name: str, geometry: CropGeometry, skeleton: Skeleton, **settings: Any) -> Codec:
-    """The codec `name` with its settings: a `CropCodec` or an `ImageCodec`, as its record's `approach` says.
+    """The codec `name` with its settings: a `CropCodec` or an `ImageCodec`, by its record's `approach`.
 
     Raises:
         FarposeError: unknown codec or setting, a value of the wrong type, or one that contradicts a published preset.
@@ -38,7 +38,7 @@ def convention_of(name: str) -> Convention:
 
 
 def record(name: str) -> CodecRecord:
-    """What the module of the codec `name` declares.
+    """The record that the module of the codec `name` declares.
 
     Raises:
         FarposeError: unknown codec.

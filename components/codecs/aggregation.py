@@ -1,4 +1,4 @@
-"""From the outputs of several resolutions, test scales and the mirrored image to one set of heatmaps and tags (HigherHRNet's code)."""
+"""Merge outputs of several resolutions, test scales and the mirrored image into one set of heatmaps and tags (HigherHRNet's code)."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def aggregate(
 ) -> tuple[Tensor, Tensor]:
     """Heatmaps (B, K, h, w) and tags (B, K, h, w, T).
 
-    Heatmaps are averaged over the mirrored image and the scales. Tags are read at scale 1 only; the mirrored image's stand beside
-    them, T = 2 then, because its tags mean other values.
+    Heatmaps are averaged over the mirrored image and the scales. Tags come from scale 1 only. Those of the mirrored image are a second
+    channel (T = 2), because its tag values are not comparable.
 
     Args:
         upright: outputs for each scale, the largest scale first as published.
         aligned: those for the mirrored images, mirrored back.
         scales: factors of the input's size.
-        project_to: (h, w) that everything is resized to; None for the size of the first scale's last output.
+        project_to: (h, w) to resize to; None: the size of the first scale's last output.
     """
     total, tags = None, []
     for place, (scale, outputs) in enumerate(zip(scales, upright, strict=True)):
@@ -62,4 +62,4 @@ def aggregate(
         if scale == 1 or len(scales) == 1:
             tags = [resize(each, size) for each in scale_tags]
     assert total is not None
-    return total / len(scales), torch.stack(tags, 2).movedim(2, -1)  # each map stays in one piece of memory
+    return total / len(scales), torch.stack(tags, 2).movedim(2, -1)  # each map stays contiguous in memory

@@ -1,7 +1,7 @@
 """Bottom-up persons by associative embedding (Newell, Huang & Deng 2017) as HigherHRNet trains and groups it (Cheng et al. 2020).
 
-The network sees a whole image. It gives K heatmaps for the joints of everybody, at one or two resolutions, and K maps of tags: values
-that are close for joints of one person and differ between persons. LitePose, HigherPose and the bottom-up SR head use the same.
+The network sees a whole image. It outputs K heatmaps for the joints of all persons, at one or two resolutions, and K maps of tags:
+values that are close for joints of one person and differ between persons. LitePose, HigherPose and the bottom-up SR head use the same.
 
 See `codec.ImageCodec` for the contract.
 """
@@ -27,7 +27,7 @@ from components.codecs.reach import nearer, on_cells
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
-# px of the input at the first output: 2 cells at stride 4 (HigherHRNet), 8 at stride 1 (SR head); the same cells at all outputs
+# px of the input at the first output: 2 cells at stride 4 (HigherHRNet), 8 at stride 1 (SR head); as many cells at all outputs
 SIGMA_PX = 8
 NMS_KERNEL_FULL_SIZE = 11  # of the SR head's configuration (HRNet)
 PERFECT_TAG_STEP = 10.0  # between two persons; far above the threshold of 1
@@ -39,7 +39,7 @@ class AssociativeEmbeddingSettings:
 
     Attributes:
         sigma: the Gaussians' standard deviation, cells of each output; by default 2 at stride 4 and 8 at stride 1.
-        outputs: 2 with finer heatmaps beside the first output, 1 without; by default 1 at stride 1, else 2.
+        outputs: 1, or 2 with a second output of finer heatmaps; by default 1 at stride 1, else 2.
         pull_factor, push_factor: weights of the two parts of the tag loss; heatmaps weigh 1.
         grouping: how peaks become persons; its `nms_kernel` is 5 by default, and 11 at stride 1.
     """
@@ -55,8 +55,8 @@ class GroupedPersons(NamedTuple):
     """The persons of one image.
 
     Attributes:
-        keypoints: (N, K, 2) float64 x, y in cells of the heatmaps that were read; (0, 0) for a joint that was not found.
-        keypoint_scores: (N, K) heatmap values, 0 for a joint that was not found.
+        keypoints: (N, K, 2) float64 x, y in cells of the decoded heatmaps; (0, 0) for a joint that is not found.
+        keypoint_scores: (N, K) heatmap values, 0 for a joint that is not found.
         scores: (N,) mean over all K joints before missing ones were filled in.
     """
 
@@ -87,13 +87,11 @@ class AssociativeEmbeddingCodec:
 
     @property
     def output_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of each output for one image of the training size."""
         channels = (2 * self.num_keypoints, self.num_keypoints)
         return tuple((count, size, size) for count, size in zip(channels, self.output_sizes, strict=False))
 
     @property
     def constants(self) -> dict[str, Any]:
-        """The numbers in use, derived ones included, for logs and model cards."""
         factors = {"pull_factor": self.settings.pull_factor, "push_factor": self.settings.push_factor}
         return {"sigma": self.sigma, **factors, "grouping": asdict(self.grouping)}
 
@@ -103,23 +101,15 @@ class AssociativeEmbeddingCodec:
 
     @property
     def score_threshold(self) -> float:
-        """A joint that scores higher was found."""
+        """Joints that are not found score 0."""
         return 0.0
 
     def progress(self, fraction: float) -> None:
         """Nothing depends on the epoch."""
 
     def targets(self, keypoints: Sequence[Tensor], visible: Tensor, masks: Sequence[Tensor]) -> Targets:
-        """Training targets. A joint that is not visible, or outside of an output's map, has none there.
-
-        Args:
-            keypoints: per output (B, P, K, 2) cells of that output; P may be any number, and padded persons have no visible joint.
-            visible: (B, P, K) bool.
-            masks: per output (B, h, w) bool, True where the heatmap loss counts.
-        Returns:
-            For output i `heatmaps<i>` (B, K, h, w) and `mask<i>`; `tag_index` (B, P, K) int64 into the first output's flat
-            tags and `tagged` (B, P, K) bool.
-        """
+        """For output i `heatmaps<i>` (B, K, h, w) and `mask<i>`; `tag_index` (B, P, K) int64 into the first output's flat tags and `tagged`
+        (B, P, K) bool. A joint that is not visible, or outside of an output's map, has no target there."""
         targets: Targets = {}
         for i, (cells, mask) in enumerate(zip(keypoints, masks, strict=True)):
             size = (mask.shape[-2], mask.shape[-1])
@@ -141,7 +131,7 @@ class AssociativeEmbeddingCodec:
     def flip(self, outputs: Outputs) -> Outputs:
         """Outputs for mirrored images, aligned with those for the upright ones: columns reversed, left and right joints exchanged.
 
-        A joint's cell is the one that it lies in, so mirrored cells meet without a shift.
+        A joint's cell is the one that contains it, so mirrored cells align without a shift.
         """
         device = outputs[0].device
         if device not in self._permutations:
@@ -158,24 +148,13 @@ class AssociativeEmbeddingCodec:
         scales: Sequence[float] = (1.0,),
         project_to: tuple[int, int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Heatmaps (B, K, h, w) and tags (B, K, h, w, T) from the outputs of every test scale; see `aggregation.aggregate`.
-
-        Args:
-            upright, mirrored: the network's outputs per scale, for the images and for the mirrored images.
-            scales: as many test scales, the largest first.
-            project_to: (h, w) to resize to, usually the network's input; None keeps the size of the first scale's last output.
-        """
+        """See `aggregation.aggregate`."""
         upright = [tuple(single_precision(output) for output in outputs) for outputs in upright]
         aligned = None if mirrored is None else [self.flip(tuple(single_precision(output) for output in each)) for each in mirrored]
         return aggregate(upright, aligned, scales, self.num_keypoints, project_to)
 
     def decode(self, heatmaps: Tensor, tags: Tensor) -> list[GroupedPersons]:
-        """Persons of each image, in cells of these maps; an image's result does not depend on the others of the batch.
-
-        Args:
-            heatmaps: (B, K, h, w).
-            tags: (B, K, h, w, T).
-        """
+        """See `grouping.parse_batch`."""
         found = parse_batch(single_precision(heatmaps.detach()), single_precision(tags.detach()), self.grouping)
         return [
             GroupedPersons(persons[:, :, :2].astype(np.float64), persons[:, :, 2].astype(np.float64), scores.astype(np.float64))
@@ -183,13 +162,7 @@ class AssociativeEmbeddingCodec:
         ]
 
     def perfect(self, keypoints: Sequence[Tensor], visible: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> Outputs:
-        """What a network without error would output: the target Gaussians, and around each joint one tag value per person.
-
-        Args:
-            keypoints: per output (B, P, K, 2) cells of that output.
-            visible: (B, P, K) bool.
-            sizes: (h, w) of each output; by default those of the training size.
-        """
+        """The target Gaussians and, around each joint, one tag value per person."""
         sizes = sizes or [(size, size) for size in self.output_sizes]
         gaussian = self._patch(visible.device)
         maps = [merged_gaussians(cells, visible, size, gaussian) for cells, size in zip(keypoints, sizes, strict=True)]
@@ -197,7 +170,7 @@ class AssociativeEmbeddingCodec:
         return (torch.cat([maps[0], tags], 1), *maps[1:])
 
     def nearest(self, keypoints: Tensor, size: Size) -> Tensor:
-        """A quarter of a cell from a cell's middle where joints are adjusted or filled in, a cell's corner where they are not, (0, 0)."""
+        """A quarter of a cell from a cell's middle if joints are adjusted or filled in; a cell's corner if not; or (0, 0)."""
         found = torch.zeros_like(keypoints)  # a joint that is not found
         if self.grouping.adjust or self.grouping.refine:
             halves = (2 * size[0], 2 * size[1])

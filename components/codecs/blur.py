@@ -15,7 +15,7 @@ from torch import Tensor
 
 Border = Literal["zero", "reflect"]
 
-# OpenCV uses these tables instead of the formula when no sigma is given (getGaussianKernel, modules/imgproc/src/smooth)
+# OpenCV uses these tables instead of the formula when sigma is not given (getGaussianKernel, modules/imgproc/src/smooth)
 _FIXED_KERNELS = {
     1: (1.0,),
     3: (0.25, 0.5, 0.25),
@@ -56,7 +56,7 @@ def blur(maps: Tensor, size: int, border: Border) -> Tensor:
 
 
 def blurred_at(maps: Tensor, x: Tensor, y: Tensor, size: int, border: Border) -> Tensor:
-    """(B, K, C) values that `blur` would give to (B, K, C, H, W) maps at the cells (x, y) (B, K), without blurring the rest."""
+    """(B, K, C) values that `blur` would give to (B, K, C, H, W) maps at the cells (x, y) (B, K), without blurring other cells."""
     rows = _band_matrix(maps.shape[-2], size, border, maps.dtype, maps.device)[y]
     columns = _band_matrix(maps.shape[-1], size, border, maps.dtype, maps.device)[x]
     weights = rows[..., :, None] * columns[..., None, :]

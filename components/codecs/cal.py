@@ -1,7 +1,7 @@
 """CAL: confidence-aware learning of heatmap and offset (Wang et al. 2021, low-resolution human pose estimation).
 
-A narrow Gaussian says which cell, an offset map says where in the cell. A mask supervises the offsets; it follows
-where the heatmap's peaks really fall (`cal_masks`).
+A narrow Gaussian gives the cell, an offset map gives the place in the cell. A mask weights the supervision of the offsets; it
+follows where the heatmap's peaks actually fall (`cal_masks`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CalSettings:
 
     Attributes:
         preset: "derived" scales the constants with the map (`derived_constants`); "published_w32" and "published_w48" are the
-            released configurations, which differ by backbone, with raw scores.
+            released configurations, which differ by backbone and have raw scores.
         sigma: standard deviation of the Gaussians and of the static mask, cells.
         radius: of the disc in which offsets are defined, cells (KPD of the released code).
         offset_unit: cells per unit of the offset map (LOCREF_STDEV).
@@ -46,7 +46,7 @@ class CalSettings:
         pixel_weights: weigh the cells of the heatmap loss by their error (PIXEL_HM).
         smooth_l1: smooth L1 loss for offsets instead of L1.
         confidence: divide a peak's height by the height that a perfect Gaussian has at that distance from a cell's centre.
-            With sigma 0.3 a perfect peak is 1.0 on a cell and 0.06 between four, so the raw height is no confidence.
+            With sigma 0.3 a perfect peak is 1.0 on a cell and 0.06 between four, so the raw height is not a confidence.
             By default on for "derived" and off, as released, for the others.
     """
 
@@ -110,7 +110,7 @@ class CalCodec(MapCodec):
         return self.mirror(heatmaps), torch.stack([-mirrored[:, :, 0], mirrored[:, :, 1]], 2).flatten(1, 2)
 
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
-        """The peak's cell plus the offset there. A joint may lie outside the map, because an offset can say so."""
+        """The peak's cell plus the offset there. An offset may place a joint outside the map."""
         heatmaps, offsets = (single_precision(output) for output in outputs)
         peaks = find_peaks(heatmaps)
         offset = self.offset_unit * values_at(offsets.unflatten(1, (-1, 2)), peaks)
@@ -118,7 +118,7 @@ class CalCodec(MapCodec):
         return peaks.coordinates() + offset, scores
 
     def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
-        """Any point: an offset has no limit."""
+        """Any point, because offsets are unlimited."""
         return keypoints_heatmap
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
@@ -140,7 +140,7 @@ class CalCodec(MapCodec):
 
     def _mask(self, heatmaps: Tensor, targets: Targets, gaussian: Tensor, joints: Tensor) -> Tensor:
         kind = self.settings.mask
-        if kind == "gmm":  # one displacement has no spread; the released code stops with an error there
+        if kind == "gmm":  # a single displacement has no spread; the released code fails there
             return torch.where(joints < 2, targets["static_mask"], gaussian)
         if kind == "static":
             return targets["static_mask"]
@@ -153,7 +153,7 @@ def derived_constants(width: int) -> dict[str, float]:
     """CAL's constants for a map `width` cells wide.
 
     sigma: a 24th of the width, the published 0.5 (W48), 1 and 2 at 64x48, 128x96 and 256x192.
-    radius: the published 4 cells; the 7 x 7 mask reaches 3 cells at every size, and the disc has to cover it.
+    radius: the published 4 cells; the 7 x 7 mask reaches 3 cells at every size, and the disc must cover it.
     offset_unit and offset_weight: 1, the published W48 values, so that offsets are in cells.
     """
     return {"sigma": width / 24, "radius": PUBLISHED_RADIUS, "offset_unit": 1.0, "offset_weight": 1.0}
@@ -163,7 +163,7 @@ def published_constants(preset: str, width: int) -> dict[str, float]:
     """The released configuration for a map `width` cells wide.
 
     Raises:
-        FarposeError: none was released for this width.
+        FarposeError: no configuration was released for this width.
     """
     sigmas = _PUBLISHED_SIGMA[preset]
     if width not in sigmas:
@@ -178,8 +178,8 @@ def calibrated(heights: Tensor, offset: Tensor, sigma: float) -> Tensor:
 
     Args:
         heights: (B, K) heatmap values at the peaks.
-        offset: (B, K, 2) cells from the peak's cell to the joint; beyond half a cell the neighbour should have been the peak,
-            so more is not excused.
+        offset: (B, K, 2) cells from the peak's cell to the joint; at most half a cell counts, because beyond that
+            the neighbour should have been the peak.
     """
     phase = offset.clamp(-0.5, 0.5)
     expected = torch.exp(phase.square().sum(-1) * (-0.5 / sigma**2))

@@ -1,8 +1,8 @@
 """CAL's masks: where around a joint the offsets are supervised, and how much (Wang et al. 2021, confidence-aware learning).
 
-The decoder reads the offset at the heatmap's peak. So offsets matter where peaks fall: the spread of the peaks around their
-targets, measured on the batch itself, says how far around a joint they must be right. Early peaks are anywhere and the mask
-is nearly uniform; later it narrows to a spike.
+The decoder uses the offset at the heatmap's peak, so offsets matter where peaks fall. The spread of the peaks around their
+targets, measured on the batch, shows how far around a joint offsets must be right. Early in training peaks are anywhere and the
+mask is nearly uniform; later it narrows to a spike.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Spread(NamedTuple):
     Attributes:
         mean: (2,) x, y.
         covariance: (2, 2), biased, plus `RIDGE` on the diagonal.
-        joints: () how many were counted.
+        joints: () number of joints counted.
     """
 
     mean: Tensor
@@ -36,8 +36,8 @@ class Spread(NamedTuple):
 def measure_spread(predicted: Peaks, expected: Peaks, weights: Tensor) -> Spread:
     """Fit one Gaussian to the displacements of the joints whose weight is not 0.
 
-    It is the closed form of the published `GaussianMixture(1)`. Finite for any number of joints: without any, the mean is 0.
-    Double precision, because two joints far off in one direction give a covariance whose determinant drowns in single.
+    The closed form of the published `GaussianMixture(1)`. It is finite for any number of joints; without joints the mean is 0.
+    Double precision, because the determinant of two joints far off in one direction vanishes in single precision.
     """
     counted = (weights != 0).double()
     joints = counted.sum()
@@ -60,7 +60,7 @@ def density(spread: Spread) -> Tensor:
 
 
 def gaussian_mask(predicted: Tensor, expected: Tensor, weights: Tensor) -> tuple[Tensor, Spread]:
-    """The per-batch Gaussian mask: the spread's density around each target peak, each joint's scaled to reach 1.
+    """The per-batch Gaussian mask: the spread's density around each target peak, scaled to a maximum of 1 for each joint.
 
     Args:
         predicted, expected: (B, K, H, W) heatmaps.

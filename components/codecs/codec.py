@@ -1,7 +1,7 @@
-"""What a codec is: the one object that owns a method's targets, decoding and flip alignment.
+"""The contract of a codec, the object that owns a method's targets, decoding and flip alignment.
 
-There are two kinds. A `CropCodec` knows one person in a crop, an `ImageCodec` all persons of an image. Every codec's module is named
-like the codec and declares a `CODEC` record.
+There are two kinds: a `CropCodec` handles one person in a crop, an `ImageCodec` all persons of an image. A codec's module has the
+codec's name and declares a `CODEC` record.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ Size = tuple[int, int]  # height, width
 
 
 class AnyCodec(Protocol):
-    """What both kinds of codec have.
+    """What both kinds of codec share.
 
-    `targets` and `loss` never wait for the device (no `.item()`, no boolean indexing), so that a training step can be
-    captured in a CUDA graph.
+    `targets` and `loss` never wait for the device (no `.item()`, no boolean indexing), so a CUDA graph can contain
+    a training step.
     """
 
     convention: ClassVar[Convention]  # the crop convention of the method's paper
     geometry: CropGeometry
+    skeleton: Skeleton
+    settings: Any  # of the type that the codec's record names
     num_keypoints: int
 
     @property
@@ -40,7 +42,7 @@ class AnyCodec(Protocol):
 
     @property
     def constants(self) -> dict[str, Any]:
-        """The numbers in use, derived ones included, for logs and model cards."""
+        """The numbers in use, including derived ones, for logs and model cards."""
         ...
 
     @property
@@ -53,15 +55,15 @@ class AnyCodec(Protocol):
         ...
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
-        """`loss` is the total, with gradient; other entries are to be logged.
+        """`loss` is the total, with gradient; other entries are for logs.
 
         Args:
-            outputs: of the network in training mode, which may be more than in eval mode (supervised stages).
+            outputs: of the network in training mode, which may have more of them than in eval mode (supervised stages).
         """
         ...
 
     def progress(self, fraction: float) -> None:
-        """Called before each epoch with the share of the epochs that are done, for losses that begin late."""
+        """Called before each epoch with the completed share of the epochs, for losses that begin late."""
         ...
 
 
@@ -70,7 +72,7 @@ class CropCodec(AnyCodec, Protocol):
 
     @property
     def flip_border(self) -> tuple[int, int]:
-        """Cells at the start and at the end of an output's last axis that `flip` cannot know and fills with their neighbour."""
+        """Cells at the start and end of an output's last axis that `flip` has no value for and fills with their neighbour."""
         ...
 
     def targets(self, keypoints_crop: Tensor, visible: Tensor) -> Targets:
@@ -80,7 +82,7 @@ class CropCodec(AnyCodec, Protocol):
             keypoints_crop: (B, K, 2) px of the crop.
             visible: (B, K) bool; a joint that is not visible weighs 0 and its coordinates are ignored (NaN included).
         Returns:
-            At least `weights` (B, K), in the dtype of the keypoints as all others.
+            At least `weights` (B, K). All tensors have the dtype of the keypoints.
         """
         ...
 
@@ -93,13 +95,13 @@ class CropCodec(AnyCodec, Protocol):
         ...
 
     def perfect(self, targets: Targets) -> Outputs:
-        """The method's own targets as outputs: what a network without error outputs."""
+        """The method's own targets as outputs, as a network without error outputs them."""
         ...
 
     def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
-        """The point nearest to each keypoint that `decode` could give for any outputs.
+        """The nearest point to each keypoint that `decode` can return for any outputs.
 
-        It is the decoder's resolution: no network is nearer. Where the exact set of such points is unknown, a superset serves.
+        This is the decoder's resolution: no network can be nearer. A superset of these points is used where the exact set is unknown.
 
         Args:
             keypoints_heatmap: (..., 2) heatmap cells.
@@ -113,7 +115,7 @@ class Grouped(Protocol):
     """The persons of one image; see `associative_embedding.GroupedPersons`."""
 
     @property
-    def keypoints(self) -> np.ndarray: ...  # (N, K, 2) cells of the maps that were read
+    def keypoints(self) -> np.ndarray: ...  # (N, K, 2) cells of the decoded maps
     @property
     def keypoint_scores(self) -> np.ndarray: ...  # (N, K)
     @property
@@ -121,7 +123,7 @@ class Grouped(Protocol):
 
 
 class ImageCodec(AnyCodec, Protocol):
-    """All persons of an image: targets take as many as there are, and decoding gives as many as it finds.
+    """All persons of an image. Targets take any number of persons; decoding returns those that it finds.
 
     Frames: cells of an output. The joint (x, y) lies in the cell (int(x), int(y)).
     """
@@ -134,7 +136,7 @@ class ImageCodec(AnyCodec, Protocol):
         ...
 
     def targets(self, keypoints: Sequence[Tensor], visible: Tensor, masks: Sequence[Tensor]) -> Targets:
-        """Training targets. A joint that is not visible, or outside of an output's map, has none there.
+        """Training targets. A joint that is not visible, or outside of an output's map, has no target there.
 
         Args:
             keypoints: per output (B, P, K, 2) cells of that output; P may be any number, and padded persons have no visible joint.
@@ -169,7 +171,7 @@ class ImageCodec(AnyCodec, Protocol):
         ...
 
     def perfect(self, keypoints: Sequence[Tensor], visible: Tensor, sizes: Sequence[Size] | None = None) -> Outputs:
-        """The method's own targets as outputs: what a network without error outputs.
+        """The method's own targets as outputs, as a network without error outputs them.
 
         Args:
             keypoints: per output (B, P, K, 2) cells of that output.
@@ -179,10 +181,10 @@ class ImageCodec(AnyCodec, Protocol):
         ...
 
     def nearest(self, keypoints: Tensor, size: Size) -> Tensor:
-        """The point nearest to each joint that `decode` could give for any maps, as in `CropCodec.nearest`.
+        """The nearest point to each joint that `decode` can return for any maps, as in `CropCodec.nearest`.
 
         Args:
-            keypoints: (..., 2) cells of the maps that are read.
+            keypoints: (..., 2) cells of the decoded maps.
             size: (h, w) of those maps.
         Returns:
             (..., 2) cells of the same maps.
@@ -194,21 +196,21 @@ Codec = CropCodec | ImageCodec
 
 
 def as_crop_codec(codec: Codec) -> CropCodec:
-    """The codec, if it is one for crops.
+    """The codec as a `CropCodec`.
 
     Raises:
-        FarposeError: it is one for whole images.
+        FarposeError: it is a codec for whole images.
     """
     if hasattr(codec, "aggregate"):
         raise FarposeError(f"{type(codec).__name__} decodes whole images, not crops of one person")
-    return cast(CropCodec, codec)
+    return codec
 
 
 def as_image_codec(codec: Codec) -> ImageCodec:
-    """The codec, if it is one for whole images.
+    """The codec as an `ImageCodec`.
 
     Raises:
-        FarposeError: it is one for crops.
+        FarposeError: it is a codec for crops.
     """
     if not hasattr(codec, "aggregate"):
         raise FarposeError(f"{type(codec).__name__} decodes crops of one person, not whole images")
@@ -217,12 +219,12 @@ def as_image_codec(codec: Codec) -> ImageCodec:
 
 @dataclass(frozen=True)
 class CodecRecord:
-    """What a codec's module declares as `CODEC`.
+    """The record that a codec's module declares as `CODEC`.
 
     Attributes:
-        name: as variants' methods name it; also the module's name.
+        name: used by methods and variants; also the module's name.
         make: the class, called with geometry, skeleton and settings.
-        settings: frozen dataclass of the settings that a variant's `codec:` may give.
+        settings: frozen dataclass of the settings that a variant's `codec:` may contain.
         convention: the crop convention of the method's paper.
         approach: "crops" for a `CropCodec`, "images" for an `ImageCodec`.
     """

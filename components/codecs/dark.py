@@ -1,6 +1,6 @@
 """DARK: distribution-aware coordinate representation (Zhang et al. 2020).
 
-Targets are Gaussians around the exact joint; decoding blurs the map, takes its logarithm and steps to the top of the parabola.
+Targets are Gaussians around the exact joint; decoding blurs the map, takes its logarithm and steps to the parabola's maximum.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class DarkSettings:
     """Settings of the `dark` codec.
 
     Attributes:
-        preset: "derived" or "published"; the constants are equal (see `blur_for`), the arithmetic of "published" is the
-            released code's: steps of any length in any direction, and a joint's weight is lost a cell later.
+        preset: "derived" or "published"; the constants are equal (see `blur_for`), but "published" follows the released
+            arithmetic: steps have any length and direction, and a joint's weight becomes 0 one cell further out.
         sigma: target's standard deviation, cells; by default a 24th of the map's width, at least 1, as published.
-        blur: kernel size in decoding, cells, odd; by default follows from sigma.
+        blur: kernel size in decoding, cells, odd; by default derived from sigma.
     """
 
     preset: Literal["derived", "published"] = "derived"
@@ -60,7 +60,7 @@ class DarkCodec(MapCodec):
     def targets(self, keypoints_crop: Tensor, visible: Tensor) -> Targets:
         x, y = self.cells(keypoints_crop, visible)
         columns, rows = self.grid(x)
-        # The released test truncates towards zero, so a patch counts until its edge is a whole cell outside
+        # The released test truncates towards zero, so a patch counts until its edge is one whole cell outside
         beyond = -1 if self.settings.preset == "published" else 0
         weights = patch_weights(x, y, self.geometry.heatmap_size, 3 * self.sigma, beyond) & visible
         heatmaps = outer(profile(x, columns, self.sigma) * weights[..., None], profile(y, rows[:, 0], self.sigma))
@@ -70,7 +70,7 @@ class DarkCodec(MapCodec):
         return decode_dark(single_precision(outputs[0]), self.blur, published=self.settings.preset == "published")
 
     def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
-        """A cell, or a step of at most a cell from one that is two or more from the border. Published steps are of any length."""
+        """A cell, or a step of at most one cell from a cell at least two from the border. Published steps have any length."""
         if self.settings.preset == "published":
             return keypoints_heatmap
         return after_steps(keypoints_heatmap, self.geometry.heatmap_size, STEP_BORDER)
@@ -80,7 +80,7 @@ class DarkCodec(MapCodec):
 
 
 def blur_for(sigma: float) -> int:
-    """The largest kernel that blurs no more than the target itself was blurred.
+    """The largest kernel whose standard deviation is at most the target's.
 
     OpenCV's kernel of size k has a standard deviation of 0.3 ((k - 1) / 2 - 1) + 0.8. For sigma 2 this gives the published
     11 (256x192), for sigma 1 the published 3 (128x96).
@@ -98,7 +98,7 @@ _DIFFERENCES = Differences(  # over two cells for second derivatives, as in the 
 
 
 def smooth(heatmaps: Tensor, size: int) -> Tensor:
-    """Blur (B, K, H, W) heatmaps between zeros and rescale each to the maximum it had. All-zero maps stay zero (published: NaN)."""
+    """Blur (B, K, H, W) heatmaps between zeros and rescale each to its original maximum. All-zero maps stay zero (published: NaN)."""
     blurred = blur(heatmaps, size, "zero")
     before, after = heatmaps.amax((-2, -1), keepdim=True), blurred.amax((-2, -1), keepdim=True)
     return blurred * torch.where(after == 0, 1.0, before / after)
@@ -108,8 +108,8 @@ def decode_dark(heatmaps: Tensor, size: int, published: bool = False) -> tuple[T
     """Sub-cell peaks of (B, K, H, W) heatmaps: keypoints (B, K, 2) in cells and scores (B, K), the maxima before blurring.
 
     There is no step within two cells of the border (both forms).
-    Differs from the released code (`published`): a step needs a parabola with a top, is at most one cell along each axis, and
-    stays on the map; a Newton step to a saddle, or far away on a nearly flat map, is refused.
+    Differs from the released code (`published`): a step needs a parabola with a maximum, is at most one cell along each axis, and
+    stays on the map. Newton steps to a saddle, or far away on a nearly flat map, are rejected.
     """
     peaks = find_peaks(heatmaps)
     map_size = (heatmaps.shape[-2], heatmaps.shape[-1])

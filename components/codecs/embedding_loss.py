@@ -1,6 +1,6 @@
 """Losses of bottom-up training: masked heatmap error, and the pull and push of tags (Newell, Huang & Deng 2017, equation 1).
 
-Both are one expression over the batch: no loop over persons and no device sync.
+Both are one expression over the batch, without a loop over persons or a device sync.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def heatmap_loss(predicted: Tensor, expected: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error over all cells, of which those outside the mask count as 0 (`HeatmapLoss` of HigherHRNet's code).
+    """Mean squared error over all cells; errors outside the mask count as 0 (`HeatmapLoss` of HigherHRNet's code).
 
     Args:
         predicted, expected: (B, K, h, w).
@@ -25,8 +25,8 @@ def tag_loss(tags: Tensor, index: Tensor, tagged: Tensor) -> tuple[Tensor, Tenso
 
     Args:
         tags: (B, K, h, w).
-        index: (B, P, K) int64 flat place of each joint's tag.
-        tagged: (B, P, K) bool; other joints take no part, and persons without any neither.
+        index: (B, P, K) int64 flat index of each joint's tag.
+        tagged: (B, P, K) bool; other joints, and persons without tagged joints, are left out.
     """
     read = tags.flatten(1).gather(1, index.flatten(1)).view(index.shape)
     counts = tagged.sum(2)

@@ -1,4 +1,4 @@
-"""Targets of bottom-up training: heatmaps of all persons and where each joint's tag is read (HigherHRNet's released generators)."""
+"""Targets of bottom-up training: heatmaps of all persons and the place of each joint's tag (HigherHRNet's released generators)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_BLOCK = 1 << 22  # cells of patches drawn at a time, which bounds the memory
+_BLOCK = 1 << 22  # cells of patches drawn at a time; bounds the memory
 
 
 def cells_inside(keypoints: Tensor, visible: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Column and row (..., K) int64 of each joint's cell, and (..., K) bool whether it is visible and lies on the (h, w) map.
 
-    As published, coordinates are cut towards zero, so that (-1, 0) belongs to the first cell.
+    As published, coordinates are truncated towards zero, so the interval (-1, 0) belongs to the first cell.
     """
     height, width = size
     x, y = torch.where(visible[..., None], keypoints, -1.0).trunc().unbind(-1)
@@ -30,7 +30,7 @@ def patch(sigma: float, device: torch.device) -> Tensor:
 
 
 def merged_gaussians(keypoints: Tensor, visible: Tensor, size: tuple[int, int], gaussian: Tensor) -> Tensor:
-    """(B, K, h, w) float32 maximum over all persons' Gaussians; the joints' cells are their centres.
+    """(B, K, h, w) float32 maximum over all persons' Gaussians, which are centred on the joints' cells.
 
     Args:
         keypoints: (B, P, K, 2) cells of the map.
@@ -57,7 +57,7 @@ def owners(keypoints: Tensor, visible: Tensor, heatmaps: Tensor, gaussian: Tenso
 
 
 def _patches(keypoints: Tensor, visible: Tensor, size: tuple[int, int], gaussian: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Flat cells and values (B, K, P * n) of all patches, some rows of them at a time; 0 for a cell that is not on the map."""
+    """Flat cells and values (B, K, P * n) of all patches, some rows at a time; 0 for cells outside the map."""
     height, width = size
     x, y, inside = (part.transpose(1, 2)[..., None, None] for part in cells_inside(keypoints, visible, size))  # (B, K, P, 1, 1)
     side = len(gaussian)
@@ -72,7 +72,7 @@ def _patches(keypoints: Tensor, visible: Tensor, size: tuple[int, int], gaussian
 
 
 def tag_index(keypoints: Tensor, visible: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Where each joint's tag stands in a flat (K, h, w) map, (k * h + y) * w + x, (B, P, K) int64, and whether it has one, bool."""
+    """Index of each joint's tag in a flat (K, h, w) map, (k * h + y) * w + x, (B, P, K) int64, and whether it has one, bool."""
     height, width = size
     x, y, inside = cells_inside(keypoints, visible, size)
     joint = torch.arange(visible.shape[-1], device=visible.device)

@@ -1,4 +1,4 @@
-"""Gaussian targets. Separable: two short profiles per joint and their outer product, instead of H * W exponentials."""
+"""Gaussian targets as the outer product of two short profiles per joint, instead of H * W exponentials."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def patch_weights(x: Tensor, y: Tensor, size: tuple[int, int], radius: float, be
     Args:
         x, y: (B, K) centre, cells.
         size: (H, W).
-        beyond: the published codes stop a patch's far edge (exclusive: centre + radius + 1) at different values: a joint
-            counts where that edge is above `beyond`. 0 is the exact test.
+        beyond: a joint counts where the patch's far edge (exclusive: centre + radius + 1) is above this. The published codes use
+            different values; 0 is the exact test.
     """
     height, width = size
     touches_x = (x - radius < width) & (x + radius + 1 > beyond)

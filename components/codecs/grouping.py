@@ -1,13 +1,13 @@
 """Associative embedding's grouping: joints with close tags form one person (Newell, Huang & Deng 2017; HigherHRNet's released code).
 
-Frames: cells of the heatmaps that are read. `match` knows whole cells; `adjust` and `refine` place a joint inside its cell, whose
-corner is the cell's index and whose middle is half a cell further.
+Frames: cells of the heatmaps. `match` uses whole cells; `adjust` and `refine` place a joint inside its cell, whose corner is the cell's
+index and whose middle is half a cell further.
 
-Ties. Every peak of a joint is assigned to one person or to a new one, and the cost is a rounded distance less the peak's height. Where
-all peaks find a person, the heights sum to the same in every assignment, the total is a whole number of rounding steps, and several
-assignments often share the smallest. The released code takes whichever the `munkres` package finds first; `match` takes scipy's,
-which costs the same. Either may split persons: with tags in a row, moving every joint on to the next person can cost as much as
-leaving all where they belong. Ours to choose instead: among (nearly) equal totals one that joins the most joints (`ties: joined`).
+Ties. Every peak of a joint is assigned to one person or to a new one. The cost is a rounded distance less the peak's height. If all
+peaks find a person, the heights have the same sum in every assignment, the total is a whole number of rounding steps, and several
+assignments often share the smallest total. The released code takes whichever the `munkres` package finds first; `match` takes scipy's,
+which costs the same. Either may split persons: if tags are evenly spaced, moving every joint to the next person can cost as much as
+leaving all joints where they belong. `ties: joined` (ours) takes, among (nearly) equal totals, one that joins the most joints.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from components.base.errors import FarposeError
 from components.codecs.map_codec import require_odd, require_positive
 from components.codecs.refinement import adjusted, filled, mean_tags
 
-# Torso first after the face and shoulders, so that limbs find a person to join.
+# Face, shoulders and hips come first, so that limbs find a person to join.
 COCO_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
 NMS_KERNEL = 5  # of HigherHRNet's configuration
-NEW_PERSON = 1e10  # cost of the columns that stand for a person of its own, as published
-NEAR_BONUS, NEW_PERSON_JOINED = 1e-6, 1e5  # of `ties: joined`: far below any difference of heights that means something; both fit a double
+NEW_PERSON = 1e10  # cost of the columns for new persons, as published
+NEAR_BONUS, NEW_PERSON_JOINED = 1e-6, 1e5  # for `ties: joined`: far below any meaningful difference of heights; a double holds both
 
 Ties = Literal["joined", "any"]
 
@@ -39,15 +39,15 @@ class Grouping:
     """How peaks become persons; the defaults are the published ones.
 
     Attributes:
-        nms_kernel: odd side of the window in which only the highest cell stays, cells; None takes 5, or 11 at stride 1.
-        max_persons: peaks per joint, and persons that later joints are matched to.
+        nms_kernel: odd side of the window in which only the highest cell is kept, cells; None: 5, or 11 at stride 1.
+        max_persons: most peaks per joint, and most persons that later joints are matched to.
         detection_threshold: peaks at or below this are ignored; at least 0.
-        tag_threshold: a joint joins a person only if its tags are nearer to the person's mean than this.
+        tag_threshold: a joint joins a person only if its tags are closer to the person's mean than this.
         use_detection_value: assign by the rounded distance less the peak's height, instead of the plain distance.
-        ignore_too_much: once there are `max_persons` persons, no joint opens another one and later joints are dropped.
-        adjust: move joints by a quarter cell towards the higher neighbour and to the cell's middle.
-        refine: give each person the best place for each joint that it lacks.
-        ties: among assignments of one cost take "any", or one that joins the most joints ("joined").
+        ignore_too_much: once there are `max_persons` persons, no new one is opened and the remaining joints are dropped.
+        adjust: move joints to the cell's middle and a quarter cell towards the higher neighbour.
+        refine: fill in each missing joint of a person at its best place.
+        ties: among assignments of equal cost, take "any" or one that joins the most joints ("joined").
 
     Raises:
         FarposeError: a value out of range.
@@ -73,12 +73,12 @@ class Grouping:
 
 
 def joint_order(num_keypoints: int) -> tuple[int, ...]:
-    """The order in which joints are matched: COCO's, for other skeletons too (as published: the first 14 entries for CrowdPose)."""
+    """The order in which joints are matched: COCO's for all skeletons, as published (its first 14 entries for CrowdPose)."""
     return (*(k for k in COCO_ORDER if k < num_keypoints), *range(len(COCO_ORDER), num_keypoints))
 
 
 def suppress(heatmaps: Tensor, kernel: int) -> Tensor:
-    """(B, K, h, w) heatmaps with zeros where a higher value is within the odd window of `kernel` cells."""
+    """(B, K, h, w) heatmaps, set to zero where the window of `kernel` (odd) cells contains a higher value."""
     highest = _window_maximum(_window_maximum(heatmaps, kernel, -1), kernel, -2)
     return heatmaps * (highest == heatmaps)
 
@@ -115,14 +115,14 @@ def top_k(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> tuple[T
 
 
 def match(tag_k: np.ndarray, loc_k: np.ndarray, val_k: np.ndarray, settings: Grouping | None = None) -> np.ndarray:
-    """Persons of one image, in the order in which they were opened.
+    """Persons of one image, in the order in which they are opened.
 
     Args:
         tag_k: (K, M, T).
         loc_k: (K, M, 2) cells x, y.
         val_k: (K, M).
     Returns:
-        (N, K, 3 + T) float32: x, y, height and tags of each joint; zeros for a joint that the person lacks.
+        (N, K, 3 + T) float32: x, y, height and tags of each joint; zeros for missing joints.
     """
     settings = settings or Grouping()
     joints = np.concatenate([loc_k, val_k[..., None], tag_k], -1, dtype=np.float64)
@@ -137,14 +137,14 @@ def match(tag_k: np.ndarray, loc_k: np.ndarray, val_k: np.ndarray, settings: Gro
 class _People:
     """The persons of one image while joints are added.
 
-    A person's name is its first joint's first tag: a joint that would open a person of a name already taken joins that person
-    and restarts its mean, as in the released code, whose persons are the keys of a mapping.
+    A person is identified by its first joint's first tag. A joint that would open a person with an existing tag joins that person
+    and restarts its mean, as in the released code, where tags are the keys of a mapping.
     """
 
     def __init__(self, num_keypoints: int, tags: int, room: int, dtype: np.dtype) -> None:
         self.index: dict[float, int] = {}
         self.joints = np.zeros((room, num_keypoints, 3 + tags))
-        self.tags = np.zeros((room, num_keypoints, tags), dtype)  # those in the mean, in the order in which they came
+        self.tags = np.zeros((room, num_keypoints, tags), dtype)  # those in the mean, in the order in which they were added
         self.tag_counts = np.zeros(room, np.int64)
         self.tag_sums = np.zeros((room, tags), dtype)
 
@@ -160,7 +160,7 @@ class _People:
         self.tag_counts[person] = 1
 
     def join(self, k: int, persons: np.ndarray, joints: np.ndarray, tags: np.ndarray) -> None:
-        """One more joint for each of several different persons."""
+        """Add joint k to each of several different persons."""
         self.joints[persons, k] = joints
         self.tags[persons, self.tag_counts[persons]] = tags
         self.tag_counts[persons] += 1
@@ -169,7 +169,7 @@ class _People:
     def means(self, known: int) -> np.ndarray:
         """(known, T) mean tags of the first persons, rounded exactly as numpy's mean of each person's tags."""
         tags, counts, sums = self.tags[:known], self.tag_counts[:known], self.tag_sums[:known]
-        if tags.shape[-1] == 1 and counts.max() >= 8:  # numpy adds a long single column in another order
+        if tags.shape[-1] == 1 and counts.max() >= 8:  # numpy adds a long single column in a different order
             return mean_tags(tags, counts)
         return (sums / counts[:, None]).astype(tags.dtype)
 
@@ -191,7 +191,7 @@ def _add_joint(people: _People, k: int, joints: np.ndarray, tags: np.ndarray, se
         people.join(k, person[near], joints[near], tags[near])
         for row in np.flatnonzero(~near).tolist():
             people.open(k, joints[row], tags[row])
-    else:  # a name is taken: who comes later decides
+    else:  # a tag exists already: the later joint decides
         for row in range(len(joints)):
             if near[row]:
                 people.join(k, person[row : row + 1], joints[row : row + 1], tags[row : row + 1])
@@ -200,7 +200,7 @@ def _add_joint(people: _People, k: int, joints: np.ndarray, tags: np.ndarray, se
 
 
 def cost_matrix(distance: np.ndarray, values: np.ndarray, settings: Grouping) -> np.ndarray:
-    """(R, C) costs of (R, P) distances, with as many columns for new persons as it takes to have one per row."""
+    """(R, C) costs of (R, P) distances, padded with columns for new persons until there is one column per row."""
     cost = np.round(distance) * 100 - values[:, None] if settings.use_detection_value else distance
     alone = NEW_PERSON
     if settings.ties == "joined":
@@ -210,7 +210,15 @@ def cost_matrix(distance: np.ndarray, values: np.ndarray, settings: Grouping) ->
 
 
 def parse_batch(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """`parse` for each image of a batch; an image's result does not depend on the others."""
+    """Persons and scores of each image; an image's result does not depend on the others.
+
+    Args:
+        det: (B, K, h, w) heatmaps.
+        tag: (B, K, h, w, T) tags.
+    Returns:
+        Per image: persons (N, K, 3 + T) float32, the x, y, height and tags of each joint, zeros for a missing joint; a joint that was
+        filled in has no tags. Scores (N,): mean height over all K joints, where missing and filled-in joints count as 0.
+    """
     settings = settings or Grouping()
     tag_k, loc_k, val_k = (part.cpu().numpy() for part in top_k(det, tag, settings))
     groups = [match(tag_k[i], loc_k[i], val_k[i], settings) for i in range(len(det))]
@@ -226,18 +234,3 @@ def parse_batch(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> l
         persons[missing, :3] = found
     ends = np.cumsum([len(group) for group in groups])[:-1]
     return list(zip(np.split(persons, ends), np.split(scores, ends), strict=True))
-
-
-def parse(det: Tensor, tag: Tensor, settings: Grouping | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Persons of one image.
-
-    Args:
-        det: (1, K, h, w) or (K, h, w) heatmaps.
-        tag: (1, K, h, w, T) or (K, h, w, T) tags.
-    Returns:
-        Persons (N, K, 3 + T) float32: x, y, height, tags of each joint, zeros for a missing joint. A joint that was filled in has
-        no tags. Scores (N,): mean height over all K joints, missing ones included as 0, those filled in not counted.
-    """
-    if det.ndim == 3:
-        det, tag = det[None], tag[None]
-    return parse_batch(det, tag, settings)[0]

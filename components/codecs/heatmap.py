@@ -1,6 +1,6 @@
 """Plain heatmaps: Simple Baselines (Xiao et al. 2018) and HRNet (Sun et al. 2019).
 
-A truncated Gaussian on the nearest cell, and the highest cell plus a quarter cell towards its higher neighbour.
+Targets are truncated Gaussians on the nearest cell; decoding moves the highest cell a quarter cell towards its higher neighbour.
 """
 
 from __future__ import annotations
@@ -23,57 +23,73 @@ from components.pose.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
-class HeatmapSettings:
-    """Settings of the `heatmap` codec.
+class PeakSettings:
+    """Settings of codecs that decode a heatmap's highest cell.
 
     Attributes:
-        preset: "derived", or "published", which lets a joint weigh 1 although its patch ends just before the first cell
+        preset: "derived", or "published", where a joint weighs 1 even if its patch ends just before the first cell
             (the released code tests for < 0 instead of <= 0).
         sigma: target's standard deviation, cells; by default a 24th of the map's width, at least 1, as published.
         quarter_shift: move the peak by a quarter cell towards its higher neighbour.
-        hardest_joints: average the loss over the k worst joints of a person only (online hard keypoint mining); 0 for all.
     """
 
     preset: Literal["derived", "published"] = "derived"
     sigma: float | None = None
     quarter_shift: bool = True
+
+
+@dataclass(frozen=True)
+class HeatmapSettings(PeakSettings):
+    """Settings of the `heatmap` codec: those of `PeakSettings`, and
+
+    Attributes:
+        hardest_joints: average the loss over only the k worst joints of a person (online hard keypoint mining); 0: over all joints.
+    """
+
     hardest_joints: int = 0
 
 
-class HeatmapCodec(MapCodec):
-    """Outputs: one tensor of heatmaps (B, K, H, W)."""
+class PeakCodec(MapCodec):
+    """Targets and decoding of plain heatmaps (B, K, H, W), the last of the outputs."""
 
     convention: ClassVar[Convention] = "classic"
 
-    def __init__(self, geometry: CropGeometry, skeleton: Skeleton, settings: HeatmapSettings | None = None) -> None:
+    def __init__(self, geometry: CropGeometry, skeleton: Skeleton, settings: PeakSettings) -> None:
         super().__init__(geometry, skeleton)
-        self.settings = settings = settings or HeatmapSettings()
+        self._preset, self._quarter_shift = settings.preset, settings.quarter_shift
         self.sigma = require_positive("sigma", choose("sigma", settings.sigma, settings.preset, scaled_sigma(geometry)))
-        if not 0 <= settings.hardest_joints <= self.num_keypoints:
-            raise FarposeError(f"hardest_joints must be 0 to {self.num_keypoints}, got {settings.hardest_joints}")
 
     @property
     def constants(self) -> dict[str, Any]:
-        return {"sigma": self.sigma, "quarter_shift": self.settings.quarter_shift}
+        return {"sigma": self.sigma, "quarter_shift": self._quarter_shift}
 
     def targets(self, keypoints_crop: Tensor, visible: Tensor) -> Targets:
         x, y = self.cells(keypoints_crop, visible)
-        beyond = -1 if self.settings.preset == "published" else 0
+        beyond = -1 if self._preset == "published" else 0
         heatmaps, weights = truncated_gaussians(x, y, *self.grid(x), self.sigma, visible, beyond, subcell=False)
         return {"heatmaps": heatmaps, "weights": weights}
 
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
-        heatmaps = single_precision(outputs[0])
+        heatmaps = single_precision(outputs[-1])
         peaks = find_peaks(heatmaps)
         keypoints = peaks.coordinates()
-        if self.settings.quarter_shift:
+        if self._quarter_shift:
             keypoints = keypoints + quarter_shift(heatmaps, peaks)
         return keypoints, peaks.scores
 
     def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
         """A cell's centre or a quarter shift from it."""
-        read = on_quarters if self.settings.quarter_shift else on_cells
-        return read(keypoints_heatmap, self.geometry.heatmap_size)
+        return (on_quarters if self._quarter_shift else on_cells)(keypoints_heatmap, self.geometry.heatmap_size)
+
+
+class HeatmapCodec(PeakCodec):
+    """Outputs: one tensor of heatmaps (B, K, H, W)."""
+
+    def __init__(self, geometry: CropGeometry, skeleton: Skeleton, settings: HeatmapSettings | None = None) -> None:
+        self.settings = settings = settings or HeatmapSettings()
+        super().__init__(geometry, skeleton, settings)
+        if not 0 <= settings.hardest_joints <= self.num_keypoints:
+            raise FarposeError(f"hardest_joints must be 0 to {self.num_keypoints}, got {settings.hardest_joints}")
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         heatmaps = single_precision(outputs[0])
@@ -87,7 +103,7 @@ def truncated_gaussians(
 ) -> tuple[Tensor, Tensor]:
     """Gaussians cut to a square of 3 sigma around the nearest cell, and their weights.
 
-    The released code draws a patch whose centre is one cell off where 3 sigma is not whole; here it never is.
+    If 3 sigma is not an integer, the released code draws a patch whose centre is one cell off; this function does not.
 
     Args:
         x, y: (B, K) joints, cells.
@@ -113,7 +129,7 @@ _CROSS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 def quarter_shift(heatmaps: Tensor, peaks: Peaks) -> Tensor:
     """(B, K, 2) a quarter cell towards the higher neighbour along each axis.
 
-    As published there is none where the peak lies in the first two or in the last column or row.
+    As published, peaks in the first two or in the last column or row do not move.
     """
     left, right, up, down = neighbours(heatmaps, peaks, _CROSS).unbind(-1)
     shift = 0.25 * torch.stack([right - left, down - up], -1).sign()

@@ -1,7 +1,7 @@
-"""Losses on heatmaps and offsets. Each is one expression over the batch, without a device sync.
+"""Losses on heatmaps and offsets, each one expression over the batch without a device sync.
 
 All published losses average over the cells of a map and over the batch before they average over joints; with equal weights
-that is one mean over everything.
+this is one mean over everything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the codecs on heatmaps share: flip alignment, cells and grids, and the constants that follow from a map's size."""
+"""What codecs on heatmaps share: flip alignment, cells and grids, and the constants that follow from a map's size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEATMAP_SCORE_THRESHOLD = 0.2  # IN_VIS_THRE of all published configurations on 
 
 
 class MapCodec(ABC):
-    """What the codecs on heatmaps share. Subclasses set `convention` and the methods that differ."""
+    """Base of the codecs on heatmaps. Subclasses set `convention` and override the methods that differ."""
 
     convention: ClassVar[Convention]
 
@@ -65,8 +65,7 @@ class MapCodec(ABC):
     def mirror(self, maps: Tensor, group: int = 1) -> Tensor:
         """Mirror (B, K * group, H, W) maps of mirrored crops back: columns reversed, left and right joints exchanged.
 
-        A classic map then lies one column too far left and is shifted right; its first column is kept
-        (SHIFT_HEATMAP of the HRNet code).
+        A classic map is then one column too far left, so it is shifted right and keeps its first column (SHIFT_HEATMAP of the HRNet code).
         """
         if maps.device not in self._permutation_on:
             self._permutation_on[maps.device] = torch.tensor(self._permutation, device=maps.device)
@@ -93,9 +92,18 @@ class MapCodec(ABC):
 def scaled_sigma(geometry: CropGeometry) -> float:
     """Standard deviation of a target, cells: one 24th of the map's width, at least 1.
 
-    It gives the published 3 at 384x288, 2 at 256x192 and 1 at 128x96; a narrower Gaussian than 1 cell is under-sampled.
+    It gives the published 3 at 384x288, 2 at 256x192 and 1 at 128x96; Gaussians narrower than 1 cell are under-sampled.
     """
     return max(1.0, geometry.heatmap_size[1] / 24)
+
+
+def scaled_blur(published: int, width: int) -> int:
+    """The largest odd kernel not above the published kernel's share of a map 48 cells wide, at least 1: 15, 7, 3 and 7, 3, 1.
+
+    On a map 12 cells wide the published 15 and 7 reach across it and blur even perfect outputs away.
+    """
+    scaled = int(published * width / 48)
+    return max(1, scaled - 1 + scaled % 2)
 
 
 def single_precision(output: Tensor) -> Tensor:
@@ -104,7 +112,7 @@ def single_precision(output: Tensor) -> Tensor:
 
 
 def require_odd(name: str, size: int) -> int:
-    """`size` if it can be a blur kernel's.
+    """`size`, if it is the size of a blur kernel.
 
     Raises:
         FarposeError: it is even or not positive.
@@ -115,7 +123,7 @@ def require_odd(name: str, size: int) -> int:
 
 
 def require_positive(name: str, value: float) -> float:
-    """`value` if it is above 0.
+    """`value`, if it is above 0.
 
     Raises:
         FarposeError: it is not.
@@ -126,7 +134,7 @@ def require_positive(name: str, value: float) -> float:
 
 
 def choose(name: str, given: Any, preset: str, preset_value: Any) -> Any:
-    """The value that a setting gets: the preset's, or the one given explicitly.
+    """A setting's value: the explicit one, or the preset's.
 
     Raises:
         FarposeError: a published preset and an explicit value contradict each other.

@@ -24,14 +24,14 @@ class Differences:
 
 
 def newton_step(values: Tensor, differences: Differences, ridge: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Step from the peak to the top of the parabola through its neighbours.
+    """Step from the peak to the maximum of the parabola through its neighbours.
 
     Args:
         values: (B, K, n) logarithms of the heatmap at `differences.steps` from the peak.
         ridge: added to the diagonal of the Hessian.
 
     Returns:
-        (B, K, 2) step in cells (not finite where the Hessian is singular), and (B, K) bool: the parabola has a top.
+        (B, K, 2) step in cells (not finite where the Hessian is singular), and (B, K) bool: the parabola has a maximum.
     """
     with torch.autocast(values.device.type, enabled=False):
         dx, dy, dxx, dyy, dxy = (values @ _weights(differences.table, values.dtype, values.device)).unbind(-1)
@@ -42,7 +42,7 @@ def newton_step(values: Tensor, differences: Differences, ridge: float = 0.0) ->
 
 
 def safe_coordinates(peaks: Peaks, step: Tensor, allowed: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, K, 2) peaks plus steps of at most one cell per axis, on the map; the bare peak where a step is not allowed or not finite.
+    """(B, K, 2) peaks plus steps of at most one cell per axis, on the map; the peak itself where a step is not allowed or not finite.
 
     Args:
         step: (B, K, 2) cells.

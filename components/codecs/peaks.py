@@ -1,4 +1,4 @@
-"""Reading heatmaps: where their peaks are, and the values around them. All batched, without a device sync."""
+"""Peaks of heatmaps and the values around them, batched and without a device sync."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_PIECE = 32  # cells; fastest of 12 to 192 on maps of 16x12, and a divisor of all usual maps
+_PIECE = 32  # cells; the fastest from 12 to 192 on maps of 16x12; divides all usual maps
 
 
 class Peaks(NamedTuple):
@@ -39,7 +39,7 @@ def find_peaks(heatmaps: Tensor) -> Peaks:
 def _first_maximum(flat: Tensor) -> tuple[Tensor, Tensor]:
     """(B, K) maxima of (B, K, N) values and their first places.
 
-    On CPUs torch's maximum is vectorised but its arg max is not: find the highest piece first, then search that piece only.
+    On CPUs torch vectorises the maximum but not the arg max, so the highest piece is found first and then searched.
     """
     length = flat.shape[-1]
     piece = _PIECE if length % _PIECE == 0 else length
@@ -58,7 +58,7 @@ def values_at(maps: Tensor, peaks: Peaks) -> Tensor:
 
 
 def neighbours(maps: Tensor, peaks: Peaks, steps: tuple[tuple[int, int], ...]) -> Tensor:
-    """(B, K, len(steps)) values of (B, K, H, W) maps at the peaks plus (x, y) steps; outside, the nearest edge cell's."""
+    """(B, K, len(steps)) values of (B, K, H, W) maps at the peaks plus (x, y) steps; outside the map, the nearest edge cell's value."""
     height, width = maps.shape[-2:]
     step_x, step_y = _steps(steps, maps.device)
     x = (peaks.x[..., None] + step_x).clamp(0, width - 1)

@@ -1,6 +1,6 @@
-"""Which points a decoder can give, whatever map it reads: the nearest of them to a joint is the decoder's resolution.
+"""The points that a decoder can return for any map. The distance from a joint to the nearest of them is the decoder's resolution.
 
-All functions take (..., 2) keypoints in cells and give as many points in cells.
+All functions take (..., 2) keypoints in cells and return as many points in cells.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def on_map(keypoints: Tensor, size: Size) -> Tensor:
 
 
 def on_quarters(keypoints: Tensor, size: Size) -> Tensor:
-    """Nearest cell, or a cell that is shifted by a quarter of a cell along x, y or both.
+    """Nearest cell, or cell shifted by a quarter along x, y or both.
 
     As published, peaks in the first two or in the last column or row are not shifted.
     """
@@ -42,7 +42,7 @@ def on_quarters(keypoints: Tensor, size: Size) -> Tensor:
 
 
 def after_steps(keypoints: Tensor, size: Size, border: int) -> Tensor:
-    """Nearest cell, or point within one cell, along each axis, of a cell that is at least `border` cells from the map's edge."""
+    """Nearest cell, or point within one cell per axis of a cell that is at least `border` cells from the map's edge."""
     height, width = size
     cells = on_cells(keypoints, size)
     low, high = border - 1.0, (width - float(border), height - float(border))
@@ -52,6 +52,6 @@ def after_steps(keypoints: Tensor, size: Size, border: int) -> Tensor:
 
 
 def nearer(keypoints: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Of two points, the one nearer to each keypoint."""
+    """For each keypoint, the nearer of two points."""
     chosen = (first - keypoints).square().sum(-1) <= (second - keypoints).square().sum(-1)
     return torch.where(chosen[..., None], first, second)

@@ -1,6 +1,6 @@
-"""Where inside its cell a joint lies, and the best cell for a joint that a person lacks (`adjust`, `refine` of HigherHRNet's code).
+"""The place of a joint inside its cell, and the best cell for a missing joint (`adjust`, `refine` of HigherHRNet's code).
 
-All persons and joints of a batch at once, on the maps' device; only joints cross to the host.
+All persons and joints of a batch are processed at once on the maps' device; only joints are copied to the host.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_BLOCK = 1 << 22  # person-cell pairs looked at together, which bounds the memory
-_PIECE = 64  # cells that are left out or looked at together
-_STEP = 13  # every 13th cell gives a lower limit of the best value; it divides no usual width, so all columns take part
+_BLOCK = 1 << 22  # person-cell pairs processed at a time; bounds the memory
+_PIECE = 64  # cells that are skipped or searched together
+_STEP = 13  # every 13th cell gives a lower bound of the best value; 13 divides no usual width, so all columns take part
 
 
 def mean_tags(tags: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -24,7 +24,7 @@ def mean_tags(tags: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def adjusted(det: Tensor, persons: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """A copy of the persons (N, K, 3 + T) of images `image` (N,) with each joint that they have moved inside its cell."""
+    """A copy of the persons (N, K, 3 + T) of images `image` (N,) with their joints moved inside their cells."""
     person, k = np.nonzero(persons[:, :, 2] > 0)
     cells = persons[person, k, :2]
     persons = persons.copy()
@@ -35,7 +35,7 @@ def adjusted(det: Tensor, persons: np.ndarray, image: np.ndarray) -> np.ndarray:
 def _offsets(det: Tensor, image: np.ndarray, k: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """(n, 2) from a cell's corner to the joint: half a cell and a quarter towards the higher neighbour, in x and in y.
 
-    Neighbours beyond the border are the border's cell itself; between equal ones the joint moves towards the corner, as published.
+    Neighbours beyond the border are the border's cell. As published, the joint moves towards the corner if neighbours are equal.
     """
     height, width = det.shape[-2:]
     x, y = cells[:, 0], cells[:, 1]
@@ -50,14 +50,14 @@ def _offsets(det: Tensor, image: np.ndarray, k: np.ndarray, cells: np.ndarray) -
 def filled(det: Tensor, tag: Tensor, persons: np.ndarray, image: np.ndarray, missing: np.ndarray) -> np.ndarray:
     """(n, 3) x, y and height of the best place for each joint marked in `missing` (N, K), zeros where its height is not above 0.
 
-    Best is the highest difference of a cell's height and the rounded distance of its tags to the person's mean.
+    The best place has the highest value: the cell's height less the rounded distance of its tags to the person's mean.
 
     Args:
         det: (B, K, h, w) heatmaps.
         tag: (B, K, h, w, T) tags.
         persons: (N, K, 3 + T) with whole cells, of images `image` (N,).
     """
-    first = np.argsort(missing, axis=1, kind="stable")  # joints that the person has, in the skeleton's order
+    first = np.argsort(missing, axis=1, kind="stable")  # joints that are present, in the skeleton's order
     tags = np.take_along_axis(persons[:, :, 3:], first[..., None], 1)
     means = torch.from_numpy(mean_tags(tags, (~missing).sum(1))).to(det.device, det.dtype)
     person, k = np.nonzero(missing)
@@ -76,8 +76,8 @@ def filled(det: Tensor, tag: Tensor, persons: np.ndarray, image: np.ndarray, mis
 def _best(det: Tensor, tag: Tensor, means: Tensor) -> Tensor:
     """(m,) flat index of the first cell with the highest value for each of m mean tags (m, T), in one map (h, w), tags (h, w, T).
 
-    Few cells are looked at. The best value among every 13th cell is a lower limit; a piece of the map whose highest cell and
-    nearest tags together cannot reach it is left out.
+    Few cells are searched. The best value among every 13th cell is a lower bound; a piece of the map is skipped if its highest
+    cell and nearest tags together cannot reach that bound.
     """
     pad = -det.numel() % _PIECE
     heights = functional.pad(det.flatten(), (0, pad), value=-torch.inf).view(-1, _PIECE)

@@ -1,7 +1,7 @@
-"""SHaRPose's targets and losses (An et al. 2024): UDP's Gaussians supervise both stages, and OKS the first one's quality.
+"""SHaRPose's targets and losses (An et al. 2024): UDP's Gaussians supervise both stages; OKS supervises the quality predictor.
 
 The quality predictor learns the object keypoint similarity (OKS) of the coarse heatmaps. A crop is its person's padded box, so
-that OKS needs no image: errors are taken in shares of the box's sides and its area cancels.
+OKS does not need the image: errors are shares of the box's sides, and its area cancels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional
 from components.base.errors import FarposeError
 from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.heatmap import truncated_gaussians
-from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, scaled_sigma, single_precision
+from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, scaled_blur, scaled_sigma, single_precision
 from components.codecs.peaks import find_peaks
 from components.codecs.reach import on_map
 from components.codecs.udp_gaussian import decode_gaussian
@@ -32,12 +32,12 @@ class SharposeSettings:
     """Settings of the `sharpose` codec.
 
     Attributes:
-        preset: "derived", or "published": blur 11 on every map, and an OKS whose errors along x and y are scaled by each
-            other's side of the map (the released code swaps them).
+        preset: "derived", or "published": blur 11 on every map, and an OKS that scales errors along x by the map's height and
+            those along y by its width (the released code swaps them).
         sigma: target's standard deviation, cells; by default a 24th of the map's width, at least 1, as published.
         blur: kernel size in decoding, cells, odd; by default scaled with the map (`blur_for`).
-        quality_start: share of the epochs after which the quality predictor learns: its judgement is of no use before the
-            heatmaps are nearly done. Published: 180 of 210 epochs (base), 210 of 250 (small).
+        quality_start: share of the epochs after which the quality predictor learns; before the heatmaps are nearly trained, there
+            is little to predict. Published: 180 of 210 epochs (base), 210 of 250 (small).
     """
 
     preset: Literal["derived", "published"] = "derived"
@@ -80,11 +80,11 @@ class SharposeCodec(MapCodec):
         return decode_gaussian(single_precision(outputs[0]), self.blur, self.published, rescale=False)
 
     def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
-        """Any point of the map; with published arithmetic, whose steps are of any length, any point at all."""
+        """Any point of the map; with published arithmetic, whose steps have any length, any point."""
         return keypoints_heatmap if self.published else on_map(keypoints_heatmap, self.geometry.heatmap_size)
 
     def progress(self, fraction: float) -> None:
-        """Supervise the quality once `quality_start` is reached. A recorded step reads the weight from its tensor."""
+        """Supervise the quality from `quality_start` on. The weight is a tensor, which a CUDA graph reads in every step."""
         weight = QUALITY_WEIGHT if fraction >= self.settings.quality_start else 0.0
         if weight != self._quality_weight:
             self._quality_weight = weight
@@ -95,7 +95,7 @@ class SharposeCodec(MapCodec):
         """Mean squared errors of the heatmaps (not halved), and of the quality where the outputs are those of training.
 
         Raises:
-            FarposeError: neither evaluation's one tensor nor training's three.
+            FarposeError: the outputs are neither one tensor (evaluation) nor three (training).
         """
         heatmaps, weights = targets["heatmaps"], targets["weights"]
         losses = [_weighted_mse(single_precision(output), heatmaps, weights) for output in outputs[:2]]
@@ -112,7 +112,7 @@ class SharposeCodec(MapCodec):
         return {"loss": losses[0] + losses[1] + quality, **logged, "coarse_oks": oks.sum() / persons}
 
     def oks(self, heatmaps: Tensor, expected: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) OKS of the highest cells against the expected maps' over joints of weight above 0, and 1 where there is one, else 0.
+        """(B,) OKS of the highest cells to those of the expected maps over joints with a weight, and (B,) 1 if there is one, else 0.
 
         The area is the padded box's, 1.56 times the person's, as published.
         """
@@ -142,8 +142,7 @@ class SharposeCodec(MapCodec):
 
 def blur_for(geometry: CropGeometry) -> int:
     """The largest odd kernel not above 11/48 of the map's width, from 3 to the published 11: 3 at 64x48, 5 at 128x96."""
-    scaled = int(PUBLISHED_BLUR * geometry.heatmap_size[1] / 48)
-    return min(PUBLISHED_BLUR, max(3, scaled - 1 + scaled % 2))
+    return min(PUBLISHED_BLUR, max(3, scaled_blur(PUBLISHED_BLUR, geometry.heatmap_size[1])))
 
 
 def _weighted_mse(predicted: Tensor, expected: Tensor, weights: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """SimCC: a joint as two classes, its column and its row (Li et al. 2022, first circulated as SimDR).
 
-Every px of the crop is split into k bins per axis. The network outputs one row of logits per joint and axis; the joint lies at
-the most probable bin. Targets are one-hot with label smoothing (SimDR), or Gaussians along each axis (SimDR*, "sa-simdr" in the
+Every px of the crop is split into k bins per axis. The network outputs one row of logits per joint and axis; the joint is at the
+most probable bin. Targets are one-hot with label smoothing (SimDR), or Gaussians along each axis (SimDR*, "sa-simdr" in the
 released code).
 """
 
@@ -24,7 +24,7 @@ from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
 
 SMOOTHING = 0.1  # of most released configurations
-NOTHING = 1e-12  # probability of what a target rules out, where its logarithm is taken
+NOTHING = 1e-12  # smallest probability in a target whose logarithm is taken
 SMALL_HEIGHT = 64  # px; crops up to this height are split more finely, as released
 
 
@@ -33,15 +33,15 @@ class SimccSettings:
     """Settings of the `simcc` codec.
 
     Attributes:
-        preset: "derived", or "published": the mirrored crop's columns are shifted by one bin whatever the split, and the weight of
-            a Gaussian is decided as if its sigma were in px.
+        preset: "derived", or "published": the mirrored crop's columns are shifted by one bin for every split, and the weight of a
+            Gaussian is computed as if its sigma were in px.
         split: k, bins per px; by default 3 up to a height of 64 px, else 2, as most released configurations. Must be whole for
             "derived", because mirrored columns are shifted by k - 1 bins.
         target: "one_hot" or "gaussian".
-        label_smoothing: of one-hot targets: the share that all other bins get together; by default 0.1.
-        sigma: of Gaussian targets: standard deviation, bins; by default a 96th of the crop's width, at least one bin, which gives
+        label_smoothing: for one-hot targets: the total share of all other bins; by default 0.1.
+        sigma: for Gaussian targets: standard deviation, bins; by default a 96th of the crop's width, at least one bin, which gives
             the published 4 at 256x192 and 6 at 384x288 with two bins per px.
-        normalise: average the loss over bins and joints instead of adding it up; by default for Gaussian targets, as released.
+        normalise: average the loss over bins and joints instead of summing it; by default for Gaussian targets, as released.
             Adam's steps do not depend on it.
     """
 
@@ -95,14 +95,14 @@ class SimccCodec(MapCodec):
 
     @property
     def score_threshold(self) -> float:
-        """As the authors chose by trial: probabilities of single bins are low, and lower the more bins there are."""
+        """Chosen by the authors by trial: single bins have low probabilities, which fall with the number of bins."""
         if self.gaussian:
             return 0.01 if self.geometry.input_size[0] <= 256 else 0.005
         return 0.02 if self.geometry.input_size[0] <= 128 else 0.01
 
     @property
     def flip_shift(self) -> int:
-        """Bins by which the columns of the mirrored crop lie too far right once they are reversed.
+        """Bins by which the reversed columns of the mirrored crop are too far right.
 
         A joint at x px mirrors to W - 1 - x: bin k x becomes k (W - 1 - x), and reversed, k x + k - 1.
         """
@@ -113,7 +113,7 @@ class SimccCodec(MapCodec):
         return 0, self.flip_shift
 
     def targets(self, keypoints_crop: Tensor, visible: Tensor) -> Targets:
-        """`x` (B, K, k W) and `y` (B, K, k H), the distributions that the softmax of the logits should have, `weights` (B, K).
+        """`x` (B, K, k W) and `y` (B, K, k H), the target distributions of the logits' softmax, and `weights` (B, K).
 
         All probabilities of a joint with weight 0 are 0.
         """
@@ -134,10 +134,10 @@ class SimccCodec(MapCodec):
         return torch.where(at, on, off).to(chosen.dtype)
 
     def _gaussians(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Not rounded, and not rescaled where the crop's border cuts them, as released."""
+        """As released, centres are not rounded, and Gaussians cut by the crop's border are not rescaled."""
         rows, columns = self.bins
         center_x, center_y = x * self.split, y * self.split
-        if self.published:  # sigma counts bins, but is taken for px: joints far outside weigh 1 with an empty target
+        if self.published:  # sigma is in bins but used as px, so joints far outside weigh 1 with an empty target
             counts = patch_weights(x, y, self.geometry.input_size, 3 * self.sigma, beyond=-1)
         else:
             counts = patch_weights(center_x, center_y, self.bins, 3 * self.sigma, beyond=0)
@@ -156,7 +156,7 @@ class SimccCodec(MapCodec):
         shift = self.flip_shift
         if shift:
             x = torch.cat([x[..., shift:], x[..., -1:].expand(*x.shape[:-1], shift)], -1)
-        return x, y.flip(-1)  # rows are not reversed: only the joints change sides
+        return x, y.flip(-1)  # rows are not reversed; only left and right joints are exchanged
 
     def fuse(self, outputs: Outputs, aligned: Outputs) -> Outputs:
         """One-hot: the mean of the two probabilities, as logits again; Gaussian: the mean of the logits."""

@@ -12,7 +12,7 @@ from components.codecs.blur import blur
 from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.heatmap import truncated_gaussians
 from components.codecs.losses import joints_mse
-from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, scaled_sigma, single_precision
+from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, scaled_blur, scaled_sigma, single_precision
 from components.codecs.newton import Differences, newton_step, safe_coordinates
 from components.codecs.peaks import find_peaks, neighbours
 from components.codecs.reach import on_map
@@ -27,8 +27,8 @@ class UdpGaussianSettings:
     """Settings of the `udp_gaussian` codec.
 
     Attributes:
-        preset: "derived", or "published": blur 7 on every map and the released arithmetic, which leaves the map near its
-            borders and gives NaN on flat maps.
+        preset: "derived", or "published": blur 7 on every map and the released arithmetic, which can leave the map near
+            its borders and gives NaN on flat maps.
         sigma: target's standard deviation, cells; by default a 24th of the map's width, at least 1, as published.
         blur: kernel size in decoding, cells, odd; by default scaled with the map (`blur_for`).
     """
@@ -65,7 +65,7 @@ class UdpGaussianCodec(MapCodec):
         return decode_gaussian(single_precision(outputs[0]), self.blur, self.published)
 
     def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
-        """Any point of the map; with published arithmetic, whose steps are of any length, any point at all."""
+        """Any point of the map; with published arithmetic, whose steps have any length, any point."""
         return keypoints_heatmap if self.published else on_map(keypoints_heatmap, self.geometry.heatmap_size)
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
@@ -74,8 +74,7 @@ class UdpGaussianCodec(MapCodec):
 
 def blur_for(geometry: CropGeometry) -> int:
     """The largest odd kernel not above 7/48 of the map's width, at least 3: the published 7 at 256x192, 3 at 128x96 and 64x48."""
-    scaled = int(PUBLISHED_BLUR * geometry.heatmap_size[1] / 48)
-    return max(3, scaled - 1 + scaled % 2)
+    return max(3, scaled_blur(PUBLISHED_BLUR, geometry.heatmap_size[1]))
 
 
 _DIFFERENCES = Differences(
@@ -90,11 +89,11 @@ _DIFFERENCES = Differences(
 def decode_gaussian(heatmaps: Tensor, size: int, published: bool = False, rescale: bool = True) -> tuple[Tensor, Tensor]:
     """Sub-cell peaks of (B, K, H, W) heatmaps: keypoints (B, K, 2) in cells and scores (B, K), the maxima before blurring.
 
-    Differs from the released code (`published`): a step needs a parabola with a top, is at most one cell along each axis and
-    stays on the map; a flat map gives its peak cell where the released code gives NaN.
+    Differs from the released code (`published`): a step needs a parabola with a maximum, is at most one cell along each axis and
+    stays on the map. A flat map gives its peak cell, where the released code gives NaN.
 
     Args:
-        rescale: stretch the blurred map to 0..maximum before its logarithm, as UDP's code does and mmpose's does not.
+        rescale: stretch the blurred map to 0..maximum before its logarithm, as in UDP's code but not in mmpose's.
     """
     dtype, heatmaps = heatmaps.dtype, heatmaps.double() if published else heatmaps
     peaks = find_peaks(heatmaps)

@@ -1,6 +1,6 @@
 """UDP with offset targets: the "combined" representation of the paper (Huang et al. 2020), `offset` in the released code.
 
-Per joint a disc of ones and, inside it, the offset to the joint in units of the disc's radius.
+Each joint has a disc of ones and, inside it, the offset to the joint in units of the disc's radius.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from components.codecs.blur import blur, blurred_at
 from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.losses import udp_offset_loss
-from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, single_precision
+from components.codecs.map_codec import MapCodec, choose, require_odd, require_positive, scaled_blur, single_precision
 from components.codecs.peaks import find_peaks
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
@@ -68,7 +68,7 @@ class UdpOffsetCodec(MapCodec):
         return {"radius": self.radius, "blur_heatmap": self.blur_heatmap, "blur_offset": self.blur_offset}
 
     def targets(self, keypoints_crop: Tensor, visible: Tensor) -> Targets:
-        """`heatmaps` (B, K, H, W) discs, `combined` (B, 3 K, H, W) what the network outputs, `weights` (B, K)."""
+        """`heatmaps` (B, K, H, W) discs, `combined` (B, 3 K, H, W) in the form of the network's output, `weights` (B, K)."""
         x, y = self.cells(keypoints_crop, visible)
         columns, rows = self.grid(x)
         dx = (x[..., None, None] - columns) / self.radius
@@ -89,7 +89,7 @@ class UdpOffsetCodec(MapCodec):
         return decode_offset(single_precision(outputs[0]), self.radius, self.blur_heatmap, self.blur_offset)
 
     def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
-        """Any point: an offset has no limit."""
+        """Any point, because offsets are unlimited."""
         return keypoints_heatmap
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
@@ -101,24 +101,15 @@ class UdpOffsetCodec(MapCodec):
 def scaled_radius(width: int) -> float:
     """A twelfth of the map's width, at least 2: the published 4 at 256x192, 2 at 128x96 and 64x48.
 
-    Two cells are the least that leave an offset to be read where the peak is found a cell or two off.
+    With at least two cells, there is still an offset where the peak is found a cell or two off.
     """
     return max(2.0, width / 12)
 
 
-def scaled_blur(published: int, width: int) -> int:
-    """The largest odd kernel not above the published one's share of a map 48 cells wide: 15, 7, 3 and 7, 3, 1.
-
-    On a map 12 cells wide the published 15 and 7 reach across it and average even a perfect answer away.
-    """
-    scaled = int(published * width / 48)
-    return max(1, scaled - 1 + scaled % 2)
-
-
 def decode_offset(combined: Tensor, radius: float, blur_heatmap: int, blur_offset: int) -> tuple[Tensor, Tensor]:
-    """Peak of the blurred heatmap plus the blurred offset there; both forms are the released code's.
+    """Peak of the blurred heatmap plus the blurred offset there, as in the released code.
 
-    A joint may lie outside the map, because an offset can say so.
+    An offset may place a joint outside the map.
 
     Args:
         combined: (B, 3 K, H, W), channels heatmap, x, y of each joint.

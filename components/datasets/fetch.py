@@ -1,4 +1,4 @@
-"""Stage fetch: check the raw files, read them into the persons table, leave out what cannot be used, and count it."""
+"""Stage fetch: check the raw files, read them into the persons table, and filter and count unusable persons."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ PERSONS_FILE = "persons.parquet"
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What became of one split's annotations.
+    """Counts of one split's annotations.
 
     Attributes:
         persons_read: annotations of persons in the file, of the split's images.
-        removed: how many each filter left out, in the order of the filters; each person counts once, where it fell first.
-        persons: rows of the table, `labelled` of which can be trained on or scored; the others (crowd regions, persons
+        removed: persons that each filter removed, in the order of the filters; each person counts for the first filter only.
+        persons: rows of the table. Of these, `labelled` can be trained on or scored; the others (crowd regions, persons
             without labelled joints) are kept because COCO ignores detections matched to them.
-        ignored: people of the images who are no labelled rows; their regions count in no bottom-up loss.
-        boxes_cut: boxes that reached beyond their image and were cut to it.
+        ignored: people in the images who are not labelled rows; bottom-up losses leave out their regions.
+        boxes_cut: boxes that extended beyond their image and were cut to it.
         images: rows of the images table; `images_dropped` had no file, `images_repeated` were listed twice.
-        other_categories: annotations of other things than persons.
+        other_categories: annotations of categories other than persons.
     """
 
     persons_read: int
@@ -52,7 +52,7 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class FetchSummary:
-    """What the fetch stage did, per split."""
+    """Counts of the fetch stage, per split."""
 
     source: str
     splits: dict[str, SplitSummary]
@@ -119,7 +119,7 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
 
 
 def _splits(params: DataParams, data_root: Path) -> Iterator[tuple[str, AnnotationFile]]:
-    """What every split holds; the development images are taken out of the training split, and follow it."""
+    """The contents of every split; development images are taken from the training split and follow it."""
     for split in params.files.splits:
         read = read_split(params.source, params.files, data_root, split)
         if split != TRAIN or not params.splits.dev:
@@ -134,8 +134,8 @@ def _splits(params: DataParams, data_root: Path) -> Iterator[tuple[str, Annotati
 def in_dev(source: str, image_ids: np.ndarray, share: float) -> np.ndarray:
     """(M,) bool: which training images become development images.
 
-    SHA-256 of "source/image id", as a fraction of its range, below the share: the same for an image whatever its order, the other
-    images or the machine. A larger share keeps those of a smaller one.
+    SHA-256 of "source/image id", as a fraction of its range, must be below the share. So the choice does not depend on the order,
+    the other images or the machine, and a larger share contains the images of a smaller one.
 
     Args:
         source: the data set's name.
@@ -174,7 +174,7 @@ def _filtered(
 
 
 def _present(images: pd.DataFrame, params: DataParams, root: Path) -> np.ndarray:
-    """(M,) bool: which image files are there, or need not be."""
+    """(M,) bool: which image files exist or are not required."""
     if params.images == "unchecked":
         return np.ones(len(images), dtype=bool)
     present = np.array([(root / path).is_file() for path in images["image_path"]], dtype=bool)
@@ -190,7 +190,7 @@ def _present(images: pd.DataFrame, params: DataParams, root: Path) -> np.ndarray
 
 
 def _cut_to_image(persons: Persons) -> tuple[Persons, np.ndarray]:
-    """Boxes cut to their images' rectangles; (N,) bool: which reached beyond. Boxes inside keep their exact numbers."""
+    """Boxes cut to their images; (N,) bool: which extended beyond. Boxes inside keep their exact numbers."""
     size = persons.frame[["image_width", "image_height"]].to_numpy(np.float64)
     near, far = persons.bbox_xywh[:, :2], persons.bbox_xywh[:, :2] + persons.bbox_xywh[:, 2:]
     beyond = ((near < 0) | (far > size)).any(axis=1)
@@ -200,8 +200,8 @@ def _cut_to_image(persons: Persons) -> tuple[Persons, np.ndarray]:
 
 
 def _unfit(read: Persons, cut: Persons, filters: FilterParams, present_ids: np.ndarray, training: bool) -> dict[str, np.ndarray]:
-    """Per filter, in order: (N,) bool, which persons it removes. Evaluation splits keep all that COCO's protocol needs."""
-    # A stated count that contradicts the flags keeps its person, so that the validate stage can name it.
+    """Per filter, in order: (N,) bool, which persons it removes. Evaluation splits keep all persons that COCO's protocol needs."""
+    # Persons whose stated count contradicts the flags are kept, so that the validate stage can report them.
     joints = np.maximum(read.frame["num_keypoints"].to_numpy(), (read.keypoints[:, read.skeleton.counted_mask, 2] > 0).sum(axis=1))
     shorter_side = cut.bbox_xywh[:, 2:].min(axis=1)
     return {
@@ -214,11 +214,11 @@ def _unfit(read: Persons, cut: Persons, filters: FilterParams, present_ids: np.n
 
 
 def _ignored(read: Persons, fate: np.ndarray, present_ids: np.ndarray) -> np.ndarray:
-    """(N,) text: why the person's region is ignored; empty for labelled rows and where there is no image.
+    """(N,) text: why the person's region is ignored; empty for labelled rows and for missing images.
 
-    As published for COCO (Cheng et al. 2020): crowd regions and persons without labelled joints. Those that a filter
-    removed are ours: they are in the image, but not trained on. For CrowdPose the published masks are all ones: its crowd regions
-    and unlabelled persons count as background, and persons with only head and neck labelled are trained on although the
+    As published for COCO (Cheng et al. 2020): crowd regions and persons without labelled joints. Persons that a
+    filter removed are our addition: they are in the image but not trained on. CrowdPose's published masks are all ones: its crowd
+    regions and unlabelled persons count as background, and persons with only head and neck labelled are trained on although the
     evaluation ignores them. We ignore all of these, as for COCO.
     """
     reasons = fate.copy()

@@ -1,4 +1,4 @@
-"""Annotations of people → ignore regions in COCO's run lengths, in px of the image."""
+"""Annotations of people → ignore regions as COCO's run lengths, in px of the image."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from components.pose.ignored import IGNORED_COLUMNS, IgnoredRegions, decode
 from components.pose.persons import Persons
 
 CROWD, UNLABELLED = "crowd region", "no labelled joint"
-FURTHEST_PX = 1e6  # a polygon further out is a mistake, whose outline would fill the memory
+FURTHEST_PX = 1e6  # polygons further out are mistakes, whose outlines would fill the memory
 
 
 def ignored_regions(persons: Persons, records: Records, reasons: np.ndarray) -> IgnoredRegions:
-    """The regions of the persons that have a reason to be ignored, in the file's order.
+    """The regions of the persons with a reason to be ignored, in the file's order.
 
-    A region is what the annotation's `segmentation` covers (polygons, run lengths or compressed run lengths); without
-    one, or with an empty one, every pixel that its box touches.
+    A region is the annotation's `segmentation` (polygons, run lengths or compressed run lengths). If that is missing or
+    empty, the region is every pixel that the box touches.
 
     Args:
         persons: N persons as read, boxes uncut.
         records: their N annotations.
         reasons: (N,) text; empty: the person is not ignored.
     Raises:
-        FarposeError: a segmentation that is none of COCO's forms, or of an image of another size. Names the annotation.
+        FarposeError: a segmentation is not in one of COCO's forms, or not of its image's size. Names the annotation.
     """
     rows = np.flatnonzero(reasons != "")
     of_image = persons.frame.iloc[rows]
@@ -63,14 +63,14 @@ def _polygons(records: Records, row: int, shape: Any) -> list[list[float]]:
     polygons = [polygon for polygon in shape if polygon]
     for polygon in polygons:
         if not all(type(number) in (int, float) and abs(number) < FURTHEST_PX for number in polygon):
-            raise records.error(row, f"'segmentation' holds a polygon with something else than numbers of less than {FURTHEST_PX:g} px")
+            raise records.error(row, f"'segmentation' holds a polygon with values that are not numbers below {FURTHEST_PX:g} px")
         if len(polygon) < 6 or len(polygon) % 2:
             raise records.error(row, f"'segmentation' holds a polygon of {len(polygon)} numbers, expected x and y of at least 3 points")
     return polygons
 
 
 def _run_lengths(records: Records, row: int, shape: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    """COCO's run lengths, checked: pycocotools would read beyond its memory."""
+    """COCO's run lengths, checked, because pycocotools would read out of bounds."""
     size, counts = shape.get("size"), shape.get("counts")
     if size != [height, width]:
         fix = "scale the segmentation with its image, or leave it out"

@@ -11,28 +11,15 @@ from pathlib import Path
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, sha256_of
 
-NAMED = 5  # differences that an error names
+NAMED = 5  # differences named in an error
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 def digest_tree(root: Path) -> dict[str, str]:
-    """SHA-256 of every file under `root` by its path relative to it, sorted. Hashing runs in threads, as fast as the disk reads."""
+    """SHA-256 of every file under `root` by its path relative to it, sorted. Hashing uses threads."""
     paths = _files(root)
     with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2)) as pool:
         return dict(zip(paths, pool.map(lambda path: sha256_of(root / path), paths), strict=True))
-
-
-def write_manifest(root: Path, path: Path) -> dict[str, str]:
-    """Hash the files under `root` and write the manifest `path`.
-
-    Returns:
-        path relative to `root` → SHA-256, as written.
-    Raises:
-        FarposeError: there is no file, or a file's name does not fit on a line.
-    """
-    digests = digest_tree(root)
-    save_manifest(digests, path, where=root)
-    return digests
 
 
 def save_manifest(digests: Mapping[str, str], path: Path, where: object = None) -> None:
@@ -73,15 +60,15 @@ def check_manifest(root: Path, path: Path) -> None:
     """Compare the files under `root` with the manifest `path`.
 
     Raises:
-        FarposeError: files are missing, changed, or not in the manifest; the first five are named.
+        FarposeError: files are missing, changed, or not in the manifest; names the first five.
     """
     expected = read_manifest(path)
-    restore = "restore with `git checkout data.dvc && dvc checkout data.dvc`"  # dvc repro writes what it finds into data.dvc
+    restore = "restore with `git checkout data.dvc && dvc checkout data.dvc`"  # `dvc repro` would write changed data into data.dvc
     accept = f"accept new data with `farpose acquire {path.stem} --accept-changes`"
     if not root.is_dir():
         raise FarposeError("raw data not found", where=root, fix=f"{restore}, or fetch them with `farpose acquire {path.stem}`")
     present = set(_files(root))
-    # A difference in names is found without reading 20 GB first.
+    # Names are compared first, which avoids hashing 20 GB.
     if present == set(expected):
         different = differences(expected, digest_tree(root))
     else:
@@ -91,7 +78,7 @@ def check_manifest(root: Path, path: Path) -> None:
 
 
 def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """What differs between two trees of digests, as clauses like "missing a.jpg": missing files, unexpected ones, changed ones."""
+    """Differences between two trees of digests, such as "missing a.jpg": missing files, then unexpected ones, then changed ones."""
     missing = [f"missing {name}" for name in sorted(expected) if name not in found]
     unexpected = [f"unexpected {name}" for name in sorted(found) if name not in expected]
     changed = [f"changed {name}" for name in sorted(expected) if name in found and found[name] != expected[name]]

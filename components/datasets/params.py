@@ -20,15 +20,15 @@ MANIFESTS = PurePosixPath("params/manifests")
 
 
 def formats() -> list[str]:
-    """Names of the forms of annotation files that can be read."""
+    """Names of the supported forms of annotation files."""
     return [module.rpartition(".")[2] for module in modules(READERS)]
 
 
 def require_reader(dataset: str, where: object = None) -> None:
-    """Refuse a data set of params/data.yaml whose form of annotations cannot be read yet.
+    """Refuse a data set of params/data.yaml whose form of annotations has no reader yet.
 
     Raises:
-        FarposeError: says so, and which can be read; or there is no such data set.
+        FarposeError: there is no reader (names the supported data sets), or no such data set.
     """
     known = entries()
     if dataset not in known:
@@ -40,7 +40,7 @@ def require_format(dataset: str, form: str, where: object = None) -> None:
     """Refuse a data set whose `format` has no reader.
 
     Raises:
-        FarposeError: says so, and what can be read.
+        FarposeError: there is no reader; names the supported data sets.
     """
     if form not in formats():
         readable = [name for name, entry in entries().items() if entry.get("format") in formats()]
@@ -52,7 +52,7 @@ def require_format(dataset: str, form: str, where: object = None) -> None:
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """Where one split lies, relative to the data set's root data/<source>.
+    """Files of one split, relative to the data set's root data/<source>.
 
     Attributes:
         annotations: COCO keypoint file, `.json` or `.json.gz`.
@@ -65,7 +65,7 @@ class SplitFiles:
 
 @dataclass(frozen=True)
 class Tolerances:
-    """What one data set is allowed beyond `ValidationParams`; None: as there."""
+    """Tolerances of one data set, which replace those of `ValidationParams`; None: not replaced."""
 
     rounding_px: float | None = None
     keypoint_margin: float | None = None
@@ -77,14 +77,14 @@ class SourceParams:
     """One data set, an entry of `data.sources`.
 
     Attributes:
-        format: a module of `components.datasets.readers`, which reads its annotation files.
-        skeleton: name of a known one, or one spelled out as in `Skeleton`.
-        evaluator: how it is scored.
+        format: the module of `components.datasets.readers` that reads its annotation files.
+        skeleton: a known skeleton's name, or the fields of a `Skeleton`.
+        evaluator: the scoring method.
         splits: files of each split ("train", "val").
         manifest: committed list of SHA-256 digests of the raw files, relative to the repository; null: unchecked.
-        person_category: name of the category of the persons, or its id or ids, where it is not "person".
-        tolerances: go before `validation`.
-        description, licence: for people.
+        person_category: name, id or ids of the persons' category.
+        tolerances: take precedence over `validation`.
+        description, licence: for readers.
     """
 
     format: str
@@ -104,10 +104,10 @@ class SourceParams:
             raise ValueError("person_category is an empty list, expected a name, an id or ids")
 
     def skeleton_named(self, name: str) -> Skeleton:
-        """Its joints.
+        """The data set's joints.
 
         Args:
-            name: the data set's.
+            name: of the data set.
         Raises:
             FarposeError: an unknown name, or a skeleton spelled out wrongly.
         """
@@ -116,7 +116,7 @@ class SourceParams:
 
 @dataclass(frozen=True)
 class SplitShares:
-    """Splits made of others.
+    """Splits made from other splits.
 
     Attributes:
         dev: share of the training images that become the split "dev", from 0 (no such split) up to, not including, 1.
@@ -131,11 +131,11 @@ class SplitShares:
 
 @dataclass(frozen=True)
 class FilterParams:
-    """Which persons the fetch stage leaves out. Boxes without an area inside their image are left out of every split.
+    """Filters of the fetch stage. Persons whose box has no area inside its image are removed from every split.
 
     Attributes:
-        min_keypoints: training persons with fewer labelled joints are left out (so crowd regions are, from 1 upwards).
-        min_box_side_px: training persons whose box, cut to the image, has a shorter side below this are left out.
+        min_keypoints: training persons with fewer labelled joints are removed (from 1 on, this includes crowd regions).
+        min_box_side_px: training persons are removed if their box, cut to the image, has a shorter side below this.
     """
 
     min_keypoints: int = 1
@@ -144,11 +144,11 @@ class FilterParams:
 
 @dataclass(frozen=True)
 class ValidationParams:
-    """What the validate stage tolerates.
+    """Tolerances of the validate stage.
 
     Attributes:
-        rounding_px: px by which a box or a joint may leave its image.
-        keypoint_margin: distance by which a labelled joint may leave its box, as a share of the box's longer side.
+        rounding_px: px by which a box or a joint may lie outside its image.
+        keypoint_margin: distance by which a labelled joint may lie outside its box, as a share of the box's longer side.
         outlying_share: share of the persons that may have a joint further out than `rounding_px` or `keypoint_margin`.
         threads: threads that decode the images.
     """
@@ -167,18 +167,18 @@ class ValidationParams:
             raise ValueError(f"threads is {self.threads}, expected at least 1")
 
     def of(self, source: SourceParams) -> ValidationParams:
-        """What is tolerated in one data set."""
+        """The tolerances for one data set."""
         own = {name: value for name, value in dataclasses.asdict(source.tolerances).items() if value is not None}
         return dataclasses.replace(self, **own)
 
 
 @dataclass(frozen=True)
 class DataParams:
-    """Which data set the pipeline runs on, and what is required of it.
+    """The pipeline's data set and its requirements.
 
     Attributes:
         source: the data set in use, one of `sources`.
-        splits: which share of the training images becomes the split "dev".
+        splits: share of the training images that becomes the split "dev".
         images: "required": a missing image file is an error; "drop_missing": images without a file are left out with
             their persons, and counted; "unchecked": no image file is opened (annotation-only tables).
     """
@@ -221,6 +221,6 @@ class DataParams:
 
     @property
     def split_names(self) -> list[str]:
-        """Splits of the tables: those of the source's files, after "train" the one made of it."""
+        """Splits of the tables: those of the source's files and, after "train", the one made from it."""
         made = {TRAIN: [TRAIN, DEV]} if self.splits.dev else {}
         return [name for split in self.files.splits for name in made.get(split, [split])]

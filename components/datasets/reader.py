@@ -1,4 +1,4 @@
-"""What every reader of annotation files gives: persons, their records and the images; and which readers there are."""
+"""Readers of annotation files, and what they return: persons, their records and the images."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from components.pose.persons import Persons
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """What one annotation file holds.
+    """The contents of one annotation file.
 
     Attributes:
         persons: one row per annotated person, in the file's order; `records` are their annotations.
         images: one row (`IMAGE_COLUMNS`) per image, with or without persons, in the file's order.
-        repeated: (R,) image ids of the entries left out because an identical entry came before.
-        others: (O,) image ids of the annotations left out because they are of other categories than persons; -1 without an image.
+        repeated: (R,) image ids of removed entries, which repeat an earlier entry.
+        others: (O,) image ids of removed annotations, whose category is not persons; -1 without an image.
     """
 
     persons: Persons
@@ -34,7 +34,7 @@ class AnnotationFile:
     others: np.ndarray
 
     def part(self, image_ids: np.ndarray, split: str, inverse: bool = False) -> AnnotationFile:
-        """What belongs to some of the images (`inverse`: to all others), as the split `split`."""
+        """The part for some of the images (`inverse`: for all others), as the split `split`."""
         rows = np.isin(self.persons.frame["image_id"], image_ids, invert=inverse)
         persons = self.persons.select(rows)
         images = self.images[np.isin(self.images["image_id"], image_ids, invert=inverse)].reset_index(drop=True)
@@ -49,12 +49,12 @@ class AnnotationFile:
 
 @dataclass(frozen=True)
 class Reader:
-    """A form of annotation files.
+    """The reader of one form of annotation files.
 
     Attributes:
         name: the `format` of params/data.yaml, and the module's name.
-        read: of a data set's name and entry, its folder and a split: what the split's annotation file holds. Reads strictly:
-            nothing is repaired, guessed or left out without being counted; raises FarposeError.
+        read: called with a data set's name, entry and folder and a split; returns the contents of the split's annotation file. It is
+            strict: nothing is repaired, guessed or dropped without being counted; raises FarposeError.
         gives: optional columns of the persons table (`OPTIONAL_COLUMNS`) that it fills; the others are NaN.
     """
 
@@ -67,9 +67,9 @@ def reader_of(name: str, source: SourceParams) -> Reader:
     """The reader of a data set's format.
 
     Args:
-        name: the data set's.
+        name: of the data set.
     Raises:
-        FarposeError: there is none.
+        FarposeError: there is no reader.
     """
     known: dict[str, Reader] = records(READERS, "READER")
     if source.format not in known:
@@ -81,10 +81,10 @@ def read_split(name: str, source: SourceParams, root: Path, split: str) -> Annot
     """Read the annotation file of one split.
 
     Args:
-        name: the data set's.
+        name: of the data set.
         root: its folder, data/<source>.
     Raises:
-        FarposeError: no reader for its format, no such split, or the file is wrong.
+        FarposeError: no reader for its format, no such split, or an invalid file.
     """
     if split not in source.splits:
         raise unknown_name("split", split, source.splits, where=f"data set {name}")

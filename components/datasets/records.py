@@ -22,7 +22,7 @@ def load_annotation_file(path: Path) -> dict[str, Any]:
     """Read a `.json` or `.json.gz` file whose top level is an object.
 
     Raises:
-        FarposeError: the file is missing, truncated, not JSON, or no object.
+        FarposeError: the file is missing, truncated, not JSON, or not an object.
     """
     try:
         data = path.read_bytes()
@@ -56,7 +56,7 @@ class Records:
         """The list under `key` of a loaded annotation file.
 
         Raises:
-            FarposeError: there is no such list, or it holds something else than objects.
+            FarposeError: there is no such list, or it contains something other than objects.
         """
         items = value.get(key)
         if not isinstance(items, list):
@@ -83,7 +83,7 @@ class Records:
         return FarposeError(problem, where=f"{self.file}: {self.kind} {name}", fix=fix)
 
     def column(self, key: str, *kinds: type) -> list[Any]:
-        """The value of `key` in every record; each must be of exactly one of the `kinds` (so true is no integer)."""
+        """The value of `key` in every record; each must have exactly one of the types `kinds` (true is not an integer)."""
         try:
             values = [item[key] for item in self.items]
         except KeyError:

@@ -23,7 +23,7 @@ from components.pose.persons import SCALAR_COLUMNS, Persons
 
 @dataclass(frozen=True)
 class ValidationSummary:
-    """The verdict on one persons table.
+    """The result for one persons table.
 
     Attributes:
         source, skeleton: names of the data set and of its joints.
@@ -43,16 +43,16 @@ class ValidationSummary:
         return [check for check in self.checks if not check.success]
 
     def metrics(self) -> dict[str, Any]:
-        """As JSON values; the same table gives the same values at any time."""
+        """As JSON values, which depend on the table alone."""
         return {"success": not self.failed, **asdict(self)}
 
     def facts(self) -> dict[str, str]:
-        """What was looked at, in words."""
+        """What was checked, in words."""
         opened = "every file opened" if self.images_opened else "files not opened (data.images is unchecked)"
         return {"Data set": f"{self.source} ({self.skeleton})", "Persons": str(self.persons), "Images": f"{self.images}, {opened}"}
 
     def table(self) -> str:
-        """The verdict for the terminal."""
+        """The summary for the terminal."""
         facts = "; ".join(f"{name}: {value}" for name, value in self.facts().items())
         verdict = f"{len(self.failed)} of {len(self.checks)} checks failed" if self.failed else f"all {len(self.checks)} checks passed"
         tolerated = [f"  tolerated: {check.failure()}" for check in self.checks if check.success and check.unexpected]
@@ -60,17 +60,17 @@ class ValidationSummary:
 
 
 def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) -> ValidationSummary:
-    """Check the tables that the fetch stage wrote, and the image files that they name.
+    """Check the tables of the fetch stage and the image files that they list.
 
-    Writes into the directory `out`: `summary.json` (see `ValidationSummary.metrics`) and `docs/index.html` (Data Docs, readable
-    without a network). When a check fails, both go to `<out>_failed` instead, and `out` stays as it was.
+    Writes into the directory `out`: `summary.json` (see `ValidationSummary.metrics`) and `docs/index.html` (Data Docs that need
+    no network). If a check fails, both are written to `<out>_failed` instead, and `out` stays unchanged.
 
     Args:
         persons_dir: holds `persons.parquet` and `images.parquet`.
         data_root: the data set's root, data/<source>.
     Raises:
-        FarposeError: the persons have other joints than the data set's entry, or a check failed; lists the failed checks with
-            the first offending rows and names the page.
+        FarposeError: the persons' joints differ from the data set's entry, or a check failed; lists the failed checks with
+            their first offending rows and names the page.
     """
     reader, skeleton = reader_of(params.source, params.files), params.files.skeleton_named(params.source)
     persons = Persons.read(persons_dir / PERSONS_FILE)
@@ -94,7 +94,7 @@ def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) 
         raise FarposeError(
             f"{len(summary.failed)} of {len(checks)} checks failed: " + "; ".join(check.failure() for check in summary.failed),
             where=persons_dir,
-            fix=f"read {failed_out / 'docs' / 'index.html'}, mend the data and run the fetch stage again",
+            fix=f"read {failed_out / 'docs' / 'index.html'}, correct the data and run the fetch stage again",
         )
-    shutil.rmtree(failed_out, ignore_errors=True)  # of an earlier, worse table
+    shutil.rmtree(failed_out, ignore_errors=True)  # of an earlier table
     return summary

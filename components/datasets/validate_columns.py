@@ -1,4 +1,4 @@
-"""Flat columns that each carry one property of a person or an image, so that every check looks at a single column."""
+"""Columns with one property of a person or an image each, so that every check needs a single column."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from components.pose.persons import Persons
 
 
 def person_columns(persons: Persons, raw: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """The persons table's scalar columns plus what the checks on persons look at.
+    """The persons table's scalar columns and those that the checks on persons need.
 
     Distances are NaN (unchecked) where a person has no labelled joint or is a crowd region: COCO's crowd regions cover
     many persons, whose joints are not annotated.
 
     Args:
-        raw: the scalar columns with the types that the file holds.
+        raw: the scalar columns with the types in the file.
         images: the images table.
     Returns:
         N rows: `raw` and `nonfinite_numbers`, `unknown_flags`, `num_keypoints_error`, `box_shorter_side_px`,
@@ -33,7 +33,7 @@ def person_columns(persons: Persons, raw: pd.DataFrame, images: pd.DataFrame) ->
     flags = joints[..., 2]
     labelled = (flags > 0) & ~persons.frame["iscrowd"].to_numpy()[:, None]
     near, far = box[:, :2], box[:, :2] + box[:, 2:]
-    longer_side = np.maximum(box[:, 2:].max(axis=1), 1.0)  # a pixel at least, for boxes without area
+    longer_side = np.maximum(box[:, 2:].max(axis=1), 1.0)  # at least one pixel, for boxes without area
     columns = raw.assign(
         nonfinite_numbers=(~np.isfinite(numbers)).sum(axis=1),
         unknown_flags=(~np.isin(flags, (0, 1, 2))).sum(axis=1),
@@ -45,7 +45,7 @@ def person_columns(persons: Persons, raw: pd.DataFrame, images: pd.DataFrame) ->
         smaller_area_px2=np.where(labelled.any(axis=1), areas.min(axis=1), np.nan),
         image_entry=_image_entry(persons.frame, images),
     )
-    return columns.round({"box_beyond_image_px": 6, "joint_beyond_image_px": 6, "joint_beyond_box": 6})  # subtraction's own error
+    return columns.round({"box_beyond_image_px": 6, "joint_beyond_image_px": 6, "joint_beyond_box": 6})  # the error of the subtraction
 
 
 def _furthest(joints: np.ndarray, labelled: np.ndarray, near: np.ndarray, far: np.ndarray) -> np.ndarray:
@@ -56,7 +56,7 @@ def _furthest(joints: np.ndarray, labelled: np.ndarray, near: np.ndarray, far: n
 
 
 def _image_entry(persons: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
-    """(N,) text: does the images table agree about the person's image?"""
+    """(N,) text: whether the images table agrees with the person's row."""
     shared = ["split", "image_path", "image_width", "image_height"]
     known = images.drop_duplicates(["image_id", "split"]).set_index(["image_id", "split"], drop=False)
     rows = known.index.get_indexer(pd.MultiIndex.from_frame(persons[["image_id", "split"]]))
@@ -68,14 +68,14 @@ def _image_entry(persons: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
 
 
 def image_columns(images: pd.DataFrame, root: Path | None, threads: int) -> pd.DataFrame:
-    """The images table plus what the checks on images look at.
+    """The images table and the columns that the checks on images need.
 
     Args:
         root: the data set's root; None: no file is opened, and the columns about files are absent.
     Returns:
-        M rows: `images` and `same_id_elsewhere` (path of an image of another split with the same id; None if there is
-        none), with files also `file`, `size_error_px`, `same_content_elsewhere` (the same, by the files' bytes, where train and
-        dev count as one split) and `same_content_in_training` (between these two).
+        M rows: `images` and `same_id_elsewhere` (path of an image of another split with the same id, or None).
+        With files also `file`, `size_error_px`, `same_content_elsewhere` (the same by the files' bytes, where train and dev count
+        as one split) and `same_content_in_training` (between train and dev).
     """
     columns = images.assign(same_id_elsewhere=_elsewhere(images, images["image_id"], images["split"]))
     if root is None:

@@ -1,7 +1,7 @@
 """Great Expectations' Data Docs as one HTML file that needs no network.
 
-GX renders each table's result to content blocks, and its templates render those to HTML; only its page around them is
-replaced, because that one loads Bootstrap, jQuery, Vega and fonts from content delivery networks.
+GX renders each table's result to content blocks, and its templates render these to HTML. Only the page around them is
+replaced, because GX's page loads Bootstrap, jQuery, Vega and fonts from content delivery networks.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def write_docs(path: Path, checks: list[Check], results: list[Any], facts: dict[
     """Write the page.
 
     Args:
-        checks: the page's own table, failed ones first with their offending rows.
+        checks: shown in the page's own table, failed ones first with their offending rows.
         results: Great Expectations' result of each table, shown below, column by column.
-        facts: name and value of what the page states about the run.
+        facts: names and values of facts about the run.
     """
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
@@ -40,7 +40,7 @@ def write_docs(path: Path, checks: list[Check], results: list[Any], facts: dict[
 
 
 def _escaped(block: Any) -> Any:
-    """The content block with the plain cells of its tables escaped: GX writes values of the data into the page as they are."""
+    """The content block with the plain cells of its tables escaped: GX does not escape the data's values."""
     if isinstance(block, list):
         return [_escaped(item) for item in block]
     if not isinstance(block, dict):

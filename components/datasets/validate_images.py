@@ -1,4 +1,4 @@
-"""Open every image file once: is it whole, how large is it, and which bytes does it hold?"""
+"""Open every image file once for its completeness, size and digest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 WHOLE = "whole"
-# Leading bytes of the formats that OpenCV reads: they tell a damaged image from a file of another kind.
+# Leading bytes of OpenCV's formats, which distinguish a damaged image from a file of another kind.
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"II*\x00", b"MM\x00*", b"GIF8")
 
 
@@ -26,7 +26,7 @@ def inspect_images(root: Path, image_paths: Iterable[str], threads: int) -> pd.D
         `width` and `height` in px as stored, EXIF orientation ignored (NaN unless whole), `sha256` of the bytes (None if missing).
     """
     verbosity = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the verdict names the file; OpenCV's own lines do not
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the result names the file; OpenCV's messages do not
     try:
         with ThreadPoolExecutor(threads) as pool:
             rows = list(pool.map(lambda path: _inspect(root / path), image_paths))
@@ -42,10 +42,10 @@ def _inspect(path: Path) -> tuple[str, float, float, str | None]:
     except OSError:
         return "missing", np.nan, np.nan, None
     digest = hashlib.sha256(data).hexdigest()
-    # Not imread: it fills the lost part of a cut JPEG with grey and reports success, where imdecode refuses.
+    # Not imread, which fills the missing part of a cut JPEG with grey and reports success; imdecode fails.
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
-    except cv2.error:  # it refuses more than 2^30 px before it decodes them
+    except cv2.error:  # it refuses more than 2^30 px
         return "too large for OpenCV", np.nan, np.nan, digest
     if image is not None:
         return WHOLE, image.shape[1], image.shape[0], digest

@@ -1,4 +1,4 @@
-"""The Great Expectations suites of the validate stage, and their results in a form that does not change between runs."""
+"""The Great Expectations suites of the validate stage, with results that do not change between runs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Check:
 
     Attributes:
         table: "persons" or "images".
-        check: what was required, in words.
-        checked: rows that were looked at; `unexpected` of them violate the requirement.
-        allowed_share: share of the checked rows that may.
+        check: the requirement, in words.
+        checked: number of rows checked; `unexpected` of them violate the requirement.
+        allowed_share: share of the checked rows that may violate it.
         examples: the first offending rows: annotation or image id, image path, value.
     """
 
@@ -54,11 +54,11 @@ def _row_in_words(example: dict[str, Any], column: str | None) -> str:
 def run_suites(
     tables: dict[str, pd.DataFrame], splits: list[str], params: ValidationParams, skeleton: Skeleton, given: tuple[str, ...]
 ) -> tuple[list[Check], list[Any]]:
-    """Check the tables on an ephemeral context, which writes nothing and calls nobody.
+    """Check the tables in an ephemeral context, which writes nothing and uses no network.
 
     Args:
         tables: "persons" and "images", see `components.datasets.validate_columns`.
-        splits: names that the tables may hold.
+        splits: names that the tables may contain.
         given: columns of `OPTIONAL_COLUMNS` that the data set's format fills.
     Returns:
         The checks of all tables in the order of the suites below, and Great Expectations' own result of each table.
@@ -84,7 +84,7 @@ def run_suites(
             "partial_unexpected_count": EXAMPLES,
         }
         result = batch.validate(gx.ExpectationSuite(name=name, expectations=expected), result_format=wanted)
-        found: list[Any] = [item.to_json_dict() for item in result.results]  # in another order than expected
+        found: list[Any] = [item.to_json_dict() for item in result.results]  # not in the order of the expectations
         by_words = {item["expectation_config"]["description"]: item for item in found}
         checks += [_check_of(name, by_words[expectation.description], len(table)) for expectation in expected]
         results.append(result)
@@ -156,7 +156,7 @@ def _image_expectations(table: pd.DataFrame, splits: list[str], params: Validati
                 column="size_error_px", min_value=0, max_value=0, description="Images are as large as annotated"
             ),
             gxe.ExpectColumnValuesToBeNull(column="same_content_elsewhere", description="No image is in two splits, by its bytes"),
-            gxe.ExpectColumnValuesToBeNull(  # published data sets hold a few photographs twice, which a share of the images may part
+            gxe.ExpectColumnValuesToBeNull(  # published data sets contain a few photographs twice, which a share of the images may separate
                 column="same_content_in_training",
                 mostly=1 - params.outlying_share,
                 description=f"No image is in {TRAIN} and {DEV}, by its bytes",

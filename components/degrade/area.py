@@ -1,4 +1,4 @@
-"""Area means of an image over a coarser grid, exact for any step: how pixels are reduced, in evaluation and in the store."""
+"""Area means of an image over a coarser grid, exact for any step. They reduce pixels in evaluation and in the store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def upright_grid(image_to_crop: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Step (x, y) between crop pixels and place (x, y) of the first one, image px, of a matrix without rotation."""
+    """Step (x, y) between crop pixels and place (x, y) of the first one, image px; for matrices without rotation."""
     step = 1 / image_to_crop[0, 0], 1 / image_to_crop[1, 1]
     return step, (-image_to_crop[0, 2] * step[0], -image_to_crop[1, 2] * step[1])
 
@@ -32,7 +32,7 @@ def area_mean(image: np.ndarray, start: tuple[float, float], step: tuple[float, 
 
 
 def covered(start: float, step: float, count: int, length: int) -> tuple[int, int]:
-    """First and past-the-last image pixel under the target's pixels, along one axis."""
+    """Along one axis, the first image pixel under the target's pixels and the one past the last."""
     half = max(step, 1.0) / 2
     return max(int(np.floor(start - half)), 0), min(int(np.ceil(start + step * (count - 1) + half)) + 1, length)
 

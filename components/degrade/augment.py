@@ -31,11 +31,11 @@ class AugmentParams:
         rotation_sigma: degrees; the angle is clip(rotation_sigma * N(0, 1), -2 rotation_sigma, 2 rotation_sigma).
         rotation_probability: of rotating at all.
         half_body_probability: of cropping around one half of a person's joints.
-        half_body_joints: a person must have more labelled joints than this for it.
-        half_body_choice: "corrected": upper or lower half with equal chance; "published": the published code's slip,
-            which takes the upper half in 69 % of the cases.
+        half_body_joints: only persons with more labelled joints than this are cropped so.
+        half_body_choice: "corrected": upper or lower half with equal chance; "published": a slip in the published code takes the
+            upper half in 69 % of the cases.
         shift_probability: of moving the box before it is mirrored, scaled and turned (mmpose's TopDownRandomShiftBboxCenter).
-        shift_factor: it moves by U(-1, 1) * shift_factor of its padded width and height; half-body boxes stay.
+        shift_factor: the box moves by U(-1, 1) * shift_factor of its padded width and height; half-body boxes do not move.
     """
 
     flip_probability: float = 0.5
@@ -57,12 +57,12 @@ class AugmentParams:
 
     @property
     def margin_scale(self) -> float:
-        """How many times the padded box a training crop must hold, so that every view lies inside of it."""
+        """Size of a training crop in padded boxes at which every view lies inside the crop."""
         return 1 + self.scale_sigma + (2 * self.shift_factor if self.shift_probability else 0.0)
 
     @classmethod
     def none(cls) -> AugmentParams:
-        """No augmentation: crops as they are evaluated, but for the interpolation of stored crops."""
+        """No augmentation: crops as they are evaluated, except that stored crops are interpolated."""
         return cls(flip_probability=0, scale_sigma=0, rotation_probability=0, half_body_probability=0)
 
 
@@ -107,10 +107,10 @@ class Augmenter:
         return self.apply(crops, indices.to(crops.device), self.draw(len(indices), seed).to(crops.device, non_blocking=True))
 
     def draw(self, batch_size: int, seed: int) -> Tensor:
-        """(B, 8) float64 on the CPU: scale factor, degrees, mirrored, half-body, prefers upper (these three 0 or 1), the shift in x and
-        y as a share of the padded box, and the key of the noise.
+        """(B, 8) float64 on the CPU: scale factor; degrees; mirrored, half-body and prefers-upper (0 or 1 each); the shift in x and y
+        as a share of the padded box; the key of the noise.
 
-        Drawn by a counter-based generator keyed by `seed` (at least 0), so that no state has to be kept.
+        A counter-based generator keyed by `seed` (at least 0) draws them, so no state is kept.
         """
         p, generator = self.params, np.random.Generator(np.random.Philox(key=seed))
         normal, uniform = generator.standard_normal((2, batch_size)), generator.random((4, batch_size))
@@ -119,7 +119,7 @@ class Augmenter:
         degrees = np.where(uniform[0] < p.rotation_probability, degrees, 0)
         upper_probability = PUBLISHED_UPPER_PROBABILITY if p.half_body_choice == "published" else 0.5
         flags = uniform[1] < p.flip_probability, uniform[2] < p.half_body_probability, uniform[3] < upper_probability
-        shift = generator.random((3, batch_size))  # after all other draws, which stay what they are without it
+        shift = generator.random((3, batch_size))  # last, so that the other draws do not depend on it
         shift = np.where(shift[0] < p.shift_probability, (2 * shift[1:] - 1) * p.shift_factor, 0)
         return torch.from_numpy(np.stack([scale, degrees, *flags, *shift, generator.integers(KEYS, size=batch_size)], 1))
 
@@ -142,14 +142,14 @@ class Augmenter:
         return Batch(normalise(grey_levels, out=grey_levels), transform(matrix, keypoints).float(), visible)
 
     def _boxes(self, center: Tensor, size: Tensor, keypoints: Tensor, chosen: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Centre and size (B, 2), image px: of the chosen half where that is wanted and possible."""
+        """Centre and size (B, 2), image px, of the chosen half where it is wanted and possible, else of the whole person."""
         aspect = self.geometry.input_size[1] / self.geometry.input_size[0]
         half_center, half_size, exists = half_body_box(keypoints, chosen, aspect)
         takes = (wanted & exists)[:, None]
         return torch.where(takes, half_center, center), torch.where(takes, half_size, size)
 
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The flip permutation and the upper body's mask; copied once, because a CUDA graph cannot hold a copy from the host."""
+        """The flip permutation and the upper body's mask; copied once, because a CUDA graph cannot contain a copy from the host."""
         if device not in self._on_device:
             permutation, mask = torch.tensor(self._skeleton.flip_permutation), torch.from_numpy(self._skeleton.upper_body_mask)
             self._on_device[device] = permutation.to(device), mask.to(device)

@@ -17,7 +17,7 @@ from components.pose.crop import compose, invert, transform
 from components.pose.skeleton import Skeleton
 from components.pose.whole_image import MULTIPLE, view
 
-SMALLEST_FOCUS = 16.0  # px of the image that a person's joints span at least, for choosing its view: one joint alone spans none
+SMALLEST_FOCUS = 16.0  # px of the image; the least span of a person's joints when its view is chosen, because a single joint spans none
 PUBLISHED_UNIT = 200.0  # px of the image per unit of the published scale; its translation is in px per unit
 
 
@@ -28,15 +28,15 @@ class ImageAugmentParams:
     Attributes:
         flip_probability: of mirroring left and right.
         max_rotation: degrees; the angle is uniform in -max_rotation..max_rotation.
-        focus: what a view is about. "image", as published: its middle is the image's, its scale one of the image's side. "person", ours:
-            its middle is that of the joints of one labelled person, drawn uniformly, and its scale one of the longer side that these
-            joints span, which shows small persons as large as large ones. An image without labelled persons is seen as with "image".
-        min_scale, max_scale: the input shows a square of this many sides of what `focus` names, uniform; 1.5 shows more, smaller.
+        focus: what a view is centred on and scaled by. "image" (published): the image's middle and side. "person" (ours): the middle of
+            one labelled person's joints, drawn uniformly, and the longer side that these joints span, so that small persons appear
+            as large as large ones. Images without labelled persons use "image".
+        min_scale, max_scale: the input shows a square of this many sides of the focus, uniform; 1.5 shows more, at a smaller size.
         max_translation: the square's middle is shifted by whole image px, uniform in -n..n-1 per axis, where n is this many
             200ths of the square's side: 40 is a fifth of the view at any input size.
-        scale_type: the image's side that the scale refers to: "short" or "long".
-        side: of the training square, px, a multiple of 64; None: the input's size. A smaller square that shows as much less of the
-            image (min_scale, max_scale) has the density of the images that are scored, at a fraction of the cost.
+        scale_type: the side of the image that the scale refers to: "short" or "long".
+        side: of the training square, px, a multiple of 64; None: the input's size. A smaller square that shows a
+            proportionally smaller part of the image (min_scale, max_scale) has the density of evaluation images at a fraction of the cost.
     """
 
     flip_probability: float = 0.5
@@ -72,7 +72,7 @@ class ImageBatch:
         images: (B, 3, S, S) float32, normalised by ImageNet's mean and deviation.
         keypoints: per output (B, M, K, 2) float32, its cells; may lie outside.
         visible: (B, M, K) bool, labelled in the annotation; False where an image has fewer than M persons.
-        masks: per output (B, h, w) bool, True where the loss counts: inside the image and on no ignored person.
+        masks: per output (B, h, w) bool, True where the loss counts: inside the image, except on ignored persons.
     """
 
     images: Tensor
@@ -89,7 +89,7 @@ class ImageAugmenter:
 
     Args:
         size: side of the network's input, px.
-        output_sizes: side of each of its outputs for such an input, cells; in proportion where `params.side` is another.
+        output_sizes: side of each of its outputs for such an input, cells; scaled in proportion if `params.side` differs from `size`.
         params: `ImageAugmentParams.none()` to switch it off.
         skeleton: whose joints swap sides when an image is mirrored.
     """
@@ -110,9 +110,7 @@ class ImageAugmenter:
 
     def draw(self, batch_size: int, seed: int) -> Tensor:
         """(B, 7) float64 on the CPU: scale factor, degrees, place of the shift in x and y (0..1), mirrored (0 or 1), person (0..1),
-        key of the noise.
-
-        Drawn by a counter-based generator keyed by `seed` (at least 0), so that no state has to be kept.
+        key of the noise. As in `Augmenter.draw`, `seed` (at least 0) decides them all.
         """
         p = self.params
         generator = np.random.Generator(np.random.Philox(key=seed))
@@ -165,19 +163,19 @@ class ImageAugmenter:
         return keypoints, torch.where(mirrored[:, None, None], visible[:, :, permutation], visible)
 
     def _flip_permutation(self, device: torch.device) -> Tensor:
-        """Copied to a device once, because a CUDA graph cannot hold a copy from the host."""
+        """Copied to a device once, because a CUDA graph cannot contain a copy from the host."""
         if device not in self._permutation:
             self._permutation[device] = torch.tensor(self._skeleton.flip_permutation).to(device)
         return self._permutation[device]
 
 
 def _one_person(keypoints: Tensor, visible: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Whether there is a labelled person (B,), and the middle (B, 2) and longer side (B,), image px, of what the joints of one span.
+    """Whether there is a labelled person (B,), and the middle (B, 2) and longer side (B,), image px, of the joints of one.
 
     Args:
         keypoints: (B, M, K, 2) image px.
         visible: (B, M, K) bool.
-        place: (B,) in 0..1, where in the row of an image's labelled persons the one stands.
+        place: (B,) in 0..1, the chosen person's place among the image's labelled persons.
     """
     labelled = visible.any(2)
     count = labelled.sum(1, keepdim=True)

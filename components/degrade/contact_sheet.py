@@ -16,22 +16,21 @@ from components.degrade.protocol import View, protocol
 from components.degrade.regions import box_center_and_size
 from components.degrade.shard import Source, eval_input
 from components.pose.crop import transform
+from components.pose.draw import draw_joints
 from components.pose.persons import Persons
-from components.pose.skeleton import Skeleton
 
 PANEL_HEIGHT = 224  # px of one picture on the sheet, before rounding to a multiple of the crop's height
 CARDS_PER_ROW = 3
 GAP, CAPTION, HEADER = 12, 26, 64
 PAPER, INK, FAINT = (250, 250, 250), (40, 40, 40), (120, 120, 120)
-LEFT, RIGHT, MIDDLE = (240, 140, 30), (40, 110, 250), (60, 180, 60)  # BGR: left side blue, right side orange, middle green
-LEGEND = "with joints: left blue, right orange; ring: hidden"
+LEGEND = "with joints: left blue, right orange"
 
 
 def contact_sheet(source: Source, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
-    """(H, W, 3) uint8 BGR page of validation crops or images, evenly spread: the input as it is evaluated, and with its joints.
+    """(H, W, 3) uint8 RGB page of validation crops or images, evenly spread: the input as it is evaluated, and with its joints.
 
-    Persons are sorted from near to far; each is captioned by its box's height in px of the image as given, and its native crop
-    stands before the degraded one. Whole images are fitted by the short side.
+    Persons are sorted by height, the tallest first. Each caption gives the height of the person's box, px of the image. The native
+    crop comes first, then the degraded one. Whole images are fitted by the short side.
 
     Args:
         source: its images lie under `data_root`.
@@ -58,25 +57,26 @@ def contact_sheet(source: Source, spec: ShardSpec, params: DegradeParams) -> np.
 
 def _card(persons: Persons, row: int, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
     frame = persons.frame.iloc[row]
-    image = read_image(data_root / frame["image_path"])
+    image = read_image(data_root / frame["image_path"])[..., ::-1]
     center, size = box_center_and_size(persons.bbox_xywh[[row]], spec)
     height, width = spec.input_size
     zoom = max(round(PANEL_HEIGHT / height), 1)
     matrix = spec.geometry("classic").image_to_crop(center, size)[0]
     ids = int(frame["image_id"]), int(frame["annotation_id"])
-    crop = eval_input(image, View(matrix, spec.input_size), spec.protocol, params, ids).transpose(1, 2, 0)[..., ::-1]
+    crop = eval_input(image[..., ::-1], View(matrix, spec.input_size), spec.protocol, params, ids).transpose(1, 2, 0)
     enlarged = cv2.resize(crop, (width * zoom, height * zoom), interpolation=cv2.INTER_NEAREST)
     to_panel = zoom * matrix + np.array([[0, 0, (zoom - 1) / 2]] * 2)  # centres of pixels onto centres of squares
     reduction = cv2.INTER_AREA if to_panel[0, 0] < 1 else cv2.INTER_CUBIC
     native = _native(image, to_panel, enlarged.shape[:2], reduction)
     joints = transform(to_panel[None], persons.keypoints[[row], :, :2])[0]
-    drawn = draw_skeleton(enlarged, joints, persons.keypoints[row, :, 2], persons.skeleton)
+    drawn = enlarged.copy()
+    draw_joints(drawn, joints, persons.keypoints[row, :, 2] > 0, persons.skeleton)
     gap = np.full((height * zoom, GAP // 3, 3), PAPER, np.uint8)
     return _captioned(np.hstack([native, gap, enlarged, gap, drawn]), f"{persons.bbox_xywh[row, 3]:.0f} px tall")
 
 
 def _native(image: np.ndarray, to_panel: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
-    """The person's part of the original image at the panel's size, reduced by area where it is larger."""
+    """The person's part of the original image at the panel's size, reduced by area means where it has more pixels."""
     if interpolation != cv2.INTER_AREA:
         return cv2.warpAffine(image, to_panel, (size[1], size[0]), flags=interpolation)
     factor = int(np.ceil(1 / to_panel[0, 0]))
@@ -85,38 +85,17 @@ def _native(image: np.ndarray, to_panel: np.ndarray, size: tuple[int, int], inte
     return cv2.resize(big, (size[1], size[0]), interpolation=cv2.INTER_AREA)
 
 
-def draw_skeleton(image: np.ndarray, joints: np.ndarray, visibility: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """A copy of a BGR image with limbs as lines, seen joints as discs and hidden joints as rings.
-
-    Args:
-        joints: (K, 2) px of `image`.
-        visibility: (K,) in {0, 1, 2}; joints with 0 are left out.
-    """
-    canvas = np.ascontiguousarray(image.copy())
-    places = [(round(float(x) * 16), round(float(y) * 16)) for x, y in joints]  # cv2's 4 fractional bits
-    colours = [LEFT if name.startswith("left") else RIGHT if name.startswith("right") else MIDDLE for name in skeleton.keypoint_names]
-    for first, second in skeleton.limb_indices:
-        if visibility[first] and visibility[second]:
-            colour = colours[first] if colours[first] == colours[second] else MIDDLE
-            cv2.line(canvas, places[first], places[second], colour, 2, cv2.LINE_AA, 4)
-    for place, seen, colour in zip(places, visibility, colours, strict=True):
-        if seen:
-            cv2.circle(canvas, place, 4 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
-            cv2.circle(canvas, place, 3 * 16, colour, -1 if seen == 2 else 1, cv2.LINE_AA, 4)
-    return canvas
-
-
 def _image_card(persons: Persons, frame: pd.Series, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
     image_id, width, height = (int(frame[name]) for name in ("image_id", "image_width", "image_height"))
     image = read_image(data_root / str(frame["image_path"]))
-    pixels = eval_image(image, spec, "short_side", params, image_id).transpose(1, 2, 0)[..., ::-1]
+    pixels = eval_image(image, spec, "short_side", params, image_id).transpose(1, 2, 0)
     zoom = PANEL_HEIGHT / max(pixels.shape[0], pixels.shape[1] / 2)
     size = max(round(zoom * pixels.shape[1]), 1), max(round(zoom * pixels.shape[0]), 1)
     shown = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_NEAREST)
-    drawn = shown
+    drawn = shown.copy()
     for keypoints in persons.keypoints[(persons.frame["image_id"] == image_id).to_numpy()]:
         joints = spec.image_geometry("short_side").image_to_heatmap(keypoints[:, :2], pixels.shape[:2], width, height)
-        drawn = draw_skeleton(drawn, zoom * joints + (zoom - 1) / 2, keypoints[:, 2], persons.skeleton)
+        draw_joints(drawn, zoom * joints + (zoom - 1) / 2, keypoints[:, 2] > 0, persons.skeleton)
     gap = np.full((size[1], GAP // 3, 3), PAPER, np.uint8)
     panels = np.hstack([shown, gap, drawn])
     panels = np.pad(panels, ((0, max(PANEL_HEIGHT - size[1], 0)), (0, 0), (0, 0)), constant_values=PAPER[0])

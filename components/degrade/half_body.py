@@ -12,7 +12,7 @@ SMALLEST_SIZE = 2.0  # px; keeps every convention's scale finite for joints that
 def choose_half(visible: Tensor, upper_body: Tensor, prefers_upper: Tensor) -> Tensor:
     """(B, K) bool: the joints that a half-body crop is drawn around.
 
-    The preferred half, if more than two of its joints are labelled; else the other one, by the published order of trial.
+    The preferred half if more than two of its joints are labelled, else the other one, in the published order.
 
     Args:
         visible: (B, K) bool, labelled joints.
@@ -26,9 +26,9 @@ def choose_half(visible: Tensor, upper_body: Tensor, prefers_upper: Tensor) -> T
 
 
 def half_body_box(keypoints: Tensor, chosen: Tensor, aspect: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Centre (B, 2), size (B, 2), px of the keypoints' frame, and whether the box exists (B,): two joints at least.
+    """Centre (B, 2), size (B, 2), px of the keypoints' frame, and whether the box exists (B,), which takes two joints.
 
-    The centre is the mean of the joints, not the middle of their box, as published.
+    As published, the centre is the mean of the joints, not the middle of their box.
 
     Args:
         keypoints: (B, K, 2).

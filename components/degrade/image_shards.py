@@ -1,8 +1,8 @@
 """Shards of whole images, for bottom-up networks: training images for the device, evaluation images as evaluated.
 
-Training holds the images with at least one labelled person; evaluation holds all images of a split, because predictions where
-nobody is count against a network. (HigherHRNet's published loader also trains on images whose only people are unlabelled or crowd
-regions; their people are masked, so that such images supervise background alone.)
+Training holds the images with at least one labelled person. Evaluation holds all images of a split, because false detections on
+empty images count too. (HigherHRNet's published loader also trains on images whose only people are unlabelled or crowd regions. It
+masks those people, so such images supervise background only.)
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from components.pose.persons import SCALAR_COLUMNS, Persons
 from components.pose.skeleton import Skeleton
 from components.pose.whole_image import FITS, Fit, ImageGeometry
 
-COUNTED_FULLY = 127  # value of a stored pixel's last byte where the loss counts all of it; 0: not at all
+COUNTED_FULLY = 127  # last byte of a stored pixel that counts fully in the loss; 0: it does not count
 WHOLE_IMAGE = -1  # in place of the annotation in the seed of an image's noise
 
 
 def plan_images(source: Source, spec: ShardSpec) -> Plan:
-    """A shard of whole images: for training those with labelled persons, for evaluation all of a split.
+    """A shard of whole images: those with labelled persons for training, all images of each other split for evaluation.
 
     Raises:
-        FarposeError: a split is missing or has no labelled person, or a person's image has no row.
+        FarposeError: a split is missing or has no labelled person, or a person's image has no row in the images table.
     """
     if source.images is None or source.ignored is None:
         raise FarposeError("a shard of whole images needs the images table and the ignore regions", fix="run the fetch stage")
@@ -72,12 +72,12 @@ def plan_images(source: Source, spec: ShardSpec) -> Plan:
 def _check_rows(persons: Persons, images: pd.DataFrame, split: str) -> None:
     missing = sorted(set(persons.frame["image_id"]) - set(images.loc[images["split"] == split, "image_id"]))
     if missing:
-        problem = f"image {missing[0]} of split {split!r} has persons, but no row ({len(missing)} such images)"
+        problem = f"image {missing[0]} of split {split!r} has persons but no row ({len(missing)} such images)"
         raise FarposeError(problem, where="images.parquet", fix="run the fetch stage again")
 
 
 def _rows(frame: pd.DataFrame) -> Rows:
-    """Of rows of images.parquet."""
+    """`Rows` of rows of images.parquet."""
     columns = {name: frame[name].to_numpy() for name in ("image_id", "image_path", "image_width", "image_height")}
     sizes = np.stack([columns["image_width"], columns["image_height"]], 1)
     return Rows(columns["image_path"], sizes, np.stack([columns["image_id"], np.full(len(frame), WHOLE_IMAGE)], 1), columns)
@@ -99,18 +99,18 @@ def _input_sizes(image_size: np.ndarray, spec: ShardSpec, fit: Fit) -> np.ndarra
 
 
 def plan_whole(image_size: np.ndarray, spec: ShardSpec) -> Regions:
-    """How whole training images of (N, 2) width and height are stored: every pixel of them, at the protocol's density."""
+    """How whole training images of (N, 2) width and height are stored: completely, at the protocol's density."""
     step = protocol(spec.protocol).stored_step(image_size.min(1) / spec.input_size[0])
     return regions_of(np.concatenate([np.zeros_like(image_size), image_size], 1), step)
 
 
 def _counted(ignored: IgnoredRegions, image_id: int, image_size: tuple[int, int], step: float, size: tuple[int, int]) -> np.ndarray | int:
-    """(h, w) uint8: how much of each stored pixel counts in the loss, 0 to `COUNTED_FULLY`; or that number for all."""
+    """(h, w) uint8: how much of each stored pixel counts in the loss, 0 to `COUNTED_FULLY`; or one such number for all."""
     mask = ignored.mask(image_id)
     if mask is None:
         return COUNTED_FULLY
     if mask.shape != image_size:
-        found = f"ignore region is made for {mask.shape[1]}x{mask.shape[0]} px, the image has {image_size[1]}x{image_size[0]}"
+        found = f"ignore region is for {mask.shape[1]}x{mask.shape[0]} px, the image has {image_size[1]}x{image_size[0]}"
         raise FarposeError(found, where="ignored.parquet", fix="run the fetch stage again")
     counted = np.where(mask, 0, COUNTED_FULLY).astype(np.uint8)
     if step == 1:
@@ -170,13 +170,13 @@ class EvalImages:
 
     Attributes:
         image_id: (N,) int64.
-        image_path: (N,) text, relative to the data set's root; of users' own files their whole path.
+        image_path: (N,) text, relative to the data set's root; the whole path of users' own files.
         width, height: (N,) int64 px of the original image.
         input_sizes: (N, 2) int64 height and width of the inputs at scale 1.
-        persons: all persons of the split, crowd regions and unlabelled ones too; empty for users' own files.
-        geometry: how an image becomes its input, and heatmap cells image px.
+        persons: all persons of the split, including crowd regions and unlabelled ones; empty for users' own files.
+        geometry: converts images to inputs, and heatmap cells to image px.
         flat, offset: the inputs' bytes, one after another, and where each begins.
-        upright: whether files are turned as their EXIF orientation says.
+        upright: whether files are rotated by their EXIF orientation.
     """
 
     image_id: np.ndarray
@@ -227,17 +227,17 @@ class EvalImages:
         return self.flat[self.offset[index] :][: 3 * height * width].reshape(3, height, width)
 
     def at_scale(self, index: int, scale: float, smallest: float, data_root: str | Path, params: DegradeParams) -> np.ndarray:
-        """(3, H, W) uint8 RGB: one image at another scale, made anew from the original file as the published test does.
+        """(3, H, W) uint8 RGB: one image at another scale, made again from the original file as in the published test.
 
-        A scale above 1 shows more of the original's pixels than the protocol's size gives: not an equal comparison.
+        Scales above 1 use more of the original's pixels than the protocol's size allows, so the comparison is not equal.
 
         Raises:
-            FarposeError: the image is missing, damaged or of another size than the table says.
+            FarposeError: the image is missing, damaged or of a different size than in the table.
         """
         path = Path(data_root) / str(self.image_path[index])
         image = read_image(path, self.upright)
         if image.shape[:2] != (self.height[index], self.width[index]):
-            raise FarposeError("image has another size than when the shard was made", where=path, fix="run the degrade stage again")
+            raise FarposeError("image size differs from the shard's", where=path, fix="run the degrade stage again")
         return eval_image(image, self._spec, self.geometry.fit, params, int(self.image_id[index]), scale, smallest)
 
     @property
@@ -252,7 +252,7 @@ def eval_image(
 
     Args:
         image: (h, w, 3) uint8 BGR.
-        image_id: with the seed it decides all noise, whatever the order of work.
+        image_id: it and the seed decide all noise, whatever the order of work.
         scale, smallest: of a multi-scale test, see `ImageGeometry.input_size`.
     """
     place = image.shape[1], image.shape[0], scale, smallest
@@ -272,7 +272,7 @@ def images_of(
     """A user's own image files as a bottom-up network takes them; image ids count from 0.
 
     Args:
-        upright: turn photographs as their EXIF orientation says; annotated data sets leave them as they are stored.
+        upright: rotate photographs by their EXIF orientation; in annotated data sets they stay as stored.
     Raises:
         FarposeError: no file is given, or one is missing or damaged.
     """
@@ -293,8 +293,8 @@ def fitted(
     """Images in memory as a bottom-up network takes them; image ids count from 0.
 
     Args:
-        images: (h, w, 3) uint8 BGR of any sizes, at least one; each is let go once it is fitted.
-        names: what error messages call them, or their files.
+        images: (h, w, 3) uint8 BGR of any sizes, at least one; each is released once it is fitted.
+        names: for error messages, or the files.
     """
     pixels, sides = [], []
     for number, image in enumerate(images):

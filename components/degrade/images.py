@@ -1,4 +1,4 @@
-"""Read images, each once, several at a time."""
+"""Read each image once, several at a time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from components.base.errors import FarposeError
 def read_image(path: str | Path, upright: bool = False) -> np.ndarray:
     """(H, W, 3) uint8 BGR pixels of an image file.
 
-    Grey levels and palettes become colours; of 16 bits the upper 8 are kept; transparency is left out.
+    Grey levels and palettes become colours, 16 bits become the upper 8, and transparency is dropped.
 
     Args:
-        upright: turn the image as its EXIF orientation says, as viewers do. False: pixels as stored, where annotations are.
+        upright: rotate the image by its EXIF orientation, as viewers do. False: pixels as stored, which annotations refer to.
     Raises:
-        FarposeError: the file is missing, empty, cut short, too large for OpenCV or no image.
+        FarposeError: the file is missing, empty, cut short, too large for OpenCV or not an image.
     """
     path = Path(path)
     try:
@@ -39,16 +39,16 @@ def read_image(path: str | Path, upright: bool = False) -> np.ndarray:
     except cv2.error as error:  # its size is checked before it is decoded
         raise FarposeError("image is larger than OpenCV decodes (2^30 px)", where=path, fix="make it smaller") from error
     if image is None:
-        raise FarposeError("file is no image that OpenCV can decode", where=path, fix="acquire it again")
+        raise FarposeError("OpenCV cannot decode the file as an image", where=path, fix="acquire it again")
     return image
 
 
 def _cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end: OpenCV would fill the rest with grey and say nothing."""
+    """Whether a JPEG or PNG lacks its end: OpenCV would silently fill the rest with grey."""
     if data[:2] == b"\xff\xd8":  # the end marker must follow the last scan; an embedded thumbnail's own comes earlier
         return data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
     if data[:4] == b"\x89PNG":
-        return b"IEND\xae\x42\x60\x82" not in data  # the last chunk, which may be followed by what a camera appends
+        return b"IEND\xae\x42\x60\x82" not in data  # the last chunk; cameras may append data after it
     return False
 
 
@@ -67,9 +67,9 @@ def for_each_image(
         work: called from several threads at once; rows of different calls are disjoint.
         threads: images in flight; 0 means one per usable core.
         progress: label of a progress bar, or None for silence.
-        upright: as of `read_image`.
+        upright: see `read_image`.
     Raises:
-        FarposeError: an image is unreadable; work that has not begun is dropped.
+        FarposeError: an image is unreadable; images that are not yet in work are dropped.
     """
     paths, group = np.unique(np.asarray(image_paths, dtype=object), return_inverse=True)
     order = np.argsort(group, kind="stable")

@@ -1,7 +1,7 @@
-"""Baseline JPEG of whole batches on the device: what libjpeg's encoder and decoder, as OpenCV calls them, do to pixels.
+"""Baseline JPEG of whole batches on the device: the effect on pixels of libjpeg's encoder and decoder as OpenCV calls them.
 
 ITU-T T.81 with libjpeg's quality scaling, halved chroma in both directions (4:2:0) and its triangle-filtered upsampling. The
-entropy coding is lossless and left out. Differences to libjpeg stem from its integer transforms.
+entropy coding is lossless and left out. libjpeg differs slightly, because its transforms are in integers.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def _quantised(planes: Tensor, table: Tensor, cosines: Tensor) -> Tensor:
     b, c, h, w = planes.shape
     blocks = (planes - 128).reshape(b, c, h // BLOCK, BLOCK, w // BLOCK, BLOCK).transpose(3, 4)  # (B, C, rows, columns, 8, 8)
     coefficients = cosines @ blocks @ cosines.T / table
-    coefficients = torch.sign(coefficients) * torch.floor(coefficients.abs() + 0.5) * table  # halves go away from zero
+    coefficients = torch.sign(coefficients) * torch.floor(coefficients.abs() + 0.5) * table  # halves are rounded away from zero
     restored = (cosines.T @ coefficients @ cosines).transpose(3, 4).reshape(b, c, h, w)
     return torch.round(restored + 128).clamp_(0, 255)
 
 
 def _halved(planes: Tensor) -> Tensor:
-    """Means of 2 x 2 px; halves are rounded down and up in turn, along a row (libjpeg's h2v2_downsample)."""
+    """Means of 2 x 2 px; halves are rounded down and up alternately along a row (libjpeg's h2v2_downsample)."""
     total = planes[..., ::2, ::2] + planes[..., ::2, 1::2] + planes[..., 1::2, ::2] + planes[..., 1::2, 1::2]
     bias = 1 + torch.arange(total.shape[-1], device=planes.device) % 2
     return torch.floor((total + bias) / 4)
@@ -76,7 +76,7 @@ def _doubled(planes: Tensor) -> Tensor:
 
 @functools.cache
 def _constants(quality: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Both scaled tables (8, 8) and the orthonormal cosine matrix (8, 8); kept, as a CUDA graph cannot hold a copy from the host."""
+    """Both scaled tables and the orthonormal cosine matrix, (8, 8); kept, because a CUDA graph cannot contain a copy from the host."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     tables = [((torch.tensor(table) * scale + 50) // 100).clamp(1, 255).view(BLOCK, BLOCK).float() for table in (LUMINANCE, CHROMINANCE)]
     k, n = torch.arange(BLOCK, dtype=torch.float64)[:, None], torch.arange(BLOCK, dtype=torch.float64)

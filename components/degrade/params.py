@@ -15,13 +15,13 @@ MARGIN_SCALE = 1.35  # of the published trainers on COCO, whose boxes grow by at
 
 @dataclass(frozen=True)
 class ShardSpec:
-    """One shard: which crops or whole images, made how.
+    """One shard: its crops or whole images, and how they are made.
 
     Attributes:
-        input_size: (height, width) of the network's input, px; of whole images both are the size of their short side.
+        input_size: (height, width) of the network's input, px; for whole images both are the size of the short side.
         protocol: name of a file in `components/degrade/protocols/`.
         images: whole images, for bottom-up networks, instead of one crop per person.
-        margin_scale: of crops: how much larger than the padded box a training view may be; bounds the recipe's scale augmentation.
+        margin_scale: for crops: the largest training view in padded boxes; it limits the recipe's scale augmentation.
 
     Raises:
         FarposeError: unknown protocol.
@@ -47,9 +47,9 @@ class ShardSpec:
 
     @property
     def name(self) -> str:
-        """Such as `direct_64x48`, `direct_64x48_margin150` with a margin of 1.5, or `direct_512` of whole images."""
+        """Such as `direct_64x48`, `direct_64x48_margin150` (a margin of 1.5), or `direct_512` (whole images)."""
         size = f"{self.input_size[0]}" if self.images else f"{self.input_size[0]}x{self.input_size[1]}"
-        percent = f"{100 * self.margin_scale:g}".replace(".", "p")  # DVC takes a dot in a name for a nested key
+        percent = f"{100 * self.margin_scale:g}".replace(".", "p")  # DVC parses a dot in a name as a nested key
         return f"{self.protocol}_{size}" + (f"_margin{percent}" if self.margin_scale != MARGIN_SCALE else "")
 
     def geometry(self, convention: Convention) -> CropGeometry:
@@ -69,7 +69,7 @@ class DegradeParams:
         seed: start of the noise of evaluation crops.
         threads: images decoded at once; 0 means one per usable core.
         contact_sheet_persons: persons on the contact sheet.
-        protocols: settings of protocols that have some, by the protocol's name; what is left out keeps its default.
+        protocols: settings by the protocol's name; settings that are left out keep their defaults.
 
     Raises:
         FarposeError: unknown protocol or setting.
@@ -93,11 +93,11 @@ class DegradeParams:
         return parse(kind or _NoSettings, self.protocols.get(name, {}), where) if kind or name in self.protocols else None
 
     def of(self, name: str) -> dict[str, Any]:
-        """As JSON values, with all settings of one protocol and of no other."""
+        """As JSON values, with all settings of this protocol and none of the others."""
         settings = self.settings(name)
         return {**asdict(self), "protocols": {name: asdict(settings)} if settings is not None else {}}
 
 
 @dataclass(frozen=True)
 class _NoSettings:
-    """What may be said of a protocol without settings: nothing."""
+    """The settings of a protocol without settings."""

@@ -1,6 +1,6 @@
-"""The contract of a degradation protocol: how evaluation samples an image, what training stores, what the device does to it.
+"""The contract of a degradation protocol: how evaluation samples images, what training stores, and how the device degrades it.
 
-A protocol is one file in `components/degrade/protocols/`, which declares `PROTOCOL`. Nothing else names it.
+A protocol is one file in `components/degrade/protocols/` that declares `PROTOCOL`. No other file names it.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ class View:
 
 
 class Protocol:
-    """One way to degrade. A subclass states its attributes and methods; its one instance is the file's `PROTOCOL`.
+    """One way to degrade images. A subclass sets the attributes and methods; its only instance is the file's `PROTOCOL`.
 
     Training crops are stored clean: as they are, or as means over the area of the stored px. On the device, after augmentation,
-    each is sampled on a grid of `oversampling` px per target px; each of its px is the mean of `taps` x `taps` samples, spread so
-    that together they cover its own area. `degrade` makes the target's px of that grid.
+    each crop is sampled on a grid of `oversampling` px per target px. Each px of the grid is the mean of up to `taps` x `taps`
+    samples, which are spread so that together they cover its area. `degrade` turns the grid into the target's px.
 
     Attributes:
         name: as in params/pipeline.yaml.
         caption: one clause for the contact sheet.
-        density: stored px per px of an unscaled target, at most; None: training crops keep the image's own px.
-        taps: samples per axis of a px of the grid; 1: one bilinear sample, aliased.
+        density: most stored px per px of an unscaled target; None: training crops keep the image's own px.
+        taps: most samples per px of the grid and axis; 1: one bilinear sample, aliased.
         oversampling: px of the grid per target px and axis.
-        redraws: whether `degrade` uses its keys: then two steps see one crop differently.
-        settings: frozen dataclass of the settings in params/degrade.yaml (`protocols: NAME:`); None: it has none.
+        redraws: whether `degrade` uses its keys, so that a crop differs from step to step.
+        settings: frozen dataclass of the settings in params/degrade.yaml (`protocols: NAME:`); None: no settings.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Protocol:
     settings: type[Any] | None = None
 
     def crop(self, image: np.ndarray, view: View, settings: Any, seed: tuple[int, int, int]) -> np.ndarray:
-        """(h, w, 3) uint8 BGR: a crop or a whole image exactly as it is evaluated. What lies outside the image is black.
+        """(h, w, 3) uint8 BGR: a crop or a whole image exactly as it is evaluated. Outside the image it is black.
 
         Args:
             image: (H, W, 3) uint8 BGR.
@@ -73,7 +73,7 @@ class Protocol:
         raise NotImplementedError
 
     def padding(self, settings: Any) -> int:
-        """Px of the grid that `degrade` needs beyond each of the target's edges."""
+        """Px of the grid that `degrade` needs beyond each edge of the target."""
         return 0
 
     def degrade(self, rendered: Rendered, settings: Any) -> Tensor:
@@ -94,7 +94,7 @@ def protocol(name: str, where: object = None) -> Protocol:
     """The protocol of a name.
 
     Raises:
-        FarposeError: there is none; names the known ones.
+        FarposeError: unknown; lists the known ones.
     """
     known = protocols()
     if name not in known:

@@ -12,7 +12,7 @@ from components.degrade.params import ShardSpec
 from components.degrade.protocol import protocol
 from components.pose.persons import Persons
 
-BORDER = 1  # black px around every stored crop: clamping a sample's place to it gives zeros outside the image
+BORDER = 1  # black px around every stored crop, so that samples clamped to the crop are zero outside the image
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Regions:
         corners: (N, 4) int64 left, top, right, bottom (past the end), image px.
         step: (N,) image px per stored px; 1 is native density.
         heights, widths: (N,) int64 stored px, the black border included.
-        offsets: (N,) int64 first pixel of each crop in the flat array; crops with one offset are one.
+        offsets: (N,) int64 first pixel of each crop in the flat array; crops with the same offset are the same.
         pixels: length of the flat array.
     """
 
@@ -59,7 +59,7 @@ def regions_of(corners: np.ndarray, step: np.ndarray, owner: np.ndarray | None =
     Args:
         corners: (N, 4) int64 left, top, right, bottom (past the end), image px.
         step: (N,) image px per stored px.
-        owner: (N,) the first row of those that share a region; None: nobody does.
+        owner: (N,) for each row, the first row that shares its region; None: no row shares.
     """
     owner = np.arange(len(step)) if owner is None else owner
     stored = np.ceil((corners[:, 2:] - corners[:, :2]) / step[:, None] - 1e-9).astype(np.int64) + 2 * BORDER
@@ -69,11 +69,11 @@ def regions_of(corners: np.ndarray, step: np.ndarray, owner: np.ndarray | None =
 
 
 def plan_regions(persons: Persons, spec: ShardSpec) -> Regions:
-    """Regions that hold every crop which augmentation can ask for, clipped to the image, at the protocol's density.
+    """Regions that contain every crop that augmentation can ask for, clipped to the image, at the protocol's density.
 
-    A crop zoomed out by `margin_scale` and turned by any angle stays in a circle around its centre; the region is the
-    square around the circles of the whole person and of the half-body boxes. Where a protocol keeps the image's own px and the
-    crops of one image together hold more of them than the image, they become one: the whole image.
+    A crop that is zoomed out by `margin_scale` and rotated by any angle stays in a circle around its centre. The region is the
+    square around the circles of the whole person and of the half-body boxes. If a protocol keeps the image's own px and the
+    crops of one image together have more px than the image, the whole image is stored once instead.
     """
     center, size = box_center_and_size(persons.bbox_xywh, spec)
     low, high = _square(center, size, spec.margin_scale)
@@ -92,7 +92,7 @@ def plan_regions(persons: Persons, spec: ShardSpec) -> Regions:
 
 
 def _fuller_than_image(sides: np.ndarray, limits: np.ndarray, image_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per crop: whether its image's crops hold more pixels than the image (N,) bool, and the first row of that image (N,)."""
+    """Per crop: whether the crops of its image have more pixels than the image (N,) bool, and the first row of that image (N,)."""
     _, first_row, image = np.unique(image_id, return_index=True, return_inverse=True)
     held = np.bincount(image, weights=sides.prod(1))
     return held[image] > limits.prod(1), first_row[image]

@@ -10,14 +10,14 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-PIXELS_AT_ONCE = 32 * 64 * 48  # on the CPU; larger intermediate tensors leave the cache and take about half as long again
+PIXELS_AT_ONCE = 32 * 64 * 48  # on the CPU; larger intermediate tensors do not fit the cache and take about 1.5 times as long
 
 
 def normalise(images: Tensor, out: Tensor | None = None) -> Tensor:
     """(B, 3, H, W) float32: RGB grey levels 0..255 (uint8 or float) → [0, 1], minus ImageNet's mean, over its deviation.
 
     Args:
-        out: where to put the result; may be `images` itself.
+        out: receives the result; may be `images` itself.
     """
     scale, shift = _scale_and_shift(images.device)
     return torch.addcmul(shift, images.float(), scale, out=out)
@@ -31,7 +31,7 @@ def _scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 RGB = (0, 1, 2)  # bytes of a stored pixel, the lowest first
-COUNTED = 3  # the byte that says how much of a pixel of a whole image counts in the loss; 0 in crops
+COUNTED = 3  # the byte that holds how much of a whole image's pixel counts in the loss; 0 in crops
 
 
 def sample(
@@ -44,11 +44,10 @@ def sample(
     channels: tuple[int, ...] = RGB,
     highest: int = 2,
 ) -> Tensor:
-    """(B, C, H, W) float32 values of the wanted bytes, such as grey levels 0..255, sampled bilinearly.
+    """(B, C, H, W) float32 values of the chosen bytes, such as grey levels 0..255, sampled bilinearly.
 
-    Every stored crop has a border of black px, so clamping the place of a sample to the crop gives the zeros that
-    `cv2.warpAffine` assumes outside the image. A pixel is one int32, because four gathers of whole pixels take half
-    the time of twelve gathers of grey levels.
+    Every stored crop has a black border, so samples clamped to the crop give the zeros that `cv2.warpAffine` has outside the
+    image. A pixel is one int32, because four gathers of whole pixels take half the time of twelve gathers of grey levels.
 
     Args:
         pixels: (P,) int32, red in the lowest byte, then green and blue.
@@ -97,7 +96,7 @@ def _sample_into(
 
 
 def places(matrix: Tensor, first_row: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """x and y (B, H, W), px of the stored crop, of every target pixel from a row on."""
+    """x and y (B, H, W), px of the stored crop, of every target pixel from the first row on."""
     columns = torch.arange(size[1], device=matrix.device, dtype=matrix.dtype)
     rows = torch.arange(first_row, first_row + size[0], device=matrix.device, dtype=matrix.dtype)[:, None]
     m = matrix[..., None, None]  # (B, 2, 3, 1, 1)
@@ -110,7 +109,7 @@ def _take(pixels: Tensor, index: Tensor) -> Tensor:
 
 
 def _channel(pixels: Tensor, channel: int, highest: int) -> Tensor:
-    """One byte of (B, H, W) pixels as float; the highest one in use needs no mask."""
+    """One byte of (B, H, W) pixels as float; the highest one in use does not need a mask."""
     shifted = pixels >> (8 * channel) if channel else pixels
     return (shifted & 255 if channel < highest else shifted).float()
 
@@ -120,7 +119,7 @@ class Rendered:
     """Clean targets on their protocol's grid.
 
     Attributes:
-        grey_levels: (B, 3, h, w) float32, 0..255; the target's px times the oversampling, and the padding around them.
+        grey_levels: (B, 3, h, w) float32, 0..255; the target's size times the oversampling, plus padding.
         grid_to_stored: (B, 2, 3) px of the grid to px of the stored crop.
         height, width: (B,) of the stored crop, px, with its black border.
         keys: (B,) int64, of the noise of each target.

@@ -1,13 +1,13 @@
-"""The shard, of crops or of whole images: one directory, one way to write it and one way to open it.
+"""A shard of crops or of whole images: a directory, and how it is written and opened.
 
     shard.json             spec, settings, skeleton, counts per split, and every file's digest
-    train_pixels.npy       flat (P, 4) uint8 red, green, blue and a fourth byte; clean training crops of any size, one after another
+    train_pixels.npy       flat (P, 4) uint8: red, green, blue and a fourth byte; clean training crops of any size, one after another
     train.parquet          one row per training crop, and where its pixels lie
     SPLIT_LAYOUT.npy       flat uint8 evaluation inputs (3, H, W) RGB, one after another; a layout is a crop convention or an image fit
     SPLIT.parquet          one row per evaluation input
-    SPLIT_persons.parquet  of whole images: the split's persons; of `train` the labelled ones
+    SPLIT_persons.parquet  for whole images: the split's persons; for `train` only labelled ones
 
-`components.degrade.shards` and `components.degrade.image_shards` say which rows there are.
+`components.degrade.shards` and `components.degrade.image_shards` define the rows.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ FORMAT_VERSION = 2
 
 @dataclass(frozen=True)
 class Source:
-    """What shards are made of.
+    """The data that shards are made from.
 
     Attributes:
-        persons: the table. Its split "train" is trained on; every other split is evaluated, "val" is always there.
+        persons: the table. The split "train" is for training, every other one for evaluation; "val" always exists.
         data_root: the folder that image paths are relative to.
         images: for whole images: rows of images.parquet, one per image, with or without persons.
-        ignored: for whole images: people that are no labelled rows of the table; their pixels do not count in the training loss.
+        ignored: for whole images: regions of people who are not labelled rows; their pixels do not count in the training loss.
     """
 
     persons: Persons
@@ -66,7 +66,7 @@ class Source:
         return sorted({"val", *self.persons.frame["split"]} - {TRAIN})
 
     def labelled(self, split: str) -> Persons:
-        """The labelled persons of a split, one at least."""
+        """The labelled persons of a split, at least one."""
         labelled = self.persons.split(split).labelled()
         if not len(labelled):
             fix = "relax the filters in params/data.yaml"
@@ -96,7 +96,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Layout:
-    """How N evaluation inputs are seen: (N, 2, 3) matrices from image px, and (N, 2) heights and widths, px."""
+    """How N evaluation inputs are sampled: (N, 2, 3) matrices from image px, and (N, 2) heights and widths, px."""
 
     image_to_input: np.ndarray
     sizes: np.ndarray
@@ -104,17 +104,17 @@ class Layout:
 
     @property
     def ends(self) -> np.ndarray:
-        """(N,) past the last byte of each input in the flat file."""
+        """(N,) end of each input in the flat file, bytes."""
         return np.cumsum(3 * self.sizes.prod(1))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a shard holds.
+    """The contents of a shard.
 
     Attributes:
         train: rows of the training crops, which `regions` place.
-        counted: fourth byte of a training crop's px, from its image id, (H, W) of its image, step and stored (h, w).
+        counted: gives the fourth byte of a training crop's px from image id, image (H, W), step and stored (h, w).
         evaluated: per split the rows, and the layouts by name.
         persons: further tables, by split.
     """
@@ -131,7 +131,7 @@ def eval_input(image: np.ndarray, view: View, name: str, params: DegradeParams, 
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        ids: image and annotation id; with the seed they decide all noise, whatever the order of work.
+        ids: image and annotation id; they and the seed decide all noise, whatever the order of work.
     """
     crop = protocol(name).crop(image, view, params.settings(name), (params.seed, *ids))
     return np.ascontiguousarray(crop[..., ::-1].transpose(2, 0, 1))
@@ -208,7 +208,7 @@ class Writer:
         pq.write_table(pa.table({name: _column(values) for name, values in columns.items()}), self.folder / f"{split}.parquet")
 
     def about(self, skeleton: Skeleton, splits: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """What shard.json holds, of finished files."""
+        """The contents of shard.json, once all other files are written."""
         return {
             "format": format_of(self.spec.images),
             "version": FORMAT_VERSION,
@@ -232,7 +232,7 @@ def _stored_crop(image: np.ndarray, regions: Regions, row: int) -> np.ndarray:
 
 
 def _column(values: np.ndarray) -> pa.Array:
-    """(N,) plain values, or (N, M) as lists of fixed size."""
+    """(N,) values, or (N, M) as lists of fixed size."""
     if values.ndim == 1:
         return pa.array(values)
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).ravel()), values.shape[1])
@@ -258,7 +258,7 @@ def format_of(images: bool) -> str:
 
 @dataclass(frozen=True)
 class Opened:
-    """A shard whose needed files are there in full length."""
+    """A shard whose needed files exist in full length."""
 
     directory: Path
     about: dict[str, Any]
@@ -313,7 +313,7 @@ class Opened:
         return np.load(self.directory / name, mmap_mode="c")
 
     def stored(self, columns: dict[str, np.ndarray]) -> dict[str, Any]:
-        """What `Stored` takes of a training shard, but for the persons' joints."""
+        """Arguments of `Stored` from a training shard, except the persons' joints."""
         spec = self.spec
         params = parse(DegradeParams, self.about["params"], f"{self.directory}/shard.json: params")
         return {
@@ -344,8 +344,8 @@ class Stored:
     """N training crops or images of any size, on disk (memory-mapped) or on a device.
 
     Attributes:
-        pixels: (P,) int32; bytes from the lowest: red, green, blue, and of whole images how much of the pixel counts in the loss.
-            Crop n is `pixels[offset[n]:][:height[n] * width[n]]`, row by row, with a border of one px of zeros.
+        pixels: (P,) int32; bytes from the lowest: red, green, blue, and for whole images how much of the pixel counts in the loss.
+            Crop n is `pixels[offset[n]:][:height[n] * width[n]]`, row by row, with a border of one zero px.
         offset: (N,) int64.
         height, width: (N,) int32.
         image_to_stored: (N, 2, 3) float64 affine matrices, image px → px of the stored crop.
@@ -378,7 +378,7 @@ class Stored:
         return self.pixels.device
 
     def to(self, device: str | torch.device) -> Self:
-        """The same on a device, everything at once. On the CPU the pixels stay memory-mapped and nothing is copied."""
+        """The same on a device, copied at once. On the CPU nothing is copied and the pixels stay memory-mapped."""
         parts = {part.name: getattr(self, part.name) for part in fields(self)}
         moved: dict[str, Any] = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in parts.items()}
         return type(self)(**moved)

@@ -55,7 +55,7 @@ class TrainCrops(Stored):
     Attributes:
         center, size: (N, 2) padded box, image px.
         annotation_id: (N,) int64.
-        margin_scale: largest zoom-out for which the crops hold the image around the person.
+        margin_scale: largest zoom-out at which the crops contain the image around the person.
     """
 
     highest: ClassVar[int] = 2
@@ -99,7 +99,7 @@ class EvalCrops:
         bbox_xywh: (N, 4) box, image px.
         keypoints_image: (N, K, 3) x, y in image px and visibility; zeros for detector boxes.
         area: (N,) px² of the annotation; of the box for detector boxes.
-        geometry: of the crops (its heatmap side means nothing here).
+        geometry: of the crops; its heatmap size is not used.
     """
 
     pixels: np.ndarray
@@ -146,31 +146,33 @@ class EvalCrops:
         )
 
 
-def crop_boxes(
-    data_root: str | Path,
-    image_paths: np.ndarray,
-    image_ids: np.ndarray,
-    bbox_xywh: np.ndarray,
-    convention: Convention,
-    spec: ShardSpec,
-    params: DegradeParams,
-    skeleton: Skeleton,
-    progress: bool = False,
-    upright: bool = False,
-) -> EvalCrops:
-    """Crops of boxes without an annotation, such as a detector's, exactly as evaluation crops are made.
+@dataclass(frozen=True)
+class Boxes:
+    """N boxes without an annotation, such as a detector's.
 
-    `annotation_id` counts the boxes from 0; noise is seeded by image id and box, not by that count.
-
-    Args:
-        image_paths: (N,) relative to `data_root`.
-        image_ids: (N,).
+    Attributes:
+        data_root: the folder that image paths are relative to.
+        image_path, image_id: (N,) of the image that each box lies in.
         bbox_xywh: (N, 4) image px.
-        upright: turn images as their EXIF orientation says; boxes are then in px of the turned image.
+        upright: rotate images by their EXIF orientation; boxes are then in px of the rotated image.
+    """
+
+    data_root: str | Path
+    image_path: np.ndarray
+    image_id: np.ndarray
+    bbox_xywh: np.ndarray
+    upright: bool = False
+
+
+def crop_boxes(boxes: Boxes, convention: Convention, spec: ShardSpec, params: DegradeParams, skeleton: Skeleton) -> EvalCrops:
+    """Crops of boxes, made exactly as evaluation crops are.
+
+    `annotation_id` counts the boxes from 0. Noise depends on the image id and the box, not on that count.
+
     Raises:
         FarposeError: an image is missing or damaged.
     """
-    bbox_xywh = np.asarray(bbox_xywh, np.float64).reshape(-1, 4)
+    bbox_xywh = np.asarray(boxes.bbox_xywh, np.float64).reshape(-1, 4)
     center, size = box_center_and_size(bbox_xywh, spec)
     matrices = spec.geometry(convention).image_to_crop(center, size)
     pixels = np.zeros((len(bbox_xywh), 3, *spec.input_size), np.uint8)
@@ -179,14 +181,14 @@ def crop_boxes(
     def work(image: np.ndarray, rows: np.ndarray) -> None:
         for row in rows:
             view = View(matrices[row], spec.input_size, convention)
-            pixels[row] = eval_input(image, view, spec.protocol, params, (int(image_ids[row]), seeds[row]))
+            pixels[row] = eval_input(image, view, spec.protocol, params, (int(boxes.image_id[row]), seeds[row]))
 
-    for_each_image(image_paths, Path(data_root), work, params.threads, "detector boxes" if progress else None, upright)
+    for_each_image(boxes.image_path, Path(boxes.data_root), work, params.threads, upright=boxes.upright)
     return EvalCrops(
         pixels=pixels,
         annotation_id=np.arange(len(bbox_xywh)),
-        image_id=np.asarray(image_ids, np.int64),
-        image_path=np.asarray(image_paths, dtype=object),
+        image_id=np.asarray(boxes.image_id, np.int64),
+        image_path=np.asarray(boxes.image_path, dtype=object),
         center=center,
         size=size,
         bbox_xywh=bbox_xywh,

@@ -5,30 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from components.base.files import atomic_directory, write_json
 from components.degrade.contact_sheet import contact_sheet
 from components.degrade.image_shards import plan_images
 from components.degrade.params import DegradeParams, ShardSpec
 from components.degrade.shard import TRAIN, Plan, Source, Writer
 from components.degrade.shards import plan_crops
+from components.pose.draw import write_png
 
 
 def degrade(source: Source, spec: ShardSpec, params: DegradeParams, out: Path, progress: bool = True) -> dict[str, Any]:
-    """Write the shard directory `out`, whole or not at all, and return what shard.json holds.
+    """Write the shard directory `out`, whole or not at all, and return the contents of shard.json.
 
     Args:
         progress: whether to show a bar per split.
     Raises:
         FarposeError: a split is missing or has no labelled person, a person's image has no row, or an image is missing,
-            damaged or of another size than its table says.
+            damaged or of a different size than in its table.
     """
     plan = plan_images(source, spec) if spec.images else plan_crops(source, spec)
     with atomic_directory(out) as folder:
         writer = Writer(spec, params, source.data_root, folder, progress)
         writer.write(plan)
-        cv2.imwrite(str(folder / "contact_sheet.png"), contact_sheet(source, spec, params))
+        write_png(folder / "contact_sheet.png", contact_sheet(source, spec, params))
         about = writer.about(source.persons.skeleton, _counts(source, spec, plan))
         write_json(folder / "shard.json", about)
     return about

@@ -1,7 +1,7 @@
-"""What an approach is: one way of finding persons' joints, and everything that the pipeline asks of it.
+"""The contract of an approach: one way of finding persons' joints, with everything that the pipeline needs of it.
 
 There are two, in `components.approaches`: one person in a crop, and all persons of a whole image. Training, evaluation, serving
-and the commands call this contract and never ask which of the two they work with.
+and the commands use this contract and never ask which of the two it is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from components.codecs.codec import Codec
 from components.degrade.params import DegradeParams, ShardSpec
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predictions import Predictions
@@ -30,9 +31,9 @@ class EvaluationData:
     """What models are scored on.
 
     Attributes:
-        inputs: `EvalCrops` of the labelled persons or `EvalImages`, as the approach opens them.
+        inputs: `EvalCrops` of the labelled persons or `EvalImages`, opened by the approach.
         persons: all rows of the split, crowd regions and persons without labelled joints included.
-        images: `image_id` and `image_path` of every image of the split, with or without persons.
+        images: `image_id` and `image_path` of every image of the split, those without persons included.
         data_root: the folder that image paths are relative to.
         degrade: how further inputs are made (a detector's boxes, other test scales); as the shard was made.
         split: "val" or "dev".
@@ -62,7 +63,7 @@ class EvaluationContext:
     """
 
     model: nn.Module
-    codec: Any
+    codec: Codec
     data: EvaluationData
     params: EvaluateParams
     out: Path
@@ -76,8 +77,8 @@ class Found:
     """Predictions with one kind of boxes, and how well each labelled person was found.
 
     Attributes:
-        boxes: suffix of the metrics, whose boxes were given, see `evaluate.headline`.
-        predictions, scores: (N,) what is written and scored.
+        boxes: suffix of the metrics, which names the boxes that were given, see `evaluate.headline`.
+        predictions, scores: (N,) those that are written and scored.
         before: (M,) predictions before repeats were dropped.
         persons: (P,) the labelled persons; none for a detector's boxes.
         own, oks: (P,) row in `before` of the prediction that is the person's, -1 without one, and its OKS.
@@ -118,7 +119,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Look:
-    """One far person: where it is, and what the network sees of it and finds.
+    """One far person: its place in the image, the network's input there, and the prediction.
 
     Attributes:
         image: (H, W, 3) uint8 RGB original.
@@ -139,7 +140,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Check:
-    """One check: did it hold, what was measured, and whether a person should look at it although it did."""
+    """One check: whether it passed, what was measured, and whether a user should look at it although it passed."""
 
     name: str
     passed: bool
@@ -182,11 +183,11 @@ class Files:
 class Approach(Protocol):
     """One way of finding joints; `components.approaches.approach` looks it up by the name that a variant gives.
 
-    How it feeds training is apart, in `evaluate.feed`, so that a changed picture or check retrains nothing.
+    Its training data is separate, in `evaluate.feed`, so that a changed picture or check retrains nothing.
 
     Attributes:
-        name: "crops" or "images": what the network is shown, also as a word in messages.
-        needs: what its shards hold, in words.
+        name: "crops" or "images": the network's inputs, also as a word in messages.
+        needs: what its shards must hold, in words.
         takes_boxes: whether a user may give persons' boxes.
         draw_above: score below which a person is not drawn on a user's image.
     """
@@ -211,20 +212,20 @@ class Approach(Protocol):
         ...
 
     def label(self, shards: str, variant: Variant) -> str:
-        """What tells the inputs of one variant from those that another one reads of the same shards."""
+        """A label that differs between variants that use different inputs of the same shards."""
         ...
 
     # --- evaluation
 
     def predict(self, context: EvaluationContext) -> Iterator[Found]:
-        """What the model finds: first with the boxes of the main AP, then with further ones that the parameters ask for."""
+        """The model's predictions: first with the boxes of the main AP, then with further ones that the parameters name."""
         ...
 
-    def perfect(self, codec: Any, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
-        """What is decoded from the method's own perfect targets, and the person scores."""
+    def perfect(self, codec: Codec, data: EvaluationData, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
+        """Predictions decoded from the method's own perfect targets, and the person scores."""
         ...
 
-    def bound(self, codec: Any, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
+    def bound(self, codec: Codec, data: EvaluationData) -> tuple[Predictions, np.ndarray]:
         """The best that the decoder can give, over all maps, and the person scores; see `evaluate.bound`."""
         ...
 
@@ -261,11 +262,11 @@ class Approach(Protocol):
         ...
 
     def served(self, variant: Variant) -> Served:
-        """What a registered model takes and gives."""
+        """The inputs and outputs of a registered model."""
         ...
 
     def examples(self, inputs: Any) -> np.ndarray:
-        """(N, 3, H, W) uint8: what a registered model is shown as an example of its input."""
+        """(N, 3, H, W) uint8: examples of a registered model's input."""
         ...
 
     def serve(self, built: Built, preparation: Mapping[str, Any]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
@@ -277,7 +278,7 @@ class Approach(Protocol):
         ...
 
     def form(self, variant: Variant) -> Form:
-        """How the variant is written as ONNX and read."""
+        """How the variant is written as ONNX and its outputs are decoded."""
         ...
 
     def compared(self, inputs: Any) -> list[np.ndarray]:

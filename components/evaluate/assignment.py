@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from components.evaluate.matching import object_keypoint_similarity
+from components.evaluate.matching import object_keypoint_similarity, rows_of
 from components.evaluate.predictions import Predictions
 from components.pose.persons import Persons
 
@@ -34,8 +34,7 @@ def mean_by_image(image_ids: np.ndarray, person_image: np.ndarray, oks: np.ndarr
     """(I,) mean OKS of the persons of each image; NaN for images without persons."""
     images, index = np.unique(person_image, return_inverse=True)
     means = np.bincount(index, oks) / np.maximum(np.bincount(index), 1)
-    place = np.minimum(np.searchsorted(images, image_ids), max(len(images) - 1, 0))
-    return np.where(images[place] == image_ids, means[place], np.nan) if len(images) else np.full(len(image_ids), np.nan)
+    return np.append(means, np.nan)[rows_of(images, image_ids)]
 
 
 def _by_image(image_id: np.ndarray) -> dict[int, np.ndarray]:

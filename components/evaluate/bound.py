@@ -1,8 +1,9 @@
-"""The bound of a decoder: no maps, whatever network outputs them, have a higher AP through it.
+"""The bound of a decoder: the highest AP that any maps can have through it, whatever network outputs them.
 
-Each joint is put at the nearest point that the decoder could give for any map (`codec.nearest`), every person is found, nothing else
-is, and persons are ranked by their OKS. What is below 1 is lost to the decoder's resolution and to the crop's or input's border. The
-AP of the method's own targets is another number: they are one map among many, they may decode to less, and they do not rank persons.
+Each joint is put at the nearest point that the decoder could give for any map (`codec.nearest`), every person is found and
+nothing else, and persons are ranked by their OKS. The rest up to 1 is lost to the decoder's resolution and to the border of the
+crop or input. The AP of the method's own targets is another number: they are one map among many, they may decode to less, and
+they do not rank persons.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 def crop_bound(codec: CropCodec, persons: Persons, crops: CropTable) -> tuple[Predictions, np.ndarray]:
     """The best predictions that maps of these crops could decode to, one per person, and their scores; for `oks.evaluate`.
 
-    A person is found in whichever crop of its image places it best, because a network may see a neighbour in a crop. So no
-    prediction is nearer to another person than that person's own, and the order by OKS is the best for every threshold at once.
+    Each person takes the crop of its image that places it best, because a network may find a neighbour in a crop. So no
+    prediction is nearer to another person than that person's own, and ranking by OKS is optimal for every threshold.
 
     Args:
         persons: all rows of the split; the labelled ones on the crops' images are found.

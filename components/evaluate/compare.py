@@ -16,7 +16,7 @@ from components.evaluate.matching import Matches
 from components.evaluate.ranking import LEVEL, Row, merged, ranked
 from components.evaluate.table import columns, interval_of, markdown, notes_of, page, several_protocols
 
-BARS = {GT: "#4c78a8", NONE: "#b279a2", LETTERBOX: "#d8b5d0"}  # by whose boxes the model was given
+BARS = {GT: "#4c78a8", NONE: "#b279a2", LETTERBOX: "#d8b5d0"}  # by the boxes that the model was given
 MARKS = {  # key → legend and colour
     "target_AP": ("AP of the method's own perfect targets", "#f2a541"),
     "bound_AP": ("bound of the decoder: best AP of any maps", "#e45756"),
@@ -28,7 +28,7 @@ def compare(rows: Sequence[Row], out: Path, note: str = "", matches: Mapping[str
     """Write the table of all variants, best first within each protocol, into the directory `out`, and return it.
 
     Files: comparison.csv and .json (all keys, fractions of 1), comparison.md and .html (for people, percent; the page has more
-    columns), comparison.png (AP with intervals, targets' AP and bound), by_height.png (all variants' AP by person height).
+    columns), comparison.png (AP with intervals, target AP and bound AP), by_height.png (all variants' AP by person height).
 
     Args:
         rows: one mapping per variant: `variant` and a main AP (see `headline`) at least; what an evaluation returns; where known
@@ -74,12 +74,12 @@ def _check(rows: Sequence[Row]) -> None:
 
 
 def _label(row: Row, rows: Sequence[Row]) -> str:
-    """The variant's name; with whose boxes where the rows differ in that."""
+    """The variant's name, with the kind of boxes where the rows differ in it."""
     return f"{row['variant']}, boxes given: {boxes_of(row)}" if several_protocols(rows) else str(row["variant"])
 
 
 def _plot(path: Path, rows: Sequence[Row]) -> None:
-    """AP with its interval per variant, best on top, marks of targets, bound and paper; beside it the differences to the best."""
+    """AP with its interval per variant, best on top, marks of targets, bound and paper; next to it the differences to the best."""
     from matplotlib.figure import Figure
 
     compared = any(row.get("difference") is not None for row in rows)
@@ -122,7 +122,7 @@ def _legend(axes: Any, rows: Sequence[Row]) -> None:
 
 
 def _plot_differences(axes: Any, rows: Sequence[Row]) -> None:
-    """Each row's difference to the best with its interval, in percent; grey where the two cannot be told apart."""
+    """Each row's difference to the best with its interval, in percent; grey where the difference is not significant."""
     axes.axvline(0, color="#222", linewidth=0.8, zorder=1)
     for place, row in enumerate(rows):
         if row.get("difference") is None:

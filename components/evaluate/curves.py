@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from components.base.files import atomic_file, write_json
-from components.evaluate.matching import object_keypoint_similarity
+from components.evaluate.matching import object_keypoint_similarity, rows_of
 from components.evaluate.oks import Ranges, match, ranges_of
 from components.evaluate.predictions import Predictions
 from components.evaluate.significance import bootstrap_ap
@@ -97,13 +97,9 @@ def reductions(persons: Persons, predictions: Predictions, geometry: CropGeometr
 
 def similarity_to_own_person(persons: Persons, predictions: Predictions) -> np.ndarray:
     """(N,) OKS of each prediction with the labelled person whose box was cropped; NaN for a detector's boxes."""
-    ids = persons.frame["annotation_id"].to_numpy()
-    order = np.argsort(ids, kind="stable")
     result = np.full(len(predictions), np.nan)
-    if not len(ids):
-        return result
-    own = order[np.minimum(np.searchsorted(ids, predictions.annotation_id, sorter=order), len(ids) - 1)]
-    known = np.flatnonzero((ids[own] == predictions.annotation_id) & (persons.frame["num_keypoints"].to_numpy()[own] > 0))
+    own = rows_of(persons.frame["annotation_id"].to_numpy(), predictions.annotation_id)
+    known = np.flatnonzero(np.append(persons.frame["num_keypoints"].to_numpy(), 0)[own] > 0)  # row -1 has none
     own = own[known]
     result[known] = object_keypoint_similarity(
         predictions.keypoints_image[known],

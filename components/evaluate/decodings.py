@@ -1,6 +1,6 @@
 """Second decodings of the same weights: a column of a paper's table that needs no second training.
 
-"without_shift" is SRPose's "w/o Post." and SimCC's "hm-": the highest cell as it is, without the quarter of a cell towards its higher
+"without_shift" is SRPose's "w/o Post." and SimCC's "hm-": the highest cell itself, without the quarter of a cell towards its higher
 neighbour. Its scores end in the name, `AP_gt_boxes_without_shift`.
 """
 
@@ -10,22 +10,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
+from components.codecs.codec import Codec
+
 Decoding = Literal["without_shift"]
 CHANGES: Mapping[Decoding, dict[str, Any]] = {"without_shift": {"quarter_shift": False}}
 
 
-def second_codecs(codec: Any, names: tuple[Decoding, ...] = get_args(Decoding)) -> dict[Decoding, Any]:
+def second_codecs(codec: Codec, names: tuple[Decoding, ...] = get_args(Decoding)) -> dict[Decoding, Codec]:
     """Codecs that decode the same outputs in another way, by the name of the decoding.
 
-    Left out are decodings whose settings the codec does not have or already has at that value, as DARK's, which never shifts.
+    A decoding is left out where the codec lacks its setting or already has that value; DARK, for example, never shifts.
 
     Args:
         codec: the variant's own.
         names: which decodings, of `evaluate.decodings` in params/evaluate.yaml.
     """
-    found: dict[Decoding, Any] = {}
+    found: dict[Decoding, Codec] = {}
     for name in names:
         changes = CHANGES[name]
         if all(getattr(codec.settings, key, value) != value for key, value in changes.items()):
-            found[name] = type(codec)(codec.geometry, codec.skeleton, replace(codec.settings, **changes))
+            make: Any = type(codec)
+            found[name] = make(codec.geometry, codec.skeleton, replace(codec.settings, **changes))
     return found

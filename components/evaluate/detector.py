@@ -6,7 +6,7 @@ import numpy as np
 
 from components.base.errors import FarposeError
 from components.degrade.params import ShardSpec
-from components.degrade.shards import EvalCrops, crop_boxes
+from components.degrade.shards import Boxes, EvalCrops, crop_boxes
 from components.evaluate.approach import EvaluationContext
 from components.evaluate.predictions import Detections, read_detections
 
@@ -27,8 +27,8 @@ def detector_crops(context: EvaluationContext) -> tuple[EvalCrops, np.ndarray]:
     paths = dict(zip(data.images["image_id"].tolist(), data.images["image_path"].tolist(), strict=True))
     image_paths = np.array([paths[i] for i in kept.image_id.tolist()], dtype=object)
     spec, convention = ShardSpec(own.geometry.input_size, own.protocol), own.geometry.convention
-    crops = crop_boxes(data.data_root, image_paths, kept.image_id, kept.bbox_xywh, convention, spec, data.degrade, own.skeleton)
-    return crops, kept.scores
+    boxes = Boxes(data.data_root, image_paths, kept.image_id, kept.bbox_xywh)
+    return crop_boxes(boxes, convention, spec, data.degrade, own.skeleton), kept.scores
 
 
 def usable(found: Detections, score_threshold: float) -> Detections:

@@ -1,6 +1,6 @@
-"""What training asks of an approach: batches of a shard, and the AP that it watches.
+"""The part of an approach that training uses: batches of a shard, and the validation AP.
 
-Apart from the rest of the approach, so that a model is retrained for a change of what it is trained with and for nothing else.
+It is separate from the rest of the approach, so that only a change of the training data retrains a model.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
+from components.codecs.codec import Codec
 from components.degrade.augment import AugmentParams
 from components.degrade.augment_images import ImageAugmentParams
 from components.models.variant import Variant
@@ -22,7 +23,7 @@ from components.pose.skeleton import Skeleton
 
 
 class FeedRecipe(Protocol):
-    """The part of a training recipe that a feed reads."""
+    """The part of a training recipe that a feed uses."""
 
     @property
     def augmentation(self) -> AugmentParams: ...
@@ -46,7 +47,7 @@ class Drawn:
 
 
 class Feed(Protocol):
-    """Batches of one shard on the device. `place` comes before `draw` and `validate`."""
+    """Batches of one shard on the device. Call `place` before `draw` and `validate`."""
 
     @property
     def metric(self) -> str:
@@ -58,7 +59,7 @@ class Feed(Protocol):
 
     def __len__(self) -> int: ...
 
-    def place(self, codec: Any, recipe: FeedRecipe, device: torch.device) -> None:
+    def place(self, codec: Codec, recipe: FeedRecipe, device: torch.device) -> None:
         """Bring the training data to the device."""
         ...
 
@@ -67,17 +68,17 @@ class Feed(Protocol):
         ...
 
     def name(self, indices: np.ndarray) -> str:
-        """Which persons or images these are, for an error."""
+        """The ids of these persons or images, for an error message."""
         ...
 
     def validate(self, model: nn.Module, flip: bool, bf16: bool, device: torch.device) -> float:
-        """AP on the shard's crops or images of the split that training watches."""
+        """AP on the shard's crops or images of the validation split."""
         ...
 
 
 @dataclass(frozen=True)
 class FeedRecord:
-    """An approach's feed: its name, and how a shard is opened, (variant, directory, split that is watched) → feed.
+    """An approach's feed: its name, and how a shard is opened, (variant, directory, validation split) → feed.
 
     `FEED` of a module in `components.approaches`; `components.approaches.feed` looks it up.
     """
@@ -87,7 +88,7 @@ class FeedRecord:
 
 
 def check_shard(variant: Variant, input_size: tuple[int, int], skeleton: Skeleton) -> None:
-    """Whether a shard is what the variant is trained on.
+    """Check that a shard fits the variant.
 
     Raises:
         FarposeError: it has another input size or skeleton.

@@ -39,8 +39,8 @@ def gallery(path: str | Path, title: str, tiles: Tiles, size: int) -> None:
 def choose(quality: np.ndarray, labelled: np.ndarray, size: int) -> dict[str, np.ndarray]:
     """Rows of the best, the median and the worst predictions, `size` each or fewer, without repeats.
 
-    Rows of which less than half of the most is labelled are left out unless there are too few others: one joint alone makes
-    the extremes.
+    Rows with fewer than half of the most labelled joints are left out unless there are too few others: a person with one
+    labelled joint would be best or worst.
 
     Args:
         quality: (R,), NaN rows are not shown.

@@ -1,4 +1,4 @@
-"""Which AP stands for a model: the suffix of its main metric says whose boxes were given to it."""
+"""The main AP of a model; the suffix of its name says which boxes the model was given."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def headline_ap(metrics: Mapping[str, Any]) -> float:
 
 
 def boxes_of(metrics: Mapping[str, Any]) -> str:
-    """In words, whose boxes the main AP was reached with. Raises what `headline` does."""
+    """The boxes of the main AP, in words. Raises what `headline` does."""
     return PROTOCOLS[headline(metrics)]

@@ -16,7 +16,7 @@ PAIRS_PER_CHUNK = 1 << 15
 
 @dataclass(frozen=True)
 class Matches:
-    """What became of every detection; enough to accumulate AP again for any resampling of the images.
+    """The outcome of every detection, enough to accumulate AP again for any resampling of the images.
 
     A ranges of size (such as all, medium, large), T OKS thresholds, D detections in descending score, I images.
 
@@ -65,6 +65,15 @@ def object_keypoint_similarity(
         count = np.where(bare, labelled.shape[1], count)
     error = (difference[..., 0] ** 2 + difference[..., 1] ** 2) / (sigmas * 2) ** 2 / (areas[:, None] + np.spacing(1)) / 2
     return np.where(labelled, np.exp(-error), 0.0).sum(1) / count
+
+
+def rows_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(N,) the row of `ids` (M,) that holds each of `wanted` (N,), the first one of equals; -1 where there is none."""
+    if not len(ids):
+        return np.full(len(wanted), -1)
+    order = np.argsort(ids, kind="stable")
+    rows = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)]
+    return np.where(ids[rows] == wanted, rows, -1)
 
 
 def pair_rows(detection_image: np.ndarray, person_image: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:

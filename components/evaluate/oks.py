@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.base.errors import FarposeError
-from components.evaluate.matching import PAIRS_PER_CHUNK, Matches, greedy, object_keypoint_similarity, pair_rows
+from components.evaluate.matching import PAIRS_PER_CHUNK, Matches, greedy, object_keypoint_similarity, pair_rows, rows_of
 from components.evaluate.predictions import Predictions
 from components.pose.persons import Persons
 
@@ -23,7 +23,7 @@ NAMES = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR
 
 @dataclass(frozen=True)
 class Ranges:
-    """A ranges of person size: persons (A, P) bool and predictions (A, N) bool that lie outside of each."""
+    """A ranges of person size: persons (A, P) bool and predictions (A, N) bool that are outside of each."""
 
     persons_outside: np.ndarray
     predictions_outside: np.ndarray
@@ -94,10 +94,7 @@ def _enlargement(persons: Persons, original: np.ndarray, annotated: np.ndarray, 
     """(N,) original area per annotated area of the image; 1 for images without persons."""
     known = (annotated > 0) & (original > 0)
     images, first = np.unique(persons.frame["image_id"].to_numpy()[known], return_index=True)
-    if not len(images):
-        return np.ones(len(image_id))
-    place = np.minimum(np.searchsorted(images, image_id), len(images) - 1)
-    return np.where(images[place] == image_id, (original[known] / annotated[known])[first][place], 1.0)
+    return np.append((original[known] / annotated[known])[first], 1.0)[rows_of(images, image_id)]
 
 
 def summarise(matches: Matches) -> dict[str, float]:
@@ -149,9 +146,9 @@ def _check(persons: Persons, predictions: Predictions, scores: np.ndarray) -> No
 
 
 def _on(images: np.ndarray, image_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that lie on `images` (sorted), and the index of their image."""
-    place = np.minimum(np.searchsorted(images, image_id), max(len(images) - 1, 0))
-    rows = np.flatnonzero(images[place] == image_id) if len(images) else np.zeros(0, np.int64)
+    """Rows on `images` (sorted), and the index of their image."""
+    place = rows_of(images, image_id)
+    rows = np.flatnonzero(place >= 0)
     return rows, place[rows]
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BottomUpParams:
-    """Section `evaluate.bottom_up`: how methods without boxes see whole images.
+    """Section `evaluate.bottom_up`: how bottom-up methods are evaluated on whole images.
 
     Attributes:
         fit: "short_side" pads and crops nothing; "letterbox" is HigherPose's published square, whose numbers end in
@@ -50,7 +50,7 @@ class EvaluateParams:
         flip: average the outputs of the upright and the mirrored crop.
         batch_size: crops per forward pass.
         bf16: network in bfloat16 on a GPU.
-        boxes: "gt" scores annotated boxes; "detector" scores a detector's boxes besides.
+        boxes: "gt" scores annotated boxes; "detector" also scores a detector's boxes.
         detections: COCO results file of a detector, relative to data/<source>.
         detector_score_threshold: boxes that score lower are not cropped.
         in_vis_threshold: joints that score lower do not count in a person's score; None takes the codec's `score_threshold`.
@@ -61,9 +61,9 @@ class EvaluateParams:
         height_bins_px: ascending inner edges of the person-height bins, px of the image.
         reduction_bins: ascending inner edges of the bins of source px per input px.
         gallery_size: best, median and worst predictions shown of each.
-        decodings: the same weights read in other ways too, see `evaluate.decodings`.
-        bottom_up: how methods without boxes see whole images; `boxes`, `detections`, `detector_score_threshold`,
-            `in_vis_threshold`, `oks_nms_threshold`, `soft_nms` and `batch_size` above are of top-down methods only.
+        decodings: further decodings of the same weights, see `evaluate.decodings`.
+        bottom_up: evaluation of bottom-up methods; `boxes`, `detections`, `detector_score_threshold`,
+            `in_vis_threshold`, `oks_nms_threshold`, `soft_nms` and `batch_size` above are for top-down methods only.
 
     Raises:
         ValueError: a value out of range, or `boxes: detector` without `detections`.

@@ -1,10 +1,11 @@
-"""PCK: the share of labelled joints that are found near where they are. It measures localisation alone; AP mixes it with ranking."""
+"""PCK: the share of labelled joints that are predicted near their true place. It measures localisation alone; AP mixes it with ranking."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from components.evaluate.assignment import assign
+from components.evaluate.matching import rows_of
 from components.evaluate.predictions import Predictions
 from components.pose.persons import Persons
 
@@ -16,9 +17,9 @@ def pck(persons: Persons, predictions: Predictions) -> dict[str, float]:
     """Share of labelled joints within half of the head's or the torso's size.
 
     `PCK_head` where the table has head sizes (PCKh@0.5 over all labelled joints; Andriluka et al. 2014, MPII Human Pose); else
-    `PCK_torso`, whose length is from left shoulder to right hip, as in the PCK of FLIC (Sapp & Taskar 2013) and LSP. Beside it stands how
-    many persons were left out because their head size, or either of these joints, is not annotated: `PCK_head_left_out`,
-    `PCK_torso_left_out`.
+    `PCK_torso`, whose length is from left shoulder to right hip, as in the PCK of FLIC (Sapp & Taskar 2013) and LSP. `PCK_head_left_out`
+    or `PCK_torso_left_out` counts the persons that are left out because their head size, or one of these joints, is not
+    annotated.
 
     A prediction belongs to the person whose box was cropped; without such boxes predictions and persons of an image are paired for
     the largest sum of OKS. The joints of a person without a prediction are not found.
@@ -56,11 +57,8 @@ def _own(persons: Persons, predictions: Predictions) -> np.ndarray:
     """(P, K, 2) the joints predicted for each person, image px; infinite without a prediction."""
     found = np.full((len(persons), len(persons.skeleton), 2), np.inf)
     if (predictions.annotation_id >= 0).all():
-        annotation = persons.frame["annotation_id"].to_numpy()
-        order = np.argsort(annotation)
-        place = order[np.searchsorted(annotation, predictions.annotation_id, sorter=order).clip(max=len(order) - 1)]
-        own = annotation[place] == predictions.annotation_id
-        found[place[own]] = predictions.keypoints_image[own]
+        own = rows_of(persons.frame["annotation_id"].to_numpy(), predictions.annotation_id)
+        found[own[own >= 0]] = predictions.keypoints_image[own >= 0]
         return found
     _, rows = assign(persons, predictions)
     found[rows >= 0] = predictions.keypoints_image[rows[rows >= 0]]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
+from components.codecs.codec import CropCodec
 from components.degrade.augment import normalise
 from components.evaluate.predictions import Predictions
 
@@ -37,7 +38,7 @@ class CropTable(Protocol):
 
 def predict(
     model: nn.Module,
-    codec: Any,
+    codec: CropCodec,
     crops: EvalCrops,
     flip: bool = True,
     batch_size: int = 256,
@@ -73,7 +74,7 @@ def predict(
 
 
 def to_predictions(
-    codec: Any, crops: CropTable, keypoints_heatmap: np.ndarray, keypoint_scores: np.ndarray, box_scores: np.ndarray | None = None
+    codec: CropCodec, crops: CropTable, keypoints_heatmap: np.ndarray, keypoint_scores: np.ndarray, box_scores: np.ndarray | None = None
 ) -> Predictions:
     """Predictions from joints decoded in heatmap cells (N, K, 2) and their scores (N, K).
 
@@ -94,7 +95,7 @@ def to_predictions(
     )
 
 
-def outputs_of(model: nn.Module, codec: Any, images: Tensor, flip: bool = True, bf16: bool = False) -> tuple[Tensor, ...]:
+def outputs_of(model: nn.Module, codec: CropCodec, images: Tensor, flip: bool = True, bf16: bool = False) -> tuple[Tensor, ...]:
     """The network's outputs for normalised images (B, 3, H, W), as float32; with `flip` fused with the mirrored ones' aligned."""
     outputs = forward(model, images, bf16)
     if not flip:
@@ -124,5 +125,5 @@ def check_finite(outputs: tuple[Tensor, ...], names: Sequence[str]) -> None:
             raise FarposeError(f"the network's output for {culprit} is not finite", fix="its weights are damaged or diverged")
 
 
-def _stacked(parts: list[np.ndarray], codec: Any, *last: int) -> np.ndarray:
+def _stacked(parts: list[np.ndarray], codec: CropCodec, *last: int) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros((0, codec.num_keypoints, *last))

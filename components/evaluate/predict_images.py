@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from components.base.errors import FarposeError
+from components.codecs.codec import ImageCodec, Outputs, Size
 from components.degrade.augment import normalise
 from components.degrade.images import usable_cores
 from components.degrade.params import DegradeParams
@@ -31,19 +32,16 @@ if TYPE_CHECKING:
     from components.degrade.image_shards import EvalImages
 
 FORWARD_PX = 1 << 23  # input px of one forward pass, which bounds the memory of large test scales
-GROUPING_PX = 1 << 20  # px of the images whose full-size heatmaps and tags are held at a time
-
-Size = tuple[int, int]  # height, width
-Outputs = tuple[Tensor, ...]
+GROUPING_PX = 1 << 20  # px of all images whose full-size heatmaps and tags are held at once
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the network sees of N images: each at every test scale, largest first as published.
+    """The network's inputs for N images: each image at every test scale, largest first as published.
 
     Attributes:
         scales: test scales, descending.
-        data_root, degrade: where the images lie and how they are degraded; only for other scales than 1.
+        data_root, degrade: folder of the images and how they are degraded; only needed for scales other than 1.
     """
 
     images: EvalImages
@@ -90,7 +88,7 @@ class Inputs:
 
 def predict_images(
     model: nn.Module,
-    codec: Any,
+    codec: ImageCodec,
     images: EvalImages,
     params: EvaluateParams,
     device: str | torch.device = "cpu",
@@ -102,8 +100,8 @@ def predict_images(
 
     Args:
         codec: groups the model's outputs into persons, see `codecs.associative_embedding`.
-        images: of the geometry that `params.bottom_up.fit` names.
-        params: `flip` and section `bottom_up` are read.
+        images: their geometry has the fit `params.bottom_up.fit`.
+        params: `flip` and section `bottom_up` are used.
         bf16: run the network in bfloat16 (CUDA only); grouping stays in float32.
         data_root, degrade: of the original images; needed by test scales other than 1.
     Raises:
@@ -130,7 +128,9 @@ def predict_images(
     return finish(*to_predictions(codec, inputs, found), params, images.skeleton.sigmas)
 
 
-def group(codec: Any, upright: Sequence[Outputs], mirrored: Sequence[Outputs] | None, scales: Sequence[float], base: Size) -> list[Any]:
+def group(
+    codec: ImageCodec, upright: Sequence[Outputs], mirrored: Sequence[Outputs] | None, scales: Sequence[float], base: Size
+) -> list[Any]:
     """The codec's persons of every image of a batch, in cells of a map of `base` size; a few images at a time.
 
     Args:
@@ -146,7 +146,7 @@ def group(codec: Any, upright: Sequence[Outputs], mirrored: Sequence[Outputs] | 
     return persons
 
 
-def to_predictions(codec: Any, inputs: Inputs, found: Sequence[Any]) -> tuple[Predictions, np.ndarray]:
+def to_predictions(codec: ImageCodec, inputs: Inputs, found: Sequence[Any]) -> tuple[Predictions, np.ndarray]:
     """Predictions and person scores from the codec's persons of every image.
 
     A box is the extent of the joints that score above the codec's detection threshold (of all if none does): the others were
@@ -185,7 +185,7 @@ def extents(keypoints: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def finish(predictions: Predictions, scores: np.ndarray, params: EvaluateParams, sigmas: Sequence[float]) -> tuple[Predictions, np.ndarray]:
-    """Suppress repeats where that is asked for; published systems keep all."""
+    """Suppress repeated persons if the parameters say so; published systems keep all."""
     threshold = params.bottom_up.oks_nms_threshold
     if threshold is None:
         return predictions, scores

@@ -12,7 +12,7 @@ from components.evaluate.matching import Matches
 from components.evaluate.significance import Difference, bootstrap_ap, holm, paired_bootstrap
 
 Row = Mapping[str, Any]
-LEVEL = 0.05  # a p-value below it tells two runs apart
+LEVEL = 0.05  # two runs differ significantly where the p-value is below it
 
 
 def merged(rows: Sequence[Row], matches: Mapping[str, Matches]) -> tuple[list[dict[str, Any]], dict[str, list[Matches]]]:
@@ -53,8 +53,8 @@ def _mean(name: str, members: Sequence[Row], runs: list[Matches] | None) -> dict
     row: dict[str, Any] = dict(members[0])
     for key, value in row.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
-            values = [other.get(key) for other in members]
-            row[key] = None if None in values else statistics.fmean(values)
+            values = [float(other[key]) for other in members if other.get(key) is not None]
+            row[key] = statistics.fmean(values) if len(values) == len(members) else None
     for key in ("seed", "by_height", f"AP_{suffix}_low", f"AP_{suffix}_high"):
         row.pop(key, None)
     spread = statistics.stdev(headline_ap(member) for member in members)

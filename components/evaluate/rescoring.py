@@ -1,12 +1,12 @@
-"""From joints in boxes to scored persons: a person's score from its box and its joints, and repeats dropped."""
+"""From joints in boxes to scored persons: a person's score from its box and its joints; repeated persons are dropped."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from components.codecs.codec import Codec
 from components.evaluate.nms import suppress
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predictions import Predictions
@@ -29,8 +29,8 @@ def person_scores(keypoint_scores: np.ndarray, box_scores: np.ndarray, in_vis_th
     return box_scores * total / np.maximum(seen.sum(-1), 1)
 
 
-def finish(predictions: Predictions, params: EvaluateParams, sigmas: Sequence[float], codec: Any) -> tuple[Predictions, np.ndarray]:
-    """Score the persons and suppress repeats: what is left, and the (N,) person scores."""
+def finish(predictions: Predictions, params: EvaluateParams, sigmas: Sequence[float], codec: Codec) -> tuple[Predictions, np.ndarray]:
+    """Score the persons and suppress repeated ones: the persons that are kept, and their (N,) scores."""
     scores = person_scores(predictions.keypoint_scores, predictions.box_scores, params.visible_above(codec))
     joints, areas = predictions.keypoints_image, predictions.areas
     kept = suppress(predictions.image_id, joints, scores, areas, np.asarray(sigmas), params.oks_nms_threshold, params.soft_nms)

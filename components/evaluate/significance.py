@@ -1,4 +1,4 @@
-"""How sure an AP is: bootstrap over images, of one run and of the difference between two runs on the same images."""
+"""Uncertainty of an AP: bootstrap over images, for one run and for the difference between two runs on the same images."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def paired_bootstrap(first: Runs, second: Runs, resamples: int = 1000, seed: int
     """Difference in AP between two runs, resampling the same images for both, so that hard images cancel.
 
     Of several seeds the difference is that of their means, and each resample draws as many seeds with replacement. Few seeds say
-    little about their own spread: with two or three the interval is still rather that of these runs than of the method.
+    little about their own spread: with two or three the interval describes these runs rather than the method.
 
     Raises:
         FarposeError: the runs were scored on different images.
@@ -85,7 +85,7 @@ def paired_bootstrap(first: Runs, second: Runs, resamples: int = 1000, seed: int
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for being several (Holm 1979): below .05, the comparison holds among all of them at level .05."""
+    """p-values corrected for multiple comparisons (Holm 1979): below .05, the comparison holds among all of them at level .05."""
     adjusted, highest = [0.0] * len(p_values), 0.0
     for place, row in enumerate(sorted(range(len(p_values)), key=lambda row: p_values[row])):
         highest = max(highest, min(1.0, (len(p_values) - place) * p_values[row]))
@@ -94,7 +94,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def write_matches(path: str | Path, matches: Matches) -> None:
-    """Keep what became of every detection in the range of all sizes, compactly, for paired comparisons of runs."""
+    """Store the outcome of every detection in the range of all sizes, compactly, for paired comparisons of runs."""
     with atomic_file(path) as temporary, open(temporary, "wb") as stream:
         np.savez(
             stream,

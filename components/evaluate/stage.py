@@ -1,4 +1,4 @@
-"""Evaluate one model: predictions, the numbers with their intervals, what its decoder could reach, curves by size and pictures."""
+"""Evaluate one model: predictions, metrics with their intervals, target AP and bound AP, curves by size and pictures."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def evaluate(approach: Approach, context: EvaluationContext) -> dict[str, Any]:
     and .png, gallery.png, overview.png where the data hold a far person.
 
     Returns:
-        `split`, and flat numbers, B being whose boxes were given (`gt_boxes`, `no_boxes` or `no_boxes_letterbox`): `AP_B`,
+        `split`, and flat numbers, where B names the boxes that were given (`gt_boxes`, `no_boxes` or `no_boxes_letterbox`): `AP_B`,
         `AP_B_low` and `AP_B_high` (95 %), the other nine as `AP50_B` …, the same with `detector_boxes` where asked for;
         `mean_OKS_B` (of the labelled persons, 0 for those not found) and `PCK_head_B` or `PCK_torso_B`, see `pck`; with the boxes of
         the main AP `target_AP`, `target_AP50`, `target_AP75` (of the method's own perfect targets) and `bound_AP` (the best AP over
-        all maps that the decoder could be given); `persons` (labelled), `images`, and what the approach counts. A number without
+        all maps that the decoder could be given); `persons` (labelled), `images`, and the approach's own counts. A number without
         persons to be found (such as AP_L of a set of far people) is left out.
     Raises:
         FarposeError: what the approach's `predict` and `write_coco_results` raise.
@@ -72,7 +72,7 @@ def scored(found: Found, context: EvaluationContext, path: Path) -> dict[str, fl
 
 
 def localisation(found: Found, persons: Persons) -> dict[str, float]:
-    """How near the joints are, whatever the scores say, over the labelled persons: those not found count as all wrong.
+    """How near the joints are, over the labelled persons and independent of the scores; persons not found count as wrong.
 
     Args:
         persons: all rows of the split.

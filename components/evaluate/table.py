@@ -1,4 +1,4 @@
-"""The table of a comparison for people: its columns, what a reader must know below it, as Markdown and as a page."""
+"""The table of a comparison as Markdown and as an HTML page: its columns, and the notes below it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _pck_heading(rows: Sequence[Row]) -> str:
 
 
 def paper_marks(rows: Sequence[Row]) -> dict[str, str]:
-    """What the papers say about their boxes and start → the letter that stands for it; one without a letter where all say the same."""
+    """The papers' boxes and start → the letter that marks them; no letter where they are the same for all."""
     said = list(dict.fromkeys(_paper_note(row) for row in rows if row.get("paper_AP") is not None))
     return {note: f" [{letter}]" if len(said) > 1 else "" for note, letter in zip(said, string.ascii_lowercase, strict=False)}
 

@@ -1,18 +1,19 @@
-"""What is decoded from a method's own perfect targets: its AP says what that form of supervision loses, and bounds nothing.
+"""Predictions decoded from a method's own perfect targets. Their AP shows what this supervision loses; it is no upper limit.
 
-A network may output better maps than its targets: a Gaussian narrower than a cell decodes to within a quarter of a cell. What no
-map can beat is `components.evaluate.bound`.
+A network may output better maps than its targets: a Gaussian narrower than a cell decodes to within a quarter of a cell. The
+upper limit over all maps is in `components.evaluate.bound`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from components.codecs.codec import CropCodec, ImageCodec
 from components.evaluate.predict import CropTable, to_predictions
 from components.evaluate.predict_images import Inputs, group
 from components.evaluate.predict_images import to_predictions as to_persons
@@ -44,7 +45,7 @@ class Boxes:
         return cls(image_id, annotation_id, center, size, labelled.bbox_xywh, labelled.keypoints)
 
 
-def perfect_predictions(codec: Any, crops: CropTable, batch_size: int = 512) -> Predictions:
+def perfect_predictions(codec: CropCodec, crops: CropTable, batch_size: int = 512) -> Predictions:
     """Annotated joints → targets → what a perfect network would output → decoded joints, in image px."""
     center, size = np.asarray(crops.center, np.float64), np.asarray(crops.size, np.float64)
     joints = np.asarray(crops.keypoints_image, np.float64)
@@ -59,10 +60,10 @@ def perfect_predictions(codec: Any, crops: CropTable, batch_size: int = 512) -> 
     return to_predictions(codec, crops, np.concatenate(heatmap), np.concatenate(scores))
 
 
-def perfect_persons(codec: Any, images: EvalImages, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
+def perfect_persons(codec: ImageCodec, images: EvalImages, device: str | torch.device = "cpu") -> tuple[Predictions, np.ndarray]:
     """Annotated joints of whole images → perfect outputs at scale 1 → grouped persons in image px, and their scores.
 
-    Without the mirrored image, which would be equally perfect.
+    The mirrored image is not used: its outputs would be equally perfect.
     """
     inputs, labelled = Inputs(images, (1.0,)), images.persons.labelled()
     owner = labelled.frame["image_id"].to_numpy()
@@ -74,15 +75,17 @@ def perfect_persons(codec: Any, images: EvalImages, device: str | torch.device =
     return to_persons(codec, inputs, found)
 
 
-def perfect_outputs(codec: Any, inputs: Inputs, row: int, persons: Persons, device: str | torch.device = "cpu") -> tuple[Tensor, ...]:
+def perfect_outputs(
+    codec: ImageCodec, inputs: Inputs, row: int, persons: Persons, device: str | torch.device = "cpu"
+) -> tuple[Tensor, ...]:
     """What a perfect network outputs for image `row`, (1, ...) per output, if these are its labelled persons.
 
-    A joint that the input does not show (published letterboxing cuts portrait images) cannot be seen.
+    A joint outside the input (published letterboxing cuts portrait images) is not visible.
     """
     images, (height, width) = inputs.images, inputs.size(row)
     sizes = [(height * side // images.geometry.size, width * side // images.geometry.size) for side in codec.output_sizes]
     matrix = images.geometry.image_to_map((height, width), int(images.width[row]), int(images.height[row]))
-    nobody = np.zeros((1, codec.num_keypoints, 3))  # the codec wants at least one person, who may have no visible joint
+    nobody = np.zeros((1, codec.num_keypoints, 3))  # the codec needs at least one person, who may have no visible joint
     annotated = np.concatenate([persons.keypoints, nobody])
     joints = annotated[..., :2] @ matrix[:, :2].T + matrix[:, 2]  # px of the input
     inside = ((joints >= 0) & (joints < (width, height))).all(-1)

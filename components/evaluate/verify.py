@@ -1,6 +1,6 @@
-"""What must hold before anything is trained: checks of the table, the geometry and the codecs that cost seconds.
+"""Checks of the table, the geometry and the codecs before training; they take seconds.
 
-What differs between crops and whole images is in `components.approaches`.
+The checks that differ between crops and whole images are in `components.approaches`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from components.codecs.codec import Codec
 from components.evaluate.approach import Check
 from components.evaluate.oks import MAX_DETECTIONS, evaluate
 from components.evaluate.predictions import Predictions
 from components.models.variant import Variant
 from components.pose.persons import Persons
 
-Scored = tuple[Predictions, np.ndarray]  # and the person scores
+Scored = tuple[Predictions, np.ndarray]  # with the person scores
 LOWEST_TARGET_AP = 0.2  # below this a codec's targets cannot tell methods apart
 
 
@@ -34,8 +35,8 @@ def truth_scores_one(persons: Persons) -> Check:
     return Check("ground truth scores AP 1.000", min(numbers["AP"], numbers["AR"]) > 1 - 1e-9, detail, warning=len(crowded) > 0)
 
 
-def flip_twice(name: str, codec: Any, border: tuple[int, int] = (0, 0)) -> Check:
-    """Mirroring outputs twice changes nothing but the columns (or bins) that a shift repeats."""
+def flip_twice(name: str, codec: Codec, border: tuple[int, int] = (0, 0)) -> Check:
+    """Mirroring outputs twice changes only the columns (or bins) that a shift repeats."""
     generator = torch.Generator().manual_seed(0)
     outputs = tuple(torch.randn((2, *shape), generator=generator) for shape in codec.output_shapes)
     first, last = border

@@ -1,4 +1,4 @@
-"""What a variant is compared with: the declared pairs of the recipe `matched`."""
+"""The variant that each variant is compared with: the declared pairs of the recipe `matched`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def baseline(variant: Variant, variants: Mapping[str, Variant]) -> Variant | Non
     "plain" is the one with plain heatmaps on the same backbone, data set and input size, with as many branches and no enlarged input.
 
     Raises:
-        FarposeError: there is no such variant, or it sees other data than `variant`.
+        FarposeError: there is no such variant, or its data differ from those of `variant`.
     """
     if variant.baseline is None:
         return None

@@ -32,7 +32,7 @@ HARMLESS = re.compile(  # of a key that is left over: nothing that a pose networ
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
-    """The named tensors of a `.safetensors` file or of a file written by `torch.save`, wherever they lie in it.
+    """The named tensors of a `.safetensors` file or of a file written by `torch.save`, wherever they are in it.
 
     Raises:
         FarposeError: the file is missing, a folder, damaged, holds anything that would have to run code, or no named tensors.
@@ -87,7 +87,7 @@ def _is_newer_pickle(path: Path) -> bool:
 
 
 def _plain_values() -> AbstractContextManager[Any]:
-    """Let numbers of numpy and parsed command lines through, which training scripts put beside the weights; they run nothing."""
+    """Let numbers of numpy and parsed command lines through, which training scripts save with the weights; they run nothing."""
     from numpy._core import multiarray
 
     scalar = multiarray.scalar
@@ -118,7 +118,7 @@ def unwrapped(state: Mapping[str, Tensor], wanted: Iterable[str], wrappers: tupl
 
 @dataclass(frozen=True)
 class Fit:
-    """A checkpoint beside what a network needs.
+    """A checkpoint compared with what a network needs.
 
     Attributes:
         used: tensors that the network takes, by the authors' key.
@@ -139,7 +139,7 @@ class Fit:
 
 
 def compare(state: Mapping[str, Tensor], needed: official.Expected) -> Fit:
-    """How a checkpoint fits a network; the generator of an enlarged input is not asked of it (it has a file of its own)."""
+    """How a checkpoint fits a network; the generator of an enlarged input is not asked of it (it has its own file)."""
     shapes = {key: tuple(value.shape) for key, (_, value) in needed.tensors.items() if not key.startswith(PREFIX)}
     mmpose = [f"backbone.{key}" for key in shapes]  # its names of the networks that others published as one piece
     state = official.unprefixed(unwrapped(state, [*shapes, *mmpose]), shapes)
@@ -161,7 +161,7 @@ def owners(state: Mapping[str, Tensor], name: str, most: int = 3) -> list[str]:
     likeness = {other: difflib.SequenceMatcher(None, name, other).ratio() for other in variants}
     order = sorted(variants, key=lambda other: (not _related(asked, variants[other]), -likeness[other]))
     fits: dict[Any, bool] = {}
-    foreign: set[Any] = set()  # families of which one was seen to share hardly a key
+    foreign: set[Any] = set()  # families with a member that shares hardly a key
     found: list[str] = []
     for other in order:
         variant = variants[other]

@@ -25,7 +25,7 @@ class Costs:
         params_fixed: how many of all these are never trained: sine positions, unused tables, a frozen generator.
         macs: multiply-adds of one image's forward pass in eval mode as executed (torch.utils.flop_counter, halved):
             convolutions, deconvolutions at their input, linear layers and the products of attention. SHaRPose refines every
-            image, and reads its coarse heatmaps too, as published.
+            image and computes its coarse heatmaps too, as published.
         tools: multiply-adds as each of the papers' tools counts them, see `counting`.
         params_summary: parameters as the tool "summary" counts them.
     """
@@ -56,7 +56,7 @@ def tool_of(variant: Variant) -> Counting:
 
 
 def count(model: nn.Module, input_size: tuple[int, int], synchronised: bool = False) -> Costs:
-    """Count by running the network on shapes alone (no numbers are computed, on whatever device it lies).
+    """Count by running the network on shapes alone (no numbers are computed, whatever the model's device).
 
     Args:
         input_size: (height, width), px.

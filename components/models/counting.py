@@ -1,13 +1,13 @@
 """Multiply-adds as the papers' tools count them.
 
-Three tools are behind the printed GFLOPs. None counts just what a network multiplies and adds, so each is a function here:
+Three tools are behind the printed GFLOPs. None counts exactly the multiply-adds of a network, so each tool is a function here:
 
     summary  `get_model_summary` in the repositories of HRNet, SimpleBaseline, DARK, UDP, CAL, TransPose, TokenPose and SimCC
     mmcv     `mmcv.cnn.get_model_complexity_info`: HRFormer, and SRPose with its baselines
     fvcore   fvcore's `FlopCountAnalysis` and mmengine's copy of it: SHaRPose and SIU
 
 HigherHRNet and LitePose print the first one's counts in units of 10⁹ ("summary_decimal").
-What they do is known from their published code, and checked against counts made with it; docs/counts.md has the table.
+Each function follows the tool's published code and is checked against counts made with it; docs/counts.md has the table.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def summary_parameters(calls: Iterable[Call]) -> int:
 def mmcv(calls: Iterable[Call], synchronised: bool = False) -> int:
     """`mmcv.cnn.get_model_complexity_info`: hooks on layers; elementwise work counts.
 
-    Beside the products: one per output of a convolution with bias, two per element of a batch norm or LayerNorm, one per
+    In addition to the products: one per output of a convolution with bias, two per element of a batch norm or LayerNorm, one per
     element of ReLU (out), pooling (in) and `nn.Upsample` (out). It sees neither products of attention, nor GELU, biases of
     linear layers or functional calls. Our backbones resize and our heads rectify by functional calls where the published code
     has layers: these count.
@@ -87,7 +87,7 @@ _FVCORE_PER_OUTPUT = {"batch_norm": 2, "layer_norm": 5, "nearest": 1, "bilinear"
 def fvcore(calls: Iterable[Call]) -> int:
     """fvcore and mmengine: every product, wherever it is.
 
-    Beside the products: two per element of a batch norm, five of a LayerNorm, one of nearest and four of bilinear resizing
+    In addition to the products: two per element of a batch norm, five of a LayerNorm, one of nearest and four of bilinear resizing
     (out), one of adaptive pooling (in). Biases, ReLU, GELU, softmax and max pooling are free.
     """
     return sum(_fvcore_of(call) for call in calls)

@@ -1,6 +1,6 @@
-"""Entries of variant files as written, and what they are in full.
+"""Entries of variant files, as written and in full.
 
-An entry may be another one plus what it overrides (`like:`), and `_paper` holds what all printed rows of its file share.
+An entry may extend another one and override some of its keys (`like:`); `_paper` holds what all printed rows of a file share.
 """
 
 from __future__ import annotations
@@ -15,14 +15,7 @@ from components.base.errors import FarposeError, unknown_name
 
 LIKE, SHARED = "like", "_paper"
 PRINTED = ("paper", "reprints")  # rows of tables
-SAME_ROW = (
-    LIKE,
-    "tag",
-    "train",
-    "baseline",
-    "exceptions",
-    *PRINTED,
-)  # what an entry may say and still be the other's row
+SAME_ROW = (LIKE, "tag", "train", "baseline", "exceptions", *PRINTED)  # what an entry may say and still be the other's row
 
 
 @dataclass(frozen=True)
@@ -31,7 +24,7 @@ class Entry:
 
     Attributes:
         path: the file.
-        name: its key there; one that starts with `_` is a fragment, which only entries of the same file are like.
+        name: its key there; one that starts with `_` is a fragment, which only entries of the same file may extend.
         written: what the file says.
     """
 
@@ -46,7 +39,7 @@ class Entry:
 
 
 def read(folder: str | Path) -> dict[str, Entry]:
-    """Every variant's entry in a folder's YAML files, by name, with what it is like filled in.
+    """Every variant's entry in a folder's YAML files, by name, with the entries that `like` names filled in.
 
     Raises:
         FarposeError: a file is wrong, an entry is not a mapping, two share a name, there is no YAML file, or `like` names
@@ -78,7 +71,7 @@ def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
 
 
 def _printed(written: object, shared: Mapping[str, Any]) -> object:
-    """The entry with its `paper` and every one of its `reprints` filled up by what the file's rows share."""
+    """The entry with its `paper` and every one of its `reprints` completed by what the file's rows share."""
     if not isinstance(written, dict):
         return written
     filled = dict(written)
@@ -97,9 +90,9 @@ def _entry(path: Path, name: str, written: object) -> Entry:
 
 
 def _full(entry: Entry, known: Mapping[Path, Mapping[str, Entry]], trail: tuple[str, ...]) -> dict[str, Any]:
-    """What the entry is, without `like`.
+    """The full entry, without `like`.
 
-    A printed row (`paper`) belongs to its entry: it is taken over from another variant only where no more than `SAME_ROW` differs.
+    A printed row (`paper`) belongs to its entry. It is taken from another variant only where nothing but `SAME_ROW` differs.
     """
     if LIKE not in entry.written:
         return entry.written

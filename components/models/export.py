@@ -1,6 +1,6 @@
-"""A variant's network as one ONNX file, and the proof in pixels that ONNX Runtime finds the same joints of the same persons with it.
+"""A variant's network as one ONNX file, and a check, in px, that ONNX Runtime finds the same joints of the same persons with it.
 
-The file holds the network alone and gives its raw maps; decoding and grouping stay with the codec.
+The file holds only the network, which outputs raw maps; decoding and grouping stay with the codec.
 
 torch has two exporters. Measured on HRNet-W32 at 64x48 (2 shared CPU cores, torch 2.15, onnxruntime 1.31), both give files of
 the same size (114 and 116 MB) that ONNX Runtime runs equally fast (11.5 and 11.2 ms an image; 400 and 404 ms a batch of 64) and
@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_file
+from components.codecs.codec import Codec, Outputs
 from components.degrade.augment import normalise
 from components.models.variant import Variant
 
@@ -33,7 +33,6 @@ LAST_BITS = 2e-6  # how much `rounding_errors` changes a normalised pixel, which
 RUNS, NUDGES = 3, 12  # how often the network is run with other last bits, and its outputs are decoded with rounding errors added
 TRACED_BATCH = 2  # not 1, which would broadcast unseen
 
-Outputs = tuple[Tensor, ...]
 Network = Callable[[Tensor], Outputs]
 
 
@@ -45,18 +44,18 @@ class Joints:
     found: np.ndarray
 
 
-Reader = Callable[[Any, Outputs, Tensor], list[Joints]]  # (codec, outputs, normalised inputs) → the persons of each input
+Reader = Callable[[Codec, Outputs, Tensor], list[Joints]]  # (codec, outputs, normalised inputs) → the persons of each input
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a variant's file is written and read.
+    """How a variant's file is written and its outputs are decoded.
 
     Attributes:
-        read: from a network's outputs to joints.
+        read: decodes a network's outputs to joints.
         fit: an input (3, H, W) as the file takes it.
-        about: kept in the file beside the variant's name.
-        any_size: the sides of the input are open as well as its batch.
+        about: stored in the file with the variant's name.
+        any_size: the sides of the input are dynamic axes, as its batch is.
         batch_size: inputs of one size that are run together.
     """
 
@@ -113,7 +112,7 @@ def to_onnx(
     Args:
         input_size: (height, width), px.
         metadata: kept in the file's `metadata_props`.
-        any_size: leave the input's sides open as well, for networks that take whole images.
+        any_size: make the input's sides dynamic axes too, for networks that take whole images.
     """
     import onnx
 
@@ -165,8 +164,8 @@ def runtime(path: str | Path, threads: int | None = None) -> Network:
     return run
 
 
-def compare(model: nn.Module, codec: Any, path: str | Path, inputs: Sequence[np.ndarray], form: Form) -> Difference:
-    """Read persons from torch's outputs and from ONNX Runtime's, for the same inputs; on the CPU.
+def compare(model: nn.Module, codec: Codec, path: str | Path, inputs: Sequence[np.ndarray], form: Form) -> Difference:
+    """Decode persons from torch's outputs and from ONNX Runtime's for the same inputs, on the CPU.
 
     A joint that belongs to another person, or a person more or less, counts as infinitely far away.
 
@@ -191,10 +190,10 @@ def compare(model: nn.Module, codec: Any, path: str | Path, inputs: Sequence[np.
 
 
 def distances_px(first: Joints, second: Joints) -> np.ndarray:
-    """(N, K) distances of the joints of two readings of one input, person by person.
+    """(N, K) distances of the joints of two decodings of one input, person by person.
 
-    Infinite where only one of them has the joint, and everywhere if one has more persons (N is the larger number then); NaN
-    where neither has it.
+    Infinite where only one of them has the joint, and everywhere if their numbers of persons differ (N is then the larger one);
+    NaN where neither has it.
     """
     if len(first.found) != len(second.found):
         return np.full(max(first.found.shape, second.found.shape), np.inf)
@@ -203,12 +202,12 @@ def distances_px(first: Joints, second: Joints) -> np.ndarray:
     return np.where(first.found & second.found, distances, np.where(first.found | second.found, np.inf, np.nan))
 
 
-def ties(codec: Any, outputs: Outputs, errors: Outputs, inputs: Tensor, read: Reader) -> list[np.ndarray]:
-    """For each input, which joints torch's own reading moves by more than the limit when rounding errors are added to its outputs:
-    (N, K) bool, or a scalar True where they decide how many persons there are.
+def ties(codec: Codec, outputs: Outputs, errors: Outputs, inputs: Tensor, read: Reader) -> list[np.ndarray]:
+    """For each input, which joints move by more than the limit when rounding errors are added to torch's own outputs:
+    (N, K) bool, or a scalar True where these errors change the number of persons.
 
-    Two cells may be equally high but for the last bits, or a slope zero, whose sign decides a quarter of a cell: which side
-    wins then depends on the order of additions and says nothing about the file. A wrong file cannot hide here, because outputs
+    Two cells may differ only in their last bits, or a slope that decides a quarter of a cell may be zero: the order of additions
+    then decides, which says nothing about the file. A wrong file cannot hide here, because outputs
     that differ by more than LIMIT_ROUNDING errors are refused whatever the joints do.
 
     Args:
@@ -264,13 +263,13 @@ def _by_size(inputs: Sequence[np.ndarray]) -> Iterator[Tensor]:
 
 
 def export(
-    model: nn.Module, codec: Any, variant: Variant, path: str | Path, inputs: Sequence[np.ndarray], form: Form, origin: Mapping[str, str]
+    model: nn.Module, codec: Codec, variant: Variant, path: str | Path, inputs: Sequence[np.ndarray], form: Form, origin: Mapping[str, str]
 ) -> Difference:
     """Write a trained network's ONNX file if the same joints are found with it.
 
     Args:
         inputs: (3, H, W) uint8 RGB to compare on, such as a shard's evaluation inputs.
-        origin: what is known of the weights; kept in the file beside the variant's name.
+        origin: what is known of the weights; stored in the file with the variant's name.
     Raises:
         FarposeError: the inputs do not fit the variant, the network cannot be recorded, no joint is found or all lie on ties, or a
             joint, a group or an output differs too much (names the numbers); then nothing is written.

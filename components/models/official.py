@@ -78,8 +78,8 @@ def load(name: str, state: Mapping[str, Any], published: bool = True) -> nn.Modu
     Args:
         name: a variant of `params/variants/`, or "spsr_x4" (Maclory's SPSR) for the generator alone.
         state: authors' key → array or tensor; a leading `module.` (data parallel) or `1.` (half precision, HigherHRNet) is
-            ignored. For a variant whose input SPSR enlarges nobody released weights: give the pose network's, and the
-            generator's file (`network.upscale_weights`) is read for the rest, unless its keys are in `state` under
+            ignored. No weights were released for variants whose input SPSR enlarges: give the pose network's, and the
+            generator's file (`network.upscale_weights`) gives the rest, unless its keys are in `state` under
             `upscale.generator.`.
         published: behave as the published code, known errors included (SimpleBaseline outputs 16x16 at 64x48); False
             gives the corrected network that we train.

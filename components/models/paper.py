@@ -33,14 +33,14 @@ class Paper:
             their output, "summary_decimal" prints the same in units of 1e9, "mmcv" adds biases and elementwise layers, "fvcore" adds
             norms and attention.
         fps: images per second as printed, on the authors' hardware.
-        boxes: whose boxes the persons came from: a detector's of person AP `detector_ap` (percent on COCO val2017), the annotated ones,
+        boxes: where the person boxes came from: a detector with person AP `detector_ap` (percent on COCO val2017), the annotated ones,
             none (bottom-up), or unknown where the source does not say.
         start: what the network started from.
         departs: where our recipe or network departs from the authors', in words.
         source: where the row was printed.
 
     Raises:
-        ValueError: an AP or PCKh without `boxes`, `start` and `source`: a number that nobody can compare with; or boxes of a detector
+        ValueError: an AP or PCKh without `boxes`, `start` and `source`: such a number cannot be compared; or boxes of a detector
             without its AP.
     """
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
 from components.models.backbones.blocks import published_initialisation
 from components.models.backbones.hrformer import HRFORMERS, HRFormer, hrformer_initialisation
-from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
+from components.models.backbones.hrnet import HRNETS, build_hrnet, published_key
 from components.models.backbones.resnet import RESNETS, ResNet
 from components.models.backbones.transpose import TRANSPOSES, TransPose, feature_size, transpose_initialisation
+from components.models.heads.deconvolution import DeconvolutionHead
+from components.models.naming import renamed
 from components.models.variant import Network, Variant
 
 
@@ -43,9 +46,25 @@ def build_backbone(variant: Variant, multi_scale: bool) -> nn.Module:
         model = ResNet(RESNETS[name])
         published_initialisation(model)
     else:
-        model = HRNet(HighResolutionTrunk(HRNETS[name]), HighResolutionEnd(HRNETS[name], network.branches, multi_scale=multi_scale))
+        model = build_hrnet(name, network.branches, multi_scale=multi_scale)
         published_initialisation(model)
     return model
+
+
+def plain_deconvolutions(variant: Variant, channels: int) -> DeconvolutionHead | None:
+    """What the backbone's plain head puts between its features and H/4 x W/4 cells; None where they have that size."""
+    if variant.backbone in RESNETS:
+        return DeconvolutionHead(channels)
+    return DeconvolutionHead(channels, channels, layers=1) if variant.backbone in TRANSPOSES else None
+
+
+def authors_keys(head: Mapping[str, str]) -> Callable[[str, Variant], str]:
+    """A method's `authors_key`, where its released code is SRPose's or mmpose's.
+
+    Args:
+        head: our prefix → the authors' prefix of the head's parameters.
+    """
+    return lambda key, variant: backbone_key(key, variant) if key.startswith("backbone.") else renamed(key, head)
 
 
 def backbone_key(key: str, variant: Variant) -> str:

@@ -1,4 +1,4 @@
-"""SPSR: super-resolution by four that is guided by image gradients. Only its generator, to stand in front of a pose network.
+"""SPSR: super-resolution by four that is guided by image gradients. Only its generator, placed before a pose network.
 
 Ma, Rao, Cheng, Chen, Lu, Zhou 2020, "Structure-Preserving Super Resolution with Gradient Guidance", section 3 and figure 2.
 A trunk of residual-in-residual dense blocks enlarges the image; a branch that sees the gradient of the image, and the trunk's
@@ -21,7 +21,7 @@ IGNORED = ("get_g_nopadding.weight_h", "get_g_nopadding.weight_v", "HR_conv0_new
 
 
 class DenseBlock(nn.Module):
-    """Five 3x3 convolutions; each of the first four adds `growth` channels to what the later ones see."""
+    """Five 3x3 convolutions; each of the first four adds `growth` channels to the input of the later ones."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()

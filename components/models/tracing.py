@@ -40,9 +40,9 @@ class Call:
 
 
 def trace(model: nn.Module, input_size: tuple[int, int]) -> tuple[list[Call], int]:
-    """Run the network in eval mode on one image without numbers (meta tensors), on whatever device it lies.
+    """Run the network in eval mode on one image without numbers (meta tensors), whatever the model's device.
 
-    What runs is the published forward pass: where a model has `published_outputs`, that.
+    The published forward pass runs: `published_outputs` where the model has it.
 
     Args:
         input_size: (height, width), px.
@@ -88,7 +88,7 @@ _LAYERS: dict[str, tuple[type[nn.Module], ...]] = {
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes every call of the functions in `_READERS`, and which module makes it."""
+    """Records every call of the functions in `_READERS` and the module that makes it."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

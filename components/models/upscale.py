@@ -1,8 +1,8 @@
 """Enlarge the input fourfold before a pose network sees it: the "+SPSR" rows of CAL's table, and bicubic as their control.
 
-Wang, Zhang, Zhu, Ge 2022 print the rows without code. As the sizes suggest, a crop of 64x48 becomes 256x192 for an ordinary
-network with four branches, whose 64x48 cells are one per px of the crop. Whether the authors trained the pose network on
-enlarged crops is not said; ours is, with the generator as it is.
+Wang, Zhang, Zhu, Ge 2022 print the rows without code. The sizes suggest that a crop of 64x48 becomes 256x192 for an ordinary
+network with four branches, which has one cell per px of the crop. The paper does not say whether the pose network was trained on
+enlarged crops; ours is, with a frozen generator.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _per_channel(values: tuple[float, float, float], like: Tensor) -> Tensor:
 
 
 def enlarge_input(network: nn.Module, kind: Literal["bicubic", "spsr"]) -> nn.Module:
-    """Let `network` see its images enlarged, in place. Its own parameters keep their names; the generator's follow `PREFIX`.
+    """Make `network` enlarge its images first, in place. Its own parameters keep their names; the generator's follow `PREFIX`.
 
     The generator's weights are drawn at random here: `load_generator` or a trained network's state_dict replaces them.
     """

@@ -1,4 +1,4 @@
-"""A variant: one row of a paper's table, as a validated entry of `params/variants/`; and what its method says of itself."""
+"""A variant, one row of a paper's table as a validated entry of `params/variants/`; and the record that its method declares."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ class Method:
     """Everything the rest of the project knows about a method. Its file in `components/models/methods/` declares it as `METHOD`.
 
     Attributes:
-        name: as `method:` of a variant names it.
+        name: the value of a variant's `method:`.
         build: (variant, published) → the network with fresh weights; `published` keeps the errors of the released code.
         backbones: names of `components.models.backbones` that it runs on.
         codec: how keypoints become targets and are decoded, a name that `components.codecs.build` knows.
         authors_key: (key, variant) → the name that the released code has for `key` of the network's state_dict.
         convention: how crops are cut.
         stride: input px per cell of the output (1: as many cells as px); of a bottom-up method's coarsest.
-        approach: it sees "crops" of one person each, or whole "images" in which it finds everybody.
+        approach: the network's input: "crops" of one person each, or whole "images" in which it finds all persons.
         network: type of its settings.
         label: start of its variants' names; None for `name`, "" where the backbone's name says it all.
         drops: start of the backbone's name that its variants' names leave out.
@@ -93,7 +93,7 @@ class Method:
         uncounted: settings of the network that change neither parameters nor multiply-adds.
         codec_counted: settings of the codec that do change them.
         sized: some parameters depend on the input's size.
-        exported: the variant as it is exported, where a recorded graph cannot hold all of its behaviour.
+        exported: the variant to export, another one where a recorded graph cannot hold all of its behaviour.
         any_size: whether the exported network of a variant takes images of any size (bottom-up).
     """
 
@@ -130,21 +130,21 @@ class Variant:
         name: `<method>_<backbone>_<dataset>_<H>x<W>[_<tag>]`, bottom-up `<method>_<backbone>_<dataset>_<size>[_<tag>]`; the method is
             left out where it is its backbone's name (HRNet, HRFormer, TransPose, TokenPose, LitePose), and so are the `vit_` of
             SHaRPose's backbones and the `hrnet_` of HigherHRNet's and its successors'.
-        input_size: (height, width) of the network's input, px, multiples of 4; bottom-up: of a training image, a square whose side
-            is the short side of an evaluated image, a multiple of 64.
+        input_size: (height, width) of the network's input, px, multiples of 4. Bottom-up: the size of a training image, a square;
+            evaluated images have this short side, a multiple of 64.
         tag: end of the name where settings differ from the variant without it.
         network: settings of the method's network, of the type that its record names; a mapping is parsed, None is the default.
         codec: settings of the method's codec, see `components.codecs`.
         train: this variant's overrides of `params/train.yaml`, its recipe `published`.
-        baseline: what it is compared with under the recipe `matched`: "plain" is the plain heatmap on the same backbone, data set
+        baseline: the variant it is compared with under the recipe `matched`: "plain" is the plain heatmap on the same backbone, data set
             and input size; or a variant's name.
         exceptions: keys of `train` that hold in the recipe `matched` as well, each with the reason why the method needs it.
         reprints: the same network's rows in other papers' tables.
-        joints: spelled out where no params/data.yaml says them, as in a registered model; None: those of the data set's entry.
+        joints: given where there is no params/data.yaml, as in a registered model; None: those of the data set's entry.
 
     Raises:
         FarposeError: unknown method, backbone or setting, a backbone that the method does not run on, a setting that
-            nothing would read, or a name that disagrees with the fields.
+            has no effect, or a name that disagrees with the fields.
     """
 
     name: str
@@ -181,7 +181,7 @@ class Variant:
             raise FarposeError(f"the name disagrees with the entry, which makes {self.expected_name!r}", where=where, fix="correct either")
 
     def _network(self, where: str) -> Network:
-        """The settings as the method's type: defaults, a mapping read, or plain settings that its type extends."""
+        """The settings as the method's type, from None, a mapping, or plain settings that its type extends."""
         kind, given = self.record.network, {} if self.network is None else self.network
         if isinstance(given, kind):
             return given
@@ -190,13 +190,13 @@ class Variant:
     def _check_size(self, where: str) -> None:
         if min(self.input_size) < 1 or any(side % STRIDE for side in self.input_size):
             raise FarposeError(f"input_size must be positive multiples of {STRIDE} px, got {self.input_size}", where=where)
-        if self.bottom_up and (self.input_size[0] != self.input_size[1] or self.input_size[0] % IMAGE_STRIDE):
+        if self.approach == "images" and (self.input_size[0] != self.input_size[1] or self.input_size[0] % IMAGE_STRIDE):
             problem = f"input_size of a bottom-up variant must be a square, its side a multiple of {IMAGE_STRIDE} px, got {self.input_size}"
             raise FarposeError(problem, where=where, fix="such as [256, 256] or [512, 512]")
 
     @property
     def record(self) -> Method:
-        """What its method says of itself."""
+        """The record that its method declares."""
         return methods()[self.method]
 
     @property
@@ -210,17 +210,12 @@ class Variant:
         method = self.record
         label = self.method if method.label is None else method.label
         height, width = self.input_size
-        size = str(height) if self.bottom_up else f"{height}x{width}"
+        size = str(height) if self.approach == "images" else f"{height}x{width}"
         return "_".join(part for part in (label, self.backbone.removeprefix(method.drops), self.dataset, size, self.tag) if part)
 
     @property
-    def bottom_up(self) -> bool:
-        """Whether it takes whole images and finds all persons in them."""
-        return self.approach == "images"
-
-    @property
     def approach(self) -> Approach:
-        """What the network sees: "crops" of one person each, or whole "images" in which it finds everybody."""
+        """The network's input: "crops" of one person each, or whole "images" in which it finds all persons."""
         return self.record.approach
 
     @property

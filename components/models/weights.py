@@ -22,7 +22,7 @@ def save_weights(path: str | Path, model: nn.Module | Mapping[str, Tensor], meta
 
     Args:
         model: the network, or its state_dict.
-        metadata: must hold `variant`, the variant's name; anything else is kept beside it.
+        metadata: must hold `variant`, the variant's name; everything else is stored with it.
     """
     state = model.state_dict() if isinstance(model, nn.Module) else model
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
@@ -32,7 +32,7 @@ def save_weights(path: str | Path, model: nn.Module | Mapping[str, Tensor], meta
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """What was saved beside the weights.
+    """The metadata that was saved with the weights.
 
     Raises:
         FarposeError: the file is missing, truncated, no safetensors file, or was not written by `save_weights`.

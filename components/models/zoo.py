@@ -23,7 +23,7 @@ VARIANTS = PARAMS / "variants"
 
 @dataclass(frozen=True)
 class Built:
-    """A variant's network (normalised images → tuple of tensors) and the codec that makes its targets and reads it."""
+    """A variant's network (normalised images → tuple of tensors) and the codec that makes its targets and decodes its outputs."""
 
     variant: Variant
     model: nn.Module
@@ -33,7 +33,7 @@ class Built:
 def load_variants(folder: str | Path = VARIANTS) -> dict[str, Variant]:
     """Every variant of a folder's YAML files, by name; see `entries` for `like:`.
 
-    `_paper` is what a file's printed rows share: it fills up every `paper` and every one of `reprints`.
+    `_paper` holds what a file's printed rows share; it completes every `paper` and every one of `reprints`.
 
     Raises:
         FarposeError: a file or an entry is wrong (names it), two entries share a name, or there is no YAML file.
@@ -56,7 +56,7 @@ def variant(name: str, folder: str | Path = VARIANTS) -> Variant:
 def group_of(variant: Variant, variants: Iterable[Variant] | None = None) -> str:
     """The name of the group of variants that are equal but for the seed: that of its member with the shortest name.
 
-    Names, tags and printed rows do not count, nor does who spells out a default.
+    Names, tags and printed rows do not count; neither does a default that is written out.
 
     Args:
         variants: among which to look; by default those of `params/variants/`.
@@ -79,7 +79,7 @@ def network(variant: Variant, published: bool = False) -> nn.Module:
     Args:
         published: with the errors of the published code (SimpleBaseline's surplus cells, SHaRPose's missing row), for authors'
             checkpoints.
-    SPSR's generator, where the variant has one, is drawn at random as well; `upscale.load_generator` reads the published one.
+    SPSR's generator, where the variant has one, is drawn at random too; `upscale.load_generator` loads the published one.
     """
     model = variant.record.build(variant, published)
     return enlarge_input(model, variant.upscale) if variant.upscale else model

@@ -67,7 +67,7 @@ class CropGeometry:
         Args:
             center: (N, 2) image px.
             size: (N, 2) padded box, image px.
-            rotation: degrees, (N,) or a number; positive turns as in the convention's own published code.
+            rotation: degrees, (N,) or a number; its sign follows the convention's published code.
         """
         return self._matrix(self.input_size, center, size, rotation)
 
@@ -102,14 +102,14 @@ class CropGeometry:
 
     @property
     def _shrink(self) -> int:
-        """What a length in px is more than the length that counts, where both axes have one scale."""
+        """Px subtracted from every length where both axes share one scale: 1 for DARK, which counts intervals, else 0."""
         return int(self.convention == "dark")
 
     @property
     def _first_row(self) -> float:
-        """Where the heatmap's first row lies in the crop, px: not at 0 where one scale serves both axes and their ratios differ.
+        """Place of the heatmap's first row in the crop, px. It is not 0 where both axes share one scale but have different ratios.
 
-        The box's centre is the middle of crop and heatmap. DARK at 64x48: (64 - 1) / 2 - 47 / 11 (16 - 1) / 2 = -0.55 px.
+        The box's centre is in the middle of the crop and of the heatmap. DARK at 64x48: (64 - 1) / 2 - 47 / 11 (16 - 1) / 2 = -0.55 px.
         """
         if self.convention == "unbiased":
             return 0.0

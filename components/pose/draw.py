@@ -17,16 +17,16 @@ Colour = tuple[int, int, int]  # RGB
 
 TRUTH, DARK = (255, 255, 255), (20, 20, 20)
 LEFT, RIGHT, MIDDLE = (30, 140, 240), (250, 110, 40), (60, 180, 60)  # of the person
-TURN_OF_HUE = 0.381966  # of the circle between a person's colour and the next one's: the golden angle, which never returns
+TURN_OF_HUE = 0.381966  # share of the circle between the colours of two persons: the golden angle, so that no hue repeats
 TONES = ((0.55, 1.0), (0.95, 1.0), (0.8, 0.75))  # saturation and brightness in turn, so that near hues still differ
 BRIGHTNESS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 SUBPIXEL = 4  # bits of sub-pixel drawing
-SHOWN_SIDE = 900  # px; smaller images are enlarged by a whole factor, so that joints of far persons can be told apart
-SHOWN_PERSON = 96  # px; where half of the persons are smaller, the image is enlarged further,
-LARGEST_SIDE = 2400  # px, as far as the picture stays below this
-PERSON_PER_LINE = 130  # px of the picture that a person measures for each px of a line's width
+SHOWN_SIDE = 900  # px; smaller images are enlarged by a whole factor, so that the joints of far persons are apart
+SHOWN_PERSON = 96  # px; where half of the persons are smaller, the image is enlarged further
+LARGEST_SIDE = 2400  # px; pictures are not enlarged beyond this
+PERSON_PER_LINE = 130  # px of a person's size per px of line width
 THICKEST = 30  # px
-LETTER_PX, SIDE_PER_LETTER = 10, 110  # height of the scores' digits: at least, and px of the picture's longer side for each px of it
+LETTER_PX, SIDE_PER_LETTER = 10, 110  # smallest height of the scores' digits, px; px of the picture's longer side per px of that height
 
 
 def colour_of(rank: int) -> Colour:
@@ -45,12 +45,12 @@ def draw_joints(
     thickness: int = 2,
     rim: bool = True,
 ) -> None:
-    """Draw one person onto (H, W, 3) uint8 RGB: `points` (K, 2) px of the picture, those of `visible` (K,).
+    """Draw one person onto a picture (H, W, 3) uint8 RGB: the `visible` (K,) ones of `points` (K, 2), px of the picture.
 
     Args:
-        colour: of all limbs; None tells the person's left from its right.
+        colour: of all limbs; None: the person's left and right have different colours.
         thickness: of the limbs, px.
-        rim: a dark line around them, so that they stand out on any picture.
+        rim: draw a dark line around them, so that they are visible on any picture.
     """
     import cv2
 
@@ -73,16 +73,16 @@ def _side_colour(skeleton: Skeleton, a: int, b: int) -> Colour:
 
 
 def line_width(points: np.ndarray, thickest: int = THICKEST) -> int:
-    """Width of a person's lines, px of the picture: a far person must stay visible under them.
+    """Width of a person's lines, px of the picture, thin enough that a far person stays visible.
 
     Args:
-        points: (N, 2) its joints that are drawn.
+        points: (N, 2) the joints to draw.
     """
     return int(np.clip(np.ptp(points, axis=0).max() / PERSON_PER_LINE, 1, thickest)) if len(points) else 1
 
 
 def draw_persons(picture: np.ndarray, points: np.ndarray, found: np.ndarray, scores: np.ndarray, skeleton: Skeleton) -> None:
-    """Draw persons (N, K, 2), px of the picture, onto (H, W, 3) RGB, each in a colour of its own; the best (N,) lie on top.
+    """Draw persons (N, K, 2), px of the picture, onto (H, W, 3) RGB, each in its own colour, the best scores (N,) on top.
 
     Args:
         found: (N, K) bool, the joints to draw.
@@ -93,7 +93,7 @@ def draw_persons(picture: np.ndarray, points: np.ndarray, found: np.ndarray, sco
 
 
 def enlarged(image: np.ndarray, keypoints: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(H', W', 3) uint8, the image enlarged by a whole factor without smoothing, and the joints (N, K, 2) in px of it."""
+    """(H', W', 3) uint8, the image enlarged by a whole factor without smoothing, and the joints (N, K, 2) in its px."""
     longer = max(image.shape[:2])
     extents = [np.ptp(joints[drawn], axis=0).max() for joints, drawn in zip(keypoints, found, strict=True) if drawn.any()]
     for_persons = math.ceil(SHOWN_PERSON / max(np.median(extents), 1.0)) if extents else 1
@@ -115,7 +115,7 @@ def picture_of_sides(image: np.ndarray, keypoints: np.ndarray, found: np.ndarray
 
 
 def picture_of_persons(image: np.ndarray, keypoints: np.ndarray, found: np.ndarray, scores: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """The image (H, W, 3) RGB, enlarged, with each person in a colour of its own and its score (N,) beside it.
+    """The image (H, W, 3) RGB, enlarged, with each person in its own colour and its score (N,) next to it.
 
     Args:
         keypoints: (N, K, 2) px of the image.

@@ -1,7 +1,7 @@
-"""Ignore regions: where an image shows people that are no labelled rows of the persons table.
+"""Ignore regions: parts of an image that show people who are not labelled rows of the persons table.
 
-A bottom-up method learns from whole images. Such people must not be trained on as background, so the loss leaves
-their pixels out (Cheng et al. 2020, HigherHRNet; the idea is Cao et al. 2017, OpenPose, section 2).
+A bottom-up method learns from whole images. It must not learn such people as background, so the loss leaves their pixels out
+(Cheng et al. 2020, HigherHRNet; the idea is from Cao et al. 2017, OpenPose, section 2).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IGNORED_COLUMNS = {
     "image_id": "int64",
     "annotation_id": "int64",
     "split": "str",
-    "reason": "str",  # why the person is no labelled row: "crowd region", "no labelled joint" or a filter's name
+    "reason": "str",  # why the person is not a labelled row: "crowd region", "no labelled joint" or a filter's name
     "height": "int64",  # px of the image
     "width": "int64",  # px of the image
     "counts": "str",  # COCO's compressed run lengths of the (height, width) mask
@@ -48,7 +48,7 @@ class IgnoredRegions:
         return IgnoredRegions(self.frame[self.frame["split"] == name].reset_index(drop=True))
 
     def mask(self, image_id: int) -> np.ndarray | None:
-        """(H, W) bool, True where the image is to be ignored (union of its regions); None if it has no region.
+        """(H, W) bool, True where the image is ignored (the union of its regions); None if it has no region.
 
         Raises:
             FarposeError: a region's run lengths do not fill its image.
@@ -81,7 +81,7 @@ class IgnoredRegions:
         """Read what `write` wrote.
 
         Raises:
-            FarposeError: the file is missing, damaged or no table of ignore regions.
+            FarposeError: the file is missing, damaged or not a table of ignore regions.
         """
         try:
             return cls(pq.read_table(path, columns=list(IGNORED_COLUMNS)).to_pandas().astype(IGNORED_COLUMNS))
@@ -106,11 +106,11 @@ def decode(counts: str, height: int, width: int) -> np.ndarray:
 def run_lengths(counts: str) -> np.ndarray:
     """(R,) int64 lengths of the runs, column by column, beginning with zeros, of COCO's compressed text.
 
-    Each number is written in digits of 5 bits, lowest first, as characters from "0" on; bit 5 says that another digit
-    follows, and bit 4 of the last digit is the sign. From the fourth on, a number is the difference to the one two before.
+    Each number is written in digits of 5 bits, lowest first, as characters from "0" on. Bit 5 marks that another digit
+    follows, and bit 4 of the last digit is the sign. From the fourth number on, each is the difference to the number two before it.
 
     Raises:
-        ValueError: the text is no such sequence.
+        ValueError: the text is not such a sequence.
     """
     codes = np.frombuffer(counts.encode(), dtype=np.uint8).astype(np.int64) - 48
     last = np.flatnonzero(codes & 0x20 == 0)

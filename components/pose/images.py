@@ -33,7 +33,7 @@ def read_images(path: Path) -> pd.DataFrame:
     """Read what `write_images` wrote.
 
     Raises:
-        FarposeError: the file is missing, damaged or no images table.
+        FarposeError: the file is missing, damaged or not an images table.
     """
     try:
         return pq.read_table(path, columns=list(IMAGE_COLUMNS)).to_pandas().astype(IMAGE_COLUMNS)

@@ -23,7 +23,7 @@ SCALAR_COLUMNS = {
     "image_height": "int64",  # px
     "area": "float64",  # px² of the image as given: the annotation's OKS scale
     "area_range_px2": "float64",  # px² of the original image, decides AP(M)/AP(L); equals area unless the image was resized
-    "num_keypoints": "int64",  # joints with visibility > 0, but for those of `Skeleton.uncounted`
+    "num_keypoints": "int64",  # joints with visibility > 0, except those of `Skeleton.uncounted`
     "iscrowd": "bool",  # crowd region: matched detections are ignored, never counted
     "head_size": "float64",  # px, MPII's PCKh reference length; NaN elsewhere
     "crowd_index": "float64",  # CrowdPose's crowding of the image, from 0 upwards; NaN elsewhere
@@ -75,7 +75,7 @@ class Persons:
         return self.select(((self.frame["num_keypoints"] > 0) & ~self.frame["iscrowd"]).to_numpy())
 
     def write(self, path: str | Path) -> None:
-        """Write as parquet (whole or not at all); the skeleton travels in the file's metadata."""
+        """Write as parquet (whole or not at all); the skeleton is stored in the file's metadata."""
         columns = {name: pa.array(self.frame[name].astype(kind)) for name, kind in SCALAR_COLUMNS.items()}
         columns["bbox_xywh"] = _fixed_lists(self.bbox_xywh)
         columns["keypoints"] = _fixed_lists(self.keypoints.reshape(len(self), -1))
@@ -88,7 +88,7 @@ class Persons:
         """Read what `write` wrote.
 
         Raises:
-            FarposeError: the file is missing, damaged or no persons table.
+            FarposeError: the file is missing, damaged or not a persons table.
         """
         try:
             table = pq.read_table(path)

@@ -22,12 +22,12 @@ class Skeleton:
         keypoint_names: K names, in the order of the annotations.
         sigmas: K per-joint OKS constants (Ronchi & Perona 2017, as in pycocotools), relative to sqrt(area).
         limbs: pairs of names that are drawn as lines.
-        upper_body: names kept by the upper half of half-body augmentation; the other half is the other joints.
-        uncounted: names that `num_keypoints` leaves out. Persons with no other joint are neither trained on nor scored.
+        upper_body: names of the upper half in half-body augmentation; all other joints are the lower half.
+        uncounted: names that `num_keypoints` does not count. Persons with no other joint are neither trained on nor scored.
         flips: pairs of names that exchange places in a mirrored image; None: left_NAME and right_NAME of the same NAME.
 
     Raises:
-        ValueError: a name is repeated or unknown, a pair is not two names, or the sigmas are not K positive numbers.
+        ValueError: a name is repeated or unknown, or the sigmas are not K positive numbers.
     """
 
     name: str
@@ -61,19 +61,19 @@ class Skeleton:
         return self.keypoint_names.index(name)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values, which travel with tables, shards and models; `Skeleton.of` reads them."""
+        """As JSON values, which are stored with tables, shards and models; `Skeleton.of` parses them."""
         pairs = {key: [list(pair) for pair in getattr(self, key)] for key in ("limbs", "flips")}
         lists = {key: list(getattr(self, key)) for key in ("keypoint_names", "sigmas", "upper_body", "uncounted")}
         return {"name": self.name, **lists, **pairs}
 
     @classmethod
     def of(cls, plain: Any, where: object = None, name: str | None = None) -> Skeleton:
-        """What `plain` gave, or the known skeleton of a name.
+        """The skeleton of `plain`'s values, or a known one by its name.
 
         Args:
-            name: of a skeleton that is spelled out without a name.
+            name: given to a skeleton that is spelled out without one.
         Raises:
-            FarposeError: unknown name, or something else than a skeleton: names the key.
+            FarposeError: unknown name, or not a skeleton; names the key.
         """
         if isinstance(plain, str):
             if plain not in SKELETONS:
@@ -91,11 +91,6 @@ class Skeleton:
         """K indices: joint k of a mirrored person is joint `flip_permutation[k]` of the original."""
         other = {a: b for pair in self.flips or () for a, b in (pair, pair[::-1])}
         return tuple(self.index(other.get(name, name)) for name in self.keypoint_names)
-
-    @cached_property
-    def flip_pairs(self) -> tuple[tuple[int, int], ...]:
-        """Index pairs (left, right), each once."""
-        return tuple((k, other) for k, other in enumerate(self.flip_permutation) if k < other)
 
     @cached_property
     def limb_indices(self) -> tuple[tuple[int, int], ...]:
@@ -177,7 +172,7 @@ CROWDPOSE_14 = Skeleton(
     upper_body=(
         "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "head_top", "neck",
     ),
-    uncounted=("head_top", "neck"),  # in all of the authors' files: 12 joints are the most that they state
+    uncounted=("head_top", "neck"),  # in all of the authors' files, whose counts reach 12 at most
 )  # fmt: skip
 
 LSP_14 = Skeleton(

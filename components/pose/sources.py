@@ -1,4 +1,4 @@
-"""The data sets of params/data.yaml, as far as every floor needs them: their names, formats and joints."""
+"""The data sets of params/data.yaml: what every floor needs of them, which is names, formats and joints."""
 
 from __future__ import annotations
 
@@ -32,15 +32,6 @@ def _entries(params_file: Path, _changed: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def skeletons(params_file: Path = SOURCES_FILE) -> dict[str, Skeleton]:
-    """The joints of every data set.
-
-    Raises:
-        FarposeError: an entry's `skeleton` is missing, unknown or wrong.
-    """
-    return {name: _skeleton(name, entry, params_file) for name, entry in entries(params_file).items()}
-
-
 def skeleton_of(dataset: str, params_file: Path = SOURCES_FILE) -> Skeleton:
     """The joints that a data set is annotated with.
 
@@ -54,7 +45,7 @@ def skeleton_of(dataset: str, params_file: Path = SOURCES_FILE) -> Skeleton:
 
 
 def spelled_out(name: str, plain: Any, where: object) -> Skeleton:
-    """An entry's `skeleton`: a known one's name, or one spelled out, which is called after its data set.
+    """An entry's `skeleton`: a known one's name, or one spelled out, which is named after its data set.
 
     Raises:
         FarposeError: see `Skeleton.of`.

@@ -74,7 +74,7 @@ class ImageGeometry:
     def image_to_map(self, size: tuple[int, int], width: int, height: int) -> np.ndarray:
         """(2, 3) affine matrix from image px to the cells of a map (h, w) that covers an image's whole input.
 
-        As published, the image's middle is rounded to a whole pixel before it is put into the map's.
+        As published, the image's middle is first rounded to a whole pixel; it becomes the map's middle.
         """
         by_width = self.fit == "letterbox" or (width < height) != (max(width, height) > LONGEST * min(width, height))
         factor = size[1] / width if by_width else size[0] / height
@@ -86,7 +86,7 @@ class ImageGeometry:
 
         Args:
             points: numpy array or torch tensor.
-            heatmap_size: (h, w) of the map, which covers the whole input; at whatever scale.
+            heatmap_size: (h, w) of the map, which covers the whole input at any scale.
             width, height: of the image, px.
         """
         return self._apply(invert(self.image_to_map(heatmap_size, width, height)[None])[0], points)
@@ -105,7 +105,7 @@ class ImageGeometry:
 
 
 def view(center: Any, side: Any, size: int, degrees: Any = 0.0) -> Any:
-    """(N, 2, 3) affine matrices from image px to a square of `size` cells that shows a turned square of the image.
+    """(N, 2, 3) affine matrices from image px to a square of `size` cells that shows a rotated square of the image.
 
     The published augmentation's matrix (`_get_affine_matrix`), which is the classic crop's of a square box.
 
@@ -125,5 +125,5 @@ def _torch() -> Any:
 
 
 def _rounded_up(length: float) -> int:
-    """The next multiple of 64 px, but 64 at least, by the published expression: 63 more, rounded down (so 64.5 is 64)."""
+    """The next multiple of 64 px, at least 64. The published expression adds 63 and rounds down, so 64.5 becomes 64."""
     return max(int((length + MULTIPLE - 1) // MULTIPLE * MULTIPLE), MULTIPLE)

@@ -1,4 +1,4 @@
-"""What a run's numbers came from: contents and versions, as flat texts for tags."""
+"""The origin of a run's numbers: digests and versions, as flat texts for tags."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,24 @@ def tags(stage: str, repository: Path = REPOSITORY) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-def flat(value: Any, prefix: str = "") -> dict[str, str]:
-    """Nested parameters, dataclasses included, as `a.b.c` → text; what is None is left out."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    if isinstance(value, dict):
-        return {k: v for key, item in value.items() for k, v in flat(item, f"{prefix}.{key}" if prefix else str(key)).items()}
-    return {} if value is None else {prefix: str(list(value) if isinstance(value, tuple) else value)}
+def flat(values: Any) -> dict[str, str]:
+    """As `nested`, with every value as text."""
+    return {key: as_text(value) for key, value in nested(values).items()}
+
+
+def nested(values: Any) -> dict[str, Any]:
+    """A dataclass or mapping, with others nested in it, as `a.b.c` → value; values that are None are left out."""
+    found: dict[str, Any] = {}
+    for key, value in (values if isinstance(values, Mapping) else dataclasses.asdict(values)).items():
+        if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
+            found |= {f"{key}.{name}": item for name, item in nested(value).items()}
+        elif value is not None:
+            found[str(key)] = value
+    return found
+
+
+def as_text(value: Any) -> str:
+    return str(list(value) if isinstance(value, tuple) else value)
 
 
 def _yaml(path: Path) -> dict[str, Any]:

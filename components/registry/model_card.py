@@ -1,4 +1,4 @@
-"""The model card: what a model is, where it came from, how well it does and where it should not be trusted."""
+"""The model card: what a model is, its origin, its results and its limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from components.approaches import approach
 from components.evaluate.headline import PROTOCOLS, headline
 from components.models.variant import Variant
-from components.registry.lineage import flat
+from components.registry.lineage import as_text, nested
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Facts:
 
     Attributes:
         weights_sha256: digest of model.safetensors.
-        origin: what the model was made of: digests of crops and code, `source`, `licences`. Nothing of it may change while the
-            package stays the same, as a commit or a date would.
+        origin: what the model was made of: digests of crops and code, `source`, `licences`. It holds nothing that may
+            change while the package stays the same, such as a commit or a date.
         recipe: the training's parameters.
         metrics: the evaluation's numbers, nested; intervals as `..._low` and `..._high`.
         training: the training's summary, without what was measured by a clock.
@@ -56,7 +56,7 @@ perfect targets through the same codec, `bound_AP` the best AP over all maps tha
 - {served.needs}
 - It was scored on the validation split above and on boxes as the numbers' names say. Elsewhere (other cameras, other persons,
   other heights in px) measure before you rely on it. AP against person height is in the evaluation's curves.
-- Scores order persons for AP; they are no probabilities.
+- Scores order persons for AP; they are not probabilities.
 - A model trained on synthetic people finds synthetic people: it is a check of the pipeline, not a product.
 
 ## Licence
@@ -88,22 +88,11 @@ def _paper(variant: Variant) -> str:
 
 
 def _table(values: dict[str, Any], head: tuple[str, str]) -> str:
-    rows = [f"| {key} | {_text(value)} |" for key, value in flat_values(values).items()]
+    rows = [f"| {key} | {_text(value)} |" for key, value in nested(values).items()]
     return "\n".join(["", f"| {head[0]} | {head[1]} |", "|---|---|", *rows, "", ""])
-
-
-def flat_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Nested values as `a.b` → value, with numbers kept; what is None is left out."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= {f"{key}.{inner}": item for inner, item in flat_values(value).items()}
-        elif value is not None:
-            found[str(key)] = value
-    return found
 
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return next(iter(flat(value, "value").values()), "").replace("|", "\\|").replace("\n", " ")
+    return as_text(value).replace("|", "\\|").replace("\n", " ")

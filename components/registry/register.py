@@ -22,7 +22,7 @@ from components.base.files import digest_of, sha256_of
 from components.base.imports import code_digest
 from components.models.variant import Variant
 from components.registry import lineage, store
-from components.registry.tracking import Run, key_name, numbers
+from components.registry.tracking import Run, measured
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -51,7 +51,7 @@ EXAMPLES = 2  # crops or images in the input example
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained model and what is said about it.
+    """A trained model with everything that its registration needs.
 
     Attributes:
         weights: model.safetensors.
@@ -93,7 +93,7 @@ class Candidate:
 
 
 def register(candidate: Candidate, run: Run) -> ModelVersion:
-    """The registered version of this very package: an earlier one if there is one, else a new one.
+    """The registered version of this package: an earlier one if there is one, else a new one.
 
     Description and the alias `challenger` are written in any case, so that repeating it changes nothing.
 
@@ -181,7 +181,7 @@ def _new_version(candidate: Candidate, run: Run) -> ModelVersion:
         model = client.create_logged_model(experiment_id, variant.name, source_run_id=owner, tags=tags, params=params, model_type="pose")
         client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
-    _log_metrics(client, owner, model.model_id, candidate.metrics)
+    client.log_batch(owner, metrics=measured(candidate.metrics, model_id=model.model_id))
     source = f"models:/{model.model_id}"
     return client.create_model_version(variant.name, source, run_id=owner, tags=tags, model_id=model.model_id)
 
@@ -197,7 +197,7 @@ def _save(candidate: Candidate, folder: Path, scratch: Path) -> None:
 
     written = {"variant": "variant.yaml", "card": "model_card.md", "preparation": "preparation.yaml"}
     artifacts = {name: scratch / file for name, file in written.items()}
-    complete = dataclasses.replace(candidate.variant, joints=candidate.variant.skeleton)  # no params/data.yaml is beside a model
+    complete = dataclasses.replace(candidate.variant, joints=candidate.variant.skeleton)  # a registered model has no params/data.yaml
     artifacts["variant"].write_text(yaml.safe_dump(_plain(dataclasses.asdict(complete)), sort_keys=False))
     artifacts["card"].write_text(candidate.card)
     artifacts["preparation"].write_text(yaml.safe_dump(_plain(candidate.preparation), sort_keys=False))
@@ -236,13 +236,6 @@ def _signature(variant: Variant) -> Any:
     input_type, input_shape = served.input
     outputs: list[Any] = [TensorSpec(np.dtype(kind), shape, name) for name, (kind, shape) in served.outputs.items()]
     return ModelSignature(Schema([TensorSpec(np.dtype(input_type), input_shape)]), Schema(outputs))
-
-
-def _log_metrics(client: MlflowClient, run_id: str, model_id: str, metrics: dict[str, Any]) -> None:
-    from mlflow.entities import Metric
-
-    items = [Metric(key_name(key), value, 0, 0, model_id=model_id) for key, value in numbers(metrics).items()]
-    client.log_batch(run_id, metrics=items)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """The model that MLflow serves: this file is stored with the weights and run when the model is loaded; no pickle is involved.
 
-What it takes and gives is the approach's, see `serve` in `components.approaches`.
+Its inputs and outputs are the approach's, see `serve` in `components.approaches`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PosePredictor(PythonModel):
         """Build the variant, load its weights and read its evaluation's settings from the stored artifacts."""
         path = context.artifacts["variant"]
         preparation = load_yaml(context.artifacts["preparation"])
-        built = zoo.build(parse(Variant, load_yaml(path), path))  # its joints are spelled out: no params folder is beside a model
+        built = zoo.build(parse(Variant, load_yaml(path), path))  # its joints are written out: a registered model has no params folder
         built.model.load_state_dict(load_weights(context.artifacts["weights"], built.variant))
         self.run = approach(built.variant.approach).serve(built, preparation)
 

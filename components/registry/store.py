@@ -1,4 +1,4 @@
-"""Where MLflow's runs and models live: an embedded SQLite store, or the server that MLFLOW_TRACKING_URI names."""
+"""Where MLflow's runs and models are stored: an embedded SQLite store, or the server that MLFLOW_TRACKING_URI names."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def close_crashed(client: MlflowClient, experiment_id: str) -> list[str]:
 
 
 def process_tags() -> dict[str, str]:
-    """Tags that let a later process see whether the one that owns a run still lives."""
+    """Tags by which a later process sees whether the process that owns a run still runs."""
     import psutil
 
     return {PID: str(os.getpid()), STARTED: f"{psutil.Process().create_time():.2f}", HOST: socket.gethostname()}

@@ -14,6 +14,7 @@ from components.base.config import REPOSITORY
 from components.registry import lineage, store
 
 if TYPE_CHECKING:
+    from mlflow.entities import Metric
     from mlflow.tracking import MlflowClient
 
 PIPELINE_RUN = "FARPOSE_PIPELINE_RUN"  # MLflow id of the run that a stage's run is nested under
@@ -40,11 +41,8 @@ class Run:
             self.client.log_batch(self.run_id, params=items[start : start + PARAMS_PER_REQUEST])
 
     def metrics(self, values: Mapping[str, Any], step: int = 0) -> None:
-        """The numbers among `values` (nested ones as `a.b.c`); anything else is passed over."""
-        from mlflow.entities import Metric
-
-        now = time.time_ns() // 1_000_000
-        items = [Metric(key_name(key), value, now, step) for key, value in numbers(values).items()]
+        """The numbers among `values` (nested ones as `a.b.c`); everything else is skipped."""
+        items = measured(values, step)
         for start in range(0, len(items), BATCH):
             self.client.log_batch(self.run_id, metrics=items[start : start + BATCH])
 
@@ -75,20 +73,17 @@ class Run:
 class MlflowTracker:
     """Sends training's numbers in batches, so that a step never waits for the store.
 
-    A store that fails does not stop a training: what was not sent is tried again with the next batch, and named at the end.
+    A store that fails does not stop a training: unsent numbers are sent again with the next batch.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._waiting: list[Any] = []
+        self._waiting: list[Metric] = []
         self._sent = time.monotonic()
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Record `values` of one step or epoch."""
-        from mlflow.entities import Metric
-
-        now = time.time_ns() // 1_000_000
-        self._waiting += [Metric(key_name(key), value, now, step) for key, value in numbers(values).items()]
+        self._waiting += measured(values, step)
         if len(self._waiting) >= BATCH or time.monotonic() - self._sent > FLUSH_S:
             self.flush()
 
@@ -136,22 +131,23 @@ def run(
 
 @contextmanager
 def pipeline_run(prefect_run: str = "", repository: Path = REPOSITORY) -> Iterator[tuple[Run, dict[str, str]]]:
-    """The run that the stages' runs are nested under, and the variables that tell the stages so."""
+    """The run that the stages' runs are nested under, and the environment variables that pass it to the stages."""
     tags = {"prefect.flow_run_id": prefect_run} if prefect_run else {}
     with run(PIPELINE, tags=tags, repository=repository) as opened:
         yield opened, {PIPELINE_RUN: opened.run_id, PREFECT_RUN: prefect_run}
 
 
-def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a nested mapping as `a.b.c` → float. Truth values count as numbers, texts and lists do not."""
-    found: dict[str, float] = {}
-    for key, value in values.items():
-        name = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            found |= numbers(value, name)
-        elif isinstance(value, int | float):
-            found[name] = float(value)
-    return found
+    return {key: float(value) for key, value in lineage.nested(values).items() if isinstance(value, int | float)}
+
+
+def measured(values: Mapping[str, Any], step: int = 0, model_id: str | None = None) -> list[Metric]:
+    """The `numbers` of a nested mapping as MLflow's metrics, measured now."""
+    from mlflow.entities import Metric
+
+    now = time.time_ns() // 1_000_000
+    return [Metric(key_name(key), value, now, step, model_id=model_id) for key, value in numbers(values).items()]
 
 
 def key_name(name: str) -> str:

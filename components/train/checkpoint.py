@@ -1,6 +1,6 @@
 """Checkpoints: what a killed run needs to continue as if nothing had happened.
 
-They lie outside the stage's outputs (DVC deletes those before a stage runs), in a folder named after a digest of all that
+They are kept outside the stage's outputs (DVC deletes those before a stage runs), in a folder named after a digest of all that
 decides the result. The newest two are kept while training runs; all are removed once the trained model has been written,
 so that finished variants take no room. Those of a run that was given up (killed, then changed) stay until someone deletes
 their folder, which is safe at any time. Tensors are safetensors, scalars JSON: nothing is unpickled.

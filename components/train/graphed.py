@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from components.base.errors import FarposeError
-from components.train.step import Step, Targets
+from components.codecs.codec import Targets
+from components.train.step import Step
 
 WARM_UP_STEPS = 3  # before recording: libraries choose their kernels, the optimiser makes its state
 

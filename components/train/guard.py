@@ -19,7 +19,7 @@ PROBLEMS = (
 class Guard:
     """Remembers, on the device, the first step at which something was wrong.
 
-    Looking costs a GPU a pause, so it happens only now and then; the step's persons are recomputed from its number.
+    Reading it makes the GPU wait, so it is read only now and then; the step's persons are recomputed from its number.
 
     Args:
         name: (step) → which persons or images its batch holds.

@@ -1,4 +1,4 @@
-"""What is written down while training runs: every epoch's losses and speed, for the history, the tracker and the eye."""
+"""The record of a training run: every epoch's losses and speed, for the history, the tracker and the terminal."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class Journal:
             self._bar.update(self.progress.step - self._bar.n)
 
     def end_epoch(self, learning_rate: float, validate: Callable[[], float] | None) -> None:
-        """Write down a finished epoch.
+        """Record a finished epoch.
 
         Args:
-            validate: gives the AP, if this epoch is validated; its time is not counted as training speed.
+            validate: returns the AP, if this epoch is validated; its time is not counted as training speed.
         """
         epoch = self.progress.step // self.steps_per_epoch
         means = {name: value / self.steps_per_epoch for name, value in self._sums.read().items()}

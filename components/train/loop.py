@@ -1,6 +1,6 @@
-"""The training loop, for CPU and GPU: reads from top to bottom.
+"""The training loop, for CPU and GPU, from top to bottom.
 
-Crops or images lie on the device as uint8; a step is: draw a batch's augmentation, warp, draw targets, forward, backward, optimiser.
+Crops or images are on the device as uint8; a step is: draw a batch's augmentation, warp, draw targets, forward, backward, optimiser.
 All randomness of a step depends on (seed, step) alone, so that a killed and resumed run ends with the same weights.
 """
 
@@ -19,6 +19,7 @@ from torch import nn
 from components import approaches
 from components.base.config import REPOSITORY
 from components.base.files import sha256_of
+from components.codecs.codec import Codec
 from components.evaluate.feed import Drawn, Feed
 from components.models import pretrained, upscale, zoo
 from components.models.backbones.blocks import he_initialisation
@@ -78,7 +79,7 @@ def train(
     last = recipe.epochs * batches.steps_per_epoch
     journal = Journal(variant.name, progress, tracker or NullTracker(), device, recipe.epochs, batches.steps_per_epoch, feed.metric)
     guard = Guard(device, lambda step: feed.name(batches.indices(step).cpu().numpy()))
-    look_every = SAMPLED_EVERY if device.type == "cuda" else 1  # looking at a number makes the program wait for the GPU
+    look_every = SAMPLED_EVERY if device.type == "cuda" else 1  # reading a number makes the program wait for the GPU
 
     def draw(step: int) -> Drawn:
         return feed.draw(batches.indices(step), step_seed(recipe.seed, step))
@@ -129,7 +130,7 @@ def _configure(recipe: Recipe, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = device.type == "cuda"
 
 
-def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -> tuple[nn.Module, Any]:
+def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -> tuple[nn.Module, Codec]:
     torch.manual_seed(recipe.seed)
     built = zoo.build(variant, feed.skeleton)
     if recipe.init == "he":
@@ -142,7 +143,7 @@ def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -
 
 
 def _key(variant: Variant, recipe: Recipe, shards_directory: str | Path, device: torch.device) -> dict[str, Any]:
-    """All that decides the result. The device's kind is part of it: a run is not continued on another one."""
+    """Everything that decides the result, the kind of device included: a run is not continued on another kind."""
     init = Path(recipe.init)
     return {
         "variant": dataclasses.asdict(variant),

@@ -1,4 +1,4 @@
-"""What is measured while training runs: losses, speed, the time spent outside the model, memory."""
+"""Measurements during training: losses, speed, the time spent outside the model, memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stopwatch:
     """Images per second, and the share of a step spent outside the model (augmentation and targets).
 
     On a CPU every step is timed. On a GPU, where the program runs ahead of the device, only every `SAMPLED_EVERY`-th step is,
-    by events that are read once they have happened, so that nothing waits.
+    by events that are read after they happened, so that nothing waits.
     """
 
     def __init__(self, device: torch.device) -> None:

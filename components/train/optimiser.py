@@ -28,7 +28,7 @@ def build_optimiser(model: nn.Module, recipe: Recipe, device: torch.device, grap
     groups = parameter_groups(model, recipe)
     for group in groups:
         rate = recipe.learning_rate * group[SCALE]
-        group["lr"] = torch.tensor(rate, device=device) if graphed else rate  # every group its own: they differ
+        group["lr"] = torch.tensor(rate, device=device) if graphed else rate  # one tensor per group, because they differ
     return kind(groups, lr=groups[0]["lr"], weight_decay=recipe.weight_decay, fused=True, capturable=graphed)
 
 
@@ -61,7 +61,7 @@ def decays(name: str, parameter: Tensor, everything: bool = False) -> bool:
 
 
 def set_learning_rate(optimiser: Optimizer, value: float) -> None:
-    """Change the learning rates in place, so that a recorded step sees it; each group keeps its factor."""
+    """Change the learning rates in place, so that a recorded step uses them; each group keeps its factor."""
     for group in optimiser.param_groups:
         rate = value * group.get(SCALE, 1.0)
         if isinstance(group["lr"], Tensor):

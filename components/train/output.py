@@ -1,4 +1,4 @@
-"""What training leaves behind: weights, history, timing and the learning curves."""
+"""The outputs of training: weights, history, timing and the learning curves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_output(
 
     Args:
         metadata: goes into the weights file; must hold "variant".
-        about: goes in front of the summary.
+        about: the first entries of the summary.
     Raises:
         FarposeError: the disk is full; an earlier directory stays.
     """

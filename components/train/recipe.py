@@ -1,6 +1,6 @@
 """The recipe: everything about training that a user may choose, in `params/train.yaml`.
 
-Two recipes stand side by side. `published` is the authors' own: section `train` with the variant's own `train:` on top. `matched`
+There are two recipes. `published` is the authors' own: section `train` with the variant's own `train:` on top. `matched`
 is for comparisons: section `train` with a budget of section `matched` on top, which every variant of the same backbone shares.
 """
 
@@ -15,6 +15,7 @@ from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
 from components.degrade.augment import AugmentParams
 from components.degrade.augment_images import ImageAugmentParams
+from components.models.entries import merged
 from components.models.variant import Variant
 
 TRAIN = PARAMS / "train.yaml"
@@ -24,7 +25,7 @@ OPTIMISATION = ("optimiser", "learning_rate", "weight_decay", "decay_all", "laye
 
 @dataclass(frozen=True)
 class Budget:
-    """What `matched` training costs and sees, the same for every backbone.
+    """Cost and data of `matched` training, the same for every backbone.
 
     Attributes:
         recipe: keys of `Recipe` over section `train`.
@@ -131,7 +132,7 @@ def load(path: str | Path = TRAIN) -> Recipe:
             for key in optimisation:
                 if key not in OPTIMISATION:
                     raise unknown_name("parameter", key, OPTIMISATION, where=f"{where}.families.{family}")
-            parse(Recipe, _merged(dataclasses.asdict(base), {**budget.recipe, **optimisation}), f"{where} with families.{family}")
+            parse(Recipe, merged(dataclasses.asdict(base), {**budget.recipe, **optimisation}), f"{where} with families.{family}")
     return base
 
 
@@ -146,7 +147,7 @@ def budgets(path: str | Path = TRAIN) -> dict[str, Budget]:
 
 
 def budget_name(variant: Variant) -> str:
-    """The budget that the variant shares: by what it sees, and whether its backbone is one of the tiny ones of the demo."""
+    """The budget that the variant shares: by its approach, and whether its backbone is one of the demo's tiny ones."""
     return f"tiny_{variant.approach}" if variant.backbone.endswith("_tiny") else variant.approach
 
 
@@ -157,7 +158,7 @@ def resolve(variant: Variant, base: Recipe, kind: Kind = "published", path: str 
         base: section `train` of params/train.yaml.
         kind: "published": the variant's own `train` on top. "matched": its budget on top, and of its own `train` only the keys
             that it names under `exceptions`, with the reason why the method needs them.
-        path: the file whose section `matched` counts.
+        path: the file with section `matched`.
     Raises:
         FarposeError: an override's key is unknown or its value of the wrong type, an exception is no key of the variant's `train`,
             or no budget holds the backbone's family; names the variant.
@@ -167,7 +168,7 @@ def resolve(variant: Variant, base: Recipe, kind: Kind = "published", path: str 
         if key not in variant.train:
             raise unknown_name("exception", key, variant.train, where=where)
     if kind == "published":
-        return parse(Recipe, _merged(dataclasses.asdict(base), variant.train), f"{where}: train")
+        return parse(Recipe, merged(dataclasses.asdict(base), variant.train), f"{where}: train")
     if kind != "matched":
         raise unknown_name("recipe", kind, get_args(Kind), where=where)
     name = budget_name(variant)
@@ -178,12 +179,4 @@ def resolve(variant: Variant, base: Recipe, kind: Kind = "published", path: str 
         raise FarposeError(problem, where=f"{path}: matched.{name}.families", fix="add the start of the backbone's name")
     needed = {key: variant.train[key] for key in variant.exceptions}
     overrides = {**budget.recipe, **budget.families[family], **needed}
-    return parse(Recipe, _merged(dataclasses.asdict(base), overrides), f"{where}: recipe matched")
-
-
-def _merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in overrides.items():
-        nested = isinstance(value, dict) and isinstance(base.get(key), dict)
-        result[key] = _merged(base[key], value) if nested else value
-    return result
+    return parse(Recipe, merged(dataclasses.asdict(base), overrides), f"{where}: recipe matched")

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from components.codecs.codec import Codec, Targets
 from components.train.recipe import Recipe
 
-Targets = dict[str, Tensor]
 Step = Callable[[Tensor, Targets], dict[str, Tensor]]
 
 
-def eager_step(model: nn.Module, codec: Any, optimiser: Optimizer, recipe: Recipe, device: torch.device) -> Step:
+def eager_step(model: nn.Module, codec: Codec, optimiser: Optimizer, recipe: Recipe, device: torch.device) -> Step:
     """The step (normalised images (B, 3, H, W), targets) → detached losses; "loss" is their total."""
     precision = autocast(recipe, device)
     parameters = list(model.parameters())

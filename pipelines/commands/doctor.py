@@ -1,4 +1,4 @@
-"""`doctor`: what this machine has, and what is missing."""
+"""`doctor`: versions, devices, disk and stores of this machine, and what is missing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ Line = tuple[str, str, str]  # what, found, advice (empty if all is well)
 LEAST_DISK_GIB = 5
 
 
-def doctor(options: argparse.Namespace) -> int:
-    """Print every finding; exit code 1 if something that the pipeline needs is missing."""
+def doctor(options: argparse.Namespace) -> None:
+    """Print every finding, with advice where something is missing."""
     missing = 0
     for what, found, advice in [*_versions(), *_devices(), *_disk(), *_stores(), *_pipeline()]:
         print(f"{what:24} {found}" + (f"   <- {advice}" if advice else ""))
         missing += bool(advice)
     print(f"\n{missing} thing(s) to do" if missing else "\nall is well")
-    return 0
 
 
 def _versions() -> Iterator[Line]:

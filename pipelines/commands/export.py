@@ -13,7 +13,7 @@ from pipelines.commands import predict
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write the ONNX file and print its size and how far its joints lie from torch's; write nothing if that is too far."""
+    """Write the ONNX file and print its size and how far its joints are from torch's; write nothing if that is too far."""
     from components.approaches import approach
     from components.models import export as onnx_files
     from components.models import zoo

@@ -41,7 +41,7 @@ def models(options: argparse.Namespace) -> None:
 
 
 def _chosen(variants: dict[str, Variant], options: argparse.Namespace) -> dict[str, Variant]:
-    """The variants that all filters let through.
+    """The variants that pass all filters.
 
     Raises:
         FarposeError: no variant has such a method, data set or size.
@@ -178,7 +178,7 @@ def _verdict(names: list[str]) -> str:
 
 
 def aligned(markdown: str) -> str:
-    """Markdown whose tables' columns are padded, so that they read well in a terminal."""
+    """Markdown with padded table columns, for a terminal."""
     lines = markdown.splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

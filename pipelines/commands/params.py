@@ -14,7 +14,6 @@ from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file
 from pipelines import checks, listing, paths, settings
 from pipelines.overlay import laid_over
-from pipelines.settings import Pipeline
 
 if TYPE_CHECKING:
     from components.models.costs import Costs
@@ -30,7 +29,7 @@ def params(options: argparse.Namespace) -> None:
     found = checks.parameters()
     if options.variant:
         return _show_variant(options.variant, found)
-    _keep_in_step(found["pipeline"])
+    listing.keep_in_step(found["pipeline"])
     from components.registry.lineage import flat
 
     for name, value in found.items():
@@ -60,12 +59,7 @@ def apply(name: str, force: bool) -> None:
         with atomic_file(target) as temporary:
             temporary.write_text(text)
     print(f"params/ now holds {name}; `git checkout params` and then `farpose params` take it back")
-    _keep_in_step(settings.load())
-
-
-def _keep_in_step(pipeline: Pipeline) -> None:
-    if listing.keep_in_step(pipeline):
-        print("dvc.yaml: the list of what `compare` reads follows params/pipeline.yaml again")
+    listing.keep_in_step(settings.load())
 
 
 def _laid_over(target: Path, overlay: Path) -> str:

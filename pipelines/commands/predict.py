@@ -19,7 +19,7 @@ Boxes = dict[int, np.ndarray]  # image number -> (N, 4) left, top, width, height
 
 @dataclass(frozen=True)
 class Photograph:
-    """An image file as it is meant to be looked at.
+    """A user's image file, upright.
 
     Attributes:
         path: the file.
@@ -34,16 +34,16 @@ class Photograph:
 
     @classmethod
     def of(cls, path: Path) -> Photograph:
-        """Look at a file.
+        """Open a file.
 
         Raises:
-            FarposeError: it is damaged or no image.
+            FarposeError: it is damaged or not an image.
         """
         from components.degrade.images import read_image
 
         try:
             upright, stored = read_image(path, upright=True), read_image(path)
-        except FarposeError as error:  # whose advice is about data sets
+        except FarposeError as error:  # its advice is about data sets
             raise FarposeError(error.problem, where=path, fix="give another file, or this one in another format") from error
         return cls(path, upright.shape[1], upright.shape[0], not np.array_equal(upright, stored))
 
@@ -111,7 +111,7 @@ def _drawings(output: Path, images: Iterable[Path]) -> dict[Path, Path]:
     """Where each image's drawing goes.
 
     Raises:
-        FarposeError: the output is no folder, or a drawing would replace an image.
+        FarposeError: the output is not a folder, or a drawing would replace an image.
     """
     if output.exists() and not output.is_dir():
         raise FarposeError("not a folder", where=output, fix="give another one as --output")

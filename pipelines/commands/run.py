@@ -14,8 +14,7 @@ def run(options: argparse.Namespace) -> None:
     from pipelines.commands.models import print_table
 
     pipeline = checks.parameters()["pipeline"]  # before a server is started
-    if listing.keep_in_step(pipeline):
-        print("dvc.yaml: the list of what `compare` reads follows params/pipeline.yaml again")
+    listing.keep_in_step(pipeline)
     servers.own_prefect()
     from pipelines import flows
 
@@ -64,7 +63,7 @@ def _is_outside(options: argparse.Namespace) -> bool:
     from components.models import zoo
 
     pipeline = settings.load()
-    variant = zoo.variant(options.variant)  # a misspelt name is told apart from one that is only not planned
+    variant = zoo.variant(options.variant)  # an unknown name raises; one that is only not planned does not
     require_reader(variant.dataset, f"variant {variant.name}")
     if options.variant in pipeline.variants:
         if options.shards not in (None, pipeline.variants[options.variant].shards):
@@ -85,7 +84,7 @@ def _reproduce(kind: str, variant: str) -> None:
     stages = {stage.name: stage for stage in graph.load()}
     driver = Driver(paths.REPOSITORY, settings.load().flow.stage_timeout_hours * 3600, print)
     try:
-        driver.reproduce(stages["plan"])  # which says whether there is anything to do
+        driver.reproduce(stages["plan"])  # decides whether there is anything to do
         result = driver.reproduce(stages[name])
     finally:
         driver.stop()

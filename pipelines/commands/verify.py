@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from components.models.variant import Variant
     from components.pose.persons import Persons
 
-SAMPLE_IMAGES = 40  # of synthetic people, drawn when there is no persons table yet
+SAMPLE_IMAGES = 40  # synthetic images, drawn when there is no persons table yet
 
 
-def verify(options: argparse.Namespace) -> int:
-    """Print every check with what it measured; exit code 1 if one failed."""
+def verify(options: argparse.Namespace) -> None:
+    """Print every check with what it measured.
+
+    Raises:
+        FarposeError: a check failed.
+    """
     from components.approaches.verify import verify as run_checks
     from components.models import zoo
 
@@ -33,7 +37,6 @@ def verify(options: argparse.Namespace) -> int:
     if failed:
         raise FarposeError(f"{len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}", where="verify", fix="see the lines above")
     print(f"all {len(checks)} checks passed")
-    return 0
 
 
 def _persons() -> Persons:
@@ -54,7 +57,7 @@ def _persons() -> Persons:
 
 
 def _shards(pipeline: settings.Pipeline, variants: list[Variant]) -> dict[str, tuple[str, Any]]:
-    """The evaluation inputs that are there, one of each set of shards and way of reading it, with the approach that opens them."""
+    """The existing evaluation inputs, once per set of shards and label of the approach, with the approach that opens them."""
     from components.approaches import approach
 
     split, found = settings.evaluation().split, {}

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from benchmarks.grouping import by_scipy, match_one_by_one, parse_one_by_one, scene
 from components.codecs import refinement
-from components.codecs.grouping import Grouping, _People, cost_matrix, joint_order, match, parse, parse_batch, suppress, top_k
+from components.codecs.grouping import Grouping, _People, cost_matrix, joint_order, match, parse_batch, suppress, top_k
 from tests.codecs.conftest import Reference
 
 SCENES = ["one", "five", "close_tags", "noflip_tag", "empty"]
@@ -28,6 +28,11 @@ def published(reference: Reference, scene: str, name: str) -> np.ndarray:
 
 def maps(reference: Reference, scene: str) -> tuple[torch.Tensor, torch.Tensor]:
     return reference("bottomup_higherhrnet", f"{scene}_det").float(), reference("bottomup_higherhrnet", f"{scene}_tag").float()
+
+
+def parse(det: torch.Tensor, tag: torch.Tensor, settings: Grouping | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """`parse_batch` of one image, (1, K, h, w)."""
+    return parse_batch(det, tag, settings)[0]
 
 
 @pytest.mark.parametrize("scene", [*SCENES, "crowd40"])

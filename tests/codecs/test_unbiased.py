@@ -22,7 +22,7 @@ Subject = tuple[str, tuple[int, int], tuple[int, int], tuple[tuple[str, Any], ..
 
 def subjects() -> list[Subject]:
     """Every codec at every input and map size of the variants, and with the settings of the other tests at 64x48."""
-    crops = [variant for variant in zoo.load_variants().values() if not variant.bottom_up]
+    crops = [variant for variant in zoo.load_variants().values() if variant.approach == "crops"]
     found: set[Subject] = {(v.codec_name, v.input_size, v.geometry().heatmap_size, ()) for v in crops}
     for case in CASES:
         size = next(size for name, shape, size, _ in found if name == case.name and shape == (64, 48))

@@ -67,7 +67,7 @@ def _large() -> dict[str, Variant]:
     smallest: dict[tuple[object, ...], Variant] = {}
     for variant in zoo.load_variants().values():
         key = variant.method, variant.backbone, variant.upscale
-        if variant.backbone in TINY or variant.upscale == "spsr" or variant.bottom_up:
+        if variant.backbone in TINY or variant.upscale == "spsr" or variant.approach == "images":
             continue
         if key not in smallest or _amount(variant) < _amount(smallest[key]):
             smallest[key] = variant

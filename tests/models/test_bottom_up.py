@@ -45,7 +45,7 @@ def _large() -> dict[str, Variant]:
     """Every method on every backbone of its table, with each setting and each number of joints, for images of 128 px."""
     chosen: dict[tuple[object, ...], Variant] = {}
     for variant in zoo.load_variants().values():
-        if variant.bottom_up and variant.backbone not in TINY:
+        if variant.approach == "images" and variant.backbone not in TINY:
             name = variant.name.replace(f"_{variant.input_size[0]}", "_128")
             smaller = dataclasses.replace(variant, name=name, input_size=(128, 128))
             chosen.setdefault((variant.method, variant.backbone, variant.num_keypoints, *variant.network.changed), smaller)
@@ -245,7 +245,7 @@ def test_saved_weights_give_the_same_network(variant: Variant, tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(model(batch), other(batch), strict=True))
 
 
-ROWS = {name: variant for name, variant in zoo.load_variants().items() if variant.bottom_up}
+ROWS = {name: variant for name, variant in zoo.load_variants().items() if variant.approach == "images"}
 HIGHERHRNET = next(name for name, variant in ROWS.items() if (variant.method, variant.backbone) == ("higherhrnet", "hrnet_tiny"))
 
 

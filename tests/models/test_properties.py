@@ -22,7 +22,9 @@ from tests.models.subjects import SMALL, TINY, TOP_DOWN, codec_of, images, netwo
 
 VARIANTS = zoo.load_variants()
 DEMO = {
-    name: variant for name, variant in VARIANTS.items() if variant.dataset == "synthetic" and variant.tag is None and not variant.bottom_up
+    name: variant
+    for name, variant in VARIANTS.items()
+    if variant.dataset == "synthetic" and variant.tag is None and variant.approach == "crops"
 }
 WITHOUT_DEMO = {name: SMALL[name] for name in ("simple_efficientvit_tiny_coco_64x48", "udp_gaussian_hrnet_tiny_coco_64x48")}
 FROZEN = (  # what is stored among the parameters, as in the authors' checkpoints, but not trained
@@ -144,7 +146,7 @@ def codecs_of_all_rows() -> dict[str, Variant]:
     """A row for each codec that the tables ask for, by its name and what decides it."""
     chosen: dict[str, Variant] = {}
     for variant in VARIANTS.values():
-        if variant.bottom_up:
+        if variant.approach == "images":
             continue
         size = "{}x{}".format(*variant.input_size)
         settings = [f"{key}={value}" for key, value in variant.codec.items()]

@@ -1,4 +1,4 @@
-"""Raw data from a folder, a web address, S3 or the renderer into data/."""
+"""Fill data/ with raw data from a folder, a web address, S3 or the renderer."""
 
 from components.datasets.acquire.main import Acquired, acquire
 

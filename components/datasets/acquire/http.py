@@ -24,7 +24,7 @@ class HttpPlace:
 
         self.url, self.single = url, single
         self._session = requests.Session()
-        # Bytes must arrive as they are stored, or offsets and sizes would mean something else.
+        # Bytes must arrive as they are stored, so that offsets and sizes refer to the file.
         self._session.headers["Accept-Encoding"] = "identity"
 
     def entries(self) -> list[Entry]:
@@ -46,7 +46,7 @@ class HttpPlace:
         if offset:
             headers["Range"] = f"bytes={offset}-"
             if entry.tag and entry.tag != entry.sha256:
-                headers["If-Range"] = entry.tag  # the whole file instead, should it have changed
+                headers["If-Range"] = entry.tag  # if the file has changed, the server sends all of it
         response = self._get(self.url if self.single else self._address(entry.path), headers)
         length = response.headers.get("Content-Length")
         if response.status_code == 206:

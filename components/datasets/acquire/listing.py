@@ -1,4 +1,4 @@
-"""What a place offers: files with sizes and, where known, checksums."""
+"""The files that a place offers, with sizes and, where known, checksums."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CHECKSUM_LISTS = ("MANIFEST.json", "SHA256SUMS")
 
 @dataclass(frozen=True)
 class Entry:
-    """A file on offer.
+    """A file that a place offers.
 
     Attributes:
         path: relative, with forward slashes.
         size: bytes, if known before the transfer.
-        tag: changes whenever the file changes (ETag, time of modification, checksum); empty if there is nothing of the kind.
-        sha256: hexadecimal, if the place says it.
+        tag: changes whenever the file changes (ETag, time of modification, checksum); empty if unknown.
+        sha256: hexadecimal, if the place states it.
     """
 
     path: str
@@ -35,7 +35,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Stream:
-    """Bytes on their way: from offset `start` on, of a file of `total` bytes (if known)."""
+    """Bytes in transfer, from offset `start` of a file of `total` bytes (if known)."""
 
     start: int
     total: int | None
@@ -43,23 +43,23 @@ class Stream:
 
 
 class BrokenTransfer(Exception):
-    """The transfer stopped for a reason that may pass; worth another attempt."""
+    """The transfer stopped for a reason that may be temporary, so it is tried again."""
 
 
 class Place(Protocol):
-    """Where files come from."""
+    """A source of files."""
 
-    threads: int  # transfers at one time
+    threads: int  # transfers at the same time
 
     def entries(self) -> list[Entry]:
-        """All files on offer of a known kind. Raises FarposeError when the place cannot be listed."""
+        """All offered files of a known kind. Raises FarposeError if the place cannot be listed."""
 
     def open(self, entry: Entry, offset: int) -> Stream:
         """Bytes from `offset` on, or from 0 if the place cannot resume. Raises BrokenTransfer or FarposeError."""
 
 
 def wanted(path: str) -> bool:
-    """Whether a file is of a known kind: image, annotation or note; no hidden files, no checksum lists."""
+    """Whether a file is of a known kind (image, annotation or note) and neither hidden nor a checksum list."""
     parts = PurePosixPath(path).parts
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
     return path.lower().endswith(KINDS) and not hidden and path not in CHECKSUM_LISTS
@@ -73,7 +73,7 @@ def safe_path(path: str, where: object) -> str:
     """`path`, if it stays inside the folder that it is relative to.
 
     Raises:
-        FarposeError: it is absolute, climbs out with `..`, or is empty or unprintable.
+        FarposeError: the path is absolute, contains `..`, or is empty or unprintable.
     """
     parts = PurePosixPath(path).parts
     outside = path.startswith("/") or ".." in parts or "\\" in path or re.match(r"[A-Za-z]:", path)
@@ -95,7 +95,7 @@ def parse_checksums(name: str, content: bytes, where: object) -> list[Entry]:
     entries = []
     for path, digest, size in rows:
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
-            raise FarposeError(f"{path}: {digest!r} is no SHA-256", where=where, fix="write the list with `sha256sum`")
+            raise FarposeError(f"{path}: {digest!r} is not a SHA-256", where=where, fix="write the list with `sha256sum`")
         entries.append(Entry(safe_path(path.removeprefix("./"), where), size, digest, digest))
     return entries
 

@@ -14,7 +14,7 @@ CHUNK = 1 << 20
 
 
 class LocalFolder:
-    """A folder; links in it are followed. A MANIFEST.json or SHA256SUMS in it is believed and checked."""
+    """A folder; links in it are followed. Files must match a MANIFEST.json or SHA256SUMS in it."""
 
     threads = 4
 
@@ -26,7 +26,7 @@ class LocalFolder:
         entries = [replace(entry, sha256=checksums.get(entry.path)) for entry in self._found()]
         for path in sorted(set(checksums) - {entry.path for entry in entries}):
             if wanted(path):
-                raise FarposeError(f"{path} is on the list of checksums but not there", where=self.folder, fix="complete the folder")
+                raise FarposeError(f"{path} is on the list of checksums but missing", where=self.folder, fix="complete the folder")
         return entries
 
     def open(self, entry: Entry, offset: int) -> Stream:

@@ -1,4 +1,4 @@
-"""`farpose acquire`: collect a data set beside its place, check it, put it in place, and write down what it is."""
+"""`farpose acquire`: collect a data set in a work folder, check it, move it into place, and write its manifest."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def acquire(
 ) -> Acquired:
     """Fill `root`/`source` and write its manifest and `root`/README.md.
 
-    The new data replace the old ones in one step at the end. Interrupted and repeated, it continues: whole files are kept, parts
-    are resumed, and files of the old data that have the expected checksum are not fetched again.
+    The new data replace the old data in one step at the end. If interrupted, the next call continues: complete files are kept, partial
+    files are resumed, and files of the old data with the expected checksum are not fetched again.
 
     Args:
         source: one of `sources`, the data sets of params/data.yaml.
@@ -67,11 +67,11 @@ def acquire(
         endpoint: S3 endpoint other than Amazon's.
         sha256: expected digests by path inside the data set, or by file name of the archive.
         manifests: folder of the committed manifests.
-        accept_changes: take data that differ from the committed manifest.
-        synthetic: what the renderer draws.
+        accept_changes: accept data that differ from the committed manifest.
+        synthetic: settings of the renderer.
     Raises:
         FarposeError: unknown source or location; a file is missing, truncated or tampered with; the data differ from the
-            committed manifest; the disk is full; another acquisition is at work. Data that were there before stay as they were.
+            committed manifest; the disk is full; another acquisition is running. Earlier data stay unchanged.
     """
     if source not in sources:
         raise unknown_name("source", source, sources, where="params/data.yaml")
@@ -107,9 +107,9 @@ def acquire(
 def _collect(
     source: str, location: str | None, root: Path, endpoint: str | None, expected: Mapping[str, str], progress: bool
 ) -> dict[str, str]:
-    """Bring the files from `location` into the staging folder; their digests."""
+    """Copy the files from `location` into the staging folder; returns their digests."""
     if not location:
-        raise FarposeError(f"where is {source} to come from?", fix=f"farpose acquire {source} --from PATH|URL|s3://bucket/prefix")
+        raise FarposeError(f"no location is given for {source}", fix=f"farpose acquire {source} --from PATH|URL|s3://bucket/prefix")
     work, staging = root / WORK, root / WORK / source
     place = _place(location, endpoint)
     if place is None:
@@ -130,12 +130,12 @@ def _collect(
     for path, digest in digests.items():
         if digest != ledger.files[path]["sha256"]:
             (staging / path).unlink()
-            raise FarposeError("the file changed on disk after it had arrived", where=path, fix="run the same command again")
+            raise FarposeError("the file changed on disk after its transfer", where=path, fix="run the same command again")
     return digests
 
 
 def _place(location: str, endpoint: str | None) -> Place | None:
-    """Where the files come from; None for a local archive."""
+    """The source of the files; None for a local archive."""
     scheme = location.partition("://")[0].lower() if "://" in location else ""
     if scheme in ("http", "https"):
         return HttpPlace(location, single=is_archive(location.partition("?")[0]))
@@ -167,7 +167,7 @@ def _entries(place: Place, location: str) -> list[Entry]:
 
 
 def _install(staging: Path, folder: Path, retired: Path) -> None:
-    """Put the collected data in place of the old ones."""
+    """Replace the old data by the collected data."""
     shutil.rmtree(retired, ignore_errors=True)
     if folder.exists():
         os.replace(folder, retired)
@@ -177,7 +177,7 @@ def _install(staging: Path, folder: Path, retired: Path) -> None:
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Hold a lock on the data folder, and clear away what a killed run left half made."""
+    """Hold a lock on the data folder, and remove incomplete files of a killed run."""
     root.mkdir(parents=True, exist_ok=True)
     handle = os.open(root, os.O_RDONLY)
     try:

@@ -56,7 +56,7 @@ class S3Place:
         except (BotoCoreError, ClientError) as error:
             raise self._refused(error) from error
         if not entries:
-            raise FarposeError("nothing usable lies there", where=self.url, fix="check bucket, prefix and endpoint")
+            raise FarposeError("there are no usable files", where=self.url, fix="check bucket, prefix and endpoint")
         return entries
 
     def open(self, entry: Entry, offset: int) -> Stream:

@@ -1,4 +1,4 @@
-"""What an acquired data set must hold, and the note that lies beside the data sets."""
+"""Required files of an acquired data set, and the README next to the data sets."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from components.base.errors import FarposeError
 from components.base.files import atomic_file
 from components.datasets.params import SourceParams
 
-RENDERED = "synthetic"  # drawn here instead of copied from somewhere
+RENDERED = "synthetic"  # rendered here, not copied
 
 
 def require_parts(source: SourceParams, folder: Path, where: object) -> None:
     """Check that a collected data set has the annotation files of its entry.
 
     Raises:
-        FarposeError: names the first that is not there.
+        FarposeError: names the first missing file.
     """
     expected = [files.annotations for files in source.splits.values()]
     for path in expected:
@@ -26,7 +26,7 @@ def require_parts(source: SourceParams, folder: Path, where: object) -> None:
 
 
 def write_readme(root: Path, sources: Mapping[str, SourceParams]) -> None:
-    """Write `root`/README.md: which data sets are there. The text follows from the files and the entries alone."""
+    """Write `root`/README.md, which lists the data sets. The text depends on the files and the entries alone."""
     lines = [
         "# Raw data",
         "",

@@ -1,4 +1,4 @@
-"""Files from a place into a folder: in parallel, resumable, checked; each appears whole or not at all."""
+"""Transfer files from a place into a folder: in parallel, resumable and checked. Each file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST_PAUSE_S = 0.5  # doubled after each attempt
 
 
 class Ledger:
-    """What has arrived, one JSON line a file, so that an interrupted transfer continues. Another origin starts a new one."""
+    """List of transferred files, one JSON line each, from which an interrupted transfer continues. A new origin starts a new list."""
 
     def __init__(self, path: Path, origin: str) -> None:
         self.path, self._lock = path, threading.Lock()
@@ -33,7 +33,7 @@ class Ledger:
             for line in lines[1:]:
                 try:
                     record = json.loads(line)
-                except json.JSONDecodeError:  # the last line of a killed run
+                except json.JSONDecodeError:  # a killed run's last line
                     continue
                 self.files[record["path"]] = record
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ class Ledger:
         path.write_text("\n".join(text) + "\n")
 
     def has(self, entry: Entry, target: Path) -> bool:
-        """Whether exactly this version of the file has arrived and lies there in full length."""
+        """Whether exactly this version of the file has arrived and still has its full length."""
         record = self.files.get(entry.path)
         known = record is not None and record["tag"] == entry.tag and entry.size in (None, record["size"])
         return record is not None and known and target.is_file() and target.stat().st_size == record["size"]
@@ -59,11 +59,11 @@ class Transfer:
     """One transfer of all entries of a place.
 
     Attributes:
-        place: where the files come from.
-        folder: where they go.
-        ledger: what has arrived so far.
-        expected: path → SHA-256 that a file must have, where known.
-        reuse: folder of an earlier acquisition; its files are linked where they have the expected checksum.
+        place: the source of the files.
+        folder: their destination.
+        ledger: the files that have arrived.
+        expected: path → required SHA-256, where known.
+        reuse: folder of an earlier acquisition; files with the expected checksum are linked from it.
     """
 
     place: Place
@@ -77,11 +77,11 @@ class Transfer:
     _bar: Any = None
 
     def run(self, entries: list[Entry]) -> None:
-        """Fetch what is missing; afterwards the folder holds the entries and nothing else.
+        """Fetch missing files; afterwards the folder contains exactly the entries.
 
         Raises:
-            FarposeError: a file is truncated or has another checksum than expected, or the place stays out of reach. Files
-                that arrived whole stay, and the next run continues from them.
+            FarposeError: a file is truncated or has another checksum than expected, or the place stays unreachable. Complete
+                files stay, and the next run continues from them.
         """
         from tqdm import tqdm
 
@@ -94,7 +94,7 @@ class Transfer:
             try:
                 for done in as_completed([pool.submit(self._fetch, entry) for entry in missing]):
                     done.result()
-            finally:  # also on an error and on Ctrl-C: the others end at their next chunk
+            finally:  # also after an error or Ctrl-C: other transfers stop at their next chunk
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
         self._sweep({entry.path for entry in entries})
@@ -106,7 +106,7 @@ class Transfer:
         target.parent.mkdir(parents=True, exist_ok=True)
         if self._reused(entry, target):
             return None
-        # The version is part of the name, so that a part is only ever continued with bytes of its own version.
+        # The version is part of the name, so a partial file is continued only with bytes of its own version.
         version = hashlib.sha256(f"{entry.tag}|{entry.size}".encode()).hexdigest()[:12]
         part = target.with_name(f"{target.name}.{version}.part")
         if not entry.tag:
@@ -117,12 +117,12 @@ class Transfer:
         wanted = self.expected.get(entry.path, entry.sha256)
         if wanted and digest != wanted:
             part.unlink()
-            if resumed:  # the part may have been damaged here
+            if resumed:  # the partial file may be damaged
                 return self._fetch(entry)
             raise FarposeError(
                 f"SHA-256 is {digest[:12]}…, expected {wanted[:12]}…: truncated or tampered with",
                 where=entry.path,
-                fix="nothing was replaced; get the file from a trusted place, or accept it with --accept-changes if it is meant to differ",
+                fix="nothing was replaced; get the file from a trusted place, or accept it with --accept-changes if the change is intended",
             )
         size = part.stat().st_size
         os.replace(part, target)
@@ -144,7 +144,7 @@ class Transfer:
         return True
 
     def _download(self, entry: Entry, part: Path) -> str:
-        """Bring `part` to its full length; its SHA-256."""
+        """Complete `part`; returns its SHA-256."""
         failures, reason = 0, ""
         while failures < ATTEMPTS:
             if failures:
@@ -159,14 +159,14 @@ class Transfer:
                 return sha256_of(part)
             if total >= 0:
                 reason = f"got {length} of {total} bytes"
-            if total >= 0 and length > total:  # the part belongs to something else
+            if total >= 0 and length > total:  # the partial file belongs to another file
                 part.unlink()
             failures = 1 if length > offset else failures + 1
         fix = "what has arrived is kept; run the same command again to continue"
         raise FarposeError(f"truncated, {ATTEMPTS} attempts without progress ({reason})", where=entry.path, fix=fix)
 
     def _receive(self, entry: Entry, part: Path, offset: int) -> int | None:
-        """Append what arrives to `part`; the length that the file should have, None if nobody says."""
+        """Append received bytes to `part`; returns the file's full length, None if unknown."""
         if entry.size is not None and offset == entry.size and offset > 0:
             return entry.size
         stream = self.place.open(entry, offset)

@@ -1,4 +1,4 @@
-"""Archives from strangers: only plain files of known kinds come out, inside the folder and of sane size."""
+"""Unpack untrusted archives: only plain files of known kinds, inside the folder and of limited size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from components.base.errors import FarposeError
 from components.base.files import atomic_directory
 from components.datasets.acquire.listing import safe_path, wanted
 
-# Photographs hardly shrink and JSON shrinks by 5 to 30, so an archive that grows by more than this is a bomb.
+# Photographs hardly compress and JSON compresses 5 to 30 times, so an archive that grows more than this is malicious.
 MAX_GROWTH, ALWAYS_ALLOWED_BYTES = 60, 64 << 20
 CHUNK = 1 << 20
 
@@ -24,11 +24,11 @@ CHUNK = 1 << 20
 def unpack(archive: Path, folder: Path, progress: bool = True) -> None:
     """Unpack a .zip, .tar, .tar.gz or .tgz into `folder`, which appears whole or not at all.
 
-    A single folder around everything is taken off. Files of unknown kinds and hidden files are left out.
+    A single enclosing folder is removed. Files of unknown kinds and hidden files are left out.
 
     Raises:
-        FarposeError: the archive is damaged; a name is absolute, climbs out of the folder or occurs twice; a member is a link,
-            a device or encrypted; the contents are larger than the disk or than an honest archive's.
+        FarposeError: the archive is damaged; a name is absolute, leads out of the folder or occurs twice; a member is a link,
+            a device or encrypted; the contents exceed the disk or the allowed growth.
     """
     from tqdm import tqdm
 
@@ -48,7 +48,7 @@ def unpack(archive: Path, folder: Path, progress: bool = True) -> None:
 
 
 class _Budget:
-    """How many bytes may come out. Counted while they come, because an archive's own figures may lie."""
+    """Bytes that may still be unpacked, counted during unpacking, because an archive's own figures may be wrong."""
 
     def __init__(self, archive: Path, folder: Path) -> None:
         self.archive = archive

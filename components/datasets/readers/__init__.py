@@ -1,1 +1,1 @@
-"""One module per form of annotation files, named like the `format` of the data sets that it reads; each declares `READER`."""
+"""One module per form of annotation files, which has the name of the `format` and declares `READER`."""

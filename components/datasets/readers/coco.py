@@ -21,12 +21,12 @@ from components.pose.skeleton import Skeleton
 
 @dataclass(frozen=True)
 class CocoForm:
-    """The differences to COCO's files.
+    """Differences from COCO's files.
 
     Attributes:
-        joint_names: joints that the files may name otherwise: the skeleton's name → the files'.
-        area_of_box: the persons' area as a share of their box, which is not cut to the image; None: their own `area`.
-        crowd_index: key of the images' crowding; None: there is none.
+        joint_names: joints with other names in the files: the skeleton's name → the files' name.
+        area_of_box: the persons' area as a share of their box before it is cut to the image; None: the annotation's `area`.
+        crowd_index: key of the images' crowding; None: no such key.
     """
 
     joint_names: Mapping[str, str] = field(default_factory=dict)
@@ -40,17 +40,17 @@ COCO = CocoForm()
 def read(name: str, source: SourceParams, root: Path, split: str, form: CocoForm = COCO) -> AnnotationFile:
     """Read the COCO keypoint file of one split.
 
-    Beyond COCO's own keys, three that a resized copy of COCO carries are understood: `orig_area` of an annotation (px² of
-    the original image, decides AP(M) and AP(L); otherwise `area`), `source_split` and `license` of an image.
+    Besides COCO's keys, three keys of resized copies of COCO are supported: `orig_area` of an annotation (px² of the
+    original image, decides AP(M) and AP(L); default `area`), and `source_split` and `license` of an image.
 
     Args:
-        name: the data set's, as in params/data.yaml.
+        name: of the data set, as in params/data.yaml.
         root: its folder, data/<source>.
-        form: how the files differ from COCO's own.
+        form: differences from COCO's files.
     Raises:
         FarposeError: malformed JSON, a missing key, keypoints of the wrong length, a number that is not finite, a negative
             size, an annotation without its image, a repeated annotation id, image entries that contradict each other, or a
-            category or joints other than the entry's. Names the file and the record's id.
+            category or joints that differ from the entry's. Names the file and the record's id.
     """
     files, skeleton = source.splits[split], source.skeleton_named(name)
     path = Path(root) / files.annotations
@@ -71,7 +71,7 @@ READER = Reader("coco", read)
 
 
 def _distinct_images(images: Records) -> tuple[Records, np.ndarray]:
-    """The image entries without identical repeats (some published files list an image once per annotation), and the repeats' ids."""
+    """The image entries without repeats (some published files list an image once per annotation), and the repeats' ids."""
     first: dict[int, dict[str, Any]] = {}
     repeated = []
     for i, (image_id, entry) in enumerate(zip(images.column("id", int), images, strict=True)):

@@ -1,4 +1,4 @@
-"""What stands behind the people: sky, walls, fields, floors. Integers only."""
+"""The background of a scene: sky, walls, fields, floors. Integers only."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def draw_backdrop(draw: Draw, width: int, height: int) -> Backdrop:
     if kind == "wall":
         image[:] = _wall(draw, width, height)
     elif kind == "blur":
-        image[:] = _gradient(draw, draw.choice(WALLS), draw.choice(WALLS), height)
+        image[:] = _gradient(draw.choice(WALLS), draw.choice(WALLS), height)
         image += _noise(draw, width, height, 70, 34)[..., None]
     else:
-        image[:] = _gradient(draw, draw.choice(SKIES), draw.choice(SKIES), height)
+        image[:] = _gradient(draw.choice(SKIES), draw.choice(SKIES), height)
         image += _noise(draw, width, height, 60, 14)[..., None]
         if kind == "skyline":
             _skyline(draw, image, horizon)
@@ -47,7 +47,7 @@ def draw_backdrop(draw: Draw, width: int, height: int) -> Backdrop:
     return Backdrop(np.clip(image, 0, 255), horizon)
 
 
-def _gradient(draw: Draw, first: Colour, second: Colour, height: int) -> np.ndarray:
+def _gradient(first: Colour, second: Colour, height: int) -> np.ndarray:
     """(height, 1, 3) rows from one colour to another."""
     share = np.arange(height, dtype=np.int32)[:, None, None]
     return (np.array(first) * (height - share) + np.array(second) * share) // height
@@ -60,7 +60,7 @@ def _ground(draw: Draw, width: int, height: int) -> np.ndarray:
     row = np.arange(height, dtype=np.int32)
     ground -= ((height - row) * 18 // height)[:, None, None]
     for cell, amplitude in ((48, 16), (14, 12), (4, 9)):
-        # Rows are denser towards the horizon, as on a plane seen at an angle.
+        # Rows are denser towards the horizon, as in perspective.
         noise = _noise(draw, width, height * 2, cell, amplitude)
         rows = row * row // height + row
         ground += noise[height * 2 - 1 - rows[::-1]][..., None]

@@ -22,7 +22,7 @@ HIP_TO_SHOULDER, SHOULDER_TO_NECK = 0.288, 0.042
 
 @dataclass(frozen=True)
 class Build:
-    """What differs between two persons of one stature; all are factors or lengths in statures.
+    """Proportions of a person; all are factors or lengths in statures.
 
     Attributes:
         shoulder: half the distance between the shoulder joints.

@@ -34,11 +34,11 @@ IDS_PER_SPLIT = 1_000_000  # keeps image ids of the splits apart; annotation ids
 def write_synthetic(root: Path, params: SyntheticParams, progress: bool = True, workers: int | None = None) -> None:
     """Render both splits into `root`: `train/`, `val/`, `annotations/person_keypoints_{train,val}.json`.
 
-    The folder appears whole or not at all, replaces what was there, and has the same bytes whatever the number of workers.
+    The folder appears whole or not at all and replaces an earlier one. Its bytes do not depend on the number of workers.
 
     Args:
         progress: show a progress bar on stderr.
-        workers: processes; by default one per processor this process may use.
+        workers: processes; by default one per usable processor.
     Raises:
         FarposeError: the disk is full.
     """
@@ -64,13 +64,13 @@ def _run(jobs: list[_Job], workers: int) -> Iterable[_Record]:
     if workers == 1:
         yield from map(write_image, jobs)
         return
-    # Spawned, not forked: the caller may hold threads and locks.
+    # Spawned, not forked, because the caller may have threads and locks.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent) as pool:
         yield from pool.map(write_image, jobs, chunksize=4)
 
 
 def _end_with_parent() -> None:
-    """Let Ctrl-C be the parent's business, and leave no orphan behind when the parent is killed."""
+    """Leave Ctrl-C to the parent, and exit if the parent is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -100,7 +100,7 @@ def write_image(job: _Job) -> _Record:
     image, persons = render_scene(Draw(params.seed, SPLITS[split], index), params)
     image_id = SPLITS[split] * IDS_PER_SPLIT + index + 1
     name = f"{image_id:012d}.jpg"
-    # JPEG's integer transform gives the same bytes with and without vector units (unlike the deflate of PNG, which may vary).
+    # JPEG's integer transform gives the same bytes with and without vector units (PNG's deflate may vary).
     settings = [cv2.IMWRITE_JPEG_QUALITY, params.jpeg_quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     encoded = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), settings)[1]
     (folder / split / name).write_bytes(encoded.tobytes())

@@ -1,9 +1,9 @@
-"""Arithmetic that gives the same bits on every processor.
+"""Arithmetic with the same bits on every processor.
 
 IEEE additions, multiplications, divisions and square roots are exactly rounded, with or without vector units. Sines are not:
 their last bit depends on the library and on the processor. So angles are whole tenths of a degree and sines come from a table
-rounded to 1e-9, whose entries all lie far from a rounding boundary. Random numbers use the generator's integers and doubles
-alone, because its other distributions call the mathematical library.
+rounded to 1e-9, whose entries are all far from a rounding boundary. Random numbers use only the generator's integers and
+doubles, because its other distributions call the mathematical library.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Draw:
         return options[self.integer(0, len(options) - 1)]
 
     def weighted(self, weights: dict[T, int]) -> T:
-        """A key, as often as its weight says."""
+        """A key, drawn in proportion to its weight."""
         ticket = self.integer(1, sum(weights.values()))
         for option, weight in weights.items():
             ticket -= weight

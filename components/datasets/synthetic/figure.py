@@ -1,4 +1,4 @@
-"""A clothed person: solids around a posed body, and where the camera sees them."""
+"""A clothed person: solids around a posed body, and their projection by the camera."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Camera:
     distance: float
 
     def project(self, point: Vector) -> tuple[Vector, float]:
-        """Image position (x, y, z) in px, and the px that a stature has there; both in whole 1/256 px."""
+        """Image position (x, y, z) in px, and the size of a stature there in px; both in multiples of 1/256 px."""
         x, y, z = turn(self.rotation, point)
         size = self.scale * self.distance / (self.distance - z)
         return (snap(self.x + size * x), snap(self.y - size * y), snap(size * z)), snap(size)
 
     def cone(self, a: Vector, radius_a: float, b: Vector, radius_b: float, paint: Paint, v: tuple[float, float] = (0, 1)) -> list[Solid]:
-        """A cone given in statures; one that points at the viewer is filled up with balls."""
+        """A cone given in statures; one that points at the viewer is filled with balls."""
         (start, size_a), (end, size_b) = self.project(a), self.project(b)
         ra, rb = snap(radius_a * size_a), snap(radius_b * size_b)
         solids: list[Solid] = [Cone(start, ra, end, rb, paint, v)]
@@ -64,7 +64,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Outfit:
-    """What a person wears and looks like. `sleeves` and `legs` are the covered shares of arms and legs, 0 to 1."""
+    """Clothes and looks of a person. `sleeves` and `legs` are the covered shares of arms and legs, 0 to 1."""
 
     skin: Paint
     hair: Paint
@@ -105,8 +105,8 @@ def _tinted(draw: Draw, colour: Colour) -> Colour:
 def clothed(body: Body, outfit: Outfit, camera: Camera) -> list[Solid]:
     """All solids of a person, in px of the image."""
     solids = _torso(body, outfit, camera) + _head(body, outfit, camera)
-    for side, sign in SIDES.items():
-        solids += _arm(body, outfit, camera, side) + _leg(body, outfit, camera, side, sign)
+    for side in SIDES:
+        solids += _arm(body, outfit, camera, side) + _leg(body, outfit, camera, side)
     if outfit.skirt:
         solids += _skirt(body, outfit, camera)
     return solids
@@ -148,7 +148,7 @@ def _arm(body: Body, outfit: Outfit, camera: Camera, side: str) -> list[Solid]:
     return solids
 
 
-def _leg(body: Body, outfit: Outfit, camera: Camera, side: str, sign: float) -> list[Solid]:
+def _leg(body: Body, outfit: Outfit, camera: Camera, side: str) -> list[Solid]:
     girth, joints = body.build.girth, body.joints
     hip, knee, ankle, heel, toe = (joints[f"{side}_{name}"] for name in ("hip", "knee", "ankle", "heel", "toe"))
     solids = camera.cone(hip, 0.050 * girth, knee, 0.035 * girth, outfit.skin)
@@ -184,7 +184,7 @@ def _head(body: Body, outfit: Outfit, camera: Camera) -> list[Solid]:
     solids = rod((0, 0.0, -0.004), 0.056, (0, -0.040, 0.016), 0.036, outfit.skin)
     for sign in (1, -1):
         solids += ball(sign * 0.056, -0.010, -0.006, 0.012, outfit.skin)
-    if camera.scale > 36:  # finer details cover less than a sample below
+    if camera.scale > 36:  # at smaller scales, these details cover less than a sample
         solids += rod((0, -0.004, 0.052), 0.006, (0, -0.024, 0.060), 0.009, outfit.skin)
         for sign in (1, -1):
             solids += ball(sign * 0.020, -0.003, 0.0462, 0.0088, Paint((240, 238, 232)))

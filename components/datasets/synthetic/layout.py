@@ -1,4 +1,4 @@
-"""How many people, how tall, and where they stand."""
+"""Number, heights and places of the people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COUNTS = {1: 26, 2: 20, 3: 16, 4: 12, 5: 9, 6: 7, 7: 5, 8: 5}
 
 @dataclass(frozen=True)
 class Place:
-    """Where one person stands.
+    """The place of one person.
 
     Attributes:
         x, ground: px of the image: column of the person's middle, row of the ground under the lowest point.
@@ -27,7 +27,7 @@ class Place:
 
 
 def place_persons(draw: Draw, params: SyntheticParams, width: int, height: int, horizon: int) -> list[Place]:
-    """A camera over a plane: who stands nearer is taller and lower in the image. Some scenes are groups of like heights."""
+    """Places seen by a camera above a plane: nearer people are taller and lower in the image. Some scenes are groups of similar heights."""
     if draw.chance(params.empty_fraction):
         return []
     count = draw.weighted({number: weight for number, weight in _COUNTS.items() if number <= params.max_persons})

@@ -1,4 +1,4 @@
-"""What the synthetic data set consists of."""
+"""Settings of the synthetic data set."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class SyntheticParams:
     Attributes:
         train_images: images of the training split.
         val_images: images of the validation split.
-        seed: another seed gives other scenes.
+        seed: of all scenes.
         min_height_px: shortest person, px of the image, before it is cut off or covered.
         max_height_px: tallest person, px of the image. Heights are drawn towards the short end, with density ∝ (h − min)^(−2/3).
-        max_persons: most persons in one image.
+        max_persons: largest number of persons in one image.
         empty_fraction: share of the images without any person.
         jpeg_quality: quality of the stored images, 1 to 100.
     """

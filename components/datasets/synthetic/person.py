@@ -22,12 +22,12 @@ FACE: dict[str, Vector] = {
     "left_ear": (0.066, -0.010, -0.006),
     "right_ear": (-0.066, -0.010, -0.006),
 }
-# How much nearer than a joint a surface may be and still be the joint's own, in statures: flesh and cloth around it.
+# Statures by which a surface may be nearer than a joint and still belong to it: flesh and cloth around it.
 OWN_DEPTH = {
     "nose": 0.02, "eye": 0.02, "ear": 0.02, "shoulder": 0.075, "elbow": 0.055, "wrist": 0.045, "hip": 0.095, "knee": 0.075,
     "ankle": 0.06,
 }  # fmt: skip
-MEASURING_PX = 1024.0  # stature at which a figure's extent is measured: large, so that rounding to 1/256 px does not matter
+MEASURING_PX = 1024.0  # stature at which a figure's extent is measured; large, so that rounding to 1/256 px is negligible
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Posed:
 
 
 def pose_person(draw: Draw, place: Place) -> Posed:
-    """Draw a person and put it at its place, scaled to the place's height."""
+    """Draw a person at its place, scaled to the place's height."""
     body, outfit = pose_body(Build.draw(draw), draw_angles(draw)), Outfit.draw(draw)
     rotation = chain(about_z(draw.between(-7, 7)), about_x(place.elevation), about_y(draw.between(0, 360)))
     measured = Camera(rotation, MEASURING_PX, 0.0, 0.0, draw.between(3.5, 14.0))
@@ -65,15 +65,15 @@ def pose_person(draw: Draw, place: Place) -> Posed:
 
 
 def label(posed: Posed, layer: Layer, owner: np.ndarray, order: int) -> np.ndarray:
-    """COCO keypoints as an annotator would set them.
+    """COCO keypoints as an annotator would label them.
 
     Args:
         layer: the person drawn alone.
-        owner: (height, width) order in which the thing on top was painted.
-        order: that of this person.
+        owner: (height, width) order in which the topmost object of each pixel was painted.
+        order: of this person.
     Returns:
-        (17, 3): x, y, visibility. 2 is visible; 1 is hidden by the person or by something else; 0 (with x = y = 0) lies outside
-        of the image, or on a side of the head that is turned away.
+        (17, 3): x, y, visibility. 2: visible; 1: hidden by the person or by another object; 0 (with x = y = 0): outside
+        the image, or on the far side of the head.
     """
     height, width = owner.shape
     keypoints = np.zeros((len(COCO_17), 3))
@@ -90,6 +90,6 @@ def label(posed: Posed, layer: Layer, owner: np.ndarray, order: int) -> np.ndarr
 
 
 def turned_away(posed: Posed, name: str) -> bool:
-    """Whether a point of the head lies on its far side, seen from the camera."""
+    """Whether a point of the head is on its far side, seen from the camera."""
     outward = turn(posed.camera.rotation, turn(posed.body.frames["head"], FACE[name]))
-    return outward[2] < (-0.036 if name.endswith("ear") else -0.012)  # ears stand out: they are seen past the cheek up to about 30°
+    return outward[2] < (-0.036 if name.endswith("ear") else -0.012)  # ears stick out and are visible past the cheek up to about 30°

@@ -1,4 +1,4 @@
-"""Joint angles: what a joint can do, and what people do with them."""
+"""Joint angles: limits of each joint, and common poses."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _REST: dict[str, Range] = {
     "neck_twist": (-45, 45),
 }
 
-# Each pose names what differs from rest. "near" and "far" are the two sides of the body; a coin decides which of them is left.
+# Each pose lists the differences from rest. "near" and "far" are the two sides of the body; which one is left is random.
 POSES: dict[str, dict[str, Range]] = {
     "stand": {},
     "shift": {"near_hip_abduction": (4, 14), "near_knee_flexion": (8, 35), "near_hip_flexion": (5, 25), "spine_side": (-9, 9)},

@@ -1,4 +1,4 @@
-"""Things that are no people: some stand behind them as distractors, some before them and hide joints."""
+"""Objects other than people: distractors behind them, and objects in front that hide joints."""
 
 from __future__ import annotations
 

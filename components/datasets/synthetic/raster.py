@@ -79,12 +79,12 @@ def _box(solid: Solid) -> tuple[float, float, float, float]:
 
 @dataclass
 class Layer:
-    """What a group of solids covers of an image, `step`² samples a pixel.
+    """The part of an image that a group of solids covers, with `step`² samples per pixel.
 
     Attributes:
         left, top: first column and row of the image that the layer covers.
         step: samples along each side of a pixel.
-        depth: (h · step, w · step) float64, z of the nearest surface, −inf where there is none.
+        depth: (h · step, w · step) float64, z of the nearest surface, −inf without one.
         colour: (h · step, w · step, 3) uint8 RGB.
     """
 
@@ -96,7 +96,7 @@ class Layer:
 
     @classmethod
     def render(cls, solids: list[Solid], light: Vector, step: int, width: int, height: int) -> Layer | None:
-        """Draw `solids` inside a width × height image; None when they lie outside of it."""
+        """Draw `solids` in a width × height image; None if they are outside of it."""
         x0, y0, x1, y1 = bounds(solids)
         left, top = max(math.floor(x0), 0), max(math.floor(y0), 0)
         right, bottom = min(math.ceil(x1) + 1, width), min(math.ceil(y1) + 1, height)
@@ -119,11 +119,11 @@ class Layer:
         return covered, colour
 
     def area(self) -> int:
-        """Pixels of which at least half the samples are covered."""
+        """Number of pixels with at least half of their samples covered."""
         return int((self.coverage()[0] * 2 >= self.step**2).sum())
 
     def front(self, x: float, y: float) -> float:
-        """z of the nearest surface at a point of the image, −inf where there is none or outside of the layer."""
+        """z of the nearest surface at a point of the image, −inf without one or outside of the layer."""
         row, column = math.floor((y - self.top + 0.5) * self.step), math.floor((x - self.left + 0.5) * self.step)
         if 0 <= row < self.depth.shape[0] and 0 <= column < self.depth.shape[1]:
             return float(self.depth[row, column])
@@ -157,7 +157,7 @@ _Sampled = tuple[tuple[np.ndarray, np.ndarray], np.ndarray, tuple[np.ndarray, np
 
 
 def _sample_cone(cone: Cone, x: np.ndarray, y: np.ndarray, depth: np.ndarray) -> _Sampled:
-    """Samples of a cone that lie before `depth`: indices, z, normal, u and v of each."""
+    """Samples of a cone in front of `depth`: indices, z, normal, u and v of each."""
     (ax, ay, az), (bx, by, bz) = cone.a, cone.b
     along_x, along_y, along_z = bx - ax, by - ay, bz - az
     squared = along_x * along_x + along_y * along_y
@@ -181,7 +181,7 @@ def _sample_cone(cone: Cone, x: np.ndarray, y: np.ndarray, depth: np.ndarray) ->
 
 
 def _sample_triangle(piece: Triangle, x: np.ndarray, y: np.ndarray, depth: np.ndarray) -> _Sampled:
-    """Samples of a triangle that lie before `depth`: indices, z, normal, u and v of each."""
+    """Samples of a triangle in front of `depth`: indices, z, normal, u and v of each."""
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = piece.corners
     area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
     wb = ((x - ax) * ((cy - ay) / area))[None, :] - ((y - ay) * ((cx - ax) / area))[:, None]
@@ -202,7 +202,7 @@ def _sample_triangle(piece: Triangle, x: np.ndarray, y: np.ndarray, depth: np.nd
 def slab(corners: list[Vector], radii: list[float], paint: Paint, v: tuple[float, float] = (0.0, 1.0)) -> list[Solid]:
     """A quadrilateral (top left, top right, bottom right, bottom left; px) thickened by a radius at each corner.
 
-    Its rim is four cones, and a face on the viewer's side closes it. The face's normals lean outwards, as on a rounded body.
+    It is a rim of four cones and a face on the viewer's side, whose normals lean outwards, as on a rounded body.
     """
     ends = (v[0], v[0]), (v[0], v[1]), (v[1], v[1]), (v[1], v[0])
     solids: list[Solid] = [Cone(corners[i], radii[i], corners[(i + 1) % 4], radii[(i + 1) % 4], paint, ends[i]) for i in range(4) if i != 3]

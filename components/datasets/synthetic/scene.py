@@ -1,4 +1,4 @@
-"""One image: people and things on a ground, painted from far to near, and what of each person can be seen."""
+"""One image: people and objects on a ground, painted from far to near, and the visible part of each person."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from components.datasets.synthetic.props import BEFORE, BEHIND
 from components.datasets.synthetic.raster import Layer, Solid
 
 SIZES = ((320, 240), (360, 240), (360, 270), (400, 300), (426, 320), (480, 320), (480, 360), (240, 320), (270, 360), (320, 426))
-SLIVER_PX, SLIVER_SHARE = 12, 0.04  # a person of whom less is seen, in pixels or as a share of the figure, is not annotated
-HIDDEN_SHARE = 0.2  # of a person of whom less is seen, only hidden joints inside of the visible box are labelled,
-HIDDEN_REACH = 0.25  # of others also those that lie at most so many longer sides of the box outside of it
+SLIVER_PX, SLIVER_SHARE = 12, 0.04  # persons with a smaller visible part, in pixels or as a share of the figure, are not annotated
+HIDDEN_SHARE = 0.2  # for persons with a smaller visible share, only hidden joints inside the visible box are labelled;
+HIDDEN_REACH = 0.25  # for others, also hidden joints up to this many longer sides outside the box
 
 
 @dataclass(frozen=True)
 class SyntheticPerson:
-    """What an annotator would know of one person.
+    """The annotation of one person.
 
     Attributes:
         keypoints: (17, 3) float64: x, y (px, pixel centres at whole numbers), visibility 0, 1 or 2; COCO's order.
         mask: (height, width) bool, the visible pixels.
-        height_px: longer side of the whole figure, px, before it is cut off or covered.
+        height_px: longer side of the whole figure, px, including cut and covered parts.
     """
 
     keypoints: np.ndarray
@@ -37,7 +37,7 @@ class SyntheticPerson:
 
 @dataclass(frozen=True)
 class _Item:
-    """Something to paint; nearer things have a larger `ground`."""
+    """An object to paint; nearer objects have a larger `ground`."""
 
     ground: float
     solids: list[Solid]
@@ -56,7 +56,7 @@ def render_scene(draw: Draw, params: SyntheticParams, places: list[Place] | None
         size: width and height, px; drawn by default.
     Returns:
         image: (height, width, 3) uint8 RGB.
-        persons: those of whom more than a sliver is seen, from far to near.
+        persons: those with more than a sliver visible, from far to near.
     """
     width, height = size or draw.choice(SIZES)
     backdrop = draw_backdrop(draw, width, height)
@@ -83,7 +83,7 @@ def render_scene(draw: Draw, params: SyntheticParams, places: list[Place] | None
 
 
 def _forget_unguessable(keypoints: np.ndarray, mask: np.ndarray, reach: float) -> None:
-    """Set hidden joints to unlabelled (zeros) that lie further outside of the visible box than `reach` longer sides."""
+    """Set hidden joints further than `reach` longer sides outside the visible box to unlabelled (zeros)."""
     rows, columns = np.nonzero(mask)
     left, right, top, bottom = int(columns.min()), int(columns.max()), int(rows.min()), int(rows.max())
     margin = reach * max(right - left + 1, bottom - top + 1)
@@ -93,7 +93,7 @@ def _forget_unguessable(keypoints: np.ndarray, mask: np.ndarray, reach: float) -
 
 
 def _things(draw: Draw, width: int, height: int, horizon: int, people: list[Posed]) -> list[_Item]:
-    """Distractors anywhere, and at times something right before a person."""
+    """Distractors anywhere, and sometimes an object right in front of a person."""
     items = []
     for _ in range(draw.integer(0, 4)):
         ground = horizon + draw.between(0.0, 0.45) * draw.between(0.0, 1.0) * (height - horizon)
@@ -133,7 +133,7 @@ def _paint(image: np.ndarray, items: list[_Item], light: Vector) -> tuple[np.nda
 
 
 def _shade_ground(image: np.ndarray, x: float, y: float, radius: float) -> None:
-    """A soft shadow where something touches the ground: an ellipse four times as wide as high."""
+    """A soft shadow where an object touches the ground: an ellipse four times as wide as high."""
     height, width = image.shape[:2]
     x0, x1 = max(round(x - radius), 0), min(round(x + radius) + 1, width)
     y0, y1 = max(round(y - radius / 4), 0), min(round(y + radius / 4) + 1, height)

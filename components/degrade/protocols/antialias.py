@@ -11,9 +11,9 @@ from components.degrade.protocol import Protocol, View
 
 
 class Antialias(Protocol):
-    """Area means, exact in evaluation; in training by 4 x 4 samples of a store with up to 4 px per target px.
+    """Area means: exact in evaluation; in training by up to 4 x 4 samples of a store with up to 4 px per target px.
 
-    Zoomed in by more than twice (half-body crops of large persons), training crops become softer than evaluated ones.
+    Training crops that are zoomed in more than twice (half-body crops of large persons) are softer than evaluated ones.
     """
 
     name = "antialias"

@@ -1,4 +1,4 @@
-"""Protocol `direct`: bilinear samples of the original image at the target's pixels, aliased, as published top-down systems do."""
+"""Protocol `direct`: bilinear samples of the original image at the target's pixels, aliased, as in published top-down systems."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Direct(Protocol):
     caption = "bilinear warp of the original image, aliased"
 
     def crop(self, image: np.ndarray, view: View, settings: Any, seed: tuple[int, int, int]) -> np.ndarray:
-        """The unbiased convention's code gives OpenCV the inverse matrix in float32 (UDP, CAL); the others the forward matrix."""
+        """As published, the unbiased convention (UDP, CAL) passes OpenCV the inverse matrix in float32, the others the forward matrix."""
         flags, matrix = cv2.INTER_LINEAR, view.image_to_crop
         if view.convention == "unbiased":
             flags, matrix = flags | cv2.WARP_INVERSE_MAP, invert(matrix[None])[0].astype(np.float32)

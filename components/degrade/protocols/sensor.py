@@ -1,4 +1,4 @@
-"""Protocol `sensor`: point spread, area reduction, noise and JPEG, as a far-away camera would record the person."""
+"""Protocol `sensor`: point spread, area reduction, noise and JPEG, as if a distant camera recorded the person."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Camera:
 class Sensor(Protocol):
     """Gaussian point spread, area mean, shot and read noise (in encoded grey levels), JPEG. No noise outside the image.
 
-    The point spread is applied to area means at twice the target's density. It does not mix in the black outside the image.
+    The point spread acts on area means at twice the target's density, and leaves out the black outside the image.
     """
 
     name = "sensor"
@@ -86,7 +86,7 @@ class Sensor(Protocol):
         """Clean targets (B, 3, h, w) of planes on the grid, and the standard deviation of their noise.
 
         Args:
-            inside: (B, 1, H, W) 1 where the grid lies in the image, else 0.
+            inside: (B, 1, H, W) 1 where the grid is inside the image, else 0.
         """
         import torch
 
@@ -94,7 +94,7 @@ class Sensor(Protocol):
 
         lens = self.padding(settings), settings.psf_sigma * self.oversampling, self.oversampling
         seen = spread_and_reduce(torch.cat([planes * inside, inside.to(planes.dtype)], 1), *lens)
-        share = spread_and_reduce(inside.to(planes.dtype), lens[0], 0.0, lens[2])  # of the target px that the image covers
+        share = spread_and_reduce(inside.to(planes.dtype), lens[0], 0.0, lens[2])  # of each target px that the image covers
         clean = seen[:, :3] / seen[:, 3:].clamp(min=1e-3) * share
         return clean, torch.sqrt(settings.shot_noise**2 / 255 * clean + settings.read_noise**2) * (share >= 0.5)
 
@@ -105,7 +105,7 @@ def _inside(start: float, step: float, count: int, length: int) -> np.ndarray:
 
 
 def _generator(seed: int, image_id: int, annotation_id: int) -> np.random.Generator:
-    """The noise of one crop, the same in whatever order or process crops are made."""
+    """The generator of one crop's noise, which depends on neither the order nor the process in which crops are made."""
     identity = [seed, image_id % 2**64, annotation_id % 2**64]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(identity)))
 

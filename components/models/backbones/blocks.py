@@ -70,6 +70,28 @@ def residual_layer(block: type[BasicBlock] | type[Bottleneck], inputs: int, widt
     return nn.Sequential(block(inputs, width, stride), *(block(outputs, width) for _ in range(count - 1)))
 
 
+class HighResolutionStem(nn.Module):
+    """Two stride-2 convolutions and layer 1 of an HRNet.
+
+    Args:
+        stem_width: channels of the two convolutions.
+        layer1_width, layer1_blocks: of the bottlenecks, which output 4 layer1_width channels.
+    """
+
+    def __init__(self, stem_width: int, layer1_width: int, layer1_blocks: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = conv3x3(3, stem_width, stride=2), nn.BatchNorm2d(stem_width)
+        self.conv2, self.bn2 = conv3x3(stem_width, stem_width, stride=2), nn.BatchNorm2d(stem_width)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = residual_layer(Bottleneck, stem_width, layer1_width, layer1_blocks)
+
+    def shallow(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, 4 layer1_width, H/4, W/4)."""
+        x = self.relu(self.bn1(self.conv1(images)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.layer1(x)
+
+
 def published_initialisation(model: nn.Module) -> None:
     """Initialise as the published pose networks do: convolutions from N(0, 0.001²), biases 0, batch norms 1 and 0.
 
@@ -87,10 +109,10 @@ def published_initialisation(model: nn.Module) -> None:
 
 def he_initialisation(model: nn.Module) -> None:
     """Draw the convolutions that a batch norm follows from N(0, 2 / fan_in): He, Zhang, Ren & Sun 2015, "Delving Deep into
-    Rectifiers", equation 10. All else keeps its values.
+    Rectifiers", equation 10. All other parameters keep their values.
 
     A batch norm hides how large the weights before it are, but not how far an optimiser's step turns them: Adam's first steps
-    overwrite weights of 0.001 whatever they were, and it takes thousands more until the steps are small beside the weights.
+    overwrite weights of 0.001 whatever they were, and it takes thousands more until the steps are small against the weights.
     """
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d)]
     following: nn.BatchNorm2d | None = None

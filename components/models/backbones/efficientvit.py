@@ -41,7 +41,7 @@ class EfficientViTShape:
 class EfficientViT(ImageNetBackbone):
     """(B, 3, H, W) normalised images → (B, channels, ⌈H/32⌉, ⌈W/32⌉), initialised as torch's layers are.
 
-    The small initial weights of the other pose networks would not do: two in three convolutions of stages 3 and 4 have no batch
+    The small initial weights of the other pose networks cannot be used: two in three convolutions of stages 3 and 4 have no batch
     norm after them, and the signal would vanish.
     """
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.models.backbones.blocks import Bottleneck, conv1x1, conv3x3, published_initialisation, residual_layer
+from components.models.backbones.blocks import Bottleneck, HighResolutionStem, conv1x1, published_initialisation
 from components.models.backbones.hrnet import Transition
 from components.models.backbones.imagenet import ImageNetBackbone
 
@@ -149,7 +149,7 @@ class DepthwiseMLP(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Local attention and depthwise MLP, each beside an identity path: (B, channels, H, W) → the same shape.
+    """Local attention and depthwise MLP, each with an identity path: (B, channels, H, W) → the same shape.
 
     Args:
         drop_path: share of training samples for which each of the two is left out (Huang et al. 2016, stochastic depth).
@@ -226,7 +226,7 @@ def _halve(inputs: int, outputs: int, relu: bool) -> nn.Sequential:
     return step
 
 
-class HRFormer(ImageNetBackbone):
+class HRFormer(HighResolutionStem, ImageNetBackbone):
     """(B, 3, H, W) normalised images → the finest branch (B, channels, H/4, W/4), or all four (`pyramid`).
 
     Every fusion resamples to its target's size, so sizes need not be powers of two apart (64x48: 16x12, 8x6, 4x3, 2x2).
@@ -238,15 +238,10 @@ class HRFormer(ImageNetBackbone):
     """
 
     def __init__(self, shape: HRFormerShape, relative_positions: bool = False, multi_scale: bool = True) -> None:
-        super().__init__()
+        super().__init__(shape.stem_width, shape.layer1_width, shape.layer1_blocks)
         self.shape = shape
         self.channels, self.pyramid_channels = shape.width, tuple(shape.channels(BRANCHES))
-        stem, layer1 = shape.stem_width, shape.layer1_width * Bottleneck.expansion
-        self.conv1, self.bn1 = conv3x3(3, stem, stride=2), nn.BatchNorm2d(stem)
-        self.conv2, self.bn2 = conv3x3(stem, stem, stride=2), nn.BatchNorm2d(stem)
-        self.relu = nn.ReLU(inplace=True)
-        self.layer1 = residual_layer(Bottleneck, stem, shape.layer1_width, shape.layer1_blocks)
-        self.transition1 = Transition([layer1], shape.channels(2))
+        self.transition1 = Transition([shape.layer1_width * Bottleneck.expansion], shape.channels(2))
         self.transition2 = Transition(shape.channels(2), shape.channels(3))
         self.transition3 = Transition(shape.channels(3), shape.channels(4))
         self.stage2, self.stage3, self.stage4 = _stages(shape, relative_positions)
@@ -258,9 +253,7 @@ class HRFormer(ImageNetBackbone):
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Every branch, (B, pyramid_channels[i], ⌈H / 2ⁱ⁺²⌉, ⌈W / 2ⁱ⁺²⌉), finest first."""
-        x = self.relu(self.bn1(self.conv1(images)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        features = self.stage2(self.transition1([self.layer1(x)]))
+        features = self.stage2(self.transition1([self.shallow(images)]))
         features = self.stage3(self.transition2(features))
         return self.stage4(self.transition3(features))
 

@@ -8,7 +8,7 @@ Two parts, so that a method may end in one stage 4 (HRNet, UDP) or in two (CAL):
 
 Every fusion resamples to the size of its target branch (nearest neighbour). Where sizes are powers of two apart this is
 the published fixed factor; at 64x48 (branch widths 12, 6, 3, 2) the published factor raises, and this does not.
-A method that changes the fusions (SIU) passes a `Fusion` of its own.
+A method that changes the fusions (SIU) passes its own `Fusion`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.models.backbones.blocks import BasicBlock, Bottleneck, conv1x1, conv3x3, residual_layer
+from components.models.backbones.blocks import BasicBlock, Bottleneck, HighResolutionStem, conv1x1, conv3x3, residual_layer
 from components.models.backbones.imagenet import ImageNetBackbone
 from components.models.naming import renamed
 
@@ -51,7 +51,7 @@ class HRNetShape:
 
 
 class Fusion:
-    """How the features of one branch come to the channels and the size of another."""
+    """How the features of one branch get the channels and the size of another."""
 
     def path(self, channels: list[int], source: int, target: int, widen: int) -> nn.Module:
         """Layers from branch `source` to branch `target`, 0 the finest: (B, channels[source], …) → (B, channels[target] widen, …)."""
@@ -133,7 +133,7 @@ class Transition(nn.ModuleList):
         return [path(x) for path, x in zip(self, padded, strict=True)]
 
 
-class HighResolutionTrunk(ImageNetBackbone):
+class HighResolutionTrunk(HighResolutionStem, ImageNetBackbone):
     """(B, 3, H, W) normalised images → three features (B, width 2ⁱ, H / 2ⁱ⁺², W / 2ⁱ⁺²), finest first.
 
     Args:
@@ -141,14 +141,9 @@ class HighResolutionTrunk(ImageNetBackbone):
     """
 
     def __init__(self, shape: HRNetShape, fusion: Fusion = HRNET_FUSION, targets: int = 3) -> None:
-        super().__init__()
+        super().__init__(shape.stem_width, shape.layer1_width, shape.layer1_blocks)
         self.shape = shape
-        stem, layer1 = shape.stem_width, shape.layer1_width * Bottleneck.expansion
-        self.conv1, self.bn1 = conv3x3(3, stem, stride=2), nn.BatchNorm2d(stem)
-        self.conv2, self.bn2 = conv3x3(stem, stem, stride=2), nn.BatchNorm2d(stem)
-        self.relu = nn.ReLU(inplace=True)
-        self.layer1 = residual_layer(Bottleneck, stem, shape.layer1_width, shape.layer1_blocks)
-        self.transition1 = Transition([layer1], shape.channels(2))
+        self.transition1 = Transition([shape.layer1_width * Bottleneck.expansion], shape.channels(2))
         self.stage2 = _stage(shape.channels(2), shape.channels(2), shape.modules[0], shape.blocks, targets=2, fusion=fusion)
         self.transition2 = Transition(shape.channels(2), shape.channels(3))
         self.stage3 = _stage(shape.channels(3), shape.channels(3), shape.modules[1], shape.blocks, targets, fusion=fusion)
@@ -159,12 +154,6 @@ class HighResolutionTrunk(ImageNetBackbone):
     def imagenet_names(self, keys: Iterable[str], weights: Mapping[str, Tensor]) -> dict[str, str]:
         """Also of a whole HRNet's keys."""
         return {key: published_key(key) for key in keys}
-
-    def shallow(self, images: Tensor) -> Tensor:
-        """Stem and layer 1: (B, 4 layer1_width, H/4, W/4)."""
-        x = self.relu(self.bn1(self.conv1(images)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.layer1(x)
 
     def branch(self, features: Tensor) -> list[Tensor]:
         """Stages 2 and 3: what `shallow` outputs → three features."""
@@ -239,6 +228,12 @@ def _stage(
     return nn.Sequential(
         *(HighResolutionModule(start, channels, blocks, *end, fusion) for start, end in zip(starts, settings, strict=True))
     )
+
+
+def build_hrnet(name: str, branches: int, widen: int = 1, multi_scale: bool = False) -> HRNet:
+    """The HRNet of a name in `HRNETS`, with torch's own initialisation; other arguments as for `HighResolutionEnd`."""
+    shape = HRNETS[name]
+    return HRNet(HighResolutionTrunk(shape), HighResolutionEnd(shape, branches, widen=widen, multi_scale=multi_scale))
 
 
 HRNETS: dict[str, HRNetShape] = {

@@ -1,4 +1,4 @@
-"""What a backbone says about the ImageNet weights that it may start from; `components.models.pretrained` reads it."""
+"""What a backbone declares about the ImageNet weights that it may start from; `components.models.pretrained` uses it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class ImageNetBackbone(nn.Module):
     Attributes:
         IMAGENET_NAME: timm's name of the weights; by default that of the backbone's shape.
 
-    Any module of a network says what ImageNet weights lack: all of it (`IN_IMAGENET_WEIGHTS = False`), or the keys below it that
-    start with one of `NOT_IN_IMAGENET_WEIGHTS`. A network whose backbone is not one module named `backbone` says in `IMAGENET_PARTS`
-    which of its prefixes are which of the backbone's.
+    A module of a network can declare that ImageNet weights lack it (`IN_IMAGENET_WEIGHTS = False`), or lack the keys below it that
+    start with one of `NOT_IN_IMAGENET_WEIGHTS`. A network whose backbone is not one module named `backbone` maps its own prefixes
+    to the backbone's in `IMAGENET_PARTS`.
     """
 
     IMAGENET_NAME: str | None = None

@@ -5,8 +5,8 @@ Li, Zhang, Wang, Yang, Yang, Xia, Zhou 2021, "TokenPose: Learning Keypoint Token
 Convolutions make features at a quarter of the input: a stem and HRNet's first bottlenecks (S), or stages 1 to 3 of an HRNet
 (B). Patches of them become tokens. The output is the joints' tokens.
 
-Patches. Released are 4x3 (height x width) features at 256x192 for S-v1 and B, 2x2 for S-v2, and the costs that SimCC prints
-imply 1x1 at 64x64, 2x2 at 128x128, 4x3 at 256x192. One rule gives them all and every other size: the smallest patch that
+Patches. The released models use 4x3 (height x width) features at 256x192 for S-v1 and B, 2x2 for S-v2; the costs that SimCC prints
+imply 1x1 at 64x64, 2x2 at 128x128, 4x3 at 256x192. One rule gives all of these and every other size: the smallest patch that
 divides the feature and leaves at most `grid` patches along an axis, 16 for S-v1 and B, 32 for S-v2. So S-v1 and B have 1x1
 at 64x48 and 2x2 at 128x96, 192 tokens each; S-v2 has 1x1 at both.
 """
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.models.backbones.blocks import Bottleneck, conv3x3, published_initialisation, residual_layer
+from components.models.backbones.blocks import Bottleneck, HighResolutionStem, published_initialisation
 from components.models.backbones.hrnet import HRNETS, HighResolutionTrunk, HRNetShape
 
 STRIDE = 4  # input px per feature
@@ -66,20 +66,14 @@ def _patch_side(features: int, grid: int) -> int:
     return next(side for side in range(1, features + 1) if features % side == 0 and features // side <= grid)
 
 
-class Stem(nn.Module):
-    """The start of an HRNet: (B, 3, H, W) → one feature (B, channels, H/4, W/4), in a list as an HRNet's trunk gives it."""
+class Stem(HighResolutionStem):
+    """(B, 3, H, W) → one feature (B, channels, H/4, W/4), in a list like the output of an HRNet's trunk."""
 
     def __init__(self, shape: TokenPoseShape) -> None:
-        super().__init__()
-        width = shape.stem_width
-        self.conv1, self.bn1 = conv3x3(3, width, stride=2), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = conv3x3(width, width, stride=2), nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.layer1 = residual_layer(Bottleneck, width, shape.layer1_width, shape.layer1_blocks)
+        super().__init__(shape.stem_width, shape.layer1_width, shape.layer1_blocks)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = self.relu(self.bn1(self.conv1(images)))
-        return [self.layer1(self.relu(self.bn2(self.conv2(x))))]
+        return [self.shallow(images)]
 
 
 class EncoderLayer(nn.Module):
@@ -124,7 +118,7 @@ class KeypointEncoder(nn.Module):
         count = keypoints.shape[1]
         x = torch.cat([keypoints, patches], 1)
         for i, layer in enumerate(self.layers):
-            if i > 0:  # positions are added anew before every layer, to the patches only
+            if i > 0:  # positions are added again before every layer, to the patches only
                 x = torch.cat([x[:, :count], x[:, count:] + self.pos_embedding], 1)
             x = layer(x)
         return x[:, :count]

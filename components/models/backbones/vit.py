@@ -82,7 +82,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP on tokens (B, T, width), each beside an identity path.
+    """Attention and MLP on tokens (B, T, width), each with an identity path.
 
     Args:
         drop_path: share of training samples for which each of the two is left out (Huang et al. 2016, stochastic depth).

@@ -33,7 +33,7 @@ class HigherResolutionHead(nn.Module):
         self.fine = nn.Conv2d(channels, keypoints, 1)
 
     def forward(self, features: Tensor, found: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`found` (B, 2 keypoints, h, w) is added to the coarse outputs before the finer half reads them (LimbPose)."""
+        """`found` (B, 2 keypoints, h, w) is added to the coarse outputs before the finer half uses them (LimbPose)."""
         coarse = self.coarse(features) if found is None else self.coarse(features) + found
         finer = self.blocks(self.up(torch.cat([features, coarse], 1)))
         return coarse, self.fine(finer)

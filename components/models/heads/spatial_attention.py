@@ -4,9 +4,9 @@
 a standard one: keys and values come from the unnormalised tokens through a 1x1 depthwise convolution and a batch norm, and
 positions are added to the values as well.
 
-Tokens are laid out (N, B, C), N cells of each of B images. The released code hands them to an attention that expects
-(batch, sequence, channels), so each cell attends to the same cell of the *other images of the batch*; and of the result, taken
-for a tuple, it keeps the first row alone: what the top left cells found is added to every cell.
+Tokens are laid out (N, B, C), N cells of each of B images. The released code passes them to an attention that expects
+(batch, sequence, channels), so each cell attends to the same cell of the *other images of the batch*. It also takes the result
+for a tuple and keeps only its first row: the result of the top left cells is added to every cell.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ ALIGNMENT = 8  # channels of a head that the memory-bounded kernels of a GPU nee
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
-    """softmax(q kᵀ / √d) v on (…, tokens, d), without ever holding the matrix of weights where a fused kernel exists.
+    """softmax(q kᵀ / √d) v on (…, tokens, d), without the whole matrix of weights in memory where a fused kernel exists.
 
     At 512x512 there are 16,384 tokens: a matrix of 1 GB per head. A head of HigherPose's first transformer has one channel,
-    which the fused kernels of a GPU refuse; zeros beside it change neither the weights nor the result.
+    which the fused kernels of a GPU refuse; added zeros change neither the weights nor the result.
     """
     depth = query.shape[-1]
     surplus = -depth % ALIGNMENT if query.is_cuda else 0
@@ -47,7 +47,7 @@ class MultiHeadAttention(nn.Module):
         self.linears = nn.ModuleList(nn.Linear(width, width) for _ in range(4))  # of queries, keys, values and the result
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        order = (0, 2, 1, 3) if self.published else (1, 2, 0, 3)  # next to last is what is attended over: images, or cells
+        order = (0, 2, 1, 3) if self.published else (1, 2, 0, 3)  # attention is over the next to last axis: images, or cells
         projections = zip(self.linears, (query, key, value), strict=False)
         q, k, v = (linear(x).unflatten(2, (self.heads, -1)).permute(order) for linear, x in projections)
         mixed = attend(q, k, v, DROPOUT if self.published and self.training else 0.0)

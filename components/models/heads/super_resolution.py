@@ -1,7 +1,7 @@
 """The super-resolution head (Wang, Liu, Tang, Wu 2023, "Lightweight Super-Resolution Head for Human Pose Estimation").
 
-Heatmaps finer than the features they come from: every keypoint has an embedding of its own in a cell of the features, and
-draws from it the factor x factor cells of the heatmap that lie there.
+Heatmaps finer than the features they come from: every keypoint has its own embedding in each cell of the features,
+from which the factor x factor heatmap cells at that place are computed.
 """
 
 from __future__ import annotations

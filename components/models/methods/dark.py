@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from components.models.backbones.hrnet import HRNETS
 from components.models.backbones.resnet import RESNETS
+from components.models.heads.plain import PlainPose
 from components.models.methods import hrnet, simplebaseline
-from components.models.methods.hrnet import HRNetPose
-from components.models.methods.simplebaseline import SimpleBaseline
 from components.models.variant import Method, Variant
 
 
-def build(variant: Variant, published: bool = False) -> HRNetPose | SimpleBaseline:
+def build(variant: Variant, published: bool = False) -> PlainPose:
     """K heatmaps on the variant's backbone, initialised as published."""
     network = hrnet if variant.backbone in HRNETS else simplebaseline
     return network.build(variant, published)

@@ -1,7 +1,7 @@
 """HigherHRNet: all persons of an image from heatmaps at two resolutions and one tag per joint, which groups joints into persons.
 
 Cheng, Xiao, Wang, Shi, Huang, Zhang 2020, "HigherHRNet: Scale-Aware Representation Learning for Bottom-Up Human Pose
-Estimation". Its HRNet is the top-down one; the finest branch alone is read.
+Estimation". Its HRNet is the top-down one; only the finest branch is used.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from components.models.backbones.blocks import published_initialisation
-from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
+from components.models.backbones.hrnet import HRNETS, HRNet, build_hrnet, published_key
 from components.models.heads.higher_resolution import HigherResolutionHead, authors_head_key
 from components.models.variant import Method, Variant
 
@@ -28,8 +28,7 @@ class HigherHRNet(nn.Module):
 
 def build(variant: Variant, published: bool = False) -> HigherHRNet:
     """HigherHRNet on the variant's HRNet, initialised as published (which is also how it behaves: `published` changes nothing)."""
-    shape = HRNETS[variant.backbone]
-    backbone = HRNet(HighResolutionTrunk(shape), HighResolutionEnd(shape, variant.network.branches))
+    backbone = build_hrnet(variant.backbone, variant.network.branches)
     model = HigherHRNet(backbone, variant.num_keypoints)
     published_initialisation(model)
     return model

@@ -1,15 +1,15 @@
 """HigherPose: HigherHRNet with two transformers over the cells of its feature maps.
 
-"Structure-Aware Transformer for Enhanced Low-Resolution Human Pose Estimation" (jcong0226/higherpose; the paper itself is not
-at hand). HRNet's layer 1 is reduced to 4 channels at 1/8 of the image, goes through a first transformer, back to 1/4 and
-beside the finest branch of stage 4; what a 1x1 convolution makes of both goes through a second transformer and into
-HigherHRNet's head. Nothing in the released code knows a skeleton; `limbpose` is our own that does.
+"Structure-Aware Transformer for Enhanced Low-Resolution Human Pose Estimation" (jcong0226/higherpose; the paper itself was not
+available). HRNet's layer 1 is reduced to 4 channels at 1/8 of the image, goes through a first transformer, back to 1/4 and
+next to the finest branch of stage 4; a 1x1 convolution merges both; the result goes through a second transformer and into
+HigherHRNet's head. Nothing in the released code uses a skeleton; our own `limbpose` does.
 
 `network.attention`:
-    spatial    attention over the cells of each image, as a reader of the paper expects; what we train
-    published  what the released code does, see `heads.spatial_attention`: an image's result depends on its batch, and alone in
-               it, its attention adds one constant vector
-    none       neither transformer nor what leads to and from them: HigherHRNet itself
+    spatial    attention over the cells of each image, as the paper describes it; this is what we train
+    published  what the released code does, see `heads.spatial_attention`: an image's result depends on its batch; for a
+               batch of one image the attention adds one constant vector
+    none       neither the transformers nor the layers around them: HigherHRNet itself
 
 The networks of the first two have the same parameters. The released configurations differ: COCO's asks for six layers in either
 transformer and sine positions; CrowdPose's names neither, which leaves the code's defaults, four layers and learned positions.
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.models.backbones.blocks import Bottleneck, published_initialisation
-from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.hrnet import HRNETS, HRNet, build_hrnet
 from components.models.backbones.transpose import sine_positions
 from components.models.heads.higher_resolution import HigherResolutionHead
 from components.models.heads.spatial_attention import FEEDFORWARD, HEADS, SpatialTransformer, transformer_initialisation
@@ -139,7 +139,7 @@ class HigherPose(nn.Module):
         return self.head(self.decoder(fused, self._positions(self.decoder_positions, fused, 1)))
 
     def _positions(self, table: Tensor, features: Tensor, shrunk: int) -> Tensor:
-        """The table (N, 1, C), or its like for a map of another size: the same sines, or the learned ones interpolated."""
+        """The table (N, 1, C), or one for a map of another size: the same sines, or the learned positions interpolated."""
         size = features.shape[-2], features.shape[-1]
         made_for = self.cells[0] // shrunk, self.cells[1] // shrunk
         if size == made_for:
@@ -160,13 +160,12 @@ def build(variant: Variant, published: bool = False) -> nn.Module:
     """HigherPose on the variant's HRNet.
 
     Convolutions and norms start as HigherHRNet's, linear layers by Xavier and Glorot. The three convolutions that no batch
-    norm follows (`extract`, `up`, `fuse`) keep torch's own start, because a std of 0.001 would all but silence what passes.
+    norm follows (`extract`, `up`, `fuse`) keep torch's own start, because a std of 0.001 would almost remove the signal.
     """
     settings: HigherPoseNetwork = variant.network
     if settings.attention == "none":
         return higherhrnet.build(variant, published)
-    shape = HRNETS[variant.backbone]
-    backbone = HRNet(HighResolutionTrunk(shape), HighResolutionEnd(shape, variant.network.branches))
+    backbone = build_hrnet(variant.backbone, variant.network.branches)
     transformers = SHAPES.get(variant.backbone, SHAPE)
     model = HigherPose(backbone, variant.num_keypoints, variant.input_size, transformers, settings, published)
     published_initialisation(model)

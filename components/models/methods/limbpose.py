@@ -1,19 +1,19 @@
 """LimbPose: HigherHRNet whose coarse heatmaps and tags are corrected by keypoint queries that know the skeleton.
 
-Ours: no paper describes it, and no released code has it. HigherPose calls itself structure-aware but holds nothing of a
-skeleton (see `higherpose`); this is one cheap way to have some. docs/limbpose.md says what it claims and what is not shown.
+Our own method, without a paper. HigherPose calls itself structure-aware but uses no skeleton (see `higherpose`); this is one
+cheap way to use one. docs/limbpose.md says what it claims and what is not shown.
 
     queries   one learned vector per joint of the skeleton, for the whole image
     each layer, on the queries (norm first, added to its input):
         1. self-attention between joints, with a learned bias per head and per *distance along the limbs*
-           (0 itself, 1 a limb's other end, …), so that a joint may listen to its neighbours without having to learn who they are
+           (0 itself, 1 a limb's other end, …), so that a joint can attend to its neighbours without learning which joints they are
         2. cross-attention to the image: HRNet's stage 3 at 1/16, with sine positions on its keys
         3. MLP
     filters   each query gives two 1x1 filters over the finest branch: what they find is added to the joint's heatmap and to its
-              tags, before HigherHRNet's finer head reads both
+              tags, before HigherHRNet's finer head uses both
 
-The filters start at zero, so an untrained LimbPose is HigherHRNet to the bit and takes its weights. The bias knows the distance
-alone: left and right are alike, and any skeleton will do.
+The filters start at zero, so an untrained LimbPose is HigherHRNet to the bit and takes its weights. The bias depends
+only on the distance: left and right are equal, and any skeleton works.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.models.backbones.blocks import conv1x1, published_initialisation
-from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.hrnet import HRNETS, HRNet, build_hrnet
 from components.models.backbones.transpose import sine_positions
 from components.models.heads.higher_resolution import HigherResolutionHead
 from components.models.methods import higherhrnet
@@ -42,14 +42,14 @@ class LimbPoseNetwork(Network):
     """Settings of the network.
 
     Attributes:
-        limb_bias: keypoint queries attend by the distance along the skeleton; False attends to all alike.
+        limb_bias: keypoint queries attend by the distance along the skeleton; False leaves the bias out.
     """
 
     limb_bias: bool = True
 
 
 def limb_distances(keypoints: int, limbs: Sequence[tuple[int, int]]) -> np.ndarray:
-    """How many limbs lie between joints: (K, K) int64; joints that no limbs connect are one further than the furthest that are."""
+    """The number of limbs between joints: (K, K) int64; joints that no limbs connect are one further than the furthest that are."""
     apart = keypoints  # more than any path
     distances = np.full((keypoints, keypoints), apart)
     np.fill_diagonal(distances, 0)
@@ -75,7 +75,7 @@ class Attention(nn.Module):
 
 
 class LimbBias(nn.Module):
-    """What a head adds to the logits of joint i for joint j: (heads, K, K), equal for equal distances.
+    """The bias of each head on the logits of joint i for joint j: (heads, K, K), equal for equal distances.
 
     Starts at 0, where all joints are alike.
     """
@@ -92,7 +92,7 @@ class LimbBias(nn.Module):
 
 
 class QueryLayer(nn.Module):
-    """Queries (B, K, C) listen to each other, then to the image (B, N, C), then think."""
+    """Queries (B, K, C) attend to each other, then to the image (B, N, C), then pass an MLP."""
 
     def __init__(self, width: int, bias: LimbBias | None) -> None:
         super().__init__()
@@ -166,8 +166,7 @@ class LimbPose(nn.Module):
 
 def build(variant: Variant, published: bool = False) -> LimbPose:
     """LimbPose for the variant's skeleton; its HigherHRNet starts as published (`published` changes nothing: nobody published it)."""
-    shape = HRNETS[variant.backbone]
-    backbone = HRNet(HighResolutionTrunk(shape), HighResolutionEnd(shape, variant.network.branches))
+    backbone = build_hrnet(variant.backbone, variant.network.branches)
     limbs = variant.skeleton.limb_indices
     distances = limb_distances(variant.num_keypoints, limbs) if variant.network.limb_bias else None
     model = LimbPose(backbone, variant.num_keypoints, distances)
@@ -178,7 +177,7 @@ def build(variant: Variant, published: bool = False) -> LimbPose:
 
 
 def authors_key(key: str, variant: Variant) -> str:
-    """HigherHRNet's names for what is HigherHRNet's, and our own for the rest."""
+    """HigherHRNet's names for its parameters, and our own names for the others."""
     return key if key.startswith(OUR_PARTS) else higherhrnet.authors_key(key, variant)
 
 

@@ -2,7 +2,7 @@
 
 Wang, Li, Cai, Chen, Han 2022, "Lite Pose: Efficient Architecture Design for 2D Human Pose Estimation", section 3. The fusion
 deconvolution head doubles the coarsest feature three times; each time the backbone's feature of the same size is doubled
-beside it and added ("raw"), so no high-resolution branch is needed. Details from the released code (mit-han-lab/litepose).
+next to it and added ("raw"), so no high-resolution branch is needed. Details from the released code (mit-han-lab/litepose).
 """
 
 from __future__ import annotations

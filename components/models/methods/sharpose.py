@@ -1,11 +1,11 @@
 """SHaRPose: high-resolution tokens only where the keypoints are.
 
 An, Zhao, Gong, Wang, Wang, Yang 2024, "SHaRPose: Sparse High-Resolution Representation for Human Pose Estimation" (AAAI).
-One vision transformer runs twice with the same weights. The coarse stage sees the image at half its size, predicts heatmaps,
-their quality, and by its attention which patches the keypoints look at. The fine stage sees the most looked-at patches at full
-resolution, the others as it saw them before, and predicts the heatmaps anew.
+One vision transformer runs twice with the same weights. The coarse stage gets the image at half its size and predicts heatmaps
+and their quality; its attention ranks the patches. The fine stage gets the patches with most attention at full resolution, the
+others as before, and predicts the heatmaps again.
 
-Both stages read the heatmaps from keypoint tokens, so that the output has the target's size at any input; patches are 16 px,
+Both stages compute the heatmaps from keypoint tokens, so the output has the target's size at any input; patches are 16 px,
 and a 16th of the input's height where that is smaller (the papers' smallest input is 256x192), so that 64x48 has as many
 patches as 256x192.
 """
@@ -51,7 +51,7 @@ class SHaRPoseNetwork(Network):
 
 
 class Coarse(NamedTuple):
-    """What the coarse stage found out, one entry per person.
+    """The coarse stage's results, one entry per person.
 
     Attributes:
         tokens: (B, K, C) of the keypoints.
@@ -144,7 +144,7 @@ class SparseViT(ImageNetBackbone):
     def imagenet_adapted(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a plain vision transformer (MAE's) with its positions and patches in this network's sizes.
 
-        Positions are resized as published; for patches of fewer px the kernels are reduced, which the paper has no use for.
+        Positions are resized as published; for patches of fewer px the kernels are reduced, which the paper does not need.
         """
         taken, kernel, side = dict(weights), weights.get("patch_embed.proj.weight"), self.patch_embed.proj.kernel_size[0]
         positions = taken.pop("pos_embed", None)
@@ -161,7 +161,7 @@ class SparseViT(ImageNetBackbone):
         return taken
 
     def coarse(self, images: Tensor) -> Coarse:
-        """The image at half its size, and which patches the keypoints attend to (the paper's equations 5 and 6)."""
+        """Tokens of the image at half its size, and the keypoints' attention to each patch (the paper's equations 5 and 6)."""
         halved = functional.interpolate(images, self.small, mode="bilinear", align_corners=False)  # the mean of 2x2 px
         embedded = self.patch_embed(halved) + self.pos_embed_list[0]
         first = torch.cat([self.quality_token, self.keypoint_tokens], 1).expand(images.shape[0], -1, -1)
@@ -181,7 +181,7 @@ class SparseViT(ImageNetBackbone):
     def fine(self, images: Tensor, coarse: Coarse) -> Tensor:
         """(B, K, C): the kept patches at full resolution, the others as they entered the coarse stage.
 
-        The keypoints start from their learned tokens again; what the coarse stage made of a patch is added to its children.
+        The keypoints start from their learned tokens again; a patch's coarse features are added to its children.
         """
         rows, columns = self.grid
         children = (self.patch_embed(images) + self.pos_embed_list[1]).unflatten(1, (rows, CHILDREN, columns, CHILDREN))
@@ -220,7 +220,7 @@ class SHaRPose(nn.Module):
 
     Args:
         gate: in evaluation, persons whose predicted quality is not below it keep their coarse heatmaps, which spares their fine
-            stage; None refines everyone, in training as always. Each person is judged alone. Where shapes must be known
+            stage; None refines everyone, in training as always. The gate decides per person. Where shapes must be known
             beforehand (export, compilation, counting on shapes) everyone is refined and the gate selects afterwards: the same
             output at the full cost.
     """

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from components import codecs
 from components.models.backbones.blocks import published_initialisation
-from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
+from components.models.backbones.hrnet import HRNETS, build_hrnet, published_key
 from components.models.backbones.resnet import RESNETS, ResNet
 from components.models.backbones.tokenpose import TOKENPOSES, KeypointEncoder, token_initialisation, tokenpose
 from components.models.heads.deconvolution import DeconvolutionHead
@@ -105,8 +105,7 @@ def build(variant: Variant, published: bool = False) -> SimCC | SimCCOnTokens:
         head = MapClassifier(resnet.channels, variant.num_keypoints, cells, (columns, rows), deconvolutions=3)
         model = SimCC(resnet, head)
     else:
-        shape = HRNETS[variant.backbone]
-        hrnet = HRNet(HighResolutionTrunk(shape), HighResolutionEnd(shape, variant.network.branches))
+        hrnet = build_hrnet(variant.backbone, variant.network.branches)
         model = SimCC(hrnet, MapClassifier(hrnet.channels, variant.num_keypoints, cells, (columns, rows)))
     published_initialisation(model)
     return model

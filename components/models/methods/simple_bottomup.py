@@ -12,8 +12,7 @@ from components.models.backbones.blocks import published_initialisation
 from components.models.backbones.hrnet import HRNETS
 from components.models.backbones.resnet import RESNETS
 from components.models.heads.deconvolution import DeconvolutionHead
-from components.models.naming import renamed
-from components.models.pyramids import backbone_key, build_backbone
+from components.models.pyramids import authors_keys, build_backbone, plain_deconvolutions
 from components.models.variant import Method, Variant
 
 
@@ -38,24 +37,18 @@ class SimpleBottomUp(nn.Module):
 def build(variant: Variant, published: bool = False) -> SimpleBottomUp:
     """The head on the variant's backbone, initialised as published (which is also how it behaves: `published` changes nothing)."""
     backbone = build_backbone(variant, multi_scale=False)
-    deconvolutions = DeconvolutionHead(backbone.channels) if variant.backbone in RESNETS else None  # type: ignore[arg-type]
+    deconvolutions = plain_deconvolutions(variant, backbone.channels)  # type: ignore[arg-type]
     return SimpleBottomUp(backbone, variant.num_keypoints, deconvolutions)
 
 
 _AUTHORS = {"head.deconvolutions.": "keypoint_head.deconv_layers.", "head.final.": "keypoint_head.final_layer."}
-
-
-def authors_key(key: str, variant: Variant) -> str:
-    """The name of `key` in mmpose's code."""
-    return backbone_key(key, variant) if key.startswith("backbone.") else renamed(key, _AUTHORS)
-
 
 METHOD = Method(
     "simple_bottomup",
     build,
     (*HRNETS, *RESNETS),
     codec="associative_embedding",
-    authors_key=authors_key,
+    authors_key=authors_keys(_AUTHORS),
     approach="images",
     counting="mmcv",
 )

@@ -10,42 +10,20 @@ right of the image and this implementation cuts them off.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
 from components.models.backbones.blocks import published_initialisation
 from components.models.backbones.efficientvit import EFFICIENTVITS, EfficientViT, authors_name
 from components.models.backbones.resnet import RESNETS, ResNet
 from components.models.heads.deconvolution import DeconvolutionHead
+from components.models.heads.plain import PlainPose
 from components.models.naming import renamed
-from components.models.variant import STRIDE, Method, Variant
+from components.models.variant import Method, Variant
 
 
-class SimpleBaseline(nn.Module):
-    """(B, 3, H, W) normalised images → ((B, outputs, H/4, W/4),).
-
-    Args:
-        published: keep the surplus cells, (B, outputs, 8 ⌈H/32⌉, 8 ⌈W/32⌉).
-    """
-
-    def __init__(self, backbone: ResNet | EfficientViT, outputs: int, published: bool = False) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = DeconvolutionHead(backbone.channels)
-        self.final_layer = nn.Conv2d(self.head.channels, outputs, 1)
-        self.published = published
-
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        features = self.head(self.backbone(images))
-        if not self.published:
-            features = features[..., : images.shape[-2] // STRIDE, : images.shape[-1] // STRIDE]
-        return (self.final_layer(features),)
-
-
-def build(variant: Variant, published: bool = False, outputs_per_keypoint: int = 1) -> SimpleBaseline:
+def build(variant: Variant, published: bool = False, outputs_per_keypoint: int = 1) -> PlainPose:
     """K (or 3K) heatmaps on the variant's backbone, initialised as published."""
     name = variant.backbone
     backbone = EfficientViT(EFFICIENTVITS[name]) if name in EFFICIENTVITS else ResNet(RESNETS[name])
-    model = SimpleBaseline(backbone, outputs_per_keypoint * variant.num_keypoints, published)
+    model = PlainPose(backbone, outputs_per_keypoint * variant.num_keypoints, DeconvolutionHead(backbone.channels), published)
     for part in (model.head, model.final_layer) if name in EFFICIENTVITS else (model,):  # EfficientViT keeps its own, see there
         published_initialisation(part)
     return model

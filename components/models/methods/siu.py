@@ -27,8 +27,8 @@ from components.models.backbones.efficientvit import EFFICIENTVITS, EfficientViT
 from components.models.backbones.hrnet import HRNETS, Fusion, HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
 from components.models.backbones.resnet import RESNETS, ResNet
 from components.models.heads.pixel_shuffle import PixelShuffleHead
-from components.models.methods.hrnet import HRNetPose
-from components.models.variant import STRIDE, Method, Network, Variant
+from components.models.heads.plain import PlainPose
+from components.models.variant import Method, Network, Variant
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PixelShufflePath(nn.Sequential):
 
 
 class DepthwisePath(nn.Sequential):
-    """(B, inputs, h, w) → (B, outputs, ⌈h / 2ⁿ⌉, ⌈w / 2ⁿ⌉) in n steps, of which the last changes the channels."""
+    """(B, inputs, h, w) → (B, outputs, ⌈h / 2ⁿ⌉, ⌈w / 2ⁿ⌉) in n steps; the last one changes the channels."""
 
     IN_IMAGENET_WEIGHTS = False
 
@@ -89,52 +89,31 @@ class StableFusion(Fusion):
         return x[..., : like.shape[-2], : like.shape[-1]]
 
 
-class StableUpsampling(nn.Module):
-    """(B, 3, H, W) normalised images → ((B, K, H/4, W/4),) from a backbone of stride 32.
-
-    Args:
-        published: keep the surplus cells, (B, K, 8 ⌈H/32⌉, 8 ⌈W/32⌉).
-    """
-
-    def __init__(self, backbone: ResNet | EfficientViT, head: PixelShuffleHead, keypoints: int, published: bool = False) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
-        self.final_layer = nn.Conv2d(head.channels, keypoints, 1)
-        self.published = published
-
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        features = self.head(self.backbone(images))
-        if not self.published:
-            features = features[..., : images.shape[-2] // STRIDE, : images.shape[-1] // STRIDE]
-        return (self.final_layer(features),)
-
-
 def build(variant: Variant, published: bool = False) -> nn.Module:
     """K heatmaps with stable upsampling where the variant's backbone has room for it, initialised as published."""
     if variant.backbone in HRNETS:
         return _hrnet(variant)
     if variant.backbone in EFFICIENTVITS:
         efficientvit = EfficientViT(EFFICIENTVITS[variant.backbone])
-        head = PixelShuffleHead(efficientvit.channels, kernel=7, between=64)
-        model = StableUpsampling(efficientvit, head, variant.num_keypoints, published)
+        model = PlainPose(efficientvit, variant.num_keypoints, PixelShuffleHead(efficientvit.channels, kernel=7, between=64), published)
     else:
         resnet = ResNet(RESNETS[variant.backbone])
         published_initialisation(resnet)
-        model = StableUpsampling(resnet, PixelShuffleHead(resnet.channels), variant.num_keypoints, published)
+        model = PlainPose(resnet, variant.num_keypoints, PixelShuffleHead(resnet.channels), published)
     _initialise_head(model)
     return model
 
 
-def _hrnet(variant: Variant) -> HRNetPose:
+def _hrnet(variant: Variant) -> PlainPose:
     shape, branches = HRNETS[variant.backbone], variant.network.branches
     fusion = StableFusion(depthwise=variant.network.downsample == "depthwise")
     backbone = HRNet(HighResolutionTrunk(shape, fusion), HighResolutionEnd(shape, branches, fusion=fusion))
-    model = HRNetPose(backbone, variant.num_keypoints)
+    model = PlainPose(backbone, variant.num_keypoints)
     published_initialisation(model)
     return model
 
 
-def _initialise_head(model: StableUpsampling) -> None:
+def _initialise_head(model: PlainPose) -> None:
     """He's initialisation of the head and N(0, 0.001²) of the last layer: without batch norms, small weights would hardly train."""
     for layer in model.head.modules():
         if isinstance(layer, nn.Conv2d) and layer.bias is not None:

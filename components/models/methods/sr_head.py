@@ -2,8 +2,8 @@
 
 Wang, Liu, Tang, Wu 2023, "Lightweight Super-Resolution Head for Human Pose Estimation" (SRPose), section 3.2. Released for
 bottom-up methods only; the top-down form here is that head without the tags, on the features that the plain head of
-each backbone reads: the finest branch (HRNet, HRFormer), or the output of the deconvolutions (ResNet: three, TransPose: one).
-Parameters and multiply-adds of the paper's rows are met by it.
+each backbone uses: the finest branch (HRNet, HRFormer), or the output of the deconvolutions (ResNet: three, TransPose: one).
+It has the parameters and multiply-adds of the paper's rows.
 
 Where 32 does not divide the input, a ResNet's deconvolutions give surplus cells to the right and below (see
 `simplebaseline`); they are cut off.
@@ -19,10 +19,10 @@ from components.models.backbones.hrnet import HRNETS
 from components.models.backbones.resnet import RESNETS
 from components.models.backbones.transpose import TRANSPOSES
 from components.models.heads.deconvolution import DeconvolutionHead
+from components.models.heads.plain import on_input
 from components.models.heads.super_resolution import SuperResolutionHead
-from components.models.naming import renamed
-from components.models.pyramids import PyramidNetwork, backbone_key, build_backbone
-from components.models.variant import STRIDE, Method, Variant
+from components.models.pyramids import PyramidNetwork, authors_keys, build_backbone, plain_deconvolutions
+from components.models.variant import Method, Variant
 
 
 class SRHeadPose(nn.Module):
@@ -31,52 +31,51 @@ class SRHeadPose(nn.Module):
     Args:
         deconvolutions: between the backbone and the head, if its features are coarser than H/4 x W/4.
         published: keep the surplus cells.
+        tags: also make the layer of the tags, `head.tags`, which bottom-up methods have.
     """
 
     def __init__(
-        self, backbone: nn.Module, keypoints: int, deconvolutions: DeconvolutionHead | None = None, published: bool = False
+        self,
+        backbone: nn.Module,
+        keypoints: int,
+        deconvolutions: DeconvolutionHead | None = None,
+        published: bool = False,
+        tags: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = nn.ModuleDict({"deconvolutions": deconvolutions or nn.Identity()})
-        self.head["heatmaps"] = SuperResolutionHead((deconvolutions or backbone).channels, keypoints)  # type: ignore[arg-type]
+        channels: int = (deconvolutions or backbone).channels  # type: ignore[assignment]
+        self.head["heatmaps"] = SuperResolutionHead(channels, keypoints)
+        if tags:
+            self.head["tags"] = nn.Conv2d(channels, keypoints, 1)
         self.published = published
         published_initialisation(self.head)
 
-    def forward(self, images: Tensor) -> tuple[Tensor]:
+    def features(self, images: Tensor) -> Tensor:
+        """(B, channels, H/4, W/4)."""
         features = self.head["deconvolutions"](self.backbone(images))
-        if not self.published:
-            features = features[..., : images.shape[-2] // STRIDE, : images.shape[-1] // STRIDE]
-        return (self.head["heatmaps"](features),)
+        return features if self.published else on_input(features, images)
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.head["heatmaps"](self.features(images)),)
 
 
 def build(variant: Variant, published: bool = False) -> SRHeadPose:
     """The head on the variant's backbone, initialised as published: N(0, 0.001²) and biases of 0.
 
-    Weights that small do not stand large first steps: Adam at 1e-3 or more without warm-up may leave keypoints whose embedding
-    is 0 everywhere and stays so. Train with warm-up, as published.
+    Large first steps break weights that small: after Adam at 1e-3 or more without warm-up, some keypoints' embeddings may be 0
+    everywhere and stay so. Train with warm-up, as published.
     """
     backbone = build_backbone(variant, multi_scale=False)
-    return SRHeadPose(backbone, variant.num_keypoints, _deconvolutions(variant, backbone.channels), published)  # type: ignore[arg-type]
+    return SRHeadPose(backbone, variant.num_keypoints, plain_deconvolutions(variant, backbone.channels), published)  # type: ignore[arg-type]
 
 
-def _deconvolutions(variant: Variant, channels: int) -> DeconvolutionHead | None:
-    """Those of the backbone's plain head."""
-    if variant.backbone in RESNETS:
-        return DeconvolutionHead(channels)
-    return DeconvolutionHead(channels, channels, layers=1) if variant.backbone in TRANSPOSES else None
-
-
-_AUTHORS = {
+AUTHORS = {
     "head.deconvolutions.": "keypoint_head.deconv_layers.",
     "head.heatmaps.encoder.": "keypoint_head.kp_encoder.0.",
     "head.heatmaps.converge.": "keypoint_head.heatmap_head.",
 }
-
-
-def authors_key(key: str, variant: Variant) -> str:
-    """The name of `key` in the released code (bottom-up, but for the tags)."""
-    return backbone_key(key, variant) if key.startswith("backbone.") else renamed(key, _AUTHORS)
 
 
 METHOD = Method(
@@ -84,7 +83,7 @@ METHOD = Method(
     build,
     (*HRNETS, *RESNETS, *HRFORMERS, *TRANSPOSES),
     codec="super_resolution",
-    authors_key=authors_key,
+    authors_key=authors_keys(AUTHORS),
     stride=1,
     network=PyramidNetwork,
     counting="mmcv",

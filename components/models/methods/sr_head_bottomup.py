@@ -8,41 +8,21 @@ tag per joint and feature cell comes from the same features by a 1x1 convolution
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from components.models.backbones.blocks import published_initialisation
 from components.models.backbones.hrnet import HRNETS
 from components.models.backbones.resnet import RESNETS
-from components.models.heads.deconvolution import DeconvolutionHead
-from components.models.heads.super_resolution import SuperResolutionHead
-from components.models.naming import renamed
-from components.models.pyramids import backbone_key, build_backbone
+from components.models.methods.sr_head import AUTHORS, SRHeadPose
+from components.models.pyramids import authors_keys, build_backbone, plain_deconvolutions
 from components.models.variant import Method, Variant
 
 
-class SRHeadBottomUp(nn.Module):
-    """(B, 3, H, W) normalised images → ((B, 2K, H, W),), heatmaps then tags; H and W are multiples of 32.
-
-    Args:
-        deconvolutions: between the backbone and the head, if its features are coarser than H/4 x W/4.
-    """
-
-    def __init__(self, backbone: nn.Module, keypoints: int, deconvolutions: DeconvolutionHead | None = None) -> None:
-        super().__init__()
-        self.backbone = backbone
-        channels: int = (deconvolutions or backbone).channels  # type: ignore[assignment]
-        self.head = nn.ModuleDict(
-            {
-                "deconvolutions": deconvolutions or nn.Identity(),
-                "heatmaps": SuperResolutionHead(channels, keypoints),
-                "tags": nn.Conv2d(channels, keypoints, 1),
-            }
-        )
-        published_initialisation(self.head)
+class SRHeadBottomUp(SRHeadPose):
+    """(B, 3, H, W) normalised images → ((B, 2K, H, W),), heatmaps then tags; H and W are multiples of 32."""
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        features = self.head["deconvolutions"](self.backbone(images))
+        features = self.features(images)
         heatmaps = self.head["heatmaps"](features)
         tags = functional.interpolate(self.head["tags"](features), size=heatmaps.shape[-2:], mode="nearest")
         return (torch.cat([heatmaps, tags], 1),)
@@ -51,21 +31,8 @@ class SRHeadBottomUp(nn.Module):
 def build(variant: Variant, published: bool = False) -> SRHeadBottomUp:
     """The head on the variant's backbone, initialised as published (which is also how it behaves: `published` changes nothing)."""
     backbone = build_backbone(variant, multi_scale=False)
-    deconvolutions = DeconvolutionHead(backbone.channels) if variant.backbone in RESNETS else None  # type: ignore[arg-type]
-    return SRHeadBottomUp(backbone, variant.num_keypoints, deconvolutions)
-
-
-_AUTHORS = {
-    "head.deconvolutions.": "keypoint_head.deconv_layers.",
-    "head.heatmaps.encoder.": "keypoint_head.kp_encoder.0.",
-    "head.heatmaps.converge.": "keypoint_head.heatmap_head.",
-    "head.tags.": "keypoint_head.tag_head.",
-}
-
-
-def authors_key(key: str, variant: Variant) -> str:
-    """The name of `key` in the released code."""
-    return backbone_key(key, variant) if key.startswith("backbone.") else renamed(key, _AUTHORS)
+    deconvolutions = plain_deconvolutions(variant, backbone.channels)  # type: ignore[arg-type]
+    return SRHeadBottomUp(backbone, variant.num_keypoints, deconvolutions, published=True, tags=True)  # there are no surplus cells
 
 
 METHOD = Method(
@@ -73,7 +40,7 @@ METHOD = Method(
     build,
     (*HRNETS, *RESNETS),
     codec="associative_embedding",
-    authors_key=authors_key,
+    authors_key=authors_keys({**AUTHORS, "head.tags.": "keypoint_head.tag_head."}),
     stride=1,
     approach="images",
     counting="mmcv",

@@ -4,8 +4,8 @@ Wang, Liu, Tang, Wu 2023, "Lightweight Super-Resolution Head for Human Pose Esti
 released code (haonanwang0522/SRPose, `top_down_srpose_head.py`).
 
 A stage takes one feature of the backbone's pyramid, coarsest first, and the stage before it. The coarsest stage predicts
-heatmaps of its own resolution and feeds them back; every later one merges and refines. A super-resolution head reads each
-stage: all but the last output maps of stride 4 and serve training only.
+heatmaps of its own resolution and feeds them back; every later one merges and refines. Each stage has a
+super-resolution head: all but the last output maps of stride 4 and serve training only.
 
 Published for pyramids of four stages, strides 32 to 4, widths 256, 128, 64, 32. Here every pyramid works (`plan`): an HRNet
 with three branches leaves the coarsest stage out, and a narrower backbone has narrower stages. How SRPose uses
@@ -30,6 +30,7 @@ from components.models.backbones.hrformer import HRFORMERS
 from components.models.backbones.hrnet import HRNETS
 from components.models.backbones.resnet import RESNETS
 from components.models.backbones.transpose import TRANSPOSES
+from components.models.heads.plain import on_input
 from components.models.heads.super_resolution import SuperResolutionHead
 from components.models.pyramids import PyramidNetwork, backbone_key, build_backbone
 from components.models.variant import STRIDE, Method, Variant
@@ -82,7 +83,7 @@ def _template(level: int) -> Template:
 
 
 class ConvNeXtBlock(nn.Module):
-    """(B, width, h, w) → the same: depthwise 7x7, batch norm and two pointwise layers beside a shortcut.
+    """(B, width, h, w) → the same: depthwise 7x7, batch norm and two pointwise layers, with a shortcut.
 
     The block of Liu et al. 2022 ("A ConvNet for the 2020s", figure 4) with batch norm and without layer scale.
     """
@@ -184,9 +185,7 @@ class SRPose(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         *maps, final = self.head(self.backbone.pyramid(images)[::-1])  # type: ignore[operator]
-        rows, columns = images.shape[-2] // STRIDE, images.shape[-1] // STRIDE
-        cut = [heatmaps[..., :rows, :columns] for heatmaps in maps[1:]]
-        return (*maps[:1], *cut, final)
+        return (*maps[:1], *(on_input(heatmaps, images) for heatmaps in maps[1:]), final)
 
 
 def build(variant: Variant, published: bool = False) -> SRPose:

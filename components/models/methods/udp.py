@@ -10,33 +10,26 @@ Offset targets ("combined" in the paper, section 3.3) need three maps per keypoi
 from __future__ import annotations
 
 from components.models.backbones.blocks import published_initialisation
-from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk, HRNet
+from components.models.backbones.hrnet import HRNETS, build_hrnet
 from components.models.backbones.resnet import RESNETS
-from components.models.methods import hrnet, simplebaseline
-from components.models.methods.hrnet import HRNetPose
-from components.models.methods.simplebaseline import SimpleBaseline
+from components.models.heads.plain import PlainPose
+from components.models.methods import simplebaseline
+from components.models.methods.dark import authors_key
 from components.models.variant import EnlargedNetwork, Method, Variant
 
 WIDEN = 4
 MAPS_PER_KEYPOINT = {"udp_gaussian": 1, "udp_offset": 3}
 
 
-def build(variant: Variant, published: bool = False) -> HRNetPose | SimpleBaseline:
+def build(variant: Variant, published: bool = False) -> PlainPose:
     """K (gaussian) or 3K (offset) maps on the variant's backbone, initialised as published."""
     maps = MAPS_PER_KEYPOINT[variant.method]
     if variant.backbone not in HRNETS:
         return simplebaseline.build(variant, published, maps)
-    shape = HRNETS[variant.backbone]
-    end = HighResolutionEnd(shape, variant.network.branches, widen=WIDEN)
-    model = HRNetPose(HRNet(HighResolutionTrunk(shape), end), maps * variant.num_keypoints)
+    backbone = build_hrnet(variant.backbone, variant.network.branches, widen=WIDEN)
+    model = PlainPose(backbone, maps * variant.num_keypoints)
     published_initialisation(model)
     return model
-
-
-def authors_key(key: str, variant: Variant) -> str:
-    """The name of `key` in the released code, which is HRNet's."""
-    network = hrnet if variant.backbone in HRNETS else simplebaseline
-    return network.authors_key(key, variant)
 
 
 METHOD = tuple(
