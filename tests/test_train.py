@@ -169,7 +169,11 @@ def test_loss_sums_continue_where_they_stopped():
 # --- learning
 
 
-@pytest.mark.parametrize("method", sorted(name for name, m in methods().items() if "hrnet_tiny" in m.backbones and m.approach == "crops"))
+LEARNERS = sorted(name for name, method in methods().items() if "hrnet_tiny" in method.backbones and method.approach == "crops")
+LIKE_OTHERS = ("dark", "udp_gaussian", "siu", "srpose")  # another quick one learns from targets of the same kind
+
+
+@pytest.mark.parametrize("method", [pytest.param(name, marks=pytest.mark.slow if name in LIKE_OTHERS else ()) for name in LEARNERS])
 def test_every_method_learns_one_batch_by_heart(method, shard):
     torch.set_num_threads(1)
     torch.manual_seed(0)

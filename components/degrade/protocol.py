@@ -5,6 +5,7 @@ A protocol is one file in `components/degrade/protocols/` that declares `PROTOCO
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ class View:
     convention: Convention = "classic"
 
 
-class Protocol:
+class Protocol(ABC):
     """One way to degrade images. A subclass sets the attributes and methods; its only instance is the file's `PROTOCOL`.
 
     Training crops are stored clean: as they are, or as means over the area of the stored px. On the device, after augmentation,
@@ -62,6 +63,7 @@ class Protocol:
     redraws: bool = False
     settings: type[Any] | None = None
 
+    @abstractmethod
     def crop(self, image: np.ndarray, view: View, settings: Any, seed: tuple[int, int, int]) -> np.ndarray:
         """(h, w, 3) uint8 BGR: a crop or a whole image exactly as it is evaluated. Outside the image it is black.
 
@@ -70,7 +72,6 @@ class Protocol:
             settings: an object of `self.settings`, or None.
             seed: the shard's seed, image id and annotation id; they decide all noise, whatever the order of work.
         """
-        raise NotImplementedError
 
     def padding(self, settings: Any) -> int:
         """Px of the grid that `degrade` needs beyond each edge of the target."""
