@@ -20,7 +20,7 @@ import torch
 from benchmarks import report
 from components.base.config import PARAMS, REPOSITORY, load_yaml, parse
 from components.base.errors import FarposeError
-from components.codecs import build
+from components.codecs import as_crop_codec, build
 from components.datasets.params import DataParams
 from components.datasets.reader import read_split
 from components.degrade.augment import Augmenter, AugmentParams
@@ -70,7 +70,7 @@ def benchmark_persons() -> tuple[str, Path, Persons]:
 
 def our_loader(crops: TrainCrops) -> Callable[[], object]:
     device_crops = crops.to("cpu")
-    augment, codec = Augmenter(GEOMETRY, AugmentParams(), crops.skeleton), build("heatmap", GEOMETRY, crops.skeleton)
+    augment, codec = Augmenter(GEOMETRY, AugmentParams(), crops.skeleton), as_crop_codec(build("heatmap", GEOMETRY, crops.skeleton))
     order = np.random.default_rng(1)
 
     def load() -> object:
@@ -98,7 +98,9 @@ def published_sample(
     path: str, center: np.ndarray, size: np.ndarray, joints: np.ndarray, persons: Persons, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One sample the way top-down trainers have loaded them since SimpleBaseline: decode, draw, warp, loop over joints."""
-    image = cv2.cvtColor(cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    assert decoded is not None
+    image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     joints = joints.copy()
     if (joints[:, 2] > 0).sum() > 8 and rng.random() < 0.3:
         center, size = half_body(joints, center, size, persons.skeleton.upper_body_mask, rng.random() < 0.5)
@@ -147,7 +149,7 @@ def affine_from_triangles(center: np.ndarray, length: float, angle: float, width
 def gaussian_targets(joints: np.ndarray, sigma: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """(K, 16, 12) patches of 3 sigma around the nearest cell, pasted joint by joint, and (K, 1) weights."""
     height, width = GEOMETRY.heatmap_size
-    targets, weights = np.zeros((len(joints), height, width), np.float32), np.float32(joints[:, 2:3] > 0)
+    targets, weights = np.zeros((len(joints), height, width), np.float32), (joints[:, 2:3] > 0).astype(np.float32)
     reach = int(3 * sigma)
     grid = np.arange(2 * reach + 1, dtype=np.float32)
     for k, joint in enumerate(joints):

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.report import interleave, row, write
 from components import codecs
-from components.codecs.codec import Codec
+from components.codecs.codec import CropCodec
 from components.pose.crop import CropGeometry
 from components.pose.skeleton import COCO_17
 
@@ -135,12 +135,12 @@ DECODERS: dict[str, tuple[str, dict[str, Any], Callable[..., Decoded]]] = {
 }
 
 
-def build(codec: str, settings: dict[str, Any]) -> Codec:
+def build(codec: str, settings: dict[str, Any]) -> CropCodec:
     geometry = CropGeometry(INPUT_SIZE, HEATMAP_SIZE, codecs.convention_of(codec))
-    return codecs.build(codec, geometry, COCO_17, **settings)
+    return codecs.as_crop_codec(codecs.build(codec, geometry, COCO_17, **settings))
 
 
-def outputs_like_a_networks(codec: Codec, persons: int) -> tuple[torch.Tensor, ...]:
+def outputs_like_a_networks(codec: CropCodec, persons: int) -> tuple[torch.Tensor, ...]:
     """Perfect outputs of random persons with a little noise."""
     generator = torch.Generator().manual_seed(0)
     keypoints = torch.rand(persons, codec.num_keypoints, 2, generator=generator) * torch.tensor([INPUT_SIZE[1], INPUT_SIZE[0]])

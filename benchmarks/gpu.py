@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import report
+from components.codecs import as_crop_codec
 from components.codecs.codec import Targets
 from components.degrade.augment import Augmenter, Batch
 from components.degrade.shards import TrainCrops
@@ -83,7 +84,7 @@ class Trainee:
     def __init__(self, variant: Variant, recipe: Recipe, crops: TrainCrops, kind: str) -> None:
         torch.manual_seed(recipe.seed)
         built = zoo.build(variant)
-        self.codec, self.recipe, self.crops, self.kind, self.done = built.codec, recipe, crops, kind, 0
+        self.codec, self.recipe, self.crops, self.kind, self.done = as_crop_codec(built.codec), recipe, crops, kind, 0
         model = built.model.to(crops.device).to(memory_format=torch.channels_last).train()
         self.augment = Augmenter(self.codec.geometry, recipe.augmentation, COCO_17)
         self.batches = Batches(len(crops), recipe.batch_size, recipe.seed, True, crops.device)
