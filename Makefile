@@ -36,7 +36,7 @@ help: ## show this help
 
 setup: $(READY) ## make .venv with the exact packages of requirements.lock
 
-demo: $(READY) ## draw synthetic people, then train, evaluate, compare and register four methods (under 10 minutes on 2 cores)
+demo: $(READY) ## draw synthetic people, then train, evaluate, compare and register four methods (under 10 minutes on 2 free cores)
 	farpose acquire synthetic
 	farpose run
 
