@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -102,9 +103,19 @@ def test_saved_weights_give_the_same_network(variant: Variant, tmp_path):
 SIZES = [(64, 48), (128, 96), (256, 192)]
 
 
-@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
-@pytest.mark.parametrize("variant", [case for case in representatives() if case.id in SMALL and SMALL[case.id].name == case.id])
-def test_every_method_runs_and_trains_at_every_size_without_waiting_for_the_device(variant: Variant, size):
+def sized_cases() -> list[Any]:
+    """Every small plain network at every size; quick to test are the quick ones at 64x48, and one of a method at 128x96."""
+    cases = [case for case in representatives() if case.id in SMALL and SMALL[case.id].name == case.id]
+    larger = {case.values[0].method: case.id for case in reversed(cases) if not case.marks}.values()
+    return [
+        pytest.param(*case.values, size, id="{}-{}x{}".format(case.id, *size),
+                     marks=case.marks if size == SIZES[0] or (size == SIZES[1] and case.id in larger) else slow)
+        for case in cases for size in SIZES
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("variant", "size"), sized_cases())
+def test_every_method_runs_and_trains_larger_without_waiting_for_the_device(variant: Variant, size):
     """On the meta device there are no values, so whatever waits for one raises."""
     sized = small_variant(variant.method, variant.backbone, size, network=variant.network)
     codec = codec_of(sized)
@@ -182,7 +193,10 @@ def test_outputs_for_a_mirrored_person_align_with_those_for_the_person(variant: 
 LEARNERS = DEMO | WITHOUT_DEMO
 
 
-@pytest.mark.parametrize("variant", [pytest.param(v, id=n, marks=slow if v.method == "simple" else ()) for n, v in LEARNERS.items()])
+QUICK_LEARNERS = {variant.codec_name: name for name, variant in reversed(LEARNERS.items())}.values()  # one for each codec
+
+
+@pytest.mark.parametrize("variant", [pytest.param(v, id=n, marks=() if n in QUICK_LEARNERS else slow) for n, v in LEARNERS.items()])
 def test_a_small_form_of_each_method_learns_a_batch_by_heart(variant: Variant, tmp_path):
     assert learned_share(variant, tmp_path) >= 0.95
 
