@@ -263,7 +263,7 @@ def test_the_flow_registers_again_in_a_fresh_store(finished):
     shutil.rmtree(finished / "mlruns", ignore_errors=True)
     done = farpose(finished, "run")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Where to look next" in done.stdout and "register | " in done.stdout
+    assert "Where to look next" in done.stdout and all(f"register@{name} | " in done.stdout for name in VARIANTS)
     from components.registry import register
 
     assert register.missing({name: registered(finished, name)["package_sha256"] for name in VARIANTS}, finished) == []
