@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from components.pose.persons import Persons
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 LONGEST = ("test_pipeline.py", "test_contributing_dataset.py", "test_cli.py", "test_resume.py", "test_registry.py", "test_flow.py")
 
@@ -38,3 +40,12 @@ def real_data() -> Path:
 def no_store_of_another_test() -> None:
     """MLflow exports the store that was opened last, and the next test of the same process would find it there."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> tuple[Persons, Path]:
+    """A table of small persons, and the folder of their images."""
+    from tests.tiny_people import tiny_people
+
+    root = tmp_path_factory.mktemp("people")
+    return tiny_people(root), root

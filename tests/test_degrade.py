@@ -25,20 +25,10 @@ from components.degrade.regions import box_center_and_size, plan_regions
 from components.degrade.shard import Source, eval_input
 from components.degrade.shards import Boxes, EvalCrops, TrainCrops, crop_boxes
 from components.degrade.stage import degrade
-from components.pose.crop import CONVENTIONS, transform
+from components.pose.crop import transform
 from components.pose.skeleton import COCO_17
+from tests.degrade_cases import PROTOCOLS, SIZE, each_convention, each_protocol
 from tests.tiny_people import texture, tiny_people, tiny_people_table
-
-PROTOCOLS = tuple(protocols())
-SIZE = (32, 24)
-each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
-each_convention = pytest.mark.parametrize("convention", CONVENTIONS)
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory):
-    root = tmp_path_factory.mktemp("people")
-    return tiny_people(root), root
 
 
 @pytest.fixture(scope="module")

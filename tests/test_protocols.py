@@ -8,23 +8,12 @@ import pytest
 
 from components.degrade.area import area_mean
 from components.degrade.params import DegradeParams, ShardSpec
-from components.degrade.protocol import View, protocols
+from components.degrade.protocol import View
 from components.degrade.protocol import protocol as protocol_of
 from components.degrade.shard import eval_input
-from components.pose.crop import CONVENTIONS, transform
-from tests.tiny_people import texture, tiny_people
-
-PROTOCOLS = tuple(protocols())
-SIZE = (32, 24)
-each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
-each_convention = pytest.mark.parametrize("convention", CONVENTIONS)
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory):
-    root = tmp_path_factory.mktemp("people")
-    return tiny_people(root), root
-
+from components.pose.crop import transform
+from tests.degrade_cases import SIZE, each_convention, each_protocol
+from tests.tiny_people import texture
 
 # ---------------------------------------------------------------- area reduction
 
