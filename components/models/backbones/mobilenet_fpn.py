@@ -1,0 +1,171 @@
+"""MobileNetV2 with a feature pyramid: the network of MoveNet SinglePose, to stride 4.
+
+Sandler, Howard, Zhu, Zhmoginov, Chen 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2: expansion 6, seven
+groups of blocks, a last 1x1 convolution to 1280 channels. Lin et al. 2017, "Feature Pyramid Networks for Object Detection": laterals at
+strides 4, 8, 16 and 32, enlarged and added from coarse to fine. Google's model card "MoveNet.SinglePose" names both; the widths of the
+pyramid are those of the published graphs, which hold no batch norms: they are folded into the convolutions before them.
+
+Stride-2 convolutions pad as TensorFlow's SAME does, which differs from torch's padding at even sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from components.degrade.sample import IMAGENET_MEAN, IMAGENET_STD
+
+EXPANSION = 6
+GROUPS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))  # width, blocks, stride of the first
+STEM, LAST = 32, 1280
+TAPS = {2: 4, 5: 8, 9: 16}  # block whose output the pyramid takes → its stride
+PYRAMID = (24, 32, 64)  # channels of the pyramid at strides 4, 8 and 16
+BRANCH = 96  # channels of a branch's features
+
+
+@dataclass(frozen=True)
+class MobileNetFPNShape:
+    """How wide a MobileNetV2 with a pyramid is.
+
+    Attributes:
+        multiplier: of the channels of stem and blocks (the paper's width multiplier); the last convolution and the pyramid keep theirs.
+    """
+
+    name: str
+    multiplier: float = 1.0
+
+    def width(self, channels: int) -> int:
+        """`channels` times the multiplier, rounded to a multiple of 8, never down by more than a tenth."""
+        wanted = channels * self.multiplier
+        rounded = max(8, int(wanted + 4) // 8 * 8)
+        return rounded if rounded >= 0.9 * wanted else rounded + 8
+
+
+class SameConv(nn.Conv2d):
+    """A convolution that pads as TensorFlow's SAME: the output has ⌈side / stride⌉ cells, surplus padding lies right and below."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride[0] == 1:
+            return super().forward(x)
+        (bottom, top), (right, left) = (_same(side, self.kernel_size[0], self.stride[0]) for side in x.shape[-2:])
+        x = functional.pad(x, (left, right, top, bottom))
+        return functional.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def _same(side: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Padding after and before."""
+    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+    return total - total // 2, total // 2
+
+
+def _conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, bias: bool = True) -> SameConv:
+    return SameConv(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups, bias=bias)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel, project without activation (paper, section 3.4).
+
+    (B, inputs, H, W) → (B, outputs, ⌈H/stride⌉, ⌈W/stride⌉).
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int = EXPANSION) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.expand = _conv(inputs, hidden) if expansion > 1 else None
+        self.depthwise = _conv(hidden, hidden, 3, stride, groups=hidden)
+        self.project = _conv(hidden, outputs)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else functional.relu6(self.expand(x))
+        y = self.project(functional.relu6(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+class Separable(nn.Module):
+    """A 3x3 filter per channel, a 1x1 convolution, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.depthwise = _conv(inputs, inputs, 3, groups=inputs, bias=False)
+        self.pointwise = _conv(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.pointwise(self.depthwise(x)))
+
+
+class MobileNetFPN(nn.Module):
+    """(B, 3, H, W) normalised images, sides multiples of 16 → (B, 96, H/4, W/4), the features before MoveNet's heatmaps.
+
+    Attributes:
+        channels: of the features.
+        pyramid_channels: of `pyramid`.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, shape: MobileNetFPNShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.stem = _conv(3, shape.width(STEM), 3, 2)
+        self.blocks = nn.ModuleList(_blocks(shape))
+        self.last = _conv(shape.width(GROUPS[-1][0]), LAST)
+        self.top = _conv(LAST, PYRAMID[-1])
+        taps = (shape.width(channels) for channels in (24, 32, 64))
+        self.laterals = nn.ModuleList(_conv(tap, width) for tap, width in zip(taps, PYRAMID, strict=True))
+        self.smooth = nn.ModuleList(Separable(PYRAMID[level], PYRAMID[max(level - 1, 0)]) for level in range(len(PYRAMID)))
+        self.branch = Separable(PYRAMID[0], BRANCH)
+        self.channels, self.pyramid_channels = BRANCH, PYRAMID[0]
+        scale, shift = _movenet_range()
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
+    def pyramid(self, images: Tensor) -> Tensor:
+        """(B, 24, H/4, W/4): the finest level."""
+        x = functional.relu6(self.stem(images * self.scale + self.shift))
+        taps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in TAPS:
+                taps.append(x)
+        x = self.top(functional.relu6(self.last(x)))
+        for tap, lateral, smooth in zip(reversed(taps), reversed(self.laterals), reversed(self.smooth), strict=True):
+            x = smooth(functional.interpolate(x, tap.shape[-2:], mode="bilinear", align_corners=False) + lateral(tap))
+        return x
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.branch(self.pyramid(images))
+
+
+def _blocks(shape: MobileNetFPNShape) -> Iterator[InvertedResidual]:
+    inputs = shape.width(STEM)
+    for index, (channels, count, stride) in enumerate(GROUPS):
+        outputs = shape.width(channels)
+        for position in range(count):
+            yield InvertedResidual(inputs, outputs, stride if position == 0 else 1, EXPANSION if index else 1)
+            inputs = outputs
+
+
+def _movenet_range() -> tuple[Tensor, Tensor]:
+    """Factor and summand (1, 3, 1, 1) that take images normalised as ImageNet's to MoveNet's [-1, 1]."""
+    mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return 2 * deviation, 2 * mean - 1
+
+
+MOBILENETS = {
+    shape.name: shape
+    for shape in (
+        MobileNetFPNShape("mobilenet_fpn"),
+        MobileNetFPNShape("mobilenet_fpn_175", 1.75),
+    )
+}
+
+
+def build_mobilenet(name: str) -> MobileNetFPN:
+    """The backbone of that name, with torch's random weights."""
+    return MobileNetFPN(MOBILENETS[name])
