@@ -13,9 +13,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from components.base import origins
 from components.base.errors import FarposeError
 from components.detect import boxes, nanodet, storage
-from components.detect.detector import FAR_PERSON, SHIPPED, TILE, PersonDetector
+from components.detect.detector import FAR_PERSON, NAME, TILE, PersonDetector
 from components.detect.tiles import OVERLAP, tiles
 
 RNG = np.random.default_rng(0)
@@ -177,10 +178,10 @@ def test_far_persons_are_found_in_tiles_and_on_their_seams(detector, real_data):
     assert len(detector.find(image, 0.25, None).scores) < len(found.scores) / 2
 
 
-def test_the_shipped_file_is_what_its_source_becomes(tmp_path):
-    """Same bytes again, same constants; the parent folder of the shared data may hold the source."""
-    assert SHIPPED.stat().st_size < 10e6
-    model = onnx.load(str(SHIPPED))
+def test_the_shipped_file_is_the_named_one_in_half_precision():
+    shipped = origins.verified(NAME, "detector")  # its SHA-256 is the one of params/weights.yaml
+    assert shipped.stat().st_size < 10e6
+    model = onnx.load(str(shipped))
     floats = [one for one in model.graph.initializer if one.data_type == TensorProto.FLOAT16]
     assert sum(numpy_helper.to_array(one).size for one in floats) > 3_700_000
     assert not any(one.data_type == TensorProto.FLOAT for one in model.graph.initializer)
@@ -219,7 +220,7 @@ def test_digits_are_never_lost_silently(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"), [(None, "is not there"), (b"", "damaged"), (b"\x80\x04text", "damaged"), ("other", "another network")]
+    ("content", "problem"), [(None, "no such file"), (b"", "damaged"), (b"\x80\x04text", "damaged"), ("other", "another network")]
 )
 def test_another_file_is_one_line(tmp_path, content, problem):
     path = tmp_path / "detector.onnx"

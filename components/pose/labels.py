@@ -11,7 +11,7 @@ Colour = tuple[int, int, int]  # RGB
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 LETTER_PX, SIDE_PER_LETTER = 10, 110  # smallest height of a digit, px; px of the picture's longer side per px of that height
 PAD = 0.35  # around a tag's text, in letters
-OUTSIDE = 3.0  # what an area outside of the picture counts for, where an area on a person counts for 1
+HEAD = 0.1  # how far a head goes on above its topmost joint, in heights of the person
 NEAR = 0.02  # what a place less good than the one above the head counts for, in areas of the tag
 
 
@@ -34,11 +34,8 @@ def write_tags(picture: np.ndarray, persons: Sequence[np.ndarray], texts: Sequen
         if not len(joints):
             continue
         size = np.array(_size(text, letter)) + round(2 * PAD * letter)
-        places = _places(_extent(joints), size, letter)
-        costs = [_cost(place, taken, picture.shape) + NEAR * rank * size.prod() for rank, place in enumerate(places)]
-        place = places[int(np.argmin(costs))]
-        place = place - np.tile(np.minimum(place[:2], 0), 2)  # inside the picture, at the right and below only if it fits
-        place = place - np.tile(np.clip(place[2:] - picture.shape[1::-1], 0, place[:2]), 2)
+        places = [_inside(place, picture.shape) for place in _places(_extent(joints), size, letter)]
+        place = places[int(np.argmin([_common(place, taken) + NEAR * rank * size.prod() for rank, place in enumerate(places)]))]
         taken.append(place)
         left, top, right, bottom = place.round().astype(int).tolist()
         ground = picture[top:bottom, left:right]
@@ -70,19 +67,25 @@ def _extent(joints: np.ndarray) -> np.ndarray:
 def _places(person: np.ndarray, size: np.ndarray, letter: int) -> list[np.ndarray]:
     """Left, top, right, bottom of a tag: above the person, below, at both sides of the head and of the feet; the best first."""
     left, top, right, bottom = person
-    gap = 1.2 * letter  # joints have a radius, and the head goes on above the eyes
+    gap = letter  # joints have a radius
+    head = gap + HEAD * (bottom - top)
     middle = (left + right - size[0]) / 2
-    corners = [(middle, top - gap - size[1]), (middle, bottom + gap), (right + gap, top), (left - gap - size[0], top)]
+    corners = [(middle, top - head - size[1]), (middle, bottom + gap), (right + gap, top), (left - gap - size[0], top)]
     corners += [(right + gap, bottom - size[1]), (left - gap - size[0], bottom - size[1])]
+    corners += [(middle, top - head - 2.2 * size[1]), (middle, bottom + gap + 1.2 * size[1])]  # beyond another tag
     return [np.array([x, y, x + size[0], y + size[1]]) for x, y in corners]
 
 
-def _cost(place: np.ndarray, taken: list[np.ndarray], shape: tuple[int, ...]) -> float:
-    """Area, px², of a tag on persons and tags, and that which lies outside of the picture more."""
+def _inside(place: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Moved into the picture; one that is larger than it begins at its left or top."""
+    place = place - np.tile(np.clip(place[2:] - shape[1::-1], 0, None), 2)
+    return place - np.tile(np.clip(place[:2], None, 0), 2)
+
+
+def _common(place: np.ndarray, taken: list[np.ndarray]) -> float:
+    """Area of a tag on persons and other tags, px²."""
     others = np.array(taken)
-    common = np.clip(np.minimum(place[2:], others[:, 2:]) - np.maximum(place[:2], others[:, :2]), 0, None).prod(1).sum()
-    inside = np.clip(np.minimum(place[2:], shape[1::-1]) - np.maximum(place[:2], 0), 0, None).prod()
-    return float(common + OUTSIDE * ((place[2:] - place[:2]).prod() - inside))
+    return float(np.clip(np.minimum(place[2:], others[:, 2:]) - np.maximum(place[:2], others[:, :2]), 0, None).prod(1).sum())
 
 
 def _font(letter: int) -> tuple[int, float, int]:
