@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from components.base.errors import FarposeError
 from components.detect import boxes, nanodet, storage
 from components.detect.detector import FAR_PERSON, NAME, TILE, PersonDetector
 from components.detect.tiles import OVERLAP, tiles
+from pipelines import cli
 
 RNG = np.random.default_rng(0)
 CELLS = [(nanodet.SIDE // stride) ** 2 for stride in nanodet.STRIDES]
@@ -230,3 +232,14 @@ def test_another_file_is_one_line(tmp_path, content, problem):
         path.write_bytes(content)
     with pytest.raises(FarposeError, match=problem):
         PersonDetector.open(path)
+
+
+def test_the_import_makes_the_shipped_file_again_and_refuses_another(tmp_path, capsys):
+    small_network(tmp_path / "other.onnx", np.zeros((4, 3, 3, 3), np.float32))
+    assert cli.main(["import-weights", NAME, str(tmp_path / "other.onnx"), "--output", str(tmp_path / "made.onnx")]) == 1
+    assert "not the file that params/weights.yaml names" in capsys.readouterr().err and not (tmp_path / "made.onnx").exists()
+    source = Path(os.environ.get("FARPOSE_DATA", "data")).resolve().parent / "weights" / "nanodet.onnx"
+    if not source.is_file():
+        pytest.skip("the published file is not here")
+    assert cli.main(["import-weights", NAME, str(source), "--output", str(tmp_path / "made.onnx")]) == 0
+    assert (tmp_path / "made.onnx").read_bytes() == origins.verified(NAME, "detector").read_bytes()

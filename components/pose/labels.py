@@ -10,6 +10,8 @@ Colour = tuple[int, int, int]  # RGB
 
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 LETTER_PX, SIDE_PER_LETTER = 10, 110  # smallest height of a digit, px; px of the picture's longer side per px of that height
+SMALLEST, PERSON_PER_LETTER = 8, 8  # height of a digit among small persons, px, at least; and the median person's in such heights
+MOST_COVERED = 0.3  # share of a tag that may lie on persons and other tags
 PAD = 0.35  # around a tag's text, in letters
 HEAD = 0.1  # how far a head goes on above its topmost joint, in heights of the person
 NEAR = 0.02  # what a place less good than the one above the head counts for, in areas of the tag
@@ -23,6 +25,8 @@ def letter_px(picture: np.ndarray) -> int:
 def write_tags(picture: np.ndarray, persons: Sequence[np.ndarray], texts: Sequence[str], colours: Sequence[Colour]) -> None:
     """Write one text beside each person, on the picture (H, W, 3) uint8 RGB, where it covers persons and other tags least.
 
+    In a crowd the texts are smaller, and one that would cover too much of others is left out: the first ones come first.
+
     Args:
         persons: per person the joints (n, 2) that are drawn, px of the picture; a person without any has no tag.
         texts: per person.
@@ -30,12 +34,17 @@ def write_tags(picture: np.ndarray, persons: Sequence[np.ndarray], texts: Sequen
     """
     taken = [_extent(joints) for joints in persons if len(joints)]
     letter = letter_px(picture)
+    if taken:
+        letter = int(np.clip(np.median(np.ptp(np.array(taken).reshape(-1, 2, 2), axis=1).max(1)) / PERSON_PER_LETTER, SMALLEST, letter))
     for joints, text, colour in zip(persons, texts, colours, strict=True):
         if not len(joints):
             continue
         size = np.array(_size(text, letter)) + round(2 * PAD * letter)
         places = [_inside(place, picture.shape) for place in _places(_extent(joints), size, letter)]
-        place = places[int(np.argmin([_common(place, taken) + NEAR * rank * size.prod() for rank, place in enumerate(places)]))]
+        covered = [_common(place, taken) / size.prod() + NEAR * rank for rank, place in enumerate(places)]
+        if min(covered) > MOST_COVERED:
+            continue
+        place = places[int(np.argmin(covered))]
         taken.append(place)
         left, top, right, bottom = place.round().astype(int).tolist()
         ground = picture[top:bottom, left:right]
