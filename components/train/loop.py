@@ -21,8 +21,7 @@ from components.base.config import REPOSITORY
 from components.base.files import sha256_of
 from components.codecs.codec import Codec
 from components.evaluate.feed import Drawn, Feed
-from components.models import pretrained, upscale, zoo
-from components.models.backbones.blocks import he_initialisation
+from components.models import starts, upscale, zoo
 from components.models.variant import Variant
 from components.train.batches import Batches, step_seed
 from components.train.checkpoint import Checkpoints
@@ -133,10 +132,7 @@ def _configure(recipe: Recipe, device: torch.device) -> None:
 def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -> tuple[nn.Module, Codec]:
     torch.manual_seed(recipe.seed)
     built = zoo.build(variant, feed.skeleton)
-    if recipe.init == "he":
-        he_initialisation(built.model)
-    elif recipe.init != "none":
-        pretrained.load_backbone(built.model, recipe.init)
+    starts.initialise(built.model, recipe.init, feed.skeleton)
     upscale.load_generator(built.model, variant)
     model = built.model.to(device).to(memory_format=torch.channels_last)
     return model.train(), built.codec
@@ -144,11 +140,10 @@ def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -
 
 def _key(variant: Variant, recipe: Recipe, shards_directory: str | Path, device: torch.device) -> dict[str, Any]:
     """Everything that decides the result, the kind of device included: a run is not continued on another kind."""
-    init = Path(recipe.init)
     return {
         "variant": dataclasses.asdict(variant),
         "recipe": dataclasses.asdict(recipe),
-        "init": sha256_of(init) if init.is_file() else recipe.init,
+        "init": starts.digest(recipe.init) or recipe.init,
         "upscale": upscale.weights_digest(variant),
         "shard": sha256_of(Path(shards_directory) / "shard.json"),  # names every file's digest
         "versions": {"torch": torch.__version__, "numpy": np.__version__},

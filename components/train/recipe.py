@@ -15,6 +15,7 @@ from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
 from components.degrade.augment import AugmentParams
 from components.degrade.augment_images import ImageAugmentParams
+from components.models import starts
 from components.models.entries import merged
 from components.models.variant import Variant
 
@@ -161,14 +162,14 @@ def resolve(variant: Variant, base: Recipe, kind: Kind = "published", path: str 
         path: the file with section `matched`.
     Raises:
         FarposeError: an override's key is unknown or its value of the wrong type, an exception is no key of the variant's `train`,
-            or no budget holds the backbone's family; names the variant.
+            no budget holds the backbone's family, or `init` is a start of another backbone; names the variant.
     """
     where = f"variant {variant.name}"
     for key in variant.exceptions:
         if key not in variant.train:
             raise unknown_name("exception", key, variant.train, where=where)
     if kind == "published":
-        return parse(Recipe, merged(dataclasses.asdict(base), variant.train), f"{where}: train")
+        return _checked(parse(Recipe, merged(dataclasses.asdict(base), variant.train), f"{where}: train"), variant, where)
     if kind != "matched":
         raise unknown_name("recipe", kind, get_args(Kind), where=where)
     name = budget_name(variant)
@@ -179,4 +180,9 @@ def resolve(variant: Variant, base: Recipe, kind: Kind = "published", path: str 
         raise FarposeError(problem, where=f"{path}: matched.{name}.families", fix="add the start of the backbone's name")
     needed = {key: variant.train[key] for key in variant.exceptions}
     overrides = {**budget.recipe, **budget.families[family], **needed}
-    return parse(Recipe, merged(dataclasses.asdict(base), overrides), f"{where}: recipe matched")
+    return _checked(parse(Recipe, merged(dataclasses.asdict(base), overrides), f"{where}: recipe matched"), variant, where)
+
+
+def _checked(recipe: Recipe, variant: Variant, where: str) -> Recipe:
+    starts.check(recipe.init, variant.backbone, where)
+    return recipe
