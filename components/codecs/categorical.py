@@ -95,8 +95,12 @@ class CategoricalCodec(MapCodec):
         return self._filtered(log_probabilities(single_precision(logits)).exp())
 
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
-        """The point of highest expected OKS: the best cell, then Newton steps on the logarithm of the expected OKS between cells."""
-        probabilities = log_probabilities(single_precision(outputs[0])).exp()
+        """The point of highest expected OKS: the best cell, then Newton steps on the logarithm of the expected OKS between cells.
+
+        In double precision, because on a nearly flat map the curvature under a wide kernel is as small as float32's rounding.
+        """
+        logits = single_precision(outputs[0])
+        probabilities = log_probabilities(logits.double()).exp()
         peaks = find_peaks(self._filtered(probabilities))
         height, width = probabilities.shape[-2:]
         highest = torch.tensor([width - 1, height - 1], dtype=probabilities.dtype, device=probabilities.device)
@@ -105,7 +109,7 @@ class CategoricalCodec(MapCodec):
             step, has_top = self._newton_step(probabilities, points)
             moved = points + torch.where(has_top[..., None], step, 0.0).clamp(-0.5, 0.5)
             points = torch.minimum(torch.maximum(moved, start - 1), start + 1).clamp(min=0).minimum(highest)
-        return points, peaks.scores
+        return points.to(logits.dtype), peaks.scores.to(logits.dtype)
 
     def _filtered(self, probabilities: Tensor) -> Tensor:
         along_x, along_y = self._kernels(probabilities.device)

@@ -38,7 +38,8 @@ def slow_expected_oks(logits: np.ndarray, joint: int, at: tuple[float, float], c
         for column in range(logits.shape[1]):
             variance = area * (2 * COCO_17.sigmas[joint]) ** 2
             total += chances[row, column] * math.exp(
-                -((column - at[0]) ** 2) / (2 * (variance / stride_x**2 + 0.25)) - (row - at[1]) ** 2 / (2 * (variance / stride_y**2 + 0.25))
+                -((column - at[0]) ** 2) / (2 * (variance / stride_x**2 + 0.25))
+                - (row - at[1]) ** 2 / (2 * (variance / stride_y**2 + 0.25))
             )
     return total
 
