@@ -89,7 +89,7 @@ def test_cal_s_offsets_start_from_the_layer_before_movenet_s_offsets():
     batch = images(ON_CROPS["cal"], 2)
     with torch.inference_mode():
         (heatmaps, offsets), (expected,) = model.eval()(batch), plain.eval()(batch)
-    assert torch.equal(heatmaps, expected)
+    torch.testing.assert_close(heatmaps, expected)
     assert not torch.equal(model.offset_branch.pointwise.weight, model.backbone.branch.pointwise.weight)
     assert offsets.abs().max() < 0.1 * heatmaps.abs().max(), "the offsets' own last layer starts small"
 
@@ -127,6 +127,17 @@ def test_siu_changes_the_enlargements_alone():
         assert not torch.equal(stable(batch), plain(batch))
         stable.enlarge = plain.enlarge
         assert torch.equal(stable(batch), plain(batch))
+
+
+@pytest.mark.parametrize("method", ["simple", "dark", "udp_gaussian", "cal", "siu"])
+def test_heatmaps_start_from_the_logits_brought_to_their_heights(method):
+    """On SIU too, whose features are others: the last layer alone is compared."""
+    logits, heatmaps = drawn(ON_CROPS["categorical"]), drawn(ON_CROPS[method])
+    for model in (logits, heatmaps):
+        starts.initialise(model, "movenet_lightning", ON_CROPS[method].skeleton)
+    features = torch.randn(1, 96, 4, 4)
+    expected = (logits.final_layer(features) - starts.FLOOR) / (starts.PEAK - starts.FLOOR)
+    torch.testing.assert_close(heatmaps.final_layer(features), expected)
 
 
 @pytest.mark.slow
