@@ -6,7 +6,7 @@ place takes over, moved by its offset within the cell.
 
 As Google's MoveNet does it ("Next-Generation Pose Detection with MoveNet and TensorFlow.js", 2021), and not the paper: a person's centre is
 the mean of its joints, each joint has its own offset, Gaussians have one size, and a peak's value is divided by its distance. Ours: that
-distance is relative to the person, several persons of an image are taken, and a person scores its centre's value times the mean of its joints'.
+distance is relative to the person, all persons are taken, and a person scores its centre's value times the mean of its joints'.
 
 See `codec.ImageCodec` for the contract. Joints are given in px of the input, because they are placed within cells.
 """
@@ -61,7 +61,7 @@ class CenterNetSettings:
     person_threshold: float = 0.05
     detection_threshold: float = 0.1
     reach: float = 0.1
-    search: float = 0.5
+    search: float = 1.0
     center_factor: float = 1.0
     heatmap_factor: float = 1.0
     regress_factor: float = 0.1

@@ -8,6 +8,7 @@ separable convolution, ReLU, a 1x1 convolution) it has on every backbone; the pa
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -36,7 +37,7 @@ class CenterNet(nn.Module):
     """(B, 3, H, W) normalised images → four maps at (H/4, W/4): see `codecs.centernet.CenterNetCodec`."""
 
     HEAD_PARTS = ("center.", "heatmap.", "regress.", "offset.")
-    START_PARTS = {part: part for part in ("backbone.", *HEAD_PARTS)}
+    START_PARTS: ClassVar[dict[str, str]] = {part: part for part in ("backbone.", *HEAD_PARTS)}
 
     def __init__(self, backbone: HRNet | MobileNetFPN, keypoints: int) -> None:
         super().__init__()
