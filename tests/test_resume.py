@@ -23,7 +23,7 @@ from tests.tiny_shard import write_tiny_shard
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECIPE = dataclasses.replace(
-    recipes.load(), epochs=4, batch_size=4, num_threads=1, validate_on="val", validate_every=2, checkpoint_seconds=0.0
+    recipes.load(), epochs=4, batch_size=4, num_threads=1, validate_on="val", validate_every=2, checkpoint_seconds=0.0, average=0.9
 )
 
 # Trains in forked children, each killed at its own moment, then once to the end, then once without interruption elsewhere.

@@ -21,6 +21,7 @@ from components.models import zoo
 from components.models.variant import Variant, methods
 from components.models.weights import load_weights
 from components.train import recipe as recipes
+from components.train.averaging import Average
 from components.train.batches import Batches, step_seed
 from components.train.loop import train
 from components.train.meters import LossSums
@@ -85,6 +86,37 @@ def test_the_schedule_equals_torchs_own_with_the_published_milestones(epochs, mi
             assert recipe.learning_rate_at(step, 7) == pytest.approx(oracle.get_last_lr()[0], rel=1e-12)
         optimiser.step()
         oracle.step()
+
+
+def test_the_cosine_schedule_equals_torchs_own():
+    recipe = dataclasses.replace(recipes.load(), epochs=5, schedule="cosine", learning_rate=0.3)
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=5 * 7)
+    for step in range(5 * 7):
+        assert recipe.learning_rate_at(step, steps_per_epoch=7) == pytest.approx(optimiser.param_groups[0]["lr"], abs=1e-12)
+        optimiser.step()
+        reference.step()
+
+
+def test_the_averaged_weights_follow_the_recursion_and_leave_the_network_as_it_was():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    average = Average(model, decay=0.8)
+    expected = {name: value.clone().double() for name, value in model.state_dict().items()}
+    for step in range(1, 60):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        model(torch.randn(2, 3, 5, 5))  # moves the batch norm's statistics and its count
+        average.update(step)
+        kept = min(0.8, step / (step + 10))
+        for name, value in model.state_dict().items():
+            expected[name] = kept * expected[name] + (1 - kept) * value.double() if value.is_floating_point() else value.clone()
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    with average.in_place():
+        for name, value in model.state_dict().items():
+            torch.testing.assert_close(value.double(), expected[name].double(), atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
 
 
 def test_warm_up_rises_linearly_to_the_full_rate():

@@ -36,6 +36,8 @@ class AugmentParams:
             upper half in 69 % of the cases.
         shift_probability: of moving the box before it is mirrored, scaled and turned (mmpose's TopDownRandomShiftBboxCenter).
         shift_factor: the box moves by U(-1, 1) * shift_factor of its padded width and height; half-body boxes do not move.
+        colour_sigma: the normalised image is multiplied by 1 + colour_sigma * N(0, 1), and colour_sigma * N(0, 1) is added to each
+            channel (ours; the published trainers leave colours as they are).
     """
 
     flip_probability: float = 0.5
@@ -47,13 +49,14 @@ class AugmentParams:
     half_body_choice: Literal["corrected", "published"] = "corrected"
     shift_probability: float = 0.0
     shift_factor: float = 0.0
+    colour_sigma: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("flip_probability", "rotation_probability", "half_body_probability", "shift_probability", "shift_factor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
-        if not 0 <= self.scale_sigma < 1 or self.rotation_sigma < 0:
-            raise ValueError("scale_sigma must lie in 0..1 and rotation_sigma must not be negative")
+        if not 0 <= self.scale_sigma < 1 or self.rotation_sigma < 0 or self.colour_sigma < 0:
+            raise ValueError("scale_sigma must lie in 0..1, rotation_sigma and colour_sigma must not be negative")
 
     @property
     def margin_scale(self) -> float:
@@ -107,8 +110,8 @@ class Augmenter:
         return self.apply(crops, indices.to(crops.device), self.draw(len(indices), seed).to(crops.device, non_blocking=True))
 
     def draw(self, batch_size: int, seed: int) -> Tensor:
-        """(B, 8) float64 on the CPU: scale factor; degrees; mirrored, half-body and prefers-upper (0 or 1 each); the shift in x and y
-        as a share of the padded box; the key of the noise.
+        """(B, 12) float64 on the CPU: scale factor; degrees; mirrored, half-body and prefers-upper (0 or 1 each); the shift in x and y
+        as a share of the padded box; the key of the noise; the factor and the three summands of the colours.
 
         A counter-based generator keyed by `seed` (at least 0) draws them, so no state is kept.
         """
@@ -121,7 +124,10 @@ class Augmenter:
         flags = uniform[1] < p.flip_probability, uniform[2] < p.half_body_probability, uniform[3] < upper_probability
         shift = generator.random((3, batch_size))  # last, so that the other draws do not depend on it
         shift = np.where(shift[0] < p.shift_probability, (2 * shift[1:] - 1) * p.shift_factor, 0)
-        return torch.from_numpy(np.stack([scale, degrees, *flags, *shift, generator.integers(KEYS, size=batch_size)], 1))
+        noise = generator.integers(KEYS, size=batch_size)
+        colours = p.colour_sigma * generator.standard_normal((4, batch_size))
+        colours[0] += 1
+        return torch.from_numpy(np.stack([scale, degrees, *flags, *shift, noise, *colours], 1))
 
     def apply(self, crops: TrainCrops, indices: Tensor, draws: Tensor) -> Batch:
         """The batch for given draws; all arguments on the crops' device."""
@@ -139,7 +145,11 @@ class Augmenter:
         grey_levels = render(crops, indices, crop_to_stored, self.geometry.input_size, draws[:, 7])
         keypoints = torch.where(mirrored[:, None, None], keypoints[:, flip_permutation], keypoints)
         visible = torch.where(mirrored[:, None], visible[:, flip_permutation], visible)
-        return Batch(normalise(grey_levels, out=grey_levels), transform(matrix, keypoints).float(), visible)
+        images = normalise(grey_levels, out=grey_levels)
+        if self.params.colour_sigma:
+            factor, summands = draws[:, 8].float(), draws[:, 9:12].float()
+            images = torch.addcmul(summands[:, :, None, None], images, factor[:, None, None, None])
+        return Batch(images, transform(matrix, keypoints).float(), visible)
 
     def _boxes(self, center: Tensor, size: Tensor, keypoints: Tensor, chosen: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """Centre and size (B, 2), image px, of the chosen half where it is wanted and possible, else of the whole person."""

@@ -1,15 +1,18 @@
-"""Enlarge the input fourfold before a pose network sees it: the "+SPSR" rows of CAL's table, and bicubic as their control.
+"""Enlarge the input before a pose network sees it: the "+SPSR" rows of CAL's table, bicubic as their control, and bilinear.
 
 Wang, Zhang, Zhu, Ge 2022 print the rows without code. The sizes suggest that a crop of 64x48 becomes 256x192 for an ordinary
 network with four branches, which has one cell per px of the crop. The paper does not say whether the pose network was trained on
 enlarged crops; ours is, with a frozen generator.
+
+Networks that were trained on sharp images of 192 px and more see small crops best when they are enlarged; bilinear is the cheapest way
+and, unlike the others, takes any factor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +23,7 @@ from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.degrade.sample import IMAGENET_MEAN, IMAGENET_STD
 from components.models.spsr import Generator
-from components.models.variant import UPSCALE, Variant
+from components.models.variant import UPSCALE, Upscaling, Variant
 from components.models.weights import load_weights
 
 GENERATOR = "spsr_x4"  # its name for `farpose import-weights` and `official.load`
@@ -30,20 +33,24 @@ PREFIX = f"{PART}generator."  # and of the generator's
 
 
 class Upscale(nn.Module):
-    """(B, 3, H, W) normalised images → (B, 3, 4H, 4W) normalised images.
+    """(B, 3, H, W) normalised images → (B, 3, factor H, factor W) normalised images.
 
-    Both ways work on RGB in [0, 1], as SPSR was trained, and their output is clamped to it.
+    Bicubic and SPSR work on RGB in [0, 1], as SPSR was trained, and their output is clamped to it. Bilinear cannot leave it.
     """
 
-    def __init__(self, kind: Literal["bicubic", "spsr"]) -> None:
+    def __init__(self, kind: Upscaling, factor: float = UPSCALE) -> None:
         super().__init__()
+        self.kind, self.factor = kind, factor
         self.generator = Generator() if kind == "spsr" else None
 
     def forward(self, images: Tensor) -> Tensor:
+        size = [round(side * self.factor) for side in images.shape[-2:]]
+        if self.kind == "bilinear":
+            return functional.interpolate(images, size, mode="bilinear", align_corners=False)
         mean, deviation = _per_channel(IMAGENET_MEAN, images), _per_channel(IMAGENET_STD, images)
         pixels = images * deviation + mean
         if self.generator is None:
-            enlarged = functional.interpolate(pixels, scale_factor=UPSCALE, mode="bicubic", align_corners=False)
+            enlarged = functional.interpolate(pixels, size, mode="bicubic", align_corners=False)
         else:
             enlarged = self.generator(pixels)[1]
         return (enlarged.clamp(0, 1) - mean) / deviation
@@ -54,12 +61,12 @@ def _per_channel(values: tuple[float, float, float], like: Tensor) -> Tensor:
     return torch.cat([like.new_full((1, 1, 1, 1), value) for value in values], 1)
 
 
-def enlarge_input(network: nn.Module, kind: Literal["bicubic", "spsr"]) -> nn.Module:
+def enlarge_input(network: nn.Module, kind: Upscaling, factor: float = UPSCALE) -> nn.Module:
     """Make `network` enlarge its images first, in place. Its own parameters keep their names; the generator's follow `PREFIX`.
 
     The generator's weights are drawn at random here: `load_generator` or a trained network's state_dict replaces them.
     """
-    network.add_module("upscale", Upscale(kind))
+    network.add_module("upscale", Upscale(kind, factor))
     network.register_forward_pre_hook(_enlarged)
     return network
 

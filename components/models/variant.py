@@ -18,11 +18,12 @@ from components.pose.sources import skeleton_of
 
 STRIDE = 4  # input px per heatmap cell of most methods
 HRNET = "hrnet_"  # start of the names of the backbones that have branches
-UPSCALE = 4  # how much `network.upscale` enlarges the input
+UPSCALE = 4.0  # how much `network.upscale` enlarges the input unless `network.factor` says otherwise
 IMAGE_STRIDE = 64  # sides of whole images are multiples of this, px (bottom-up)
 METHODS = "components.models.methods"  # the package whose modules declare METHOD
 
 Approach = Literal["crops", "images"]
+Upscaling = Literal["bilinear", "bicubic", "spsr"]
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,21 @@ class EnlargedNetwork(Network):
     """Settings of methods whose input may be enlarged, see `components.models.upscale`.
 
     Attributes:
-        upscale: enlarge the input fourfold before the network sees it, with "bicubic" or with the generator of SPSR.
+        upscale: enlarge the input before the network sees it, "bilinear", "bicubic" or with the generator of SPSR.
+        factor: how much; SPSR's generator enlarges fourfold.
         upscale_weights: file of SPSR's generator (`farpose import-weights spsr_x4 FILE` writes it); the generator is not trained.
     """
 
-    upscale: Literal["bicubic", "spsr"] | None = None
+    upscale: Upscaling | None = None
+    factor: float = UPSCALE
     upscale_weights: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.factor <= 1:
+            raise ValueError(f"factor must be above 1, got {self.factor:g}")
+        if self.factor != UPSCALE and self.upscale in (None, "spsr"):
+            raise ValueError(f"factor = {self.factor:g} has no meaning for upscale: {self.upscale or 'null'}")
         if self.upscale_weights is not None and self.upscale != "spsr":
             raise ValueError("upscale_weights has no meaning without upscale: spsr")
 
@@ -190,6 +197,9 @@ class Variant:
     def _check_size(self, where: str) -> None:
         if min(self.input_size) < 1 or any(side % STRIDE for side in self.input_size):
             raise FarposeError(f"input_size must be positive multiples of {STRIDE} px, got {self.input_size}", where=where)
+        if any(side % STRIDE for side in self.enlarged_size):
+            problem = f"network.factor enlarges the input to {self.enlarged_size}, which are no multiples of {STRIDE} px"
+            raise FarposeError(problem, where=where, fix="give another factor, such as 2 or 4")
         if self.approach == "images" and (self.input_size[0] != self.input_size[1] or self.input_size[0] % IMAGE_STRIDE):
             problem = f"input_size of a bottom-up variant must be a square, its side a multiple of {IMAGE_STRIDE} px, got {self.input_size}"
             raise FarposeError(problem, where=where, fix="such as [256, 256] or [512, 512]")
@@ -229,19 +239,23 @@ class Variant:
         return self.record.codec
 
     @property
-    def upscale(self) -> Literal["bicubic", "spsr"] | None:
+    def upscale(self) -> Upscaling | None:
         """How the input is enlarged before the network sees it; None where it is not."""
         return getattr(self.network, "upscale", None)
 
     @property
-    def stride(self) -> int:
-        """Input px per cell of the output; an input that is enlarged first has that many more cells."""
-        return self.record.stride // (UPSCALE if self.upscale else 1)
+    def enlarged_size(self) -> tuple[int, int]:
+        """(height, width) of what the network itself sees: the input, enlarged where `network.upscale` says so."""
+        if not self.upscale:
+            return self.input_size
+        height, width = (round(side * self.network.factor) for side in self.input_size)
+        return height, width
 
     @property
     def heatmap_size(self) -> tuple[int, int]:
-        """(height, width) of the output, cells."""
-        return self.input_size[0] // self.stride, self.input_size[1] // self.stride
+        """(height, width) of the output, cells; an enlarged input has that many more."""
+        height, width = self.enlarged_size
+        return height // self.record.stride, width // self.record.stride
 
     @property
     def skeleton(self) -> Skeleton:

@@ -82,7 +82,7 @@ def network(variant: Variant, published: bool = False) -> nn.Module:
     SPSR's generator, where the variant has one, is drawn at random too; `upscale.load_generator` loads the published one.
     """
     model = variant.record.build(variant, published)
-    return enlarge_input(model, variant.upscale) if variant.upscale else model
+    return enlarge_input(model, variant.upscale, variant.network.factor) if variant.upscale else model
 
 
 def build(variant: Variant, skeleton: Skeleton | None = None) -> Built:

@@ -26,7 +26,9 @@ from torch.optim import Optimizer
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, digest_of
+from components.train.averaging import Average
 
+AVERAGE = "average."  # start of the averaged weights' names
 KEPT = 2  # the newest, and the one before it in case the disk damaged the newest
 
 
@@ -69,13 +71,13 @@ class Checkpoints:
         """Whether a checkpoint should be written after `step` steps."""
         return time.monotonic() - self._saved_at >= self.seconds or (self.steps is not None and step % self.steps == 0)
 
-    def save(self, model: nn.Module, optimiser: Optimizer, progress: Progress) -> None:
+    def save(self, model: nn.Module, optimiser: Optimizer, progress: Progress, average: Average | None = None) -> None:
         """Write a checkpoint, whole or not at all, and drop all but the newest two.
 
         Raises:
             FarposeError: the disk is full; earlier checkpoints stay.
         """
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in _state(model, optimiser).items()}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in _state(model, optimiser, average).items()}
         metadata = {
             "variant": self.variant,
             "digest": self.digest,
@@ -89,8 +91,8 @@ class Checkpoints:
             path.unlink()
         self._saved_at = time.monotonic()
 
-    def resume(self, model: nn.Module, optimiser: Optimizer) -> Progress:
-        """Load the newest intact checkpoint into `model` and `optimiser`; a fresh `Progress` if there is none.
+    def resume(self, model: nn.Module, optimiser: Optimizer, average: Average | None = None) -> Progress:
+        """Load the newest intact checkpoint into `model`, `optimiser` and `average`; a fresh `Progress` if there is none.
 
         Raises:
             FarposeError: every checkpoint is damaged, or one belongs to another variant or recipe.
@@ -103,6 +105,8 @@ class Checkpoints:
                 continue
             progress, tensors = found
             _restore(model, optimiser, tensors)
+            if average is not None:
+                average.restore({name.removeprefix(AVERAGE): t for name, t in tensors.items() if name.startswith(AVERAGE)})
             return progress
         if files:
             raise FarposeError("every checkpoint is damaged", where=self.directory, fix="delete this folder to train from the beginning")
@@ -132,9 +136,11 @@ class Checkpoints:
         return Progress(**json.loads(metadata["progress"])), tensors
 
 
-def _state(model: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
+def _state(model: nn.Module, optimiser: Optimizer, average: Average | None = None) -> dict[str, Tensor]:
     """All tensors that training changes, by name."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if average is not None:
+        tensors |= {AVERAGE + name: tensor for name, tensor in average.tensors.items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in state.items()}
     return tensors

@@ -23,6 +23,7 @@ from components.codecs.codec import Codec
 from components.evaluate.feed import Drawn, Feed
 from components.models import starts, upscale, zoo
 from components.models.variant import Variant
+from components.train.averaging import Average, kept_weights
 from components.train.batches import Batches, step_seed
 from components.train.checkpoint import Checkpoints
 from components.train.graphed import GraphedStep
@@ -49,8 +50,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a variant on a shard and write `output` (model.safetensors, history.json, timing.json, learning_curves.png).
 
-    The weights are those after the last epoch. A run that was killed continues from its last checkpoint, and ends with the
-    same weights, bit for bit on a CPU.
+    The weights are those after the last epoch, or their running average where the recipe asks for it. A run that was killed
+    continues from its last checkpoint, and ends with the same weights, bit for bit on a CPU.
 
     Args:
         checkpoints: folder of all runs' checkpoints, outside of `output`; this run's are removed at the end.
@@ -71,7 +72,8 @@ def train(
     optimiser = build_optimiser(model, recipe, device, graphed)
     key = _key(variant, recipe, shards_directory, device)
     store = Checkpoints(checkpoints, variant.name, key, recipe.checkpoint_seconds, recipe.checkpoint_steps)
-    progress = store.resume(model, optimiser)
+    average = Average(model, recipe.average) if recipe.average else None
+    progress = store.resume(model, optimiser, average)
 
     feed.place(codec, recipe, device)
     batches = Batches(len(feed), recipe.batch_size, recipe.seed, recipe.drop_last, device)
@@ -100,6 +102,8 @@ def train(
         losses = run_step(batch.images, batch.targets)
         journal.clock.mark()
         guard.observe(step, losses["loss"], batch.supervised)
+        if average is not None:
+            average.update(step + 1)
 
         epoch_done = journal.step(losses, len(batch.images))
         if epoch_done or progress.step % look_every == 0:
@@ -107,16 +111,17 @@ def train(
             journal.show(losses["loss"])
         if epoch_done:
             validates = recipe.validates_after(progress.step // batches.steps_per_epoch)
-            journal.end_epoch(learning_rate, _validation(model, feed, recipe, device) if validates else None)
+            journal.end_epoch(learning_rate, _validation(model, average, feed, recipe, device) if validates else None)
         if progress.step == last or store.due(progress.step):
             guard.check()
-            store.save(model, optimiser, journal.settle())
+            store.save(model, optimiser, journal.settle(), average)
 
     journal.close()
     metadata = {"variant": variant.name, "recipe": json.dumps(key["recipe"]), "shard": key["shard"], **key["versions"]}
     about: dict[str, Any] = {"variant": variant.name, "device": device.type, "precision": precision_of(recipe, device)}
     about |= {variant.approach: len(feed), "steps": last}
-    summary = write_output(output, model, metadata, progress, about)
+    with kept_weights(average):
+        summary = write_output(output, model, metadata, progress, about)
     store.remove()
     return summary
 
@@ -151,6 +156,11 @@ def _key(variant: Variant, recipe: Recipe, shards_directory: str | Path, device:
     }
 
 
-def _validation(model: nn.Module, feed: Feed, recipe: Recipe, device: torch.device) -> Callable[[], float]:
+def _validation(model: nn.Module, average: Average | None, feed: Feed, recipe: Recipe, device: torch.device) -> Callable[[], float]:
     bf16 = precision_of(recipe, device) == "bf16"
-    return lambda: feed.validate(model, recipe.validate_flip, bf16, device)
+
+    def validate() -> float:
+        with kept_weights(average):
+            return feed.validate(model, recipe.validate_flip, bf16, device)
+
+    return validate

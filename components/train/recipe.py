@@ -7,6 +7,7 @@ is for comparisons: section `train` with a budget of section `matched` on top, w
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -58,11 +59,13 @@ class Recipe:
     weight_decay: float
     decay_all: bool
     layer_decay: float | None
+    schedule: Literal["steps", "cosine"]
     milestones: tuple[float, ...]
     gamma: float
     warmup_steps: int
     gradient_clip: float | None
     drop_last: bool
+    average: float | None
     init: str
     seed: int
     precision: Literal["auto", "fp32", "bf16"]
@@ -88,6 +91,7 @@ class Recipe:
         rule = "weight_decay must be 0 with optimiser adam, whose published recipes never apply theirs (adamw does)"
         _require(self.optimiser == "adamw" or self.weight_decay == 0, rule, self.weight_decay)
         _require(self.layer_decay is None or 0 < self.layer_decay <= 1, "layer_decay must lie in 0..1 or be null", self.layer_decay)
+        _require(self.average is None or 0 < self.average < 1, "average must lie between 0 and 1 or be null", self.average)
         epochs = self.milestone_epochs
         _require(all(a > 0 for a in self.milestones), "milestones must be positive", list(self.milestones))
         _require(list(epochs) == sorted(epochs), "milestones must rise", list(self.milestones))
@@ -105,10 +109,13 @@ class Recipe:
         """Learning rate of an optimiser step, counted from 0.
 
         Drops at the start of the milestone epochs, as with a schedule that is stepped after each epoch (UDP, CAL);
-        HRNet's code steps before the epoch, which drops one epoch earlier.
+        HRNet's code steps before the epoch, which drops one epoch earlier. With `schedule: cosine` it falls to 0 along half a
+        cosine (Loshchilov & Hutter 2017, "SGDR", equation 5, without restarts).
         """
-        drops = sum(step // steps_per_epoch >= epoch for epoch in self.milestone_epochs)
         warmth = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.schedule == "cosine":
+            return self.learning_rate * warmth * 0.5 * (1 + math.cos(math.pi * step / (self.epochs * steps_per_epoch)))
+        drops = sum(step // steps_per_epoch >= epoch for epoch in self.milestone_epochs)
         return self.learning_rate * self.gamma**drops * warmth
 
 

@@ -47,6 +47,7 @@ CASES = [
     Case("dark", (0.02, 0.02, 0.06), (1.5, 1.5, 3.0)),
     Case("udp_gaussian", (0.002, 0.002, 0.001), (1.5, 1.5, 3.5)),
     Case("udp_offset", (1e-4, 0.12, 0.16), (0.0, 2.5, 5.0)),
+    Case("categorical", (0.14, 0.02, 0.005), (2.0, 2.0, 4.0)),
     Case("cal", EXACT),
     Case("cal", EXACT, settings={"preset": "published_w32"}),
     Case("cal", EXACT, settings={"mask": "static"}),

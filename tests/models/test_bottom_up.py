@@ -104,7 +104,7 @@ def test_outputs_follow_the_image_s_size_and_are_the_codec_s(variant: Variant):
     joints = variant.num_keypoints
     for (height, width), found in outputs.items():
         finer = [(joints, 2)] if variant.method not in ("sr_head_bottomup", "simple_bottomup") else []
-        expected = [(2 * joints, variant.stride), *finer]
+        expected = [(2 * joints, variant.record.stride), *finer]
         assert isinstance(found, tuple)
         assert [tuple(output.shape) for output in found] == [(2, channels, height // cell, width // cell) for channels, cell in expected]
 

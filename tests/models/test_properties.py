@@ -162,7 +162,9 @@ def codecs_of_all_rows() -> dict[str, Variant]:
             continue
         size = "{}x{}".format(*variant.input_size)
         settings = [f"{key}={value}" for key, value in variant.codec.items()]
-        chosen.setdefault("-".join([variant.codec_name, variant.skeleton.name, size, str(variant.stride), *settings]), variant)
+        chosen.setdefault(
+            "-".join([variant.codec_name, variant.skeleton.name, size, "{}x{}".format(*variant.heatmap_size), *settings]), variant
+        )
     return chosen
 
 
