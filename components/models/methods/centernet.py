@@ -29,6 +29,13 @@ class Branch(nn.Module):
         self.branch = Separable(inputs, BRANCH)
         self.final = nn.Conv2d(BRANCH, outputs, 1)
 
+    def draw(self, bias: float = 0.0) -> None:
+        """Fresh weights that put out about `bias` everywhere."""
+        mobilenet_initialisation(self.branch)
+        nn.init.normal_(self.final.weight, std=0.001)
+        if self.final.bias is not None:
+            nn.init.constant_(self.final.bias, bias)
+
     def forward(self, features: Tensor) -> Tensor:
         return self.final(self.branch(features))
 
@@ -57,12 +64,10 @@ def build(variant: Variant, published: bool = False) -> CenterNet:
     else:
         model = CenterNet(build_hrnet(variant.backbone, variant.network.branches), variant.num_keypoints)
         published_initialisation(model.backbone)
-    for part in (model.center, model.heatmap, model.regress, model.offset):
-        mobilenet_initialisation(part)
-        nn.init.normal_(part.final.weight, std=0.001)
-        nn.init.zeros_(part.final.bias)
+    for part in (model.regress, model.offset):
+        part.draw()
     for part in (model.center, model.heatmap):
-        nn.init.constant_(part.final.bias, math.log(PRIOR / (1 - PRIOR)))
+        part.draw(math.log(PRIOR / (1 - PRIOR)))
     return model
 
 
