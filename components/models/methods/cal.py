@@ -67,7 +67,13 @@ class CAL(nn.Module):
 class CALOnPyramid(nn.Module):
     """(B, 3, H, W) normalised images → heatmaps and offsets as `CAL`."""
 
-    START_PARTS: ClassVar = {"offset_branch.": "offset.branch."}  # ours → the start's
+    START_AS_HEATMAPS = True
+    START_PARTS: ClassVar = {
+        "backbone.branch.": "heatmap.branch.",
+        "backbone.": "backbone.",
+        "final_layer.": "heatmap.final.",
+        "offset_branch.": "offset.branch.",  # its last layer starts at random: MoveNet's offsets reach one cell, in the order y, x
+    }
 
     def __init__(self, backbone: MobileNetFPN, keypoints: int, offset_width: int | None = None) -> None:
         super().__init__()

@@ -16,6 +16,8 @@ Ours: on MobileNetFPN the classifier reads the plain head's maps. Bins of an enl
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from components import codecs
@@ -67,6 +69,8 @@ class TokenClassifier(nn.Module):
 
 class SimCC(nn.Module):
     """(B, 3, H, W) normalised images → logits (B, K, columns) and (B, K, rows)."""
+
+    START_PARTS: ClassVar = {"backbone.branch.": "heatmap.branch.", "backbone.": "backbone.", "head.final_layer.": "heatmap.final."}
 
     def __init__(self, backbone: nn.Module, head: MapClassifier) -> None:
         super().__init__()
