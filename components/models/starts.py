@@ -43,8 +43,9 @@ def check(init: str, backbone: str, where: object) -> None:
 def initialise(model: nn.Module, init: str, skeleton: Skeleton) -> int:
     """Give a freshly built network the start `init`, in place.
 
-    A named start fills the whole backbone, and the other parts that `START_PARTS` names where shapes and joints fit.
-    A network declares `START_PARTS` (prefix of its keys → prefix in the file, longer ones first) where `PARTS` is not true of it.
+    A named start fills the whole backbone, but for what a method adds to it (`IN_IMAGENET_WEIGHTS = False`), and the other parts that
+    `START_PARTS` names where shapes and joints fit. A network declares `START_PARTS` (prefix of its keys → prefix in the file, longer
+    ones first) where `PARTS` is not true of it.
 
     Args:
         init: "none", "he", "timm", the name of a start of params/weights.yaml, or a path to a file of the backbone's weights.
@@ -73,8 +74,11 @@ def _fitting(model: nn.Module, weights: dict[str, Tensor], init: str, skeleton: 
         problem = f"fits backbone {entry.backbone}, the network's is {' and '.join(sorted(shapes)) or 'another'}"
         raise FarposeError(problem, where=f"init: {init}", fix=f"use backbone {entry.backbone}, or another init")
     parts = getattr(model, "START_PARTS", PARTS)
+    added = tuple(f"{name}." for name, part in model.named_modules() if not getattr(part, "IN_IMAGENET_WEIGHTS", True))
     taken = {}
     for key, value in model.state_dict().items():
+        if key.startswith(added):
+            continue
         source = renamed(key, parts) if key.startswith(tuple(parts)) else ""
         found = weights.get(source)
         if found is not None and found.shape == value.shape and (key.startswith("backbone.") or skeleton.keypoint_names == JOINTS):
