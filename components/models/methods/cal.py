@@ -67,6 +67,7 @@ class CAL(nn.Module):
 class CALOnPyramid(nn.Module):
     """(B, 3, H, W) normalised images → heatmaps and offsets as `CAL`."""
 
+    START_AS_HEATMAPS = True
     START_PARTS: ClassVar = {
         "backbone.branch.": "heatmap.branch.",
         "backbone.": "backbone.",

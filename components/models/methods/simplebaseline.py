@@ -28,6 +28,7 @@ def build(variant: Variant, published: bool = False, outputs_per_keypoint: int =
     if name in MOBILENETS:
         model = PlainPose(build_mobilenet(name), outputs)
         published_initialisation(model.final_layer)
+        model.START_AS_HEATMAPS = True
         return model
     backbone = EfficientViT(EFFICIENTVITS[name]) if name in EFFICIENTVITS else ResNet(RESNETS[name])
     model = PlainPose(backbone, outputs, DeconvolutionHead(backbone.channels), published)

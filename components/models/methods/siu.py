@@ -132,6 +132,7 @@ def _mobilenet(variant: Variant) -> PlainPose:
     backbone = StableMobileNetFPN(MOBILENETS[variant.backbone])
     mobilenet_initialisation(backbone)
     model = PlainPose(backbone, variant.num_keypoints)
+    model.START_AS_HEATMAPS = True
     published_initialisation(backbone.shuffles)
     published_initialisation(model.final_layer)
     return model
