@@ -37,10 +37,10 @@ def overview(
 
     person = int(far[len(far) // 2])
     view = look(person)
-    shape = view.seen.shape
-    figure = Figure(figsize=(12.8, 4.1), dpi=110, facecolor="white", layout="constrained")
-    scene, seen, curve = figure.subplots(1, 3, width_ratios=[1.45, shape[1] / shape[0], 1.3])
     left, top, right, bottom = view.part
+    widths = [(right - left) / (bottom - top), view.seen.shape[1] / view.seen.shape[0], 1.5]  # in heights of the pictures
+    figure = Figure(figsize=(3.1 * sum(widths) + 1.0, 4.3), dpi=110, facecolor="white", layout="constrained")
+    scene, seen, curve = figure.subplots(1, 3, width_ratios=widths)
     scene.imshow(view.image)
     scene.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5))
     x, y, width, height = view.frame_xywh
