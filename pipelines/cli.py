@@ -64,12 +64,18 @@ def parser() -> argparse.ArgumentParser:
     text = "find the joints of the persons in some images, px of the upright image (EXIF orientation is honoured)"
     predict = command("predict", "predict:predict", text)
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    predict.add_argument("--variant", required=True, help="a trained variant, or any with --weights; a bottom-up one takes no boxes")
+    text = "a trained variant, or any with --weights (the released model, or else the registry's champion)"
+    predict.add_argument("--variant", metavar="NAME", help=text)
     predict.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
-    text = "person boxes for a top-down variant, px of the upright image: COCO detections or annotations (JSON)"
+    text = "person boxes, px of the upright image: COCO detections or annotations (JSON); without them a detector finds persons"
     predict.add_argument("--boxes", type=Path, metavar="FILE", help=text)
-    text = "draw only persons that score higher (bottom-up: 0.1, with boxes: all); the file holds all of them"
+    predict.add_argument("--whole-image", action="store_true", help="each image shows one person, who fills it")
+    predict.add_argument("--score", type=float, metavar="SCORE", help="drop boxes that the detector scores lower; lower finds more (0.3)")
+    text = "side of the detector's smallest tiles, px; smaller finds farther persons and takes longer; 0: none (TILE_PX)"
+    predict.add_argument("--tile", type=int, metavar="PX", help=text)
+    text = "draw only persons that score higher (bottom-up: 0.1, else all); the file holds all of them"
     predict.add_argument("--draw-above", type=float, metavar="SCORE", help=text)
+    predict.add_argument("--no-draw", action="store_true", help="write predictions.json alone, no pictures")
     predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER", help="where to write (predictions/)")
 
     export = command("export", "export:export", "write a trained variant as an ONNX file, if ONNX Runtime finds the same joints with it")

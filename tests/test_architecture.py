@@ -13,8 +13,8 @@ from components.base import imports
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = {
-    "base": 0, "pose": 1, "datasets": 2, "codecs": 2, "degrade": 2, "models": 3, "evaluate": 4, "approaches": 5, "train": 6, "registry": 7,
-    "pipelines": 8,
+    "base": 0, "pose": 1, "datasets": 2, "codecs": 2, "degrade": 2, "models": 3, "detect": 3, "evaluate": 4, "approaches": 5, "train": 6,
+    "registry": 7, "pipelines": 8,
 }  # fmt: skip
 SOURCES = sorted([*(REPOSITORY / "components").rglob("*.py"), *(REPOSITORY / "pipelines").rglob("*.py")])
 ORCHESTRATION = ("prefect", "dvc", "mlflow", "great_expectations", "boto3", "pycocotools", "matplotlib", "requests",

@@ -32,7 +32,7 @@ from components.evaluate.targets import perfect_predictions
 from components.models.export import Form, Joints, spread
 from components.models.variant import Variant
 from components.models.zoo import Built
-from components.pose.draw import picture_of_sides
+from components.pose.draw import UNSURE, picture_of_sides
 from components.pose.persons import Persons
 
 DETECTOR = "detector_boxes"
@@ -113,16 +113,20 @@ class Crops:
     def find(self, built: Built, files: Files, params: EvaluateParams, device: str) -> tuple[Predictions, np.ndarray]:
         variant, boxes = built.variant, files.boxes or {}
         numbers = np.array([number for number, rows in boxes.items() for _ in rows], np.int64)
+        box_scores = None if files.scores is None else np.concatenate([files.scores[number] for number in boxes])
         places = np.array([str(files.paths[number].resolve()) for number in numbers.tolist()], dtype=object)
         every, spec = np.concatenate(list(boxes.values())), replace(files.spec, input_size=variant.input_size)
         crops = crop_boxes(Boxes("/", places, numbers, every, upright=True), variant.convention, spec, files.degrade, variant.skeleton)
-        found = predict(built.model, as_crop_codec(built.codec), crops, params.flip, params.batch_size, device)
-        scores = person_scores(found.keypoint_scores, found.box_scores, params.visible_above(built.codec))
-        return replace(found, annotation_id=np.full(len(found), -1)), scores
+        found = predict(built.model, as_crop_codec(built.codec), crops, params.flip, params.batch_size, device, box_scores=box_scores)
+        found = replace(found, annotation_id=np.full(len(found), -1))
+        if box_scores is not None:  # a detector may box one person twice
+            return finish(found, params, variant.skeleton.sigmas, built.codec)
+        return found, person_scores(found.keypoint_scores, found.box_scores, params.visible_above(built.codec))
 
     def picture(self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams) -> np.ndarray:
-        certain = found.keypoint_scores > params.visible_above(built.codec)
-        return picture_of_sides(image, found.keypoints_image, certain, built.variant.skeleton)
+        threshold, joints = params.visible_above(built.codec), found.keypoint_scores
+        drawn, sure = joints > threshold, joints > UNSURE * threshold
+        return picture_of_sides(image, found.keypoints_image, drawn, built.variant.skeleton, scores, sure)
 
     def served(self, variant: Variant) -> Served:
         (height, width), joints = variant.input_size, variant.num_keypoints

@@ -29,7 +29,7 @@ from components.evaluate.targets import perfect_persons
 from components.models.export import Form, Joints, spread
 from components.models.variant import IMAGE_STRIDE, Variant
 from components.models.zoo import Built
-from components.pose.draw import picture_of_persons
+from components.pose.draw import UNSURE, picture_of_persons
 from components.pose.persons import Persons
 
 COMPARED = 4  # images on which an ONNX file is compared
@@ -111,8 +111,9 @@ class Images:
 
     def picture(self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams) -> np.ndarray:
         # joints below the detector's threshold were filled in, and are often far off
-        certain = found.keypoint_scores > as_image_codec(built.codec).detection_threshold
-        return picture_of_persons(image, found.keypoints_image, certain, scores, built.variant.skeleton)
+        threshold, joints = as_image_codec(built.codec).detection_threshold, found.keypoint_scores
+        drawn, sure = joints > threshold, joints > UNSURE * threshold
+        return picture_of_persons(image, found.keypoints_image, drawn, scores, built.variant.skeleton, sure)
 
     def served(self, variant: Variant) -> Served:
         joints = variant.num_keypoints

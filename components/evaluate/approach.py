@@ -172,12 +172,14 @@ class Files:
         paths: by image number.
         boxes: at least one, by image number (n, 4) left, top, width, height, px of the upright image; None where the approach takes none.
         spec, degrade: how inputs are made of them.
+        scores: of the boxes, where a detector found them: by image number (n,). None: they are the user's own, and nobody is dropped.
     """
 
     paths: Mapping[int, Path]
     boxes: Mapping[int, np.ndarray] | None
     spec: ShardSpec
     degrade: DegradeParams
+    scores: Mapping[int, np.ndarray] | None = None
 
 
 class Approach(Protocol):

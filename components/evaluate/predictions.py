@@ -61,7 +61,13 @@ class Detections:
         return len(self.image_id)
 
 
-def write_coco_results(path: str | Path, predictions: Predictions, scores: np.ndarray, provenance: Mapping[str, Any]) -> None:
+def write_coco_results(
+    path: str | Path,
+    predictions: Predictions,
+    scores: np.ndarray,
+    provenance: Mapping[str, Any],
+    files: Mapping[int, str] | None = None,
+) -> None:
     """Write a COCO keypoint results list; `pycocotools.COCO.loadRes` reads it and scores it as `evaluate.oks` does.
 
     The box is stored as `box_xywh`: under the name `bbox` pycocotools would take AP(M) and AP(L) from the box's area instead
@@ -70,6 +76,7 @@ def write_coco_results(path: str | Path, predictions: Predictions, scores: np.nd
     Args:
         scores: (N,) score of each person.
         provenance: what made the predictions; repeated in every record.
+        files: by image id the name of a user's image, which is nobody's to score: it is stored as `file_name`, and the box as `bbox` too.
     Raises:
         FarposeError: a coordinate or score is not finite.
     """
@@ -80,7 +87,10 @@ def write_coco_results(path: str | Path, predictions: Predictions, scores: np.nd
             f"prediction {row} (image {predictions.image_id[row]}) is not finite", where=path, fix="look at this model's loss and weights"
         )
     joints = np.concatenate([predictions.keypoints_image, predictions.keypoint_scores[..., None]], -1)
-    text = ",\n".join(json.dumps(_record(predictions, joints, scores, provenance, row)) for row in range(len(predictions)))
+    records = [_record(predictions, joints, scores, provenance, row) for row in range(len(predictions))]
+    if files is not None:
+        records = [{**record, "file_name": files[record["image_id"]], "bbox": record["box_xywh"]} for record in records]
+    text = ",\n".join(map(json.dumps, records))
     with atomic_file(path) as temporary:
         temporary.write_text(f"[{text}]\n")
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
 from components.approaches import approach
 from components.base.config import REPOSITORY
@@ -21,7 +20,7 @@ from components.base.errors import FarposeError
 from components.base.files import digest_of, sha256_of
 from components.base.imports import code_digest
 from components.models.variant import Variant
-from components.registry import lineage, store
+from components.registry import lineage, package, store
 from components.registry.tracking import Run, measured
 
 if TYPE_CHECKING:
@@ -29,10 +28,11 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-CHALLENGER = "challenger"
+CHALLENGER, CHAMPION = "challenger", "champion"
 WEIGHTS_TAG = "weights.sha256"
 PACKAGE_TAG = "package.sha256"  # a version's identity: everything that is packaged, see `Candidate.identity`
 OF_THE_TRAINING = ("git.commit", "data.md5")  # tags that a version takes from the run that trained it
+PACKAGED = {"variant": package.VARIANT, "card": package.CARD, "preparation": package.PREPARATION}  # MLflow's artifacts
 SERVING = Path(__file__).with_name("serving.py")
 SERVING_PACKAGES = (
     "torch",
@@ -155,6 +155,28 @@ def load(name: str, alias: str = CHALLENGER, repository: Path = REPOSITORY) -> A
         raise FarposeError(f"no model {name!r} with alias {alias!r}", where=store.tracking_uri(repository), fix="run register") from error
 
 
+def champion(repository: Path = REPOSITORY) -> package.Package | None:
+    """The model with the alias `champion`, copied from the store; None where no model has it; of several the one changed last.
+
+    Raises:
+        FarposeError: the store does not answer, or its files are not there.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client, _ = store.open_store(repository)
+    named = [model for model in client.search_registered_models() if CHAMPION in model.aliases]
+    if not named:
+        return None
+    model = max(named, key=lambda model: model.last_updated_timestamp)
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{model.name}@{CHAMPION}"))
+    except (MlflowException, OSError) as error:
+        fix = "run register, or name another model by --variant"
+        raise FarposeError(f"the files of {model.name!r} are not there", where=store.tracking_uri(repository), fix=fix) from error
+    return package.read(folder / "artifacts")
+
+
 def _ensure_registered_model(client: MlflowClient, variant: Variant) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -195,12 +217,9 @@ def _save(candidate: Candidate, folder: Path, scratch: Path) -> None:
     """Write the MLflow model: the serving file, the code that it imports, the weights and the variant's entry."""
     import mlflow.pyfunc
 
-    written = {"variant": "variant.yaml", "card": "model_card.md", "preparation": "preparation.yaml"}
-    artifacts = {name: scratch / file for name, file in written.items()}
-    complete = dataclasses.replace(candidate.variant, joints=candidate.variant.skeleton)  # a registered model has no params/data.yaml
-    artifacts["variant"].write_text(yaml.safe_dump(_plain(dataclasses.asdict(complete)), sort_keys=False))
-    artifacts["card"].write_text(candidate.card)
-    artifacts["preparation"].write_text(yaml.safe_dump(_plain(candidate.preparation), sort_keys=False))
+    artifacts = {name: scratch / file for name, file in PACKAGED.items()}
+    for name, text in package.texts(candidate.variant, candidate.preparation, candidate.card).items():
+        (scratch / name).write_text(text)
     mlflow.pyfunc.save_model(
         path=str(folder),
         python_model=str(SERVING),
@@ -236,10 +255,3 @@ def _signature(variant: Variant) -> Any:
     input_type, input_shape = served.input
     outputs: list[Any] = [TensorSpec(np.dtype(kind), shape, name) for name, (kind, shape) in served.outputs.items()]
     return ModelSignature(Schema([TensorSpec(np.dtype(input_type), input_shape)]), Schema(outputs))
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, so that YAML stays YAML."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,9 +1,8 @@
-"""`predict`: a trained variant on images of your own."""
+"""`predict`: the joints of the persons in images of your own."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,45 +10,29 @@ from typing import Any
 import numpy as np
 
 from components.base.errors import FarposeError
-from components.base.files import read_json, write_json
-from pipelines import paths, settings, stages
+from components.base.files import write_json
+from pipelines import paths, photographs, settings, stages
+from pipelines.photographs import Photograph
 
-Boxes = dict[int, np.ndarray]  # image number -> (N, 4) left, top, width, height, px of the image
+LISTED = 20  # persons that are printed one by one
+CROPS_ONLY = ("boxes", "whole_image", "score", "tile")  # options that say where persons are
 
 
 @dataclass(frozen=True)
-class Photograph:
-    """A user's image file, upright.
+class Subject:
+    """The model that predicts, and how its inputs are made.
 
     Attributes:
-        path: the file.
-        width, height: px of the upright image.
-        turned: the file's EXIF orientation turns or mirrors the stored pixels.
+        built: `zoo.Built`.
+        metadata: of its weights, for the provenance.
+        spec, degrade, evaluate: a `ShardSpec`, `DegradeParams` and `EvaluateParams`.
     """
 
-    path: Path
-    width: int
-    height: int
-    turned: bool
-
-    @classmethod
-    def of(cls, path: Path) -> Photograph:
-        """Open a file.
-
-        Raises:
-            FarposeError: it is damaged or not an image.
-        """
-        from components.degrade.images import read_image
-
-        try:
-            upright, stored = read_image(path, upright=True), read_image(path)
-        except FarposeError as error:  # its advice is about data sets
-            raise FarposeError(error.problem, where=path, fix="give another file, or this one in another format") from error
-        return cls(path, upright.shape[1], upright.shape[0], not np.array_equal(upright, stored))
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return {"file": str(self.path), "width": self.width, "height": self.height, "turned": self.turned}
+    built: Any
+    metadata: dict[str, str]
+    spec: Any
+    degrade: Any
+    evaluate: Any
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -58,69 +41,92 @@ def predict(options: argparse.Namespace) -> None:
     All coordinates are px of the upright image, as viewers show it. Every image is read before anything is written.
     """
     from components.approaches import approach
-    from components.degrade.images import read_image
     from components.evaluate.approach import Files
     from components.evaluate.predictions import write_coco_results
+
+    files = photographs.unique(options.images)
+    drawings = photographs.drawings(options.output, files.values())
+    _check(options)
+    subject = chosen(options.variant, options.weights, lambda variant: _refuse(options, variant))
+    shown = approach(subject.built.variant.approach)
+    shots = {number: Photograph.of(path) for number, path in files.items()}
+    located = _located(options, shots) if shown.takes_boxes else photographs.Located({}, None, "none")
+    if shown.takes_boxes and not len(located):
+        found, scores = _nobody(len(subject.built.variant.skeleton)), np.zeros(0)
+    else:
+        boxes = located.boxes if shown.takes_boxes else None
+        given = Files(files, boxes, subject.spec, subject.degrade, located.scores)
+        found, scores = shown.find(subject.built, given, subject.evaluate, stages.device_name())
+    provenance = {"variant": subject.built.variant.name, "weights": subject.metadata, "boxes": located.origin}
+    names = {number: shot.path.name for number, shot in shots.items()}
+    write_coco_results(options.output / "predictions.json", found, scores, provenance, names)
+    write_json(options.output / "images.json", {number: shot.record for number, shot in shots.items()})
+    strong = (shown.draw_above if options.draw_above is None else options.draw_above) < scores
+    if not options.no_draw:
+        _draw(subject, {number: drawings[path] for number, path in files.items()}, shots, found.select(strong), scores[strong])
+    _print(options, subject, shots, found, scores, strong)
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.boxes and options.whole_image:
+        raise FarposeError("--boxes and --whole-image exclude each other", fix="remove one")
+    if options.score is not None and not 0 < options.score < 1:
+        raise FarposeError(f"--score must lie between 0 and 1, got {options.score:g}", fix="such as 0.3")
+    if options.tile is not None and options.tile != 0 and options.tile < 64:
+        raise FarposeError(f"--tile must be at least 64 px, or 0 for none, got {options.tile}", fix="such as 416")
+
+
+def _refuse(options: argparse.Namespace, variant: Any) -> None:
+    """Refuse options that say where persons are, for a variant that finds them itself."""
+    from components.approaches import approach
+
+    if approach(variant.approach).takes_boxes:
+        return
+    for name in CROPS_ONLY:
+        if getattr(options, name) not in (None, False):
+            option = "--" + name.replace("_", "-")
+            what = "boxes" if name == "boxes" else option
+            problem = f"the variant finds the persons of whole images and takes no {what}"
+            raise FarposeError(problem, where=variant.name, fix=f"remove {option}")
+
+
+def chosen(name: str | None, weights: Path | None, check: Any = None) -> Subject:
+    """The named variant; or else the released model, or the registry's champion.
+
+    Args:
+        weights: of the named variant, if not those that `train` made.
+        check: called with the variant before its weights are read.
+    Raises:
+        FarposeError: the variant is not trained, or there is no model at all.
+    """
     from components.models import zoo
     from components.models.weights import read_metadata
-    from components.pose.draw import write_png
 
-    files = _unique(options.images)
-    variant = zoo.variant(options.variant)
-    shown = approach(variant.approach)
-    if options.boxes and not shown.takes_boxes:
-        raise FarposeError("the variant finds the persons of whole images and takes no boxes", where=variant.name, fix="remove --boxes")
-    weights = options.weights or weights_of(variant.name)
-    drawings = _drawings(options.output, files.values())
-    photographs = {number: Photograph.of(path) for number, path in files.items()}
-    built, params = stages.trained(variant, weights), settings.evaluation()
-    boxes = _boxes(options.boxes, photographs) if shown.takes_boxes else None
-    if boxes is not None and not any(map(len, boxes.values())):
-        raise FarposeError("no box belongs to one of these images", where=options.boxes, fix="boxes are matched by file name")
-    given = Files(files, boxes, _spec(shown, variant), settings.degrade())
-    found, scores = shown.find(built, given, params, stages.device_name())
-    of = str(options.boxes or "whole image") if shown.takes_boxes else "none"
-    provenance = {"variant": variant.name, "weights": read_metadata(weights), "boxes": of}
-    write_coco_results(options.output / "predictions.json", found, scores, provenance)
-    write_json(options.output / "images.json", {number: photograph.record for number, photograph in photographs.items()})
-    drawn = (shown.draw_above if options.draw_above is None else options.draw_above) < scores
-    for number, path in files.items():
-        rows = found.image_id == number
-        strong = rows & drawn
-        picture = shown.picture(read_image(path, upright=True)[..., ::-1], found.select(strong), scores[strong], built, params)
-        write_png(drawings[path], picture)
-    hidden = f", {len(found) - int(drawn.sum())} of them too weak to be drawn" if not drawn.all() else ""
-    print(f"{len(found)} persons in {len(files)} images{hidden}: {options.output}/predictions.json and one .png per image")
+    check = check or (lambda variant: None)
+    if name is not None:
+        variant = zoo.variant(name)
+        check(variant)
+        weights = weights or weights_of(variant.name)
+        built = stages.trained(variant, weights)
+        return Subject(built, read_metadata(weights), _spec(variant), settings.degrade(), settings.evaluation())
+    if weights is not None:
+        raise FarposeError("--weights needs --variant", fix="name the variant that they belong to")
+    from components.registry import package
+
+    found = package.read(paths.RELEASED) if paths.RELEASED.is_dir() else _champion()
+    check(found.variant)
+    return Subject(found.build(), read_metadata(found.weights), found.spec, found.degrade, found.evaluate)
 
 
-def _unique(images: list[Path]) -> dict[int, Path]:
-    """Images by the number that COCO's file names carry, or counted from 1 if they do not all carry one of their own."""
-    for path in images:
-        if not path.is_file():
-            raise FarposeError("image not found", where=path, fix="give the path of an image file")
-    stems = [path.stem for path in images]
-    if len(set(stems)) != len(stems):
-        raise FarposeError("two images have the same name, and their drawings would overwrite each other", where="IMAGE", fix="rename one")
-    numbers = [int(stem) for stem in stems] if all(stem.isdecimal() for stem in stems) else []
-    if len(set(numbers)) != len(stems):
-        numbers = list(range(1, len(images) + 1))
-    return dict(zip(numbers, images, strict=True))
+def _champion() -> Any:
+    """The registry's champion, as a `Package`."""
+    from components.registry import register
 
-
-def _drawings(output: Path, images: Iterable[Path]) -> dict[Path, Path]:
-    """Where each image's drawing goes.
-
-    Raises:
-        FarposeError: the output is not a folder, or a drawing would replace an image.
-    """
-    if output.exists() and not output.is_dir():
-        raise FarposeError("not a folder", where=output, fix="give another one as --output")
-    places = {path: output / f"{path.stem}.png" for path in images}
-    kept = {path.resolve() for path in places}
-    for place in places.values():
-        if place.resolve() in kept:
-            raise FarposeError("the drawing would replace the image", where=place, fix="give another folder as --output")
-    return places
+    found = register.champion()
+    if found is None:
+        fix = f"name a trained variant by --variant; trained: {', '.join(_trained()) or 'none'}"
+        raise FarposeError("no released model and no champion in the registry", where=paths.shown(paths.RELEASED), fix=fix)
+    return found
 
 
 def weights_of(name: str) -> Path:
@@ -128,34 +134,82 @@ def weights_of(name: str) -> Path:
     for folder in (paths.MODELS / name, paths.SCRATCH / name / "model"):
         if (folder / "model.safetensors").is_file():
             return folder / "model.safetensors"
-    trained = sorted(path.parent.name for path in paths.MODELS.glob("*/model.safetensors"))
-    raise FarposeError(f"variant {name!r} is not trained", fix=f"`farpose train {name}`; trained: {', '.join(trained) or 'none'}")
+    raise FarposeError(f"variant {name!r} is not trained", fix=f"`farpose train {name}`; trained: {', '.join(_trained()) or 'none'}")
 
 
-def _spec(shown: Any, variant: Any) -> Any:
+def _trained() -> list[str]:
+    return sorted(path.parent.name for path in paths.MODELS.glob("*/model.safetensors"))
+
+
+def _spec(variant: Any) -> Any:
     """How inputs of the variant are made: as the shards it was trained on, or directly."""
+    from components.approaches import approach
+
     pipeline = settings.load()
     plan = pipeline.variants.get(variant.name)
-    return pipeline.shards[plan.shards] if plan else shown.spec(variant)
+    return pipeline.shards[plan.shards] if plan else approach(variant.approach).spec(variant)
 
 
-def _boxes(path: Path | None, photographs: dict[int, Photograph]) -> Boxes:
-    """Boxes by image number, from a COCO annotation file (matched by file name) or a list of COCO detections (by image id)."""
-    from components.evaluate.predictions import read_detections
+def _located(options: argparse.Namespace, shots: dict[int, Photograph]) -> photographs.Located:
+    if options.boxes:
+        return photographs.given(options.boxes, shots)
+    if options.whole_image:
+        return photographs.whole(shots)
+    return photographs.detected(shots, options.score, options.tile)
 
-    if path is None:
-        print("no --boxes given: each whole image is taken as one person's box")
-        return {number: np.array([[0.0, 0.0, shown.width, shown.height]]) for number, shown in photographs.items()}
-    value = read_json(path)
-    if isinstance(value, list):
-        found = read_detections(path)
-        return {number: found.bbox_xywh[found.image_id == number] for number in photographs}
-    try:
-        names = {record["id"]: Path(record["file_name"]).name for record in value["images"]}
-        rows = [(names[record["image_id"]], record["bbox"]) for record in value["annotations"] if not record.get("iscrowd")]
-        names_of = {number: photograph.path.name for number, photograph in photographs.items()}
-        return {number: np.array([box for name, box in rows if name == own], float).reshape(-1, 4) for number, own in names_of.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise FarposeError(
-            f"neither COCO annotations nor COCO detections: {error!r}", where=path, fix="see docs of COCO's format"
-        ) from error
+
+def _nobody(joints: int) -> Any:
+    from components.evaluate.predictions import Predictions
+
+    ids, numbers = np.zeros(0, np.int64), np.zeros(0)
+    return Predictions(ids, ids, np.zeros((0, joints, 2)), np.zeros((0, joints)), numbers, np.zeros((0, 4)), numbers)
+
+
+def _draw(subject: Subject, places: dict[int, Path], shots: dict[int, Photograph], found: Any, scores: np.ndarray) -> None:
+    """One drawing per image, and of several images a page that shows them all."""
+    from components.approaches import approach
+    from components.degrade.images import read_image
+    from components.pose.draw import write_png
+    from components.pose.sheet import Sheet
+
+    shown, sheet = approach(subject.built.variant.approach), Sheet()
+    for number, shot in shots.items():
+        rows = found.image_id == number
+        image = read_image(shot.path, upright=True)[..., ::-1]
+        picture = shown.picture(image, found.select(rows), scores[rows], subject.built, subject.evaluate)
+        write_png(places[number], picture)
+        if len(shots) >= photographs.SHEET_FROM:
+            sheet.add(picture, f"{shot.path.name}: {_count(int(rows.sum()), 'person')}")
+    if len(shots) >= photographs.SHEET_FROM:
+        write_png(places[number].with_name(photographs.SHEET), sheet.page())
+
+
+def _print(
+    options: argparse.Namespace, subject: Subject, shots: dict[int, Photograph], found: Any, scores: np.ndarray, strong: Any
+) -> None:
+    """What was found: per image, and per person while they are few."""
+    from components.approaches import approach
+
+    print(f"model: {subject.built.variant.name}")
+    skeleton = subject.built.variant.skeleton
+    shown = approach(subject.built.variant.approach)
+    for number, shot in shots.items():
+        rows = np.flatnonzero(found.image_id == number)
+        print(f"{shot.path.name}, {shot.width}x{shot.height} px: {_count(len(rows), 'person')}")
+        if len(found) <= LISTED:
+            for rank, row in enumerate(rows[np.argsort(-scores[rows], kind="stable")].tolist(), start=1):
+                sides = "{2:.0f}x{3:.0f} px at {0:.0f}, {1:.0f}".format(*found.bbox_xywh[row])
+                box = f", box {found.box_scores[row]:.2f}" if shown.takes_boxes and not options.whole_image and not options.boxes else ""
+                top = np.argsort(-found.keypoint_scores[row], kind="stable")[:3]
+                surest = ", ".join(f"{skeleton.keypoint_names[k]} {found.keypoint_scores[row, k]:.2f}" for k in top.tolist())
+                print(f"  {rank}: score {scores[row]:.2f}{box}, {sides}; surest: {surest}")
+    hidden = f", {len(found) - int(strong.sum())} of them too weak to be drawn" if not strong.all() else ""
+    written = "" if options.no_draw else " and one .png per image"
+    print(f"{_count(len(found), 'person')} in {_count(len(shots), 'image')}{hidden}: {options.output}/predictions.json{written}")
+    if not len(found):
+        advice = "try a lower --score, a smaller --tile, or --boxes FILE" if shown.takes_boxes else "try another model"
+        print(f"nobody was found: {advice}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

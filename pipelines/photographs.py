@@ -1,0 +1,167 @@
+"""A user's own images: which files they are, what they are called, and where their persons' boxes come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.base.errors import FarposeError
+from components.base.files import read_json
+
+Boxes = dict[int, np.ndarray]  # image number -> (N, 4) left, top, width, height, px of the image
+SHEET, SHEET_FROM = "contact_sheet.png", 3  # all images on one page, of so many images
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A user's image file, upright.
+
+    Attributes:
+        path: the file.
+        width, height: px of the upright image.
+        turned: the file's EXIF orientation turns or mirrors the stored pixels.
+    """
+
+    path: Path
+    width: int
+    height: int
+    turned: bool
+
+    @classmethod
+    def of(cls, path: Path) -> Photograph:
+        """Open a file.
+
+        Raises:
+            FarposeError: it is damaged or not an image.
+        """
+        from components.degrade.images import read_image
+
+        try:
+            upright, stored = read_image(path, upright=True), read_image(path)
+        except FarposeError as error:  # its advice is about data sets
+            raise FarposeError(error.problem, where=path, fix="give another file, or this one in another format") from error
+        return cls(path, upright.shape[1], upright.shape[0], not np.array_equal(upright, stored))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"file": str(self.path), "width": self.width, "height": self.height, "turned": self.turned}
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where the persons of some images are.
+
+    Attributes:
+        boxes: at least an empty array for every image.
+        scores: of a detector's boxes, by image number (N,); None for a user's.
+        origin: for the provenance.
+    """
+
+    boxes: Boxes
+    scores: dict[int, np.ndarray] | None
+    origin: str
+
+    def __len__(self) -> int:
+        return sum(map(len, self.boxes.values()))
+
+
+def unique(images: list[Path]) -> dict[int, Path]:
+    """Images by the number that COCO's file names carry, or counted from 1 if they do not all carry one of their own.
+
+    Raises:
+        FarposeError: an image is missing, is a folder, or two have one name.
+    """
+    for path in images:
+        if path.is_dir():
+            raise FarposeError("a folder, not an image", where=path, fix=f"name its images, such as {path}/*.jpg")
+        if not path.is_file():
+            raise FarposeError("image not found", where=path, fix="give the path of an image file")
+    stems = [path.stem for path in images]
+    if len(set(stems)) != len(stems):
+        raise FarposeError("two images have the same name, and their drawings would overwrite each other", where="IMAGE", fix="rename one")
+    numbers = [int(stem) for stem in stems] if all(stem.isdecimal() for stem in stems) else []
+    if len(set(numbers)) != len(stems):
+        numbers = list(range(1, len(images) + 1))
+    return dict(zip(numbers, images, strict=True))
+
+
+def drawings(output: Path, images: Iterable[Path]) -> dict[Path, Path]:
+    """Where each image's drawing goes.
+
+    Raises:
+        FarposeError: the output is not a folder, or a drawing would replace an image or the contact sheet.
+    """
+    if output.exists() and not output.is_dir():
+        raise FarposeError("not a folder", where=output, fix="give another one as --output")
+    places = {path: output / f"{path.stem}.png" for path in images}
+    kept = {path.resolve() for path in places}
+    for path, place in places.items():
+        if place.name == SHEET and len(places) >= SHEET_FROM:
+            raise FarposeError("its drawing would have the contact sheet's name", where=path, fix="rename the image")
+        if place.resolve() in kept:
+            raise FarposeError("the drawing would replace the image", where=place, fix="give another folder as --output")
+    return places
+
+
+def whole(photographs: dict[int, Photograph]) -> Located:
+    """Each whole image as one person's box."""
+    boxes = {number: np.array([[0.0, 0.0, shown.width, shown.height]]) for number, shown in photographs.items()}
+    return Located(boxes, None, "whole image")
+
+
+def given(path: Path, photographs: dict[int, Photograph]) -> Located:
+    """Boxes of a COCO annotation file (matched by file name) or a list of COCO detections (by image number).
+
+    Raises:
+        FarposeError: another file, or none of its boxes belongs to one of the images.
+    """
+    located = Located(boxes_of(path, photographs), None, str(path))
+    if not len(located):
+        raise FarposeError("no box belongs to one of these images", where=path, fix="boxes are matched by file name")
+    return located
+
+
+def boxes_of(path: Path, photographs: dict[int, Photograph]) -> Boxes:
+    """See `given`."""
+    from components.evaluate.predictions import read_detections
+
+    value = read_json(path)
+    if isinstance(value, list):
+        found = read_detections(path)
+        return {number: found.bbox_xywh[found.image_id == number] for number in photographs}
+    try:
+        names = {record["id"]: Path(record["file_name"]).name for record in value["images"]}
+        rows = [(names[record["image_id"]], record["bbox"]) for record in value["annotations"] if not record.get("iscrowd")]
+        names_of = {number: photograph.path.name for number, photograph in photographs.items()}
+        return {number: np.array([box for name, box in rows if name == own], float).reshape(-1, 4) for number, own in names_of.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise FarposeError(
+            f"neither COCO annotations nor COCO detections: {error!r}", where=path, fix="see docs of COCO's format"
+        ) from error
+
+
+def detected(photographs: dict[int, Photograph], score: float | None, tile: int | None) -> Located:
+    """Boxes of the shipped detector.
+
+    Args:
+        score: boxes that score lower are dropped; None: the detector's own choice.
+        tile: side of the smallest tiles, px of the image; 0: the whole image alone; None: the detector's own choice.
+    """
+    from tqdm import tqdm
+
+    from components.base.files import sha256_of
+    from components.degrade.images import read_image
+    from components.detect import detector
+
+    score = detector.SCORE if score is None else score
+    side = detector.TILE if tile is None else tile or None
+    finder, boxes, scores = detector.PersonDetector.open(), {}, {}
+    for number, shown in tqdm(photographs.items(), desc="persons", unit="image", disable=None):
+        found = finder.find(read_image(shown.path, upright=True), score, side)
+        boxes[number], scores[number] = found.bbox_xywh, found.scores
+    origin = f"{detector.SHIPPED.name} {sha256_of(detector.SHIPPED)[:12]}, score {score:g}, tiles of {side or 'the whole image'}"
+    return Located(boxes, scores, origin + (" px" if side else ""))
