@@ -56,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
     text = "where to write (artifacts/weights/NAME.safetensors, of a start its path in params/weights.yaml)"
     imports.add_argument("--output", type=Path, metavar="PATH", help=text)
 
+    command("weights", "weights:weights", "list the weights that trainings may start from: files, origins, licences")
+
     compare = command("compare", "models:compare", "print the table of all variants; or, of two, which is better and how sure that is")
     compare.add_argument("names", nargs="*", metavar="NAME", help="two variants, groups of seeds, or evaluations' folders")
     verify = command("verify", "verify:verify", "run the checks that need no training: AP of the truth, flips, round trips, bounds")

@@ -53,15 +53,18 @@ def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str,
 
     Args:
         kind: the recipe that the variant is trained by.
+    Raises:
+        FarposeError: the file that the recipe starts from is not there, or not the one that params/weights.yaml names.
     """
+    from components.models import starts
     from components.train import recipe as recipes
 
-    entry = dataclasses.asdict(variant)
+    entry, recipe = dataclasses.asdict(variant), recipes.resolve(variant, recipes.load(), kind)
     trained = {key: value for key, value in entry.items() if key not in TOLD}
     return {
-        TRAIN: {"variant": trained, "recipe": dataclasses.asdict(recipes.resolve(variant, recipes.load(), kind))},
+        TRAIN: {"variant": trained, "recipe": dataclasses.asdict(recipe), "start": starts.digest(recipe.init)},
         EVALUATE: {"variant": entry, "evaluate": dataclasses.asdict(settings.evaluation())},
-        REGISTER: {"variant": entry},
+        REGISTER: {"variant": entry, "start": starts.described(recipe.init)},
     }
 
 

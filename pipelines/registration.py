@@ -57,6 +57,7 @@ def _candidate(name: str, shards: str) -> Any:
             "shards": shards,
             "licences": ", ".join(sorted(licences)),
         },
+        start=planned[plan.REGISTER]["start"],
         recipe=json.loads(trained["recipe"]),
         metrics=metrics,
         training={key: value for key, value in training.items() if key not in MEASURED},

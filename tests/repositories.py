@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PARTS = ("components", "pipelines", "params", "dvc.yaml", ".dvc", ".dvcignore", ".gitignore")
+PARTS = ("components", "pipelines", "params", "released", "dvc.yaml", ".dvc", ".dvcignore", ".gitignore")
 PYTHON = sys.executable
 
 TOY_PARAMS = "shards: {}\nvariants: {}\nflow: {max_parallel: 2, stage_timeout_hours: 1}\n"

@@ -18,7 +18,7 @@ from pipelines import cli, settings
 from pipelines.commands import models, predict
 from tests.repositories import REPOSITORY, Console, copy_of_this, farpose, git
 
-COMMANDS = ("acquire", "run", "stage", "train", "evaluate", "compare", "verify", "predict", "params", "doctor")
+COMMANDS = ("acquire", "run", "stage", "train", "evaluate", "compare", "verify", "predict", "params", "doctor", "weights")
 
 
 @pytest.fixture(scope="module")

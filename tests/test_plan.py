@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from components.base import imports
+from components.base import imports, origins
+from components.base.errors import FarposeError
+from components.base.files import sha256_of
 from components.models import zoo
 from pipelines import plan, settings
 from pipelines.settings import Pipeline, VariantPlan
@@ -48,6 +50,8 @@ CHANGES = [
     ("degrade/protocols/direct.py", (*HRNETS, LITEPOSE, LIMBPOSE)),
     ("train/optimiser.py", (*HRNETS, LITEPOSE, LIMBPOSE)),
     ("registry/register.py", ()),
+    ("models/starts.py", (*HRNETS, LITEPOSE, LIMBPOSE)),
+    ("models/movenet.py", ()),  # it makes the file of a start, whose digest is planned
 ]
 
 
@@ -60,7 +64,7 @@ def test_changed_code_changes_the_plan_of_the_variants_that_use_it(code, path, c
         stage: {name for name, digest in digests(code, stage, names).items() if digest != old[name]} for stage, old in before.items()
     }
     assert differing[plan.TRAIN] == set(changed)
-    assert differing[plan.EVALUATE] == (set() if path.startswith("train/") else set(changed))
+    assert differing[plan.EVALUATE] == (set() if path.startswith("train/") or path == "models/starts.py" else set(changed))
 
 
 def test_a_changed_comment_anywhere_changes_no_plan(code):
@@ -80,6 +84,33 @@ def test_the_resolved_entry_and_recipe_are_planned():
     assert plan.decisions(paper)[plan.TRAIN] == before[plan.TRAIN]  # a paper's number decides no weights
     assert plan.decisions(paper)[plan.EVALUATE] != before[plan.EVALUATE]  # but the table shows it
     assert plan.decisions(recipe)[plan.TRAIN]["recipe"]["epochs"] == 3 and plan.decisions(recipe)[plan.TRAIN] != before[plan.TRAIN]
+
+
+def start_entry(path: Path, content: bytes) -> dict[str, object]:
+    """An entry of params/weights.yaml for a file of this content, which is written."""
+    path.write_bytes(content)
+    source = {"package": "p", "version": "1", "file": "f", "sha256": "0", "get": "g"}
+    said = {"licence": "l", "licence_source": "s", "trained_on": "t", "changed": "c", "backbone": "hrnet_tiny", "use": "start"}
+    return {"path": str(path), "sha256": sha256_of(path), "source": source, **said}
+
+
+def test_another_file_of_a_start_changes_the_plan_of_what_starts_from_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(origins, "FILE", tmp_path / "weights.yaml")
+    variants = {name: dataclasses.replace(zoo.variant(HRNETS[0]), train={"init": name}) for name in ("one", "two", "he")}
+
+    def planned(**contents: bytes) -> dict[str, dict[str, dict]]:
+        entries = {name: start_entry(tmp_path / f"{name}.safetensors", content) for name, content in contents.items()}
+        origins.FILE.write_text(json.dumps(entries))
+        return {name: plan.decisions(variant) for name, variant in variants.items()}
+
+    before, after = planned(one=b"first", two=b"second"), planned(one=b"another", two=b"second")
+    assert after["one"][plan.TRAIN]["start"] == sha256_of(tmp_path / "one.safetensors") != before["one"][plan.TRAIN]["start"]
+    assert {stage for stage in plan.STAGES if after["one"][stage] != before["one"][stage]} == {plan.TRAIN, plan.REGISTER}
+    assert after["two"] == before["two"] and after["he"] == before["he"]
+
+    (tmp_path / "one.safetensors").write_bytes(b"unknown")  # without its digest
+    with pytest.raises(FarposeError, match=r"not the file that params/weights\.yaml names"):
+        plan.decisions(variants["one"])
 
 
 def test_one_file_per_variant_and_stage_the_same_every_time(tmp_path):

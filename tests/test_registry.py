@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.base import imports
+from components.base import imports, origins
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.degrade.augment import normalise
@@ -24,7 +24,7 @@ from components.degrade.params import DegradeParams, ShardSpec
 from components.evaluate.params import BottomUpParams, EvaluateParams
 from components.evaluate.predict import outputs_of
 from components.evaluate.predict_images import predict_images
-from components.models import zoo
+from components.models import starts, zoo
 from components.models.variant import Variant
 from components.models.weights import save_weights
 from components.registry import lineage, register, store, tracking
@@ -320,6 +320,7 @@ def test_the_card_states_where_a_model_came_from():
     facts = Facts(
         weights_sha256="w" * 64,
         origin={"shards (SHA-256 of shard.json)": "d" * 64, "code of the training (digest)": "c" * 64, "licences": "CC BY 4.0"},
+        start=starts.described("movenet_lightning"),
         recipe={"epochs": 210, "none": None},
         metrics={"AP_gt_boxes": 0.1234567, "AP_gt_boxes_low": 0.1},
         training={"steps": 3},
@@ -328,6 +329,10 @@ def test_the_card_states_where_a_model_came_from():
     card = model_card(variant, facts)
     for fact in ("w" * 64, "d" * 64, "c" * 64, "CC BY 4.0", "| AP_gt_boxes | 0.1235 |", "| AP_gt_boxes_low | 0.1 |", "| epochs | 210 |"):
         assert fact in card
+    entry = origins.load()["movenet_lightning"]
+    said = (entry.sha256, entry.source.sha256, "models/movenet-lightning.bin of @vladmandic/human 3.3.6", entry.licence_source, "Active")
+    assert all(fact in card.split("## What it started from")[1].split("## How it was trained")[0] for fact in said)
+    assert f"The weights that it started from: Apache-2.0: {entry.licence_source}" in card.split("## Licence")[1]
     assert (
         f"AP {variant.paper.ap:g}" in card
         and variant.paper.conditions in card

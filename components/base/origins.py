@@ -60,6 +60,11 @@ class Weights:
     def file(self) -> Path:
         return REPOSITORY / self.path
 
+    @property
+    def shipped(self) -> bool:
+        """Whether our file comes with a clone."""
+        return self.path.startswith("released/")
+
 
 def load(use: Use | None = None, path: str | Path | None = None) -> dict[str, Weights]:
     """All entries by name, or those of one use.
@@ -83,18 +88,25 @@ def verified(name: str, use: Use | None = None) -> Path:
     entries = load(use)
     if name not in entries:
         raise unknown_name(use or "entry", name, entries, where=FILE)
-    entry = entries[name]
+    missing = problem(name, entries[name])
+    if missing:
+        raise missing
+    return entries[name].file
+
+
+def problem(name: str, entry: Weights) -> FarposeError | None:
+    """Why the entry's file cannot be used: it is not there, or not the named one. None where all is well."""
     if not entry.file.is_file():
-        raise FarposeError(f"the weights of {name} are not there: {entry.path}", fix=fetching(name, entry))
+        return FarposeError(f"the weights of {name} are not there: {entry.path}", fix=fetching(name, entry))
     found = sha256_of(entry.file)
-    if found != entry.sha256:
-        problem = f"not the file that params/weights.yaml names: its SHA-256 is {found}, that of {name} {entry.sha256}"
-        raise FarposeError(problem, where=entry.path, fix=f"{fetching(name, entry)}; or write the other digest there if you mean this file")
-    return entry.file
+    if found == entry.sha256:
+        return None
+    other = f"not the file that params/weights.yaml names: its SHA-256 is {found}, that of {name} {entry.sha256}"
+    return FarposeError(other, where=entry.path, fix=f"{fetching(name, entry)}; or write the other digest there if you mean this file")
 
 
 def fetching(name: str, entry: Weights) -> str:
     """How a user gets our file of an entry, as an imperative clause."""
-    if entry.path.startswith("released/"):
+    if entry.shipped:
         return f"`git checkout {entry.path}` brings it back"
     return f"`{entry.source.get}` fetches the package, `farpose import-weights {name} FILE` makes our file of it"

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from components.base import origins
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import sha256_of
-from components.models import movenet, pretrained
+from components.models import pretrained
 from components.models.backbones.blocks import he_initialisation
 from components.models.naming import renamed
 from components.models.weights import load_weights
 from components.pose.skeleton import COCO_17, Skeleton
 
-UNNAMED = ("none", "he", "timm")  # values of `init` that are no file's
+UNNAMED = {  # values of `init` that are no file's
+    "none": "random, as the method published it",
+    "he": "random, convolutions before batch norms as He et al. draw them",
+    "timm": "timm's ImageNet weights of the backbone",
+}
 JOINTS = COCO_17.keypoint_names  # of MoveNet's maps
 PARTS = {"backbone.branch.": "heatmap.branch.", "backbone.": "backbone.", "final_layer.": "heatmap.final."}
 
@@ -86,23 +91,38 @@ def _fitting(model: nn.Module, weights: dict[str, Tensor], init: str, skeleton: 
     return taken
 
 
-def published(name: str, entry: origins.Weights, file: str | Path) -> dict[str, Tensor]:
-    """The tensors of a start's published file, by our names.
-
-    Raises:
-        FarposeError: the file cannot be read, or is not what `entry` names.
-    """
-    return movenet.read_graph(file, name, entry.source.sha256)
-
-
 def digest(init: str) -> str | None:
     """SHA-256 of the file that a training with this `init` starts from; None where there is none.
 
     Raises:
-        FarposeError: the file of a named start is not there, or not the one that params/weights.yaml names.
+        FarposeError: the file is not there, or not the one that params/weights.yaml names.
     """
     if init in UNNAMED:
         return None
     if init in origins.load("start"):
         return sha256_of(origins.verified(init, "start"))
-    return sha256_of(init) if Path(init).is_file() else None
+    if not Path(init).is_file():
+        raise FarposeError("weights file not found", where=f"init: {init}", fix="give an existing file")
+    return sha256_of(init)
+
+
+def described(init: str) -> dict[str, Any]:
+    """What a model that started so must say of it: for its card.
+
+    Raises:
+        FarposeError: as `digest`.
+    """
+    if init in UNNAMED:
+        return {"weights": UNNAMED[init]}
+    found = {"weights": init, "SHA-256": digest(init)}
+    entry = origins.load("start").get(init)
+    if entry is None:
+        return found | {"weights": Path(init).name, "origin": "a file of the user's, of which params/weights.yaml says nothing"}
+    source = entry.source
+    return found | {
+        "origin": f"{source.file} of {source.package} {source.version}",
+        "SHA-256 of the published file": source.sha256,
+        "licence": f"{entry.licence}: {entry.licence_source}",
+        "trained on": entry.trained_on,
+        "changed": entry.changed,
+    }

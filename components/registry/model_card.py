@@ -20,6 +20,7 @@ class Facts:
         weights_sha256: digest of model.safetensors.
         origin: what the model was made of: digests of crops and code, `source`, `licences`. It holds nothing that may
             change while the package stays the same, such as a commit or a date.
+        start: what the training started from, see `models.starts.described`.
         recipe: the training's parameters.
         metrics: the evaluation's numbers, nested; intervals as `..._low` and `..._high`.
         training: the training's summary, without what was measured by a clock.
@@ -28,6 +29,7 @@ class Facts:
 
     weights_sha256: str
     origin: dict[str, Any]
+    start: dict[str, Any]
     recipe: dict[str, Any]
     metrics: dict[str, Any]
     training: dict[str, Any]
@@ -54,6 +56,8 @@ perfect targets through the same codec, `bound_AP` the best AP over all maps tha
 
 ## Where it came from
 {_table(origin, ("what", "which"))}
+## What it started from
+{_table(facts.start, ("what", "which"))}
 ## How it was trained
 {_table({**facts.recipe, **facts.training}, ("parameter", "value"))}
 ## Limits
@@ -65,6 +69,7 @@ perfect targets through the same codec, `bound_AP` the best AP over all maps tha
 
 ## Licence
 The code is Apache-2.0. Weights carry what the training data's licences ask for: {facts.origin.get("licences", "see the data's source")}.
+{_start_licence(facts)}
 
 ## Use
 {use or _use(variant, served.usage)}
@@ -80,6 +85,11 @@ model = mlflow.pyfunc.load_model("models:/{variant.name}@challenger")
 {usage}
 ```
 Or `farpose predict IMAGE --variant {variant.name}` in the repository."""
+
+
+def _start_licence(facts: Facts) -> str:
+    licence = facts.start.get("licence")
+    return f"The weights that it started from: {licence}.\n" if licence else ""
 
 
 def _main(metrics: Mapping[str, Any]) -> str:

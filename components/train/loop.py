@@ -117,7 +117,13 @@ def train(
             store.save(model, optimiser, journal.settle(), average)
 
     journal.close()
-    metadata = {"variant": variant.name, "recipe": json.dumps(key["recipe"]), "shard": key["shard"], **key["versions"]}
+    metadata = {
+        "variant": variant.name,
+        "recipe": json.dumps(key["recipe"]),
+        "start": key["init"],
+        "shard": key["shard"],
+        **key["versions"],
+    }
     about: dict[str, Any] = {"variant": variant.name, "device": device.type, "precision": precision_of(recipe, device)}
     about |= {variant.approach: len(feed), "steps": last}
     with kept_weights(average):

@@ -18,7 +18,7 @@ LEAST_DISK_GIB = 5
 def doctor(options: argparse.Namespace) -> None:
     """Print every finding, with advice where something is missing."""
     missing = 0
-    for what, found, advice in [*_versions(), *_devices(), *_disk(), *_stores(), *_pipeline()]:
+    for what, found, advice in [*_versions(), *_devices(), *_disk(), *_stores(), *_weights(), *_pipeline()]:
         print(f"{what:24} {found}" + (f"   <- {advice}" if advice else ""))
         missing += bool(advice)
     print(f"\n{missing} thing(s) to do" if missing else "\nall is well")
@@ -76,6 +76,33 @@ def _stores() -> Iterator[Line]:
     held = "made on first use" if local and not (paths.REPOSITORY / "mlruns" / "mlflow.db").is_file() else "there" if local else "server"
     yield "MLflow", f"{uri} ({held})", ""
     yield "Prefect", os.environ.get("PREFECT_API_URL", f"a server of its own for every run, history in {os.environ['PREFECT_HOME']}"), ""
+
+
+def _weights() -> Iterator[Line]:
+    """Every entry of params/weights.yaml; one that nothing uses and that comes with no clone need not be there."""
+    from components.base import origins
+    from components.base.errors import FarposeError
+
+    try:
+        entries, used = origins.load(), _starts_in_use()
+    except FarposeError as error:
+        yield "weights", "wrong", str(error)
+        return
+    for name, entry in entries.items():
+        problem = origins.problem(name, entry)
+        asked = entry.shipped or name in used or entry.file.is_file()
+        found = "there" if problem is None else "other bytes than named" if entry.file.is_file() else "missing" if asked else "not here"
+        yield name, f"{entry.use}, {found}", str(problem) if problem and asked else ""
+
+
+def _starts_in_use() -> set[str]:
+    """`init` of every variant of the pipeline."""
+    from components.models import zoo
+    from components.train import recipe as recipes
+    from pipelines import settings
+
+    pipeline, base, variants = settings.load(), recipes.load(), zoo.load_variants()
+    return {recipes.resolve(variants[name], base, pipeline.recipe_of(name)).init for name in pipeline.variants if name in variants}
 
 
 def _pipeline() -> Iterator[Line]:

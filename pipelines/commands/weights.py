@@ -1,4 +1,7 @@
-"""`import-weights`: an author's checkpoint file → weights that `predict` and `evaluate` take, or that a training starts from."""
+"""`weights`: what others made and we start from.
+
+`import-weights`: an author's checkpoint file → weights that `predict` and `evaluate` take, or that a training starts from.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,25 @@ if TYPE_CHECKING:
     from components.models.checkpoints import Fit
 
 LISTED = 20  # keys per line of the report
+
+
+def weights(options: argparse.Namespace) -> None:
+    """Print every entry of params/weights.yaml: its file, origin, licence and training data."""
+    from components.base import origins
+
+    for name, entry in origins.load().items():
+        problem = origins.problem(name, entry)
+        state = str(problem) if problem else f"there: {entry.path} ({entry.file.stat().st_size / 1e6:.1f} MB)"
+        use = f"start of backbone {entry.backbone} (init: {name})" if entry.use == "start" else entry.use
+        rows = {
+            "use": use,
+            "file": state,
+            "origin": f"{entry.source.file} of {entry.source.package} {entry.source.version} (`{entry.source.get}`)",
+            "licence": f"{entry.licence}: {entry.licence_source}",
+            "trained on": entry.trained_on,
+            "changed": entry.changed,
+        }
+        print("\n".join([name, *(f"  {key:10}  {value}" for key, value in rows.items()), ""]))
 
 
 def import_weights(options: argparse.Namespace) -> None:
@@ -52,14 +74,14 @@ def _import_start(name: str, source: Path, output: Path | None) -> None:
         FarposeError: the file cannot be read, or is not the version that params/weights.yaml names; nothing is written.
     """
     from components.base import origins
-    from components.models import starts
+    from components.models import published
     from components.models.weights import save_weights
 
     entry = origins.load("start")[name]
-    tensors = starts.published(name, entry, source)
+    tensors = published.read(name, entry, source)
     target = output or entry.file
-    published = {key: getattr(entry.source, key) for key in ("package", "version", "file", "sha256")}
-    save_weights(target, tensors, {"variant": name, "licence": entry.licence, **published})
+    said = {key: getattr(entry.source, key) for key in ("package", "version", "file", "sha256")}
+    save_weights(target, tensors, {"variant": name, "licence": entry.licence, **said})
     found = sha256_of(target)
     print(f"start {name}: {paths.shown(target)}, {len(tensors)} tensors, {target.stat().st_size / 1e6:.1f} MB, SHA-256 {found}")
     if found != entry.sha256:
