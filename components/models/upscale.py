@@ -44,7 +44,7 @@ class Upscale(nn.Module):
         self.generator = Generator() if kind == "spsr" else None
 
     def forward(self, images: Tensor) -> Tensor:
-        size = [round(side * self.factor) for side in images.shape[-2:]]
+        size = [round(int(side) * self.factor) for side in images.shape[-2:]]  # int: sides are tensors while a graph is recorded
         if self.kind == "bilinear":
             return functional.interpolate(images, size, mode="bilinear", align_corners=False)
         mean, deviation = _per_channel(IMAGENET_MEAN, images), _per_channel(IMAGENET_STD, images)

@@ -115,7 +115,8 @@ def check(folder: Path) -> None:
     sums = folder / SUMS
     if not sums.is_file():
         raise FarposeError(f"{SUMS} is missing", where=folder, fix=fix)
-    listed = dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines() if "  " in line)
+    lines = [line.partition("  ") for line in sums.read_text().splitlines()]
+    listed = {file: digest for digest, _, file in lines}
     for needed in (package.WEIGHTS, package.VARIANT, package.PREPARATION):
         if needed not in listed:
             raise FarposeError(f"{needed} is not listed", where=sums, fix=fix)
