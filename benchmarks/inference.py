@@ -6,7 +6,7 @@ is left open and everyone is refined. `ratio` is the first one's time over the s
 
 Needs torch, torchvision, timm, numpy, opencv, pandas, pyarrow, scipy, safetensors and PyYAML; parts that need onnx and
 onnxruntime are skipped where they are missing. The record goes to results/benchmarks/inference.json (inference_cuda.json on a
-GPU), and into the folder $OUT if that is set.
+GPU), and into the folder $OUT if that is set. `--peers` times variants against MoveNet instead (benchmarks/peers.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks import report
+from benchmarks import peers, report
 from components.models import costs, export, zoo
 from components.models.variant import Variant
 
@@ -253,7 +253,8 @@ def show(lines: list[dict[str, Any]]) -> None:
 def arguments_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = [HRNET, *dict.fromkeys(name for pair in COMPARED.values() for name in pair)]
-    parser.add_argument("--variants", nargs="+", default=default, metavar="NAME", help="what to time; pairs of the table are compared")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="what to time; pairs of the table are compared")
+    parser.add_argument("--peers", action="store_true", help="against MoveNet, one thread; variants of the example coco_pretrained")
     parser.add_argument("--all", action="store_true", help="every variant (hours); those whose weights SPSR needs are left out")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 64])
@@ -261,13 +262,27 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="on the CPU")
     parser.add_argument("--compile", action="store_true", help="torch.compile on the CPU too (minutes for each variant)")
     arguments = parser.parse_args()
+    if arguments.variants is None:
+        arguments.variants = peers.default_variants() if arguments.peers else default
     if arguments.all:
         arguments.variants = [name for name, variant in zoo.load_variants().items() if variant.upscale != "spsr"]
     return arguments
 
 
+def against_peers(arguments: argparse.Namespace) -> None:
+    """The benchmark of benchmarks/peers.py."""
+    command = " ".join(["python", "-m", "benchmarks.inference", *sys.argv[1:]])
+    with tempfile.TemporaryDirectory() as folder:
+        path = peers.measure(arguments.variants, max(5, arguments.repeats), Path(folder), command=command, load=os.getloadavg()[0])
+    if "OUT" in os.environ:
+        shutil.copy(path, os.environ["OUT"])
+
+
 def main() -> None:
     arguments = arguments_of()
+    if arguments.peers:
+        against_peers(arguments)
+        return
     torch.set_num_threads(arguments.threads)
     torch.backends.cudnn.benchmark = True
     load, rows, lines = [os.getloadavg()[0]], [], []

@@ -23,6 +23,7 @@ def parameters() -> dict[str, Any]:
     """
     from components.approaches import approach
     from components.datasets.synthetic.params import SyntheticParams
+    from components.evaluate.conditions import Condition
     from components.models import baselines, zoo
     from components.train import recipe as recipes
 
@@ -35,6 +36,13 @@ def parameters() -> dict[str, Any]:
         "train": recipes.load(),
         "pipeline": pipeline,
     }
+    conditions = [Condition.of(name).name for name in found["evaluate"].conditions]
+    for name, peer in pipeline.peers.items():
+        for condition in peer.conditions:
+            if condition not in conditions:
+                raise unknown_name(
+                    "condition", condition, conditions, where=f"params/pipeline.yaml: peers.{name}: not in evaluate.conditions"
+                )
     variants = zoo.load_variants()
     for name, plan in pipeline.variants.items():
         where = f"params/pipeline.yaml: variants.{name}"

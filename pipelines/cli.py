@@ -42,10 +42,15 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("variant", help="a variant of the pipeline, or any other of params/variants/ (then into scratch/)")
     train.add_argument("--shards", help="crops for a variant that is not in the pipeline")
 
-    evaluate = command("evaluate", "run:evaluate", "evaluate one trained variant")
-    evaluate.add_argument("variant", help="as for `train`")
+    evaluate = command("evaluate", "run:evaluate", "evaluate one trained variant, or another network's predictions")
+    evaluate.add_argument("variant", nargs="?", help="as for `train`; none with --results")
     evaluate.add_argument("--shards", help="crops for a variant that is not in the pipeline")
-
+    text = "predictions of any network (COCO results, .json or .json.gz); `person` or `annotation_id` of a record: whose box was given"
+    evaluate.add_argument("--results", type=Path, metavar="FILE", help=text)
+    evaluate.add_argument("--name", help="with --results: for `farpose compare NAME …`; written to scratch/NAME (the file's name)")
+    evaluate.add_argument("--split", choices=("val", "dev"), help="with --results: the split that was predicted (evaluate.split)")
+    text = "with --results: folder of persons.parquet and images.parquet (artifacts/persons)"
+    evaluate.add_argument("--data", type=Path, metavar="FOLDER", help=text)
     evaluate.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
 
     imports = command("import-weights", "weights:import_weights", "turn an author's checkpoint file into weights of ours")
@@ -59,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     command("weights", "weights:weights", "list the weights that trainings may start from: files, origins, licences")
 
     compare = command("compare", "models:compare", "print the table of all variants; or, of two, which is better and how sure that is")
-    compare.add_argument("names", nargs="*", metavar="NAME", help="two variants, groups of seeds, or evaluations' folders")
+    compare.add_argument("names", nargs="*", metavar="NAME", help="two variants, groups of seeds, peers, or evaluations' folders")
     verify = command("verify", "verify:verify", "run the checks that need no training: AP of the truth, flips, round trips, bounds")
     verify.add_argument("--without-crops", action="store_true", help="do not compare crops with the table (they may be about to be made)")
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import read_json
+from components.evaluate.headline import GT
 from components.evaluate.matching import Matches
+from components.evaluate.peers import score_results
+from components.evaluate.scoring import Truth
 from components.evaluate.significance import read_matches
 from components.models import zoo
+from components.pose.images import IMAGES_FILE, read_images
+from components.pose.persons import Persons
 from pipelines import paths, settings
 
 MATCHES = "matches.npz"  # in an evaluation's folder, with its metrics.json
+PEERS = "peers"  # in the comparison's folder: the peers' evaluations
 
 
 def row(name: str) -> dict[str, Any]:
@@ -30,6 +36,37 @@ def row(name: str) -> dict[str, Any]:
     }
 
 
+def peer_rows(pipeline: settings.Pipeline, out: Path) -> tuple[list[dict[str, Any]], dict[str, Path]]:
+    """The comparison's rows of the pipeline's peers, each scored into a folder of its name in `out`, and these folders.
+
+    Raises:
+        FarposeError: what `components.evaluate.peers.score_results` raises.
+    """
+    rows, folders = [], {name: out / name for name in pipeline.peers}
+    if not folders:
+        return [], {}
+    params = settings.evaluation()
+    truth = truth_of(paths.PERSONS, params.split)
+    for name, peer in pipeline.peers.items():
+        files = {condition: paths.DATA / file for condition, file in peer.conditions.items()}
+        note = f"predictions of {peer.label}, licence: {peer.licence}"
+        score_results(paths.DATA / peer.file, truth, params, folders[name], name, note, files)
+        rows.append(_read(folders[name], {"variant": name})[0] | {"by_height": read_json(folders[name] / "by_height.json")})
+    return rows, folders
+
+
+def truth_of(folder: Path, split: str) -> Truth:
+    """What a split's predictions are scored against.
+
+    Args:
+        folder: of persons.parquet and images.parquet.
+    Raises:
+        FarposeError: the tables are missing or damaged, or have no such split.
+    """
+    persons, images = Persons.read(folder / "persons.parquet").split(split), read_images(folder / IMAGES_FILE)
+    return Truth(persons, images.loc[images["split"] == split, "image_id"].to_numpy())
+
+
 def identity(name: str) -> dict[str, Any]:
     """Name, seed group, recipe and the conditions of the paper's number."""
     variant, pipeline = zoo.variant(name), settings.load()
@@ -42,17 +79,27 @@ def group_of(name: str) -> str:
     return zoo.group_of(zoo.variant(name))
 
 
-def matches(names: Iterable[str]) -> dict[str, Matches]:
-    """Per-image matches of evaluated variants of the pipeline.
+def matches(names: Iterable[str], peers: Mapping[str, Path] | None = None) -> dict[str, Matches]:
+    """Per-image matches of evaluated variants of the pipeline, and of peers.
 
+    Args:
+        peers: name → folder that it was scored into.
     Raises:
         FarposeError: an evaluation has none.
     """
-    return {name: read_matches(paths.EVALUATIONS / name / MATCHES) for name in names}
+    folders = {name: paths.EVALUATIONS / name for name in names} | dict(peers or {})
+    return {name: read_matches(folder / MATCHES) for name, folder in folders.items()}
+
+
+def condition_matches(conditions: Iterable[str], names: Iterable[str], peers: Mapping[str, Path]) -> dict[str, dict[str, Matches]]:
+    """By condition and name, the per-image matches of those that were scored under it."""
+    folders = {name: paths.EVALUATIONS / name for name in names} | dict(peers)
+    files = {one: {name: folder / f"matches_{GT}_{one}.npz" for name, folder in folders.items()} for one in conditions}
+    return {one: {name: read_matches(file) for name, file in each.items() if file.is_file()} for one, each in files.items()}
 
 
 def evaluated(name: str) -> list[tuple[dict[str, Any], Matches]]:
-    """Metrics and matches of what a user names: a variant, the name of a group of seeds, or an evaluation's folder.
+    """Metrics and matches of what a user names: a variant, the name of a group of seeds, a peer, or an evaluation's folder.
 
     Raises:
         FarposeError: nothing of this name is evaluated.
@@ -60,6 +107,10 @@ def evaluated(name: str) -> list[tuple[dict[str, Any], Matches]]:
     folder = Path(name)
     if (folder / "metrics.json").is_file():
         return [_read(folder, {"variant": name})]
+    others = (paths.COMPARISON / PEERS / name, paths.SCRATCH / name / "evaluation")
+    given = next((other for other in others if (other / "metrics.json").is_file()), None)
+    if given and (name in settings.load().peers or name not in zoo.load_variants()):
+        return [_read(given, {"variant": name})]
     planned = list(settings.load().variants)
     members = [other for other in planned if name in (other, group_of(other))]
     folders = {other: paths.EVALUATIONS / other for other in members} or {name: paths.SCRATCH / name / "evaluation"}

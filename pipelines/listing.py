@@ -1,4 +1,4 @@
-"""The list in dvc.yaml of the files that `compare` reads: those of the pipeline's variants only.
+"""The list in dvc.yaml of the files that `compare` reads: those of the pipeline's variants and peers only.
 
 DVC cannot build a stage's dependencies from a list of names, and a parent folder would also hold the files of variants that
 were removed from the pipeline, so the same state would give other hashes. So dvc.yaml holds the list, between two marks;
@@ -52,7 +52,7 @@ def keep_in_step(pipeline: Pipeline, repository: Path = paths.REPOSITORY) -> boo
     block = _block(path)
     differs = _listed(block) != _wanted(pipeline)
     if differs:
-        lines = [f"{block['indent']}- {file.format(name)}\n" for name in pipeline.variants for file in FILES]
+        lines = [f"{block['indent']}- {file}\n" for file in _files(pipeline)]
         text = path.read_text()
         with atomic_file(path) as temporary:
             temporary.write_text(f"{text[: block.start('lines')]}{''.join(lines)}{text[block.end('lines') :]}")
@@ -73,7 +73,14 @@ def _listed(block: re.Match[str]) -> set[str]:
 
 
 def _wanted(pipeline: Pipeline) -> set[str]:
-    return {file.format(name) for name in pipeline.variants for file in FILES}
+    return set(_files(pipeline))
+
+
+def _files(pipeline: Pipeline) -> list[str]:
+    """What `compare` reads: of each variant its results, of peers their predictions and the persons that these are scored on."""
+    files = [file.format(name) for name in pipeline.variants for file in FILES]
+    peers = [f"data/{file}" for peer in pipeline.peers.values() for file in peer.files]
+    return [*files, *(["artifacts/persons"] if peers else []), *dict.fromkeys(peers)]
 
 
 def _retire(pipeline: Pipeline, repository: Path) -> None:

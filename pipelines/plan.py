@@ -92,13 +92,18 @@ def code_now(stage: str, variant: Variant, shards: str) -> str:
 def own_modules(stage: str, variant: Variant, protocol: str | None) -> list[str]:
     """The modules that are found by name at run time; a variant's stage uses one of each kind. Training uses only the feed of an
     approach."""
-    names = {
-        ("components.models.methods", "METHOD"): variant.method,
-        ("components.codecs", "CODEC"): variant.codec_name,
-        ("components.approaches", "FEED" if stage == TRAIN else "APPROACH"): variant.approach,
-        ("components.degrade.protocols", "PROTOCOL"): protocol,
-    }
-    return [module_of(package, attribute, name) for (package, attribute), name in names.items() if name]
+    from components.evaluate.conditions import Condition
+
+    names = [
+        ("components.models.methods", "METHOD", variant.method),
+        ("components.codecs", "CODEC", variant.codec_name),
+        ("components.approaches", "FEED" if stage == TRAIN else "APPROACH", variant.approach),
+        ("components.degrade.protocols", "PROTOCOL", protocol),
+    ]
+    if stage == EVALUATE:  # further protocols that the weights are scored on
+        conditions = [Condition.of(name).protocol for name in settings.evaluation().conditions]
+        names += [("components.degrade.protocols", "PROTOCOL", name) for name in conditions]
+    return list(dict.fromkeys(module_of(package, attribute, name) for package, attribute, name in names if name))
 
 
 def read(stage: str, name: str) -> dict[str, Any]:

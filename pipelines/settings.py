@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -23,6 +23,21 @@ class VariantPlan:
 
 
 @dataclass(frozen=True)
+class PeerPlan:
+    """Another network's predictions, which stand beside the variants' in the comparison; files are relative to data/."""
+
+    file: str
+    label: str
+    licence: str
+    conditions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[str]:
+        """Every file once."""
+        return list(dict.fromkeys([self.file, *self.conditions.values()]))
+
+
+@dataclass(frozen=True)
 class FlowPlan:
     max_parallel: int
     stage_timeout_hours: float
@@ -30,11 +45,12 @@ class FlowPlan:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Which crops are cut and which variants are trained; see `params/pipeline.yaml`."""
+    """Which crops are cut, which variants are trained and whose predictions they are compared with; see `params/pipeline.yaml`."""
 
     shards: dict[str, ShardSpec]
     variants: dict[str, VariantPlan]
     flow: FlowPlan
+    peers: dict[str, PeerPlan] = field(default_factory=dict)
 
     def shards_of(self, variant: str) -> str:
         """Name of the shards that a variant of the pipeline learns from."""
@@ -52,7 +68,8 @@ def load(path: str | Path = PARAMS / "pipeline.yaml") -> Pipeline:
     """Read and check `params/pipeline.yaml`.
 
     Raises:
-        FarposeError: unknown key or value, shards under another name than their own, or a variant of shards that are not planned.
+        FarposeError: unknown key or value, shards under another name than their own, a variant of shards that are not planned, or a
+            peer under a variant's name or with a file outside of data/.
     """
     pipeline = parse(Pipeline, load_yaml(path), str(path))
     for name, spec in pipeline.shards.items():
@@ -61,6 +78,12 @@ def load(path: str | Path = PARAMS / "pipeline.yaml") -> Pipeline:
     for name, plan in pipeline.variants.items():
         if plan.shards not in pipeline.shards:
             raise unknown_name("shards", plan.shards, pipeline.shards, where=f"{path}: variants.{name}.shards")
+    for name, peer in pipeline.peers.items():
+        if name in pipeline.variants:
+            raise FarposeError("a variant has this name", where=f"{path}: peers.{name}", fix="give the peer another one")
+        for file in peer.files:
+            if Path(file).is_absolute() or ".." in Path(file).parts:
+                raise FarposeError(f"{file} is not in data/", where=f"{path}: peers.{name}", fix="copy it there, `dvc add data`")
     if pipeline.flow.max_parallel < 1 or pipeline.flow.stage_timeout_hours <= 0:
         raise FarposeError("flow.max_parallel and flow.stage_timeout_hours must be positive", where=path)
     return pipeline

@@ -182,10 +182,11 @@ def _data(shown: Any, variant: Any, shards: str, params: Any) -> Any:
 
 
 def compare() -> None:
-    """All variants' numbers → one table and its plots."""
+    """All variants' numbers, and those of other networks' predictions → one table and its plots; one more of all conditions."""
     import platform
 
     from components.base.files import atomic_directory
+    from components.evaluate.by_condition import by_condition
     from components.evaluate.compare import compare as tabulate
     from components.evaluate.headline import headline_ap
     from components.registry import tracking
@@ -198,10 +199,13 @@ def compare() -> None:
         rows = [comparing.row(name) for name in names]
         note = f"Data: {settings.data().source}. Trained on {', '.join(sorted({row['device'] for row in rows}))}, {platform.machine()}."
         with atomic_directory(paths.COMPARISON) as folder:
-            tabulate(rows, folder, note, comparing.matches(names))
+            others, peers = comparing.peer_rows(pipeline, folder / comparing.PEERS)
+            tabulate([*rows, *others], folder, note, comparing.matches(names, peers))
+            conditions = settings.evaluation().conditions
+            by_condition([*rows, *others], folder, comparing.condition_matches(conditions, names, peers))
         run.artifact(paths.COMPARISON)
-        run.metrics({f"AP {row['variant']}": headline_ap(row) for row in rows})
-        write_json(paths.RESULTS / "comparison.json", {row["variant"]: _kept(row) for row in rows})
+        run.metrics({f"AP {row['variant']}": headline_ap(row) for row in (*rows, *others)})
+        write_json(paths.RESULTS / "comparison.json", {row["variant"]: _kept(row) for row in (*rows, *others)})
         print((paths.COMPARISON / "comparison.md").read_text())
 
 

@@ -21,6 +21,7 @@ from components.degrade.shards import Boxes, EvalCrops, crop_boxes
 from components.evaluate import curves
 from components.evaluate.approach import Approach, Check, EvaluationContext, EvaluationData, Files, Found, Look, Served, Tiles
 from components.evaluate.bound import crop_bound
+from components.evaluate.conditions import Condition, condition_crops
 from components.evaluate.decodings import second_codecs
 from components.evaluate.detector import detector_crops
 from components.evaluate.headline import GT
@@ -70,6 +71,12 @@ class Crops:
         for name, codec in second_codecs(context.codec, params.decodings).items():
             other = replace(context, codec=codec)
             yield self._found(other, self._joints(other, crops), f"{GT}_{name}", persons_of(crops), own)
+        for condition in map(Condition.of, params.conditions):
+            seen = condition_crops(condition, context.data)
+            joints = self._joints(context, seen)
+            own = curves.similarity_to_own_person(context.data.persons, joints)
+            at = self._found(context, joints, f"{GT}_{condition.name}", persons_of(seen), own)
+            yield replace(at, seen={**at.seen, **condition.seen()})
         if params.boxes == "detector":
             crops, scores = detector_crops(context)
             found = replace(self._joints(context, crops, scores), annotation_id=np.full(len(crops), -1))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,16 +85,19 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; one whose name ends in .gz is gzipped.
 
     Raises:
-        FarposeError: the file is missing or is not JSON; names the file, line and column.
+        FarposeError: the file is missing, no whole gzip file or is not JSON; names the file, line and column.
     """
     path = Path(path)
     try:
-        return json.loads(path.read_bytes())
+        content = path.read_bytes()
+        return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
     except FileNotFoundError:
         raise FarposeError("file not found", where=path) from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise FarposeError(f"not a whole gzip file: {error}", where=path, fix="the file is damaged; fetch it again") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise FarposeError(f"not valid JSON: {error}", where=path, fix="the file is damaged; fetch or write it again") from error
 

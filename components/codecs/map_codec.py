@@ -42,7 +42,8 @@ class MapCodec(ABC):
 
     @property
     def flip_border(self) -> tuple[int, int]:
-        return self.geometry.flip_shift(), 0
+        shift = self.geometry.flip_shift()
+        return max(shift, 0), max(-shift, 0)
 
     @abstractmethod
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]: ...
@@ -63,18 +64,25 @@ class MapCodec(ABC):
         return (targets["heatmaps"],)
 
     def mirror(self, maps: Tensor, group: int = 1) -> Tensor:
-        """Mirror (B, K * group, H, W) maps of mirrored crops back: columns reversed, left and right joints exchanged.
+        """Mirror (B, K * group, H, W) maps of mirrored crops back, aligned with the upright ones.
 
-        A classic map is then one column too far left, so it is shifted right and keeps its first column (SHIFT_HEATMAP of the HRNet code).
+        A reversed classic map is one column too far left, so it is shifted right and keeps its first column (SHIFT_HEATMAP of the
+        HRNet code). One that is finer than the crop is too far right, and keeps its last columns.
         """
-        if maps.device not in self._permutation_on:
-            self._permutation_on[maps.device] = torch.tensor(self._permutation, device=maps.device)
-        grouped = maps.unflatten(1, (self.num_keypoints, group))
-        mirrored = grouped.flip(-1).index_select(1, self._permutation_on[maps.device]).flatten(1, 2)
+        mirrored = self.reverse(maps, group)
         shift = self.geometry.flip_shift()
         if shift == 0:
             return mirrored
-        return torch.cat([mirrored[..., :shift], mirrored[..., :-shift]], -1)
+        kept = mirrored[..., :shift] if shift > 0 else mirrored[..., shift:]
+        moved = [kept, mirrored[..., :-shift]] if shift > 0 else [mirrored[..., -shift:], kept]
+        return torch.cat(moved, -1)
+
+    def reverse(self, maps: Tensor, group: int = 1) -> Tensor:
+        """(B, K * group, ..., W) with columns reversed, and left and right joints exchanged."""
+        if maps.device not in self._permutation_on:
+            self._permutation_on[maps.device] = torch.tensor(self._permutation, device=maps.device)
+        grouped = maps.unflatten(1, (self.num_keypoints, group))
+        return grouped.flip(-1).index_select(1, self._permutation_on[maps.device]).flatten(1, 2)
 
     def cells(self, keypoints_crop: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """(B, K) x and y in heatmap cells; (0, 0) for joints that are not visible."""

@@ -1,8 +1,8 @@
 """SimCC: a joint as two classes, its column and its row (Li et al. 2022, first circulated as SimDR).
 
-Every px of the crop is split into k bins per axis. The network outputs one row of logits per joint and axis; the joint is at the
-most probable bin. Targets are one-hot with label smoothing (SimDR), or Gaussians along each axis (SimDR*, "sa-simdr" in the
-released code).
+Every cell is split into k bins per axis; cells are px of the crop, or of the crop as the network enlarges it. The network outputs one
+row of logits per joint and axis; the joint is at the most probable bin. Targets are one-hot with label smoothing (SimDR), or Gaussians
+along each axis (SimDR*, "sa-simdr" in the released code).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class SimccSettings:
     Attributes:
         preset: "derived", or "published": the mirrored crop's columns are shifted by one bin for every split, and the weight of a
             Gaussian is computed as if its sigma were in px.
-        split: k, bins per px; by default 3 up to a height of 64 px, else 2, as most released configurations. Must be whole for
-            "derived", because mirrored columns are shifted by k - 1 bins.
+        split: k, bins per cell; by default 3 up to a height of 64 cells, else 2, as most released configurations. Must be whole for
+            "derived", because mirrored columns are shifted by whole bins.
         target: "one_hot" or "gaussian".
         label_smoothing: for one-hot targets: the total share of all other bins; by default 0.1.
-        sigma: for Gaussian targets: standard deviation, bins; by default a 96th of the crop's width, at least one bin, which gives
+        sigma: for Gaussian targets: standard deviation, bins; by default a 96th of all columns, at least one bin, which gives
             the published 4 at 256x192 and 6 at 384x288 with two bins per px.
         normalise: average the loss over bins and joints instead of summing it; by default for Gaussian targets, as released.
             Adam's steps do not depend on it.
@@ -54,16 +54,18 @@ class SimccSettings:
 
 
 class SimccCodec(MapCodec):
-    """Outputs: logits along x (B, K, k W) and along y (B, K, k H), for a crop of H x W px. Cells are px of the crop."""
+    """Outputs: logits along x (B, K, k W) and along y (B, K, k H), for H x W cells."""
 
     convention: ClassVar[Convention] = "classic"
 
     def __init__(self, geometry: CropGeometry, skeleton: Skeleton, settings: SimccSettings | None = None) -> None:
         super().__init__(geometry, skeleton)
         self.settings = s = settings or SimccSettings()
-        height, width = geometry.input_size
-        if geometry.heatmap_size != geometry.input_size:
-            raise FarposeError(f"simcc counts px of the crop: its cells must be {height}x{width}, got {geometry.heatmap_size}")
+        height, width = geometry.heatmap_size
+        self.enlarged = width / geometry.input_size[1]  # cells per px of the crop
+        if self.enlarged < 1 or height != self.enlarged * geometry.input_size[0]:
+            rows, columns = geometry.input_size
+            raise FarposeError(f"simcc counts px of the crop: its cells must be {rows}x{columns} or more, got {geometry.heatmap_size}")
         self.published, self.gaussian = s.preset == "published", s.target == "gaussian"
         self.split = require_positive("split", (3 if height <= SMALL_HEIGHT else 2) if s.split is None else s.split)
         if not self.published and self.split != int(self.split):
@@ -97,16 +99,16 @@ class SimccCodec(MapCodec):
     def score_threshold(self) -> float:
         """Chosen by the authors by trial: single bins have low probabilities, which fall with the number of bins."""
         if self.gaussian:
-            return 0.01 if self.geometry.input_size[0] <= 256 else 0.005
-        return 0.02 if self.geometry.input_size[0] <= 128 else 0.01
+            return 0.01 if self.geometry.heatmap_size[0] <= 256 else 0.005
+        return 0.02 if self.geometry.heatmap_size[0] <= 128 else 0.01
 
     @property
     def flip_shift(self) -> int:
         """Bins by which the reversed columns of the mirrored crop are too far right.
 
-        A joint at x px mirrors to W - 1 - x: bin k x becomes k (W - 1 - x), and reversed, k x + k - 1.
+        A joint at x px mirrors to w - 1 - x. With f cells per px, bin k f x becomes k f (w - 1 - x), and reversed, k f x + k f - 1.
         """
-        return 1 if self.published else int(self.split) - 1
+        return 1 if self.published else round(self.split * self.enlarged) - 1
 
     @property
     def flip_border(self) -> tuple[int, int]:
@@ -138,7 +140,7 @@ class SimccCodec(MapCodec):
         rows, columns = self.bins
         center_x, center_y = x * self.split, y * self.split
         if self.published:  # sigma is in bins but used as px, so joints far outside weigh 1 with an empty target
-            counts = patch_weights(x, y, self.geometry.input_size, 3 * self.sigma, beyond=-1)
+            counts = patch_weights(x, y, self.geometry.heatmap_size, 3 * self.sigma, beyond=-1)
         else:
             counts = patch_weights(center_x, center_y, self.bins, 3 * self.sigma, beyond=0)
         height = 1 / (self.sigma * math.sqrt(2 * math.pi))
@@ -152,7 +154,7 @@ class SimccCodec(MapCodec):
         return targets["x"].clamp(min=NOTHING).log(), targets["y"].clamp(min=NOTHING).log()
 
     def flip(self, outputs: Outputs) -> Outputs:
-        x, y = (self.mirror(output) for output in outputs)
+        x, y = (self.reverse(output) for output in outputs)
         shift = self.flip_shift
         if shift:
             x = torch.cat([x[..., shift:], x[..., -1:].expand(*x.shape[:-1], shift)], -1)

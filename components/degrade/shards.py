@@ -13,6 +13,7 @@ from torch import Tensor
 from components.base.errors import unknown_name
 from components.base.files import digest_of
 from components.degrade.images import for_each_image
+from components.degrade.limit import limited
 from components.degrade.params import DegradeParams, ShardSpec
 from components.degrade.protocol import View
 from components.degrade.regions import box_center_and_size, plan_regions
@@ -164,11 +165,15 @@ class Boxes:
     upright: bool = False
 
 
-def crop_boxes(boxes: Boxes, convention: Convention, spec: ShardSpec, params: DegradeParams, skeleton: Skeleton) -> EvalCrops:
+def crop_boxes(
+    boxes: Boxes, convention: Convention, spec: ShardSpec, params: DegradeParams, skeleton: Skeleton, most_height: float | None = None
+) -> EvalCrops:
     """Crops of boxes, made exactly as evaluation crops are.
 
     `annotation_id` counts the boxes from 0. Noise depends on the image id and the box, not on that count.
 
+    Args:
+        most_height: px; around higher boxes the image is reduced until the box has this height, see `degrade.limit`. None: no limit.
     Raises:
         FarposeError: an image is missing or damaged.
     """
@@ -177,11 +182,12 @@ def crop_boxes(boxes: Boxes, convention: Convention, spec: ShardSpec, params: De
     matrices = spec.geometry(convention).image_to_crop(center, size)
     pixels = np.zeros((len(bbox_xywh), 3, *spec.input_size), np.uint8)
     seeds = [int(digest_of(np.round(box, 2).tolist())[:15], 16) for box in bbox_xywh]
+    steps = np.ones(len(bbox_xywh)) if most_height is None else bbox_xywh[:, 3] / most_height
 
     def work(image: np.ndarray, rows: np.ndarray) -> None:
         for row in rows:
-            view = View(matrices[row], spec.input_size, convention)
-            pixels[row] = eval_input(image, view, spec.protocol, params, (int(boxes.image_id[row]), seeds[row]))
+            near, view = limited(image, View(matrices[row], spec.input_size, convention), float(steps[row]))
+            pixels[row] = eval_input(near, view, spec.protocol, params, (int(boxes.image_id[row]), seeds[row]))
 
     for_each_image(boxes.image_path, Path(boxes.data_root), work, params.threads, upright=boxes.upright)
     return EvalCrops(

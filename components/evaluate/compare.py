@@ -14,8 +14,9 @@ from components.evaluate import curves
 from components.evaluate.headline import GT, LETTERBOX, NONE, PROTOCOLS, boxes_of, headline, headline_ap
 from components.evaluate.matching import Matches
 from components.evaluate.ranking import LEVEL, Row, merged, ranked
-from components.evaluate.table import columns, interval_of, markdown, notes_of, page, several_protocols
+from components.evaluate.table import PEER, columns, interval_of, markdown, name_of, notes_of, page, several_protocols
 
+PEER_BAR = "#8c8c8c"
 BARS = {GT: "#4c78a8", NONE: "#b279a2", LETTERBOX: "#d8b5d0"}  # by the boxes that the model was given
 MARKS = {  # key → legend and colour
     "target_AP": ("AP of the method's own perfect targets", "#f2a541"),
@@ -34,7 +35,8 @@ def compare(rows: Sequence[Row], out: Path, note: str = "", matches: Mapping[str
         rows: one mapping per variant: `variant` and a main AP (see `headline`) at least; what an evaluation returns; where known
             `group` and `seed` (rows of one group are seeds of one variant and become one row), `recipe`, `params_m` (millions),
             `gmacs`, `images_per_s`, `training_s` (s), `paper_AP` (fraction of 1), `paper_note` (the paper's boxes and start, in
-            words) and `by_height` (list of `curves.Point` mappings). Other keys are kept in CSV and JSON.
+            words), `by_height` (list of `curves.Point` mappings) and `peer_note` (another network's predictions: whose, and their
+            licence). Other keys are kept in CSV and JSON.
         note: added below the table, such as the hardware and the data.
         matches: of the variants' evaluations (`significance.read_matches`), for their differences to the best.
     Raises:
@@ -56,7 +58,8 @@ def compare(rows: Sequence[Row], out: Path, note: str = "", matches: Mapping[str
             temporary.write_text(text)
     _plot(out / "comparison.png", rows)
     if by_height:
-        curves.plot(out / "by_height.png", by_height, "person height, px of the image")
+        peers = {_label(row, rows) for row in rows if row.get("peer_note")}
+        curves.plot(out / "by_height.png", by_height, curves.HEIGHT_LABEL, peers)
     return table
 
 
@@ -75,7 +78,7 @@ def _check(rows: Sequence[Row]) -> None:
 
 def _label(row: Row, rows: Sequence[Row]) -> str:
     """The variant's name, with the kind of boxes where the rows differ in it."""
-    return f"{row['variant']}, boxes given: {boxes_of(row)}" if several_protocols(rows) else str(row["variant"])
+    return f"{name_of(row)}, boxes given: {boxes_of(row)}" if several_protocols(rows) else name_of(row)
 
 
 def _plot(path: Path, rows: Sequence[Row]) -> None:
@@ -87,7 +90,7 @@ def _plot(path: Path, rows: Sequence[Row]) -> None:
     axes, *beside = figure.subplots(1, 1 + compared, width_ratios=[1.0, 0.42][: 1 + compared], sharey=True, squeeze=False)[0]
     for place, row in enumerate(rows):
         value, (low, high) = headline_ap(row), interval_of(row)
-        axes.barh(place, value, height=0.55, color=BARS[headline(row)], zorder=2)
+        axes.barh(place, value, height=0.55, color=_colour(row), zorder=2)
         if low is not None and high is not None:
             axes.plot([low, high], [place, place], color="#222", linewidth=1.6, zorder=3)
         inside = (low or value) > 0.09  # else the interval would cross it
@@ -99,7 +102,7 @@ def _plot(path: Path, rows: Sequence[Row]) -> None:
     _legend(axes, rows)
     axes.set(xlim=(0, 1.01), xticks=[i / 5 for i in range(6)], yticks=range(len(rows)), xlabel="AP in percent")
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
-    axes.set_yticklabels([str(row["variant"]) for row in rows], fontsize=8)
+    axes.set_yticklabels([name_of(row) for row in rows], fontsize=8)
     axes.invert_yaxis()
     for other in beside:
         _plot_differences(other, rows)
@@ -111,9 +114,15 @@ def _plot(path: Path, rows: Sequence[Row]) -> None:
         figure.savefig(temporary, format="png")
 
 
+def _colour(row: Row) -> str:
+    return PEER_BAR if row.get("peer_note") else BARS[headline(row)]
+
+
 def _legend(axes: Any, rows: Sequence[Row]) -> None:
-    for suffix in dict.fromkeys(headline(row) for row in rows):
+    for suffix in dict.fromkeys(headline(row) for row in rows if not row.get("peer_note")):
         axes.plot([], [], color=BARS[suffix], linewidth=4, label=f"AP, boxes given: {PROTOCOLS[suffix]}")
+    if any(row.get("peer_note") for row in rows):
+        axes.plot([], [], color=PEER_BAR, linewidth=4, label=f"{PEER} AP of another network's predictions")
     if any(interval_of(row)[0] is not None for row in rows):
         axes.plot([], [], color="#222", linewidth=1.6, label="95 % interval of the row alone")
     for key, (label, colour) in MARKS.items():

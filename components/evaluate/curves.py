@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from components.evaluate.predictions import Predictions
 from components.evaluate.significance import bootstrap_ap
 from components.pose.crop import CropGeometry
 from components.pose.persons import Persons
+
+HEIGHT_LABEL = "person height, px of the image"
 
 
 @dataclass(frozen=True)
@@ -120,36 +122,44 @@ def write_points(folder: Path, name: str, points: list[Point]) -> None:
         writer.writerows(asdict(point) for point in points)
 
 
-def plot(path: str | Path, curves: Mapping[str, Sequence[Mapping[str, Any]]], size_label: str) -> None:
+def plot(path: str | Path, curves: Mapping[str, Sequence[Mapping[str, Any]]], size_label: str, dashed: Collection[str] = ()) -> None:
     """Draw AP against size as PNG: a line and its interval per curve; for a single curve also mean OKS and the bins' persons.
 
     Args:
         curves: per label the bins, as `asdict(Point)` or as read back from JSON.
+        dashed: labels of curves that are drawn dashed.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     figure = Figure(figsize=(7.5, 4.6), dpi=130, layout="constrained")
     axes = figure.subplots()
     for label, bins in curves.items():
         known = [point for point in bins if point["AP"] is not None]
         x = [point["middle"] for point in known]
-        (line,) = axes.plot(x, [point["AP"] for point in known], "o-", markersize=4, linewidth=1.8, label=label)
+        style = "o--" if label in dashed else "o-"
+        (line,) = axes.plot(x, [point["AP"] for point in known], style, markersize=4, linewidth=1.8, label=label)
         low, high = ([point[key] for point in known] for key in ("AP_low", "AP_high"))
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         if len(curves) == 1:
             _details(axes, known)
     if any(point["AP"] is not None for bins in curves.values() for point in bins):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xticks(_ticks([point["middle"] for bins in curves.values() for point in bins if point["middle"]]))
+        tick_sizes(axes, _ticks([point["middle"] for bins in curves.values() for point in bins if point["middle"]]))
     axes.set(xlabel=size_label, ylabel="AP, with its 95 % interval", ylim=(0, 1 if len(curves) == 1 else top_of(curves.values())))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png")
+
+
+def tick_sizes(axes: Any, ticks: Sequence[float]) -> None:
+    """A logarithmic x axis that names these sizes."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks(ticks)
 
 
 def top_of(curves: Iterable[Sequence[Mapping[str, Any]]]) -> float:

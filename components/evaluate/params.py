@@ -62,6 +62,7 @@ class EvaluateParams:
         reduction_bins: ascending inner edges of the bins of source px per input px.
         gallery_size: best, median and worst predictions shown of each.
         decodings: further decodings of the same weights, see `evaluate.decodings`.
+        conditions: further inputs for the same weights, such as "antialias" and "h32", see `evaluate.conditions`; top-down only.
         bottom_up: evaluation of bottom-up methods; `boxes`, `detections`, `detector_score_threshold`,
             `in_vis_threshold`, `oks_nms_threshold`, `soft_nms` and `batch_size` above are for top-down methods only.
 
@@ -85,9 +86,12 @@ class EvaluateParams:
     reduction_bins: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 6.0)
     gallery_size: int = 4
     decodings: tuple[Literal["without_shift"], ...] = ()
+    conditions: tuple[str, ...] = ()
     bottom_up: BottomUpParams = BottomUpParams()
 
     def __post_init__(self) -> None:
+        if len(set(self.conditions)) < len(self.conditions):
+            raise ValueError(f"conditions must be different, got {list(self.conditions)}")
         if self.boxes == "detector" and not self.detections:
             raise ValueError("boxes: detector needs detections, the detector's COCO results file")
         if min(self.batch_size, self.bootstrap_resamples, self.gallery_size) < 1:

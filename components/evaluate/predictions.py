@@ -113,7 +113,8 @@ def _record(predictions: Predictions, joints: np.ndarray, scores: np.ndarray, pr
 def read_coco_results(path: str | Path, skeleton: Skeleton, image_ids: Collection[int] | None = None) -> tuple[Predictions, np.ndarray]:
     """Read a COCO keypoint results file, ours or another tool's, as predictions and their (N,) person scores.
 
-    Without `box_xywh` in every record the extent of the keypoints serves as box.
+    Without `box_xywh` in every record the extent of the keypoints serves as box. `annotation_id`, or `person` in files of others, is the
+    annotated person whose box was given.
 
     Args:
         image_ids: the images that may appear; None allows any.
@@ -129,7 +130,7 @@ def read_coco_results(path: str | Path, skeleton: Skeleton, image_ids: Collectio
     areas = [record.get("box_area_padded", own) for record, own in zip(records, padded.tolist(), strict=True)]
     predictions = Predictions(
         image_id=np.array([r["image_id"] for r in records], np.int64),
-        annotation_id=np.array([r.get("annotation_id", -1) for r in records], np.int64),
+        annotation_id=np.array([_annotation_of(r, f"{path}: record {row}") for row, r in enumerate(records)], np.int64),
         keypoints_image=joints[..., :2],
         keypoint_scores=joints[..., 2],
         box_scores=np.array([r.get("box_score", r["score"]) for r in records], np.float64),
@@ -137,6 +138,14 @@ def read_coco_results(path: str | Path, skeleton: Skeleton, image_ids: Collectio
         areas=np.array(areas, np.float64),
     )
     return predictions, scores
+
+
+def _annotation_of(record: dict[str, Any], where: str) -> int:
+    """The annotated person whose box was given; -1 where the record names none."""
+    found = record.get("annotation_id", record.get("person", -1))
+    if type(found) is not int:
+        raise FarposeError(f"the person's id is no integer: {found!r}", where=where)
+    return found
 
 
 def _boxes(records: list[dict[str, Any]], keypoints: np.ndarray, path: str | Path) -> np.ndarray:

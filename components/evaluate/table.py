@@ -14,6 +14,7 @@ from components.evaluate.headline import boxes_of, headline, headline_ap
 from components.evaluate.ranking import LEVEL, Row
 
 SAME = "≈"  # marks a row that cannot be told apart from the best
+PEER = "†"  # marks predictions of another network
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,17 @@ def _paper_note(row: Row) -> str:
     return str(row.get("paper_note") or "boxes and start not stated")
 
 
+def name_of(row: Row) -> str:
+    """The variant's name, marked where the row is another network's."""
+    return f"{row['variant']} {PEER}" if row.get("peer_note") else str(row["variant"])
+
+
 def columns(rows: Sequence[Row], wide: bool) -> list[Column]:
     """The columns that some row fills; the `wide` table has more."""
     marks = paper_marks(rows)
     paper = next(iter(marks)) if len(marks) == 1 else "boxes and start differ"
     known = [
-        Column("variant", lambda row: str(row["variant"])),
+        Column("variant", name_of),
         *([Column("boxes given", boxes_of)] if several_protocols(rows) else []),
         Column("AP (95 % interval)", _interval),
         Column("seeds, spread", _spread),
@@ -165,6 +171,9 @@ def notes_of(rows: Sequence[Row], note: str = "") -> list[str]:
     if marks:
         listed = "".join(f"{letter.strip()} {said}; " for said, letter in marks.items() if letter)
         notes.append(f"The paper's AP: {listed}on its own data and crops, so it compares with a row only in part.")
+    peers = "; ".join(f"{row['variant']}: {row['peer_note']}" for row in rows if row.get("peer_note"))
+    if peers:
+        notes.append(f"{PEER} Another network's predictions, scored as they are on the same persons. {peers}.")
     return [*notes, note] if note else notes
 
 

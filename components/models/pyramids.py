@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from components.models.backbones.blocks import published_initialisation
 from components.models.backbones.hrformer import HRFORMERS, HRFormer, hrformer_initialisation
 from components.models.backbones.hrnet import HRNETS, build_hrnet, published_key
+from components.models.backbones.mobilenet_fpn import MOBILENETS, MobileNetFPN, build_mobilenet
 from components.models.backbones.resnet import RESNETS, ResNet
 from components.models.backbones.transpose import TRANSPOSES, TransPose, feature_size, transpose_initialisation
 from components.models.heads.deconvolution import DeconvolutionHead
 from components.models.naming import renamed
-from components.models.variant import Network, Variant
+from components.models.variant import EnlargedNetwork, Variant
 
 
 @dataclass(frozen=True)
-class PyramidNetwork(Network):
-    """Settings of networks whose backbone may be an HRFormer.
+class PyramidNetwork(EnlargedNetwork):
+    """Settings of networks whose backbone may be an HRFormer, or whose input may be enlarged.
 
     Attributes:
         relative_positions: add the learned bias to HRFormer's attention; False as in its released pose code.
@@ -32,7 +33,7 @@ def build_backbone(variant: Variant, multi_scale: bool) -> nn.Module:
     """The variant's backbone with fresh weights, initialised as published.
 
     Args:
-        multi_scale: with the last fusions to an HRNet's coarser branches, which its `pyramid` needs.
+        multi_scale: as `pyramid` needs it: with the last fusions to an HRNet's coarser branches, without a MobileNetFPN's own branch.
     """
     model: nn.Module
     name, network = variant.backbone, variant.network
@@ -42,6 +43,8 @@ def build_backbone(variant: Variant, multi_scale: bool) -> nn.Module:
     elif name in TRANSPOSES:
         model = TransPose(TRANSPOSES[name], feature_size(variant.input_size))
         transpose_initialisation(model)
+    elif name in MOBILENETS:
+        model = build_mobilenet(name, branch=not multi_scale)
     elif name in RESNETS:
         model = ResNet(RESNETS[name])
         published_initialisation(model)
@@ -49,6 +52,17 @@ def build_backbone(variant: Variant, multi_scale: bool) -> nn.Module:
         model = build_hrnet(name, network.branches, multi_scale=multi_scale)
         published_initialisation(model)
     return model
+
+
+def pyramid(backbone: nn.Module, images: Tensor) -> list[Tensor]:
+    """The backbone's features at strides 4, 8, … px, finest first."""
+    levels = backbone.levels if isinstance(backbone, MobileNetFPN) else backbone.pyramid
+    return levels(images)  # type: ignore[operator]
+
+
+def pyramid_channels(backbone: nn.Module) -> tuple[int, ...]:
+    """Channels of each of `pyramid`'s features."""
+    return backbone.level_channels if isinstance(backbone, MobileNetFPN) else backbone.pyramid_channels  # type: ignore[return-value]
 
 
 def plain_deconvolutions(variant: Variant, channels: int) -> DeconvolutionHead | None:

@@ -23,6 +23,8 @@ UNNAMED = {  # values of `init` that are no file's
     "timm": "timm's ImageNet weights of the backbone",
 }
 JOINTS = COCO_17.keypoint_names  # of MoveNet's maps
+MAPS = "heatmap.final."  # the layer in the file that puts out the logits of heatmaps
+FLOOR, PEAK = -5.0, -1.0  # of MoveNet's logits on crops of 64x48, enlarged twofold: their median, and the mean of the maps' highest cells
 PARTS = {"backbone.branch.": "heatmap.branch.", "backbone.": "backbone.", "final_layer.": "heatmap.final."}
 
 
@@ -48,8 +50,10 @@ def check(init: str, backbone: str, where: object) -> None:
 def initialise(model: nn.Module, init: str, skeleton: Skeleton) -> int:
     """Give a freshly built network the start `init`, in place.
 
-    A named start fills the whole backbone, and the other parts that `START_PARTS` names where shapes and joints fit.
-    A network declares `START_PARTS` (prefix of its keys → prefix in the file, longer ones first) where `PARTS` is not true of it.
+    A named start fills the whole backbone, but for what a method adds to it (`IN_IMAGENET_WEIGHTS = False`), and the other parts that
+    `START_PARTS` names where shapes and joints fit. A network declares `START_PARTS` (prefix of its keys → prefix in the file, longer
+    ones first) where `PARTS` is not true of it. One that is trained on heatmaps of heights 0 to 1 declares `START_AS_HEATMAPS = True`:
+    its last layer then puts out (logit - FLOOR) / (PEAK - FLOOR), because biases that are 5 too low take thousands of small steps to rise.
 
     Args:
         init: "none", "he", "timm", the name of a start of params/weights.yaml, or a path to a file of the backbone's weights.
@@ -78,12 +82,17 @@ def _fitting(model: nn.Module, weights: dict[str, Tensor], init: str, skeleton: 
         problem = f"fits backbone {entry.backbone}, the network's is {' and '.join(sorted(shapes)) or 'another'}"
         raise FarposeError(problem, where=f"init: {init}", fix=f"use backbone {entry.backbone}, or another init")
     parts = getattr(model, "START_PARTS", PARTS)
+    added = tuple(f"{name}." for name, part in model.named_modules() if not getattr(part, "IN_IMAGENET_WEIGHTS", True))
     taken = {}
     for key, value in model.state_dict().items():
+        if key.startswith(added):
+            continue
         source = renamed(key, parts) if key.startswith(tuple(parts)) else ""
         found = weights.get(source)
         if found is not None and found.shape == value.shape and (key.startswith("backbone.") or skeleton.keypoint_names == JOINTS):
             taken[key] = found.to(value.dtype)
+            if source.startswith(MAPS) and getattr(model, "START_AS_HEATMAPS", False):
+                taken[key] = (taken[key] - (FLOOR if key.endswith("bias") else 0)) / (PEAK - FLOOR)
         elif key.startswith("backbone."):
             given = "absent" if found is None else f"of shape {tuple(found.shape)}"
             problem = f"{source or key!r} is {given}, the network needs {tuple(value.shape)}"

@@ -44,7 +44,7 @@ class Upscale(nn.Module):
         self.generator = Generator() if kind == "spsr" else None
 
     def forward(self, images: Tensor) -> Tensor:
-        size = [round(int(side) * self.factor) for side in images.shape[-2:]]  # int: sides are tensors while a graph is recorded
+        size = [_enlarged_side(side, self.factor) for side in images.shape[-2:]]
         if self.kind == "bilinear":
             return functional.interpolate(images, size, mode="bilinear", align_corners=False)
         mean, deviation = _per_channel(IMAGENET_MEAN, images), _per_channel(IMAGENET_STD, images)
@@ -54,6 +54,11 @@ class Upscale(nn.Module):
         else:
             enlarged = self.generator(pixels)[1]
         return (enlarged.clamp(0, 1) - mean) / deviation
+
+
+def _enlarged_side(side: int, factor: float) -> int:
+    """px. While a graph is traced a side is a tensor: it cannot be rounded, but a whole factor needs no rounding."""
+    return side * int(factor) if factor == int(factor) else round(int(side) * factor)
 
 
 def _per_channel(values: tuple[float, float, float], like: Tensor) -> Tensor:

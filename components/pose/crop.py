@@ -121,12 +121,16 @@ class CropGeometry:
         return transform(invert(self.image_to_heatmap(center, size)), keypoints_heatmap)
 
     def flip_shift(self) -> int:
-        """Columns by which the mirrored input's heatmap lies too far left once it is mirrored back.
+        """Columns by which the mirrored input's heatmap lies too far left (below 0: too far right) once it is mirrored back.
 
-        A classic stride-s map lands one cell off (1 for s > 1; Huang et al. 2020, UDP, section 3.2); conventions that
-        count intervals are aligned by construction (0).
+        A classic stride-s map lands 1 - 1/s cells off: one, as published, for s > 1 (Huang et al. 2020, UDP, section 3.2), and 1 - f
+        for an input that is enlarged f-fold before it is read at stride 1. Conventions that count intervals are aligned by
+        construction (0).
         """
-        return int(self.convention == "classic" and self.feature_stride[0] > 1)
+        if self.convention != "classic":
+            return 0
+        stride = self.feature_stride[0]
+        return 1 if stride > 1 else round(1 - 1 / stride)
 
     def _matrix(self, target: tuple[int, int], center: Any, size: Any, rotation: Any) -> Any:
         xp = _library(center)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from components.base.errors import FarposeError
 from pipelines import paths, settings
@@ -46,7 +47,18 @@ def train(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """One variant's evaluate stage; of given weights, or for a variant that is not in the pipeline, it writes into scratch/."""
+    """One variant's evaluate stage; of given weights, or for a variant that is not in the pipeline, it writes into scratch/.
+
+    Raises:
+        FarposeError: both a variant and --results, neither, or an option that does not go with them; what the scoring raises.
+    """
+    if options.results is not None:
+        return _score(options)
+    if options.variant is None:
+        raise FarposeError("nothing to evaluate", fix="name a variant, or another network's predictions with --results FILE")
+    for name in ("name", "split", "data"):
+        if getattr(options, name) is not None:
+            raise FarposeError(f"--{name} goes with --results", where=options.variant, fix="leave it out")
     if not _is_outside(options) and options.weights is None:
         return _reproduce("evaluate", options.variant)
     from pipelines import stages
@@ -55,6 +67,34 @@ def evaluate(options: argparse.Namespace) -> None:
     weights = options.weights or folder / "model" / "model.safetensors"
     stages.evaluate(options.variant, options.shards, weights, folder / "evaluation")
     return None
+
+
+def _score(options: argparse.Namespace) -> None:
+    """Score another network's predictions into scratch/NAME/evaluation."""
+    import dataclasses
+
+    from components.base.files import atomic_directory
+    from components.evaluate.headline import boxes_of, headline
+    from components.evaluate.peers import score_results
+    from components.models import zoo
+    from pipelines import comparing
+
+    for name in ("variant", "shards", "weights"):
+        if getattr(options, name) is not None:
+            raise FarposeError(f"--results takes no {name}: the predictions are scored as they are", fix="leave it out")
+    params = settings.evaluation()
+    params = dataclasses.replace(params, split=options.split or params.split)
+    name = options.name or options.results.name.removesuffix(".gz").removesuffix(".json")
+    if name in zoo.load_variants() or Path(name).name != name:
+        raise FarposeError(f"{name!r} cannot name predictions: it is a variant or no file name", fix="give another --name")
+    truth = comparing.truth_of(options.data or paths.PERSONS, params.split)
+    with atomic_directory(paths.SCRATCH / name / "evaluation") as folder:
+        found = score_results(options.results, truth, params, folder, name)
+    boxes = headline(found)
+    ap, low, high = (100 * found[f"AP_{boxes}{end}"] for end in ("", "_low", "_high"))
+    oks = f", mean OKS {found[f'mean_OKS_{boxes}']:.3f}" if f"mean_OKS_{boxes}" in found else ""
+    print(f"{name}: AP {ap:.1f} ({low:.1f}–{high:.1f}){oks}, {found['persons']:,} persons, boxes given: {boxes_of(found)}")
+    print(f"written to {paths.shown(paths.SCRATCH / name / 'evaluation')}; next: farpose compare {name} VARIANT")
 
 
 def _is_outside(options: argparse.Namespace) -> bool:

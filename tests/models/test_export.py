@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from components.approaches import approach
 from components.approaches.crops import read_crops
@@ -16,6 +16,7 @@ from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.models import export, zoo
 from components.models.methods.sharpose import SHaRPoseNetwork
+from components.models.upscale import enlarge_input
 from components.models.variant import Variant
 from components.models.weights import save_weights
 from pipelines import cli, paths
@@ -197,3 +198,20 @@ def test_crops_that_are_gone_are_named(trained, capsys):
     assert "the crops that these weights were trained on are not here (name others with --crops; there are: direct_64x48)" in (
         capsys.readouterr().err
     )
+
+
+class Enlarged(nn.Module):
+    """One map of the enlarged image."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (images.mean(1, keepdim=True),)
+
+
+def test_an_input_enlarged_inside_the_network_is_exported(tmp_path):
+    model = enlarge_input(Enlarged().eval(), "bilinear", 4.0)
+    model.register_parameter("place", nn.Parameter(torch.zeros(1)))  # names the device
+    export.to_onnx(model, (16, 12), tmp_path / "model.onnx")
+    images = torch.rand(3, 3, 16, 12, generator=torch.Generator().manual_seed(0))
+    (found,) = export.runtime(tmp_path / "model.onnx")(images)
+    assert found.shape == (3, 1, 64, 48)
+    torch.testing.assert_close(found, model(images)[0], rtol=0, atol=1e-5)

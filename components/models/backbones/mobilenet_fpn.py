@@ -6,6 +6,8 @@ strides 4, 8, 16 and 32, enlarged and added from coarse to fine. Google's model 
 pyramid are those of the published graphs, which hold no batch norms: they are folded into the convolutions before them.
 
 Stride-2 convolutions pad as TensorFlow's SAME does, which differs from torch's padding at even sizes.
+
+Ours: without a start, weights are drawn by He's rule (`mobilenet_initialisation`), because no batch norm repairs their scale.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ EXPANSION = 6
 GROUPS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))  # width, blocks, stride of the first
 STEM, LAST = 32, 1280
 TAPS = {2: 4, 5: 8, 9: 16}  # block whose output the pyramid takes → its stride
-PYRAMID = (24, 32, 64)  # channels of the pyramid at strides 4, 8 and 16
+PYRAMID = (24, 32, 64)  # channels that the pyramid adds up at strides 4, 8 and 16
+LEVELS = (24, 24, 32, 64)  # channels of its levels at strides 4, 8, 16 and 32
 BRANCH = 96  # channels of a branch's features
+LINEAR = ("project", "top", "laterals.0", "laterals.1", "laterals.2")  # ends of the names of convolutions that no rectifier follows
 
 
 @dataclass(frozen=True)
@@ -101,15 +105,19 @@ class Separable(nn.Module):
 class MobileNetFPN(nn.Module):
     """(B, 3, H, W) normalised images, sides multiples of 16 → (B, 96, H/4, W/4), the features before MoveNet's heatmaps.
 
+    Args:
+        branch: with the branch before MoveNet's heatmaps; without it the features are `pyramid`'s.
+
     Attributes:
         channels: of the features.
         pyramid_channels: of `pyramid`.
+        level_channels: of `levels`.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, shape: MobileNetFPNShape) -> None:
+    def __init__(self, shape: MobileNetFPNShape, branch: bool = True) -> None:
         super().__init__()
         self.shape = shape
         self.stem = _conv(3, shape.width(STEM), 3, 2)
@@ -119,24 +127,33 @@ class MobileNetFPN(nn.Module):
         taps = (shape.width(channels) for channels in (24, 32, 64))
         self.laterals = nn.ModuleList(_conv(tap, width) for tap, width in zip(taps, PYRAMID, strict=True))
         self.smooth = nn.ModuleList(Separable(PYRAMID[level], PYRAMID[max(level - 1, 0)]) for level in range(len(PYRAMID)))
-        self.branch = Separable(PYRAMID[0], BRANCH)
-        self.channels, self.pyramid_channels = BRANCH, PYRAMID[0]
+        self.branch = Separable(PYRAMID[0], BRANCH) if branch else nn.Identity()
+        self.channels, self.pyramid_channels, self.level_channels = BRANCH if branch else PYRAMID[0], PYRAMID[0], LEVELS
         scale, shift = _movenet_range()
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 
     def pyramid(self, images: Tensor) -> Tensor:
         """(B, 24, H/4, W/4): the finest level."""
+        return self.levels(images)[0]
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """The pyramid, finest first: (B, level_channels[i], ⌈H / 2ⁱ⁺²⌉, ⌈W / 2ⁱ⁺²⌉)."""
         x = functional.relu6(self.stem(images * self.scale + self.shift))
         taps = []
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in TAPS:
                 taps.append(x)
-        x = self.top(functional.relu6(self.last(x)))
-        for tap, lateral, smooth in zip(reversed(taps), reversed(self.laterals), reversed(self.smooth), strict=True):
-            x = smooth(functional.interpolate(x, tap.shape[-2:], mode="bilinear", align_corners=False) + lateral(tap))
-        return x
+        levels = [self.top(functional.relu6(self.last(x)))]
+        for level, tap in reversed(list(enumerate(taps))):
+            added = self.enlarge(levels[0], level, tap) + self.laterals[level](tap)
+            levels.insert(0, self.smooth[level](added))
+        return levels
+
+    def enlarge(self, coarse: Tensor, level: int, like: Tensor) -> Tensor:
+        """The level above `level`, at the size of `like`."""
+        return functional.interpolate(coarse, like.shape[-2:], mode="bilinear", align_corners=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.branch(self.pyramid(images))
@@ -166,6 +183,21 @@ MOBILENETS = {
 }
 
 
-def build_mobilenet(name: str) -> MobileNetFPN:
-    """The backbone of that name, with torch's random weights."""
-    return MobileNetFPN(MOBILENETS[name])
+def build_mobilenet(name: str, branch: bool = True) -> MobileNetFPN:
+    """The backbone of that name, see `MobileNetFPN`, with random weights."""
+    backbone = MobileNetFPN(MOBILENETS[name], branch)
+    mobilenet_initialisation(backbone)
+    return backbone
+
+
+def mobilenet_initialisation(model: nn.Module) -> None:
+    """Draw the convolutions from N(0, 2 / fan_in) before a rectifier and N(0, 1 / fan_in) elsewhere, biases 0.
+
+    He, Zhang, Ren, Sun 2015, "Delving Deep into Rectifiers", equation 10. Smaller weights fade on the way through 52 layers.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            linear = module.bias is None or name.endswith(LINEAR)  # a separable layer's filters have no bias
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if linear else "relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -14,7 +14,12 @@ class PlainPose(nn.Module):
         backbone: its `channels` are those of its features.
         head: enlarges coarser features to H/4 x W/4, and outputs `channels`; None where the features have that size.
         published: keep the head's surplus cells, see `on_input`.
+
+    Attributes:
+        START_AS_HEATMAPS: a start's maps, which are logits, are brought to the heights of heatmaps (`starts`).
     """
+
+    START_AS_HEATMAPS = False
 
     def __init__(self, backbone: nn.Module, outputs: int, head: nn.Module | None = None, published: bool = False) -> None:
         super().__init__()

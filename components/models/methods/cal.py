@@ -2,6 +2,9 @@
 
 Wang, Zhang, Zhu, Ge 2022, "Low-resolution human pose estimation" (confidence-aware learning). Stages 1 to 3 of HRNet are
 shared; each task has its own transition 3, stage 4 and head. The confidence-aware mask is part of the loss, see the codec.
+
+Ours: on MobileNetFPN each task has its own separable layer on the finest level of the pyramid, and a 1x1 convolution. The heatmaps' is
+the one before MoveNet's heatmaps, the offsets' starts from the one before MoveNet's offsets.
 """
 
 from __future__ import annotations
@@ -13,17 +16,25 @@ from torch import Tensor, nn
 
 from components.models.backbones.blocks import published_initialisation
 from components.models.backbones.hrnet import HRNETS, HighResolutionEnd, HighResolutionTrunk
+from components.models.backbones.mobilenet_fpn import (
+    BRANCH,
+    MOBILENETS,
+    MobileNetFPN,
+    Separable,
+    build_mobilenet,
+    mobilenet_initialisation,
+)
 from components.models.heads.residual import ResidualHead
 from components.models.naming import renamed
-from components.models.variant import Method, Network, Variant
+from components.models.variant import EnlargedNetwork, Method, Variant
 
 
 @dataclass(frozen=True)
-class CALNetwork(Network):
+class CALNetwork(EnlargedNetwork):
     """Settings of the network.
 
     Attributes:
-        offset_width: channels of the finest branch of the offset trunk; None for the backbone's own.
+        offset_width: channels of the finest branch of the offset trunk, on MobileNetFPN of the offsets' layer; None for the backbone's own.
     """
 
     offset_width: int | None = None
@@ -53,9 +64,34 @@ class CAL(nn.Module):
         return self.heatmap_head(self.heatmap_end(features)), self.offset_head(self.offset_end(features))
 
 
-def build(variant: Variant, published: bool = False) -> CAL:
-    """Both trunks on the variant's HRNet, initialised as published (which is also how it behaves: `published` changes nothing)."""
-    shape, network = HRNETS[variant.backbone], variant.network
+class CALOnPyramid(nn.Module):
+    """(B, 3, H, W) normalised images → heatmaps and offsets as `CAL`."""
+
+    START_AS_HEATMAPS = True
+    START_PARTS: ClassVar = {
+        "backbone.branch.": "heatmap.branch.",
+        "backbone.": "backbone.",
+        "final_layer.": "heatmap.final.",
+        "offset_branch.": "offset.branch.",  # its last layer starts at random: MoveNet's offsets reach one cell, in the order y, x
+    }
+
+    def __init__(self, backbone: MobileNetFPN, keypoints: int, offset_width: int | None = None) -> None:
+        super().__init__()
+        width = offset_width or BRANCH
+        self.backbone, self.offset_branch = backbone, Separable(backbone.pyramid_channels, width)
+        self.final_layer, self.offset_head = nn.Conv2d(backbone.channels, keypoints, 1), nn.Conv2d(width, 2 * keypoints, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.backbone.pyramid(images)
+        return self.final_layer(self.backbone.branch(features)), self.offset_head(self.offset_branch(features))
+
+
+def build(variant: Variant, published: bool = False) -> CAL | CALOnPyramid:
+    """Both trunks on the variant's backbone, initialised as published (which is also how it behaves: `published` changes nothing)."""
+    network = variant.network
+    if variant.backbone in MOBILENETS:
+        return _on_pyramid(variant)
+    shape = HRNETS[variant.backbone]
     model = CAL(
         HighResolutionTrunk(shape),
         HighResolutionEnd(shape, network.branches),
@@ -63,6 +99,14 @@ def build(variant: Variant, published: bool = False) -> CAL:
         variant.num_keypoints,
     )
     published_initialisation(model)
+    return model
+
+
+def _on_pyramid(variant: Variant) -> CALOnPyramid:
+    model = CALOnPyramid(build_mobilenet(variant.backbone), variant.num_keypoints, variant.network.offset_width)
+    mobilenet_initialisation(model.offset_branch)
+    published_initialisation(model.final_layer)
+    published_initialisation(model.offset_head)
     return model
 
 
@@ -82,8 +126,19 @@ _AUTHORS = {
 
 
 def authors_key(key: str, variant: Variant) -> str:
-    """The name of `key` in the released code."""
+    """The name of `key` in the released code; on MobileNetFPN `key`."""
+    if variant.backbone in MOBILENETS:
+        return key
     return renamed(key, _AUTHORS)
 
 
-METHOD = Method("cal", build, tuple(HRNETS), "cal", authors_key, convention="unbiased", network=CALNetwork)
+METHOD = Method(
+    "cal",
+    build,
+    (*HRNETS, *MOBILENETS),
+    "cal",
+    authors_key,
+    convention="unbiased",
+    network=CALNetwork,
+    uncounted=("upscale_weights",),
+)

@@ -6,6 +6,7 @@ which poses are judged. The codec's docstring gives the equations.
 
 from __future__ import annotations
 
+from components.models.backbones.efficientnet_lite import EFFICIENTNETS, build_efficientnet
 from components.models.backbones.hrnet import HRNETS
 from components.models.backbones.mobilenet_fpn import MOBILENETS, build_mobilenet
 from components.models.backbones.resnet import RESNETS
@@ -18,6 +19,8 @@ def build(variant: Variant, published: bool = False) -> PlainPose:
     """K maps on the variant's backbone; those with batch norms are initialised as their papers do."""
     if variant.backbone in MOBILENETS:
         return PlainPose(build_mobilenet(variant.backbone), variant.num_keypoints)
+    if variant.backbone in EFFICIENTNETS:
+        return PlainPose(build_efficientnet(variant.backbone), variant.num_keypoints)
     return dark.build(variant, published)
 
 
@@ -29,7 +32,7 @@ def authors_key(key: str, variant: Variant) -> str:
 METHOD = Method(
     "categorical",
     build,
-    (*MOBILENETS, *HRNETS, *RESNETS),
+    (*MOBILENETS, *EFFICIENTNETS, *HRNETS, *RESNETS),
     codec="categorical",
     authors_key=authors_key,
     convention="unbiased",

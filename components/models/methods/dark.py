@@ -1,4 +1,4 @@
-"""DARK: distribution-aware coordinates. The networks are HRNet's and SimpleBaseline's.
+"""DARK: distribution-aware coordinates. The networks are HRNet's and SimpleBaseline's (ours: on MobileNetFPN too).
 
 Zhang, Zhu, Dai, Ye, Zhu 2020, "Distribution-Aware Coordinate Representation for Human Pose Estimation". What is new lies in
 the codec: targets centred at the exact position instead of the nearest cell, and decoding by a Taylor expansion.
@@ -7,10 +7,11 @@ the codec: targets centred at the exact position instead of the nearest cell, an
 from __future__ import annotations
 
 from components.models.backbones.hrnet import HRNETS
+from components.models.backbones.mobilenet_fpn import MOBILENETS
 from components.models.backbones.resnet import RESNETS
 from components.models.heads.plain import PlainPose
 from components.models.methods import hrnet, simplebaseline
-from components.models.variant import Method, Variant
+from components.models.variant import EnlargedNetwork, Method, Variant
 
 
 def build(variant: Variant, published: bool = False) -> PlainPose:
@@ -25,4 +26,13 @@ def authors_key(key: str, variant: Variant) -> str:
     return network.authors_key(key, variant)
 
 
-METHOD = Method("dark", build, (*HRNETS, *RESNETS), "dark", authors_key, convention="dark")
+METHOD = Method(
+    "dark",
+    build,
+    (*HRNETS, *RESNETS, *MOBILENETS),
+    "dark",
+    authors_key,
+    convention="dark",
+    network=EnlargedNetwork,
+    uncounted=("upscale_weights",),
+)

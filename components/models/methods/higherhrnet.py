@@ -1,7 +1,7 @@
 """HigherHRNet: all persons of an image from heatmaps at two resolutions and one tag per joint, which groups joints into persons.
 
 Cheng, Xiao, Wang, Shi, Huang, Zhang 2020, "HigherHRNet: Scale-Aware Representation Learning for Bottom-Up Human Pose
-Estimation". Its HRNet is the top-down one; only the finest branch is used.
+Estimation". Its HRNet is the top-down one; only the finest branch is used. Ours: MobileNetFPN's finest level, 24 channels, in its place.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from components.models.backbones.blocks import published_initialisation
 from components.models.backbones.hrnet import HRNETS, HRNet, build_hrnet, published_key
+from components.models.backbones.mobilenet_fpn import MOBILENETS, MobileNetFPN, build_mobilenet
 from components.models.heads.higher_resolution import HigherResolutionHead, authors_head_key
 from components.models.variant import Method, Variant
 
@@ -17,7 +18,7 @@ from components.models.variant import Method, Variant
 class HigherHRNet(nn.Module):
     """(B, 3, H, W) normalised images → (B, 2K, H/4, W/4), heatmaps then tags, and heatmaps (B, K, H/2, W/2)."""
 
-    def __init__(self, backbone: HRNet, keypoints: int) -> None:
+    def __init__(self, backbone: HRNet | MobileNetFPN, keypoints: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = HigherResolutionHead(backbone.channels, keypoints)
@@ -27,7 +28,11 @@ class HigherHRNet(nn.Module):
 
 
 def build(variant: Variant, published: bool = False) -> HigherHRNet:
-    """HigherHRNet on the variant's HRNet, initialised as published (which is also how it behaves: `published` changes nothing)."""
+    """HigherHRNet on the variant's backbone, initialised as published (which is also how it behaves: `published` changes nothing)."""
+    if variant.backbone in MOBILENETS:
+        model = HigherHRNet(build_mobilenet(variant.backbone, branch=False), variant.num_keypoints)
+        published_initialisation(model.head)
+        return model
     backbone = build_hrnet(variant.backbone, variant.network.branches)
     model = HigherHRNet(backbone, variant.num_keypoints)
     published_initialisation(model)
@@ -35,14 +40,16 @@ def build(variant: Variant, published: bool = False) -> HigherHRNet:
 
 
 def authors_key(key: str, variant: Variant) -> str:
-    """The name of `key` in the released code (HRNet/HigherHRNet-Human-Pose-Estimation)."""
+    """The name of `key` in the released code (HRNet/HigherHRNet-Human-Pose-Estimation); on MobileNetFPN `key`."""
+    if variant.backbone in MOBILENETS:
+        return key
     return authors_head_key(key.removeprefix("head.")) if key.startswith("head.") else published_key(key.removeprefix("backbone."))
 
 
 METHOD = Method(
     "higherhrnet",
     build,
-    tuple(HRNETS),
+    (*HRNETS, *MOBILENETS),
     codec="associative_embedding",
     authors_key=authors_key,
     approach="images",

@@ -10,21 +10,26 @@ norm and one linear layer per axis: ours, not known to be theirs. It has the par
 
 Where the published networks cannot run: at 64x48 HRNet's fourth branch is fused to the size of its target, and a ResNet's
 surplus columns (16 instead of 12) are cut off. The linear layers' size follows from the feature, never from a setting.
+
+Ours: on MobileNetFPN the classifier reads the plain head's maps. Bins of an enlarged input divide its px, not the crop's.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from components import codecs
 from components.models.backbones.blocks import published_initialisation
 from components.models.backbones.hrnet import HRNETS, build_hrnet, published_key
+from components.models.backbones.mobilenet_fpn import MOBILENETS, build_mobilenet
 from components.models.backbones.resnet import RESNETS, ResNet
 from components.models.backbones.tokenpose import TOKENPOSES, KeypointEncoder, token_initialisation, tokenpose
 from components.models.heads.deconvolution import DeconvolutionHead
 from components.models.methods import tokenpose as heatmaps
 from components.models.naming import renamed
-from components.models.variant import STRIDE, Method, Variant
+from components.models.variant import STRIDE, EnlargedNetwork, Method, Variant
 
 Bins = tuple[int, int]  # along x, along y
 
@@ -65,6 +70,8 @@ class TokenClassifier(nn.Module):
 class SimCC(nn.Module):
     """(B, 3, H, W) normalised images → logits (B, K, columns) and (B, K, rows)."""
 
+    START_PARTS: ClassVar = {"backbone.branch.": "heatmap.branch.", "backbone.": "backbone.", "head.final_layer.": "heatmap.final."}
+
     def __init__(self, backbone: nn.Module, head: MapClassifier) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
@@ -96,8 +103,13 @@ def build(variant: Variant, published: bool = False) -> SimCC | SimCCOnTokens:
     (_, columns), (_, rows) = codec.output_shapes
     if variant.backbone in TOKENPOSES:
         return _on_tokens(variant, (columns, rows))
-    height, width = variant.input_size
+    height, width = variant.enlarged_size
     cells = height // STRIDE, width // STRIDE
+    if variant.backbone in MOBILENETS:
+        mobilenet = build_mobilenet(variant.backbone)
+        model = SimCC(mobilenet, MapClassifier(mobilenet.channels, variant.num_keypoints, cells, (columns, rows)))
+        published_initialisation(model.head)
+        return model
     if variant.backbone in RESNETS:
         resnet = ResNet(RESNETS[variant.backbone])
         if published:
@@ -128,7 +140,12 @@ _AUTHORS = {
 
 
 def authors_key(key: str, variant: Variant) -> str:
-    """The name of `key` in the released code; on TokenPose that of its trunk's, and `mlp_head_x`, `mlp_head_y` as on the others."""
+    """The name of `key` in the released code; on TokenPose that of its trunk's, and `mlp_head_x`, `mlp_head_y` as on the others.
+
+    On MobileNetFPN it is `key`.
+    """
+    if variant.backbone in MOBILENETS:
+        return key
     if key.startswith("head."):
         return renamed(key, _AUTHORS)
     return heatmaps.authors_key(key, variant) if variant.backbone in TOKENPOSES else published_key(key.removeprefix("backbone."))
@@ -137,10 +154,12 @@ def authors_key(key: str, variant: Variant) -> str:
 METHOD = Method(
     "simcc",
     build,
-    (*HRNETS, *RESNETS, *TOKENPOSES),
+    (*HRNETS, *RESNETS, *TOKENPOSES, *MOBILENETS),
     codec="simcc",
     authors_key=authors_key,
     stride=1,
+    network=EnlargedNetwork,
+    uncounted=("upscale_weights",),
     codec_counted=("split",),
     sized=True,
 )

@@ -2,6 +2,7 @@
 
 Newell, Huang, Deng 2017, "Associative Embedding", on SimpleBaseline's three deconvolutions (ResNet) or HRNet's finest branch; the
 "Simple head" of the bottom-up part of SRPose's table (Wang, Liu, Tang, Wu 2023). Details from mmpose's AESimpleHead.
+Ours: on MobileNetFPN, on the 96 channels before MoveNet's heatmaps.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from components.models.backbones.blocks import published_initialisation
 from components.models.backbones.hrnet import HRNETS
+from components.models.backbones.mobilenet_fpn import MOBILENETS
 from components.models.backbones.resnet import RESNETS
 from components.models.heads.deconvolution import DeconvolutionHead
 from components.models.pyramids import authors_keys, build_backbone, plain_deconvolutions
@@ -46,7 +48,7 @@ _AUTHORS = {"head.deconvolutions.": "keypoint_head.deconv_layers.", "head.final.
 METHOD = Method(
     "simple_bottomup",
     build,
-    (*HRNETS, *RESNETS),
+    (*HRNETS, *RESNETS, *MOBILENETS),
     codec="associative_embedding",
     authors_key=authors_keys(_AUTHORS),
     approach="images",

@@ -4,6 +4,7 @@ Jiang, Zhang, Yan, Shu, Dong, Chen, Du 2025, "Eliminating Semantic Ambiguity in 
 Upsampling", IEEE TCSVT. Its place depends on the backbone:
     ResNet, EfficientViT  the head: stride 32 → 4 by one pixel shuffle and light convolutions, instead of three deconvolutions
     HRNet                 the fusions from coarse to fine: pixel shuffle, 1x1 convolution, batch norm, instead of 1x1 and nearest
+    MobileNetFPN (ours)   the pyramid from coarse to fine: the same path instead of bilinear enlargement
 
 The released code changes HRNet's fusions from fine to coarse too (a depthwise and a 1x1 convolution for each 3x3 one), which its
 text does not say and which saves most of the parameters: `network.downsample` switches that alone.
@@ -25,14 +26,15 @@ from torch.nn import functional
 from components.models.backbones.blocks import conv1x1, published_initialisation
 from components.models.backbones.efficientvit import EFFICIENTVITS, EfficientViT, authors_name
 from components.models.backbones.hrnet import HRNETS, Fusion, HighResolutionEnd, HighResolutionTrunk, HRNet, published_key
+from components.models.backbones.mobilenet_fpn import MOBILENETS, PYRAMID, MobileNetFPN, MobileNetFPNShape, mobilenet_initialisation
 from components.models.backbones.resnet import RESNETS, ResNet
 from components.models.heads.pixel_shuffle import PixelShuffleHead
 from components.models.heads.plain import PlainPose
-from components.models.variant import Method, Network, Variant
+from components.models.variant import EnlargedNetwork, Method, Variant
 
 
 @dataclass(frozen=True)
-class SIUNetwork(Network):
+class SIUNetwork(EnlargedNetwork):
     """Settings of the network.
 
     Attributes:
@@ -89,10 +91,23 @@ class StableFusion(Fusion):
         return x[..., : like.shape[-2], : like.shape[-1]]
 
 
+class StableMobileNetFPN(MobileNetFPN):
+    """A MobileNetFPN whose pyramid is enlarged by pixel shuffles."""
+
+    def __init__(self, shape: MobileNetFPNShape) -> None:
+        super().__init__(shape)
+        self.shuffles = nn.ModuleList(PixelShufflePath(width, width, 2) for width in PYRAMID)
+
+    def enlarge(self, coarse: Tensor, level: int, like: Tensor) -> Tensor:
+        return self.shuffles[level](coarse)[..., : like.shape[-2], : like.shape[-1]]
+
+
 def build(variant: Variant, published: bool = False) -> nn.Module:
     """K heatmaps with stable upsampling where the variant's backbone has room for it, initialised as published."""
     if variant.backbone in HRNETS:
         return _hrnet(variant)
+    if variant.backbone in MOBILENETS:
+        return _mobilenet(variant)
     if variant.backbone in EFFICIENTVITS:
         efficientvit = EfficientViT(EFFICIENTVITS[variant.backbone])
         model = PlainPose(efficientvit, variant.num_keypoints, PixelShuffleHead(efficientvit.channels, kernel=7, between=64), published)
@@ -113,6 +128,16 @@ def _hrnet(variant: Variant) -> PlainPose:
     return model
 
 
+def _mobilenet(variant: Variant) -> PlainPose:
+    backbone = StableMobileNetFPN(MOBILENETS[variant.backbone])
+    mobilenet_initialisation(backbone)
+    model = PlainPose(backbone, variant.num_keypoints)
+    model.START_AS_HEATMAPS = True
+    published_initialisation(backbone.shuffles)
+    published_initialisation(model.final_layer)
+    return model
+
+
 def _initialise_head(model: PlainPose) -> None:
     """He's initialisation of the head and N(0, 0.001²) of the last layer: without batch norms, small weights would hardly train."""
     for layer in model.head.modules():
@@ -123,7 +148,9 @@ def _initialise_head(model: PlainPose) -> None:
 
 
 def authors_key(key: str, variant: Variant) -> str:
-    """The name of `key` in SIU's repository, which is mmpose's."""
+    """The name of `key` in SIU's repository, which is mmpose's; on MobileNetFPN `key`."""
+    if variant.backbone in MOBILENETS:
+        return key
     part, rest = key.split(".", 1)
     if part == "final_layer":
         return f"head.{key}"
@@ -138,9 +165,10 @@ def authors_key(key: str, variant: Variant) -> str:
 METHOD = Method(
     "siu",
     build,
-    (*HRNETS, *RESNETS, *EFFICIENTVITS),
+    (*HRNETS, *RESNETS, *EFFICIENTVITS, *MOBILENETS),
     codec="heatmap",
     authors_key=authors_key,
     network=SIUNetwork,
     counting="fvcore",
+    uncounted=("upscale_weights",),
 )

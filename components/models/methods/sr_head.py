@@ -3,7 +3,7 @@
 Wang, Liu, Tang, Wu 2023, "Lightweight Super-Resolution Head for Human Pose Estimation" (SRPose), section 3.2. Released for
 bottom-up methods only; the top-down form here is that head without the tags, on the features that the plain head of
 each backbone uses: the finest branch (HRNet, HRFormer), or the output of the deconvolutions (ResNet: three, TransPose: one).
-It has the parameters and multiply-adds of the paper's rows.
+It has the parameters and multiply-adds of the paper's rows. Ours: on MobileNetFPN, on the 96 channels before MoveNet's heatmaps.
 
 Where 32 does not divide the input, a ResNet's deconvolutions give surplus cells to the right and below (see
 `simplebaseline`); they are cut off.
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from components.models.backbones.blocks import published_initialisation
 from components.models.backbones.hrformer import HRFORMERS
 from components.models.backbones.hrnet import HRNETS
+from components.models.backbones.mobilenet_fpn import MOBILENETS
 from components.models.backbones.resnet import RESNETS
 from components.models.backbones.transpose import TRANSPOSES
 from components.models.heads.deconvolution import DeconvolutionHead
@@ -81,11 +82,12 @@ AUTHORS = {
 METHOD = Method(
     "sr_head",
     build,
-    (*HRNETS, *RESNETS, *HRFORMERS, *TRANSPOSES),
+    (*HRNETS, *RESNETS, *HRFORMERS, *TRANSPOSES, *MOBILENETS),
     codec="super_resolution",
     authors_key=authors_keys(AUTHORS),
     stride=1,
     network=PyramidNetwork,
     counting="mmcv",
+    uncounted=("upscale_weights",),
     sized=True,
 )

@@ -3,6 +3,7 @@
 Wang, Liu, Tang, Wu 2023, "Lightweight Super-Resolution Head for Human Pose Estimation" (SRPose), section 3.2; details from the
 released code (haonanwang0522/SRPose, `bottom_up_simple_sr_head.py`). The heatmaps are those of `sr_head`; one
 tag per joint and feature cell comes from the same features by a 1x1 convolution, and is repeated over the cell's pixels.
+Ours: on MobileNetFPN, on the 96 channels before MoveNet's heatmaps.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from components.models.backbones.hrnet import HRNETS
+from components.models.backbones.mobilenet_fpn import MOBILENETS
 from components.models.backbones.resnet import RESNETS
 from components.models.methods.sr_head import AUTHORS, SRHeadPose
 from components.models.pyramids import authors_keys, build_backbone, plain_deconvolutions
@@ -38,7 +40,7 @@ def build(variant: Variant, published: bool = False) -> SRHeadBottomUp:
 METHOD = Method(
     "sr_head_bottomup",
     build,
-    (*HRNETS, *RESNETS),
+    (*HRNETS, *RESNETS, *MOBILENETS),
     codec="associative_embedding",
     authors_key=authors_keys({**AUTHORS, "head.tags.": "keypoint_head.tag_head."}),
     stride=1,

@@ -13,6 +13,8 @@ TransPose was not published. The form here is our own: stages on the encoder's o
 layer 1 (stride 4), widths 256, 128, 32, and a last head with 8 channels per keypoint and kernel 3, which has the paper's 0.55 M
 parameters (with the published last head, 4 channels and kernel 9, it would be 0.61 M).
 
+Ours too: MobileNetFPN's pyramid, strides 32 to 4, widths 64, 32, 24, 24, without the branch before MoveNet's heatmaps.
+
 Where 32 does not divide the input, a stage's map has surplus cells to the right and below; they are cut off.
 """
 
@@ -28,11 +30,12 @@ from torch.nn import functional
 
 from components.models.backbones.hrformer import HRFORMERS
 from components.models.backbones.hrnet import HRNETS
+from components.models.backbones.mobilenet_fpn import MOBILENETS
 from components.models.backbones.resnet import RESNETS
 from components.models.backbones.transpose import TRANSPOSES
 from components.models.heads.plain import on_input
 from components.models.heads.super_resolution import SuperResolutionHead
-from components.models.pyramids import PyramidNetwork, backbone_key, build_backbone
+from components.models.pyramids import PyramidNetwork, backbone_key, build_backbone, pyramid, pyramid_channels
 from components.models.variant import STRIDE, Method, Variant
 
 
@@ -184,14 +187,14 @@ class SRPose(nn.Module):
         self.head = SRPoseHead(stages, keypoints)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        *maps, final = self.head(self.backbone.pyramid(images)[::-1])  # type: ignore[operator]
+        *maps, final = self.head(pyramid(self.backbone, images)[::-1])
         return (*maps[:1], *(on_input(heatmaps, images) for heatmaps in maps[1:]), final)
 
 
 def build(variant: Variant, published: bool = False) -> SRPose:
     """SRPose on the variant's backbone, initialised as published (which is also how it behaves: `published` changes nothing)."""
     features = build_backbone(variant, multi_scale=True)
-    stages = plan(features.pyramid_channels, TRANSPOSE if variant.backbone in TRANSPOSES else None)  # type: ignore[arg-type]
+    stages = plan(pyramid_channels(features), TRANSPOSE if variant.backbone in TRANSPOSES else None)
     return SRPose(features, stages, variant.num_keypoints)
 
 
@@ -226,11 +229,12 @@ def _stage_count(variant: Variant) -> int:
 METHOD = Method(
     "srpose",
     build,
-    (*HRNETS, *RESNETS, *HRFORMERS, *TRANSPOSES),
+    (*HRNETS, *RESNETS, *HRFORMERS, *TRANSPOSES, *MOBILENETS),
     codec="super_resolution",
     authors_key=authors_key,
     stride=1,
     network=PyramidNetwork,
     counting="mmcv",
+    uncounted=("upscale_weights",),
     sized=True,
 )

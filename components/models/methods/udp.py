@@ -5,12 +5,15 @@ On HRNet the released code also widens the last fusion of stage 4 by four (32 â†
 ResNets keep SimpleBaseline's network. What else UDP changes is in the crop geometry and the codec.
 
 Offset targets ("combined" in the paper, section 3.3) need three maps per keypoint, in the order response, x, y.
+
+Ours: on MobileNetFPN the plain head's network (`simplebaseline`), with K or 3K maps.
 """
 
 from __future__ import annotations
 
 from components.models.backbones.blocks import published_initialisation
 from components.models.backbones.hrnet import HRNETS, build_hrnet
+from components.models.backbones.mobilenet_fpn import MOBILENETS
 from components.models.backbones.resnet import RESNETS
 from components.models.heads.plain import PlainPose
 from components.models.methods import simplebaseline
@@ -36,7 +39,7 @@ METHOD = tuple(
     Method(
         name,
         build,
-        (*HRNETS, *RESNETS),
+        (*HRNETS, *RESNETS, *MOBILENETS),
         codec=name,
         authors_key=authors_key,
         convention="unbiased",

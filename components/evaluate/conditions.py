@@ -1,0 +1,65 @@
+"""Further inputs on which the same weights are scored: another protocol, or persons of limited height.
+
+`antialias` and every other protocol's name: crops by that protocol. `h32`: no person is higher than 32 px, by its annotated box. Higher
+ones are reduced by area means, smaller ones stay as they are; the crops' own protocol then samples the network's input from that. The
+numbers of a condition end in its name, `AP_gt_boxes_h32`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from components.base.errors import FarposeError
+from components.degrade.params import ShardSpec
+from components.degrade.protocol import protocols
+from components.degrade.shards import Boxes, EvalCrops, crop_boxes
+from components.evaluate.approach import EvaluationData
+
+HEIGHT = re.compile(r"h([1-9]\d*)")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition.
+
+    Attributes:
+        protocol: of the crops; None keeps theirs.
+        person_height: px that no person's box exceeds; None: no limit.
+    """
+
+    name: str
+    protocol: str | None = None
+    person_height: float | None = None
+
+    @classmethod
+    def of(cls, name: str) -> Condition:
+        """
+        Raises:
+            FarposeError: neither a protocol nor a height; lists the protocols.
+        """
+        height = HEIGHT.fullmatch(name)
+        if height:
+            return cls(name, person_height=float(height[1]))
+        if name not in protocols():
+            known = ", ".join([*sorted(protocols()), "h32 (any height in px)"])
+            raise FarposeError(f"unknown condition {name!r}", where="evaluate.conditions", fix=f"one of: {known}")
+        return cls(name, protocol=name)
+
+    def seen(self) -> dict[str, Any]:
+        """For the provenance of the prediction file."""
+        return {"condition": self.name}
+
+
+def condition_crops(condition: Condition, data: EvaluationData) -> EvalCrops:
+    """The crops of `data` made anew under a condition.
+
+    Raises:
+        FarposeError: an image is missing or damaged.
+    """
+    own: EvalCrops = data.inputs
+    spec = ShardSpec(own.geometry.input_size, condition.protocol or own.protocol)
+    boxes = Boxes(data.data_root, own.image_path, own.image_id, own.bbox_xywh)
+    made = crop_boxes(boxes, own.geometry.convention, spec, data.degrade, own.skeleton, condition.person_height)
+    return replace(made, annotation_id=own.annotation_id, keypoints_image=own.keypoints_image, area=own.area)

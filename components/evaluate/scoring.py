@@ -1,0 +1,87 @@
+"""Numbers of predicted persons, whoever predicted them: COCO's ten with the interval of AP, localisation, AP by person height."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.evaluate import curves
+from components.evaluate.oks import match, summarise
+from components.evaluate.params import EvaluateParams
+from components.evaluate.pck import pck
+from components.evaluate.predictions import Predictions
+from components.evaluate.significance import bootstrap_ap, write_matches
+from components.pose.persons import Persons
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What predictions are scored against.
+
+    Attributes:
+        persons: all rows of the split, crowd regions and persons without labelled joints included.
+        image_ids: (I,) every image of the split, those without persons included.
+    """
+
+    persons: Persons
+    image_ids: np.ndarray
+
+
+def scored(predictions: Predictions, scores: np.ndarray, boxes: str, truth: Truth, params: EvaluateParams, path: Path) -> dict[str, float]:
+    """Write the matches; the ten COCO numbers and the interval of AP.
+
+    Args:
+        boxes: suffix of the numbers, which names the boxes that were given.
+        path: of the matches (.npz).
+    Raises:
+        FarposeError: a coordinate or score is not finite, or the joints are of another skeleton.
+    """
+    matches = match(truth.persons, predictions, scores, truth.image_ids)
+    write_matches(path, matches)
+    interval = bootstrap_ap(matches, params.bootstrap_resamples, params.bootstrap_seed)
+    numbers = {f"{name}_{boxes}": value for name, value in summarise(matches).items() if value >= 0}
+    ends = {f"AP_{boxes}_low": interval.low, f"AP_{boxes}_high": interval.high}
+    return numbers | {name: value for name, value in ends.items() if np.isfinite(value)}
+
+
+def localisation(boxes: str, oks: np.ndarray, persons: Persons, predictions: Predictions) -> dict[str, float]:
+    """How near the joints are, over the labelled persons and independent of the scores; persons not found count as wrong.
+
+    Args:
+        boxes: suffix of the numbers.
+        oks: (P,) of the labelled persons with their own prediction.
+        persons: all rows of the split.
+        predictions: before repeats were dropped.
+    """
+    known = np.isfinite(oks)
+    numbers = {"mean_OKS": float(oks[known].mean())} if known.any() else {}
+    return {f"{name}_{boxes}": value for name, value in (numbers | pck(persons, predictions)).items()}
+
+
+def write_curve(
+    name: str,
+    sizes: tuple[np.ndarray, np.ndarray],
+    edges: tuple[float, ...],
+    found: tuple[Predictions, np.ndarray],
+    truth: Truth,
+    params: EvaluateParams,
+    out: Path,
+    labels: tuple[str, str],
+) -> list[dict[str, Any]]:
+    """Write AP by a measure of size as `name`.json, .csv and .png; returns the bins.
+
+    Args:
+        sizes: of the persons (P,) and of the predictions (N,).
+        edges: ascending inner edges of the bins.
+        found: the predictions and their (N,) scores.
+        labels: of the curve, and of the measure.
+    """
+    resampling = params.bootstrap_resamples, params.bootstrap_seed
+    points = curves.by_size(truth.persons, *found, sizes, edges, truth.image_ids, *resampling)
+    curves.write_points(out, name, points)
+    bins = [asdict(point) for point in points]
+    curves.plot(out / f"{name}.png", {labels[0]: bins}, labels[1])
+    return bins

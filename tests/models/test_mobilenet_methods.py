@@ -1,0 +1,146 @@
+"""Every convolutional method on MobileNetFPN: shapes, gradients, and what it takes of MoveNet's weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from components.models import starts, zoo
+from components.models.backbones.mobilenet_fpn import LEVELS, MOBILENETS, build_mobilenet
+from components.models.methods.siu import StableMobileNetFPN
+from components.models.official import authors_key
+from components.models.variant import Variant, methods
+from tests.models.learning import learned_share
+from tests.models.subjects import codec_of, images, people, small_variant
+from tests.models.test_bottom_up import loss_of
+
+VARIANTS = {name: variant for name, variant in zoo.load_variants().items() if variant.backbone in MOBILENETS}
+ON_CROPS = {variant.method: variant for name, variant in VARIANTS.items() if name.endswith("_mobilenet_fpn_coco_64x48_x2")}
+BOTTOM_UP = {name: small_variant(name, "mobilenet_fpn") for name in ("higherhrnet", "simple_bottomup", "sr_head_bottomup")}
+METHODS = ON_CROPS | BOTTOM_UP
+BACKBONE, BRANCH, LAST = 121, 3, 2  # tensors of the backbone without the branch, of a branch, of the last layer
+TAKEN = {
+    "categorical": BACKBONE + BRANCH + LAST,
+    "simple": BACKBONE + BRANCH + LAST,
+    "dark": BACKBONE + BRANCH + LAST,
+    "udp_gaussian": BACKBONE + BRANCH + LAST,
+    "udp_offset": BACKBONE + BRANCH,
+    "cal": BACKBONE + 2 * BRANCH + LAST,  # the second branch is the one before MoveNet's offsets
+    "simcc": BACKBONE + BRANCH + LAST,
+    "sr_head": BACKBONE + BRANCH,
+    "srpose": BACKBONE,
+    "siu": BACKBONE + BRANCH + LAST,
+    "higherhrnet": BACKBONE,
+    "simple_bottomup": BACKBONE + BRANCH,
+    "sr_head_bottomup": BACKBONE + BRANCH,
+}
+over_methods = pytest.mark.parametrize("variant", [pytest.param(METHODS[name], id=name) for name in TAKEN if name in METHODS])
+over_crops = pytest.mark.parametrize("variant", [pytest.param(ON_CROPS[name], id=name) for name in TAKEN if name in ON_CROPS])
+
+
+def drawn(variant: Variant) -> nn.Module:
+    torch.manual_seed(0)
+    return zoo.network(variant)
+
+
+def loss(variant: Variant, model: nn.Module) -> torch.Tensor:
+    if variant.approach == "images":
+        return loss_of(variant, model, images(variant, 2))["loss"]
+    codec = codec_of(variant)
+    codec.progress(1.0)
+    return codec.loss(model(images(variant, 2)), codec.targets(*people(codec, 2)))["loss"]
+
+
+def test_these_are_all_the_methods_that_run_on_it():
+    own = {name for name, method in methods().items() if "mobilenet_fpn" in method.backbones}
+    assert set(TAKEN) <= set(METHODS) <= own
+    assert all(set(MOBILENETS) <= set(methods()[name].backbones) for name in TAKEN)
+
+
+@over_methods
+def test_outputs_are_the_codec_s_and_gradients_reach_everything(variant: Variant):
+    model, codec = drawn(variant), codec_of(variant)
+    for last in (part for part in model.modules() if isinstance(part, nn.Conv2d) and part.weight.std() < 0.01):
+        nn.init.kaiming_normal_(last.weight)  # a gradient through the published 0.001 would be too small to tell from none
+    loss(variant, model.train()).backward()
+    assert [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()] == []
+    with torch.inference_mode():
+        outputs = model.eval()(images(variant, 2))
+    assert [tuple(output.shape[1:]) for output in outputs] == list(codec.output_shapes)
+    keys = list(model.state_dict())
+    assert len({authors_key(key, variant) for key in keys}) == len(keys)
+
+
+@over_methods
+def test_what_each_takes_of_movenet_s_weights(variant: Variant):
+    model = drawn(variant)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert starts.initialise(model, "movenet_lightning", variant.skeleton) == TAKEN[variant.method]
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert len(changed) == TAKEN[variant.method]
+    assert all(key in changed or "shuffles" in key for key in before if key.startswith("backbone."))
+
+
+def test_cal_s_offsets_start_from_the_layer_before_movenet_s_offsets():
+    model, plain = drawn(ON_CROPS["cal"]), drawn(ON_CROPS["simple"])
+    for each in (model, plain):
+        starts.initialise(each, "movenet_lightning", ON_CROPS["cal"].skeleton)
+    batch = images(ON_CROPS["cal"], 2)
+    with torch.inference_mode():
+        (heatmaps, offsets), (expected,) = model.eval()(batch), plain.eval()(batch)
+    torch.testing.assert_close(heatmaps, expected)
+    assert not torch.equal(model.offset_branch.pointwise.weight, model.backbone.branch.pointwise.weight)
+    assert offsets.abs().max() < 0.1 * heatmaps.abs().max(), "the offsets' own last layer starts small"
+
+
+def test_levels_halve_and_the_finest_is_the_pyramid():
+    torch.manual_seed(0)
+    backbone, batch = build_mobilenet("mobilenet_fpn"), torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        levels = backbone.levels(batch)
+        assert torch.equal(levels[0], backbone.pyramid(batch)) and torch.equal(backbone(batch), backbone.branch(levels[0]))
+    assert [tuple(level.shape) for level in levels] == [(2, width, 16 // 2**i, 24 // 2**i) for i, width in enumerate(LEVELS)]
+    assert backbone.level_channels == LEVELS
+
+
+def test_without_its_branch_the_backbone_ends_at_the_pyramid():
+    backbone = build_mobilenet("mobilenet_fpn", branch=False)
+    assert backbone.channels == backbone.pyramid_channels and not any(key.startswith("branch") for key in backbone.state_dict())
+
+
+@pytest.mark.parametrize("name", MOBILENETS)
+def test_random_weights_neither_fade_nor_explode(name):
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        features = build_mobilenet(name)(images(ON_CROPS["simple"], 8))
+    assert 0.1 < features.std() < 10
+
+
+def test_siu_changes_the_enlargements_alone():
+    torch.manual_seed(0)
+    stable, plain = StableMobileNetFPN(MOBILENETS["mobilenet_fpn"]).eval(), build_mobilenet("mobilenet_fpn").eval()
+    assert plain.state_dict().keys() == {key for key in stable.state_dict() if not key.startswith("shuffles.")}
+    stable.load_state_dict(plain.state_dict(), strict=False)
+    batch = torch.randn(1, 3, 64, 48)
+    with torch.inference_mode():
+        assert not torch.equal(stable(batch), plain(batch))
+        stable.enlarge = plain.enlarge
+        assert torch.equal(stable(batch), plain(batch))
+
+
+@pytest.mark.parametrize("method", ["simple", "dark", "udp_gaussian", "cal", "siu"])
+def test_heatmaps_start_from_the_logits_brought_to_their_heights(method):
+    """On SIU too, whose features are others: the last layer alone is compared."""
+    logits, heatmaps = drawn(ON_CROPS["categorical"]), drawn(ON_CROPS[method])
+    for model in (logits, heatmaps):
+        starts.initialise(model, "movenet_lightning", ON_CROPS[method].skeleton)
+    features = torch.randn(1, 96, 4, 4)
+    expected = (logits.final_layer(features) - starts.FLOOR) / (starts.PEAK - starts.FLOOR)
+    torch.testing.assert_close(heatmaps.final_layer(features), expected)
+
+
+@pytest.mark.slow
+@over_crops
+def test_each_learns_a_batch_by_heart_from_random_weights(variant: Variant, tmp_path):
+    assert learned_share(variant, tmp_path) >= 0.95
