@@ -153,7 +153,7 @@ def detected(photographs: dict[int, Photograph], score: float | None, tile: int 
     """
     from tqdm import tqdm
 
-    from components.base.files import sha256_of
+    from components.base import origins
     from components.degrade.images import read_image
     from components.detect import detector
 
@@ -163,5 +163,5 @@ def detected(photographs: dict[int, Photograph], score: float | None, tile: int 
     for number, shown in tqdm(photographs.items(), desc="persons", unit="image", disable=None):
         found = finder.find(read_image(shown.path, upright=True), score, side)
         boxes[number], scores[number] = found.bbox_xywh, found.scores
-    origin = f"{detector.SHIPPED.name} {sha256_of(detector.SHIPPED)[:12]}, score {score:g}, tiles of {side or 'the whole image'}"
+    origin = f"{detector.NAME} {origins.load('detector')[detector.NAME].sha256[:12]}, score {score:g}, tiles of {side or 'the whole image'}"
     return Located(boxes, scores, origin + (" px" if side else ""))

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from components.base.errors import FarposeError
-from pipelines import cli, settings
-from pipelines.commands import models, predict
+from pipelines import cli, photographs, settings
+from pipelines.commands import models
 from tests.repositories import REPOSITORY, Console, copy_of_this, farpose, git
 
 COMMANDS = ("acquire", "run", "stage", "train", "evaluate", "compare", "verify", "predict", "params", "doctor", "weights")
@@ -258,21 +258,21 @@ def test_a_table_is_aligned_for_the_terminal():
 
 
 def test_boxes_are_matched_by_file_name_or_by_number(tmp_path):
-    files = {number: predict.Photograph(tmp_path / f"00000{number}.jpg", 40, 30, False) for number in (7, 9)}
+    files = {number: photographs.Photograph(tmp_path / f"00000{number}.jpg", 40, 30, False) for number in (7, 9)}
     annotations = {
         "images": [{"id": 1, "file_name": "val/000009.jpg"}, {"id": 2, "file_name": "000011.jpg"}],
         "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}, {"image_id": 2, "bbox": [0, 0, 1, 1]}],
     }
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps(annotations))
-    found = predict._boxes(path, files)
+    found = photographs.boxes_of(path, files)
     assert len(found[7]) == 0 and np.array_equal(found[9], [[1, 2, 3, 4]])
     path.write_text(json.dumps([{"image_id": 7, "bbox": [5, 6, 7, 8], "score": 0.5, "category_id": 1}]))
-    found = predict._boxes(path, files)
+    found = photographs.boxes_of(path, files)
     assert len(found[9]) == 0 and np.array_equal(found[7], [[5, 6, 7, 8]])
     path.write_text(json.dumps({"images": [{}], "annotations": []}))
     with pytest.raises(FarposeError, match="neither COCO annotations nor COCO detections"):
-        predict._boxes(path, files)
+        photographs.boxes_of(path, files)
 
 
 def test_images_are_numbered_by_coco_names_or_counted(tmp_path):
@@ -280,11 +280,11 @@ def test_images_are_numbered_by_coco_names_or_counted(tmp_path):
     other = [*named, tmp_path / "street.jpg"]
     for path in other:
         path.write_bytes(b"")
-    assert list(predict._unique(named)) == [42, 7] and list(predict._unique(other)) == [1, 2, 3]
+    assert list(photographs.unique(named)) == [42, 7] and list(photographs.unique(other)) == [1, 2, 3]
     with pytest.raises(FarposeError, match="image not found"):
-        predict._unique([tmp_path / "missing.jpg"])
+        photographs.unique([tmp_path / "missing.jpg"])
     (tmp_path / "7.jpg").write_bytes(b"")
     with pytest.raises(FarposeError, match="same name"):
-        predict._unique([*named, tmp_path / "7.jpg"])
+        photographs.unique([*named, tmp_path / "7.jpg"])
     (tmp_path / "007.png").write_bytes(b"")
-    assert list(predict._unique([tmp_path / "7.png", tmp_path / "007.png"])) == [1, 2]  # one number is not two images
+    assert list(photographs.unique([tmp_path / "7.png", tmp_path / "007.png"])) == [1, 2]  # one number is not two images

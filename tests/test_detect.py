@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from pathlib import Path
 
 import cv2
@@ -13,10 +14,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from components.base import origins
 from components.base.errors import FarposeError
 from components.detect import boxes, nanodet, storage
-from components.detect.detector import FAR_PERSON, SHIPPED, TILE, PersonDetector
+from components.detect.detector import FAR_PERSON, NAME, TILE, PersonDetector
 from components.detect.tiles import OVERLAP, tiles
+from pipelines import cli
 
 RNG = np.random.default_rng(0)
 CELLS = [(nanodet.SIDE // stride) ** 2 for stride in nanodet.STRIDES]
@@ -177,10 +180,10 @@ def test_far_persons_are_found_in_tiles_and_on_their_seams(detector, real_data):
     assert len(detector.find(image, 0.25, None).scores) < len(found.scores) / 2
 
 
-def test_the_shipped_file_is_what_its_source_becomes(tmp_path):
-    """Same bytes again, same constants; the parent folder of the shared data may hold the source."""
-    assert SHIPPED.stat().st_size < 10e6
-    model = onnx.load(str(SHIPPED))
+def test_the_shipped_file_is_the_named_one_in_half_precision():
+    shipped = origins.verified(NAME, "detector")  # its SHA-256 is the one of params/weights.yaml
+    assert shipped.stat().st_size < 10e6
+    model = onnx.load(str(shipped))
     floats = [one for one in model.graph.initializer if one.data_type == TensorProto.FLOAT16]
     assert sum(numpy_helper.to_array(one).size for one in floats) > 3_700_000
     assert not any(one.data_type == TensorProto.FLOAT for one in model.graph.initializer)
@@ -219,7 +222,7 @@ def test_digits_are_never_lost_silently(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"), [(None, "is not there"), (b"", "damaged"), (b"\x80\x04text", "damaged"), ("other", "another network")]
+    ("content", "problem"), [(None, "no such file"), (b"", "damaged"), (b"\x80\x04text", "damaged"), ("other", "another network")]
 )
 def test_another_file_is_one_line(tmp_path, content, problem):
     path = tmp_path / "detector.onnx"
@@ -229,3 +232,14 @@ def test_another_file_is_one_line(tmp_path, content, problem):
         path.write_bytes(content)
     with pytest.raises(FarposeError, match=problem):
         PersonDetector.open(path)
+
+
+def test_the_import_makes_the_shipped_file_again_and_refuses_another(tmp_path, capsys):
+    small_network(tmp_path / "other.onnx", np.zeros((4, 3, 3, 3), np.float32))
+    assert cli.main(["import-weights", NAME, str(tmp_path / "other.onnx"), "--output", str(tmp_path / "made.onnx")]) == 1
+    assert "not the file that params/weights.yaml names" in capsys.readouterr().err and not (tmp_path / "made.onnx").exists()
+    source = Path(os.environ.get("FARPOSE_DATA", "data")).resolve().parent / "weights" / "nanodet.onnx"
+    if not source.is_file():
+        pytest.skip("the published file is not here")
+    assert cli.main(["import-weights", NAME, str(source), "--output", str(tmp_path / "made.onnx")]) == 0
+    assert (tmp_path / "made.onnx").read_bytes() == origins.verified(NAME, "detector").read_bytes()

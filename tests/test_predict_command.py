@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import struct
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -14,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from components.degrade.augment import normalise
+from components.degrade.params import DegradeParams, ShardSpec
+from components.detect import detector
+from components.detect.detector import Found
 from components.evaluate.params import BottomUpParams, EvaluateParams
 from components.models import zoo
-from components.models.weights import save_weights
-from components.pose import draw
-from components.pose.skeleton import COCO_17
+from components.models.weights import read_metadata, save_weights
 from components.pose.whole_image import ImageGeometry
+from components.registry import package
 from pipelines import cli, paths, settings, stages
 from tests.tiny_people import texture
 from tests.tiny_shard import STANDING
@@ -75,6 +78,9 @@ def images(tmp_path) -> dict[str, Path]:
 
 
 def predict(out: Path, *images: Path, variant: str = BOTTOM_UP, options: tuple[str, ...] = ()) -> int:
+    """A top-down variant takes each image as one person, unless the options say where persons are."""
+    if variant == TOP_DOWN and not options:
+        options = ("--whole-image",)
     return cli.main(["predict", *map(str, images), "--variant", variant, "--output", str(out), *options])
 
 
@@ -274,28 +280,118 @@ def test_a_second_run_replaces_the_first_and_leaves_other_files(images, tmp_path
     assert json.loads((out / "images.json").read_text())["1"]["file"] == str(images["tall"])
 
 
-def test_forty_persons_have_forty_colours_that_can_be_told_apart():
-    colours = np.array([draw.colour_of(rank) for rank in range(40)], float)
-    apart = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 1e3 * np.eye(40)
-    assert apart.min() > 12 and np.diagonal(apart, 1).min() > 90  # any two, and neighbours in rank
-    assert (colours.max(1) > 180).all()
+# --- the released model and the detector
 
 
-def test_only_the_joints_that_were_found_are_drawn():
-    image = np.full((400, 1000, 3), 90, np.uint8)
-    persons = np.stack([STANDING * 300 + place for place in ([200, 40], [700, 40])])
-    found = np.zeros((2, 17), bool)
-    found[0] = True
-    picture = draw.picture_of_persons(image, persons, found, np.array([0.4, 0.9]), COCO_17)
-    assert picture.shape == image.shape and (picture[:, 500:] == 90).all()
-    assert (picture[:, :500] == draw.colour_of(1)).all(-1).any()  # the second best
+class Finder:
+    """A detector that finds the same boxes in every image, and remembers how it was asked."""
+
+    def __init__(self, boxes: list[list[float]], scores: list[float]) -> None:
+        self.found = Found(np.array(boxes, float).reshape(-1, 4), np.array(scores), 1)
+        self.asked: list[tuple[float, int | None]] = []
+
+    def find(self, image: np.ndarray, score: float, tile: int | None) -> Found:
+        self.asked.append((score, tile))
+        return self.found
+
+
+def detect(monkeypatch, boxes: list[list[float]], scores: list[float]) -> Finder:
+    finder = Finder(boxes, scores)
+    monkeypatch.setattr(detector.PersonDetector, "open", classmethod(lambda cls: finder))
+    return finder
+
+
+@pytest.fixture
+def released(weights, tmp_path, monkeypatch) -> Path:
+    """A package, made of the random weights."""
+    sections = {"shards": asdict(ShardSpec((64, 48))), "degrade": asdict(DegradeParams()), "evaluate": asdict(EvaluateParams())}
+    folder = tmp_path / "released"
+    package.write(folder, zoo.variant(TOP_DOWN), weights / TOP_DOWN / "model.safetensors", sections, "# card")
+    monkeypatch.setattr(paths, "RELEASED", folder)
+    return folder
+
+
+def test_without_a_name_the_released_model_predicts_in_half_precision(released, images, tmp_path, monkeypatch):
+    detect(monkeypatch, [[20, 10, 60, 130], [150, 5, 40, 90]], [0.9, 0.5])
+    assert cli.main(["predict", str(images["wide"]), "--output", str(tmp_path / "out")]) == 0
+    found = records(tmp_path / "out")
+    assert found[0]["provenance"]["variant"] == TOP_DOWN and len(found) == 2
+    for record, box, score in zip(
+        sorted(found, key=lambda one: -one["box_score"]), ([20, 10, 60, 130], [150, 5, 40, 90]), (0.9, 0.5), strict=True
+    ):
+        assert record["bbox"] == record["box_xywh"] == box and record["file_name"] == "wide.png"
+        joint_scores = np.array(record["keypoints"][2::3])
+        strong = joint_scores[joint_scores > 0.2]
+        assert record["score"] == pytest.approx(score * strong.mean() if len(strong) else 0)
+    assert read_metadata(released / "model.safetensors")["variant"] == TOP_DOWN
+    assert (released / "model.safetensors").stat().st_size < 0.6 * (paths.MODELS / TOP_DOWN / "model.safetensors").stat().st_size
+
+
+def test_a_package_repeats_and_a_damaged_one_is_one_line(released, images, weights, tmp_path, capsys):
+    before = {path.name: path.read_bytes() for path in released.iterdir()}
+    read = package.read(released)
+    sections = {"shards": asdict(read.spec), "degrade": asdict(read.degrade), "evaluate": asdict(read.evaluate)}
+    package.write(released, zoo.variant(TOP_DOWN), weights / TOP_DOWN / "model.safetensors", sections, "# card")
+    assert {path.name: path.read_bytes() for path in released.iterdir()} == before
+    (released / "preparation.yaml").unlink()
+    assert cli.main(["predict", str(images["wide"]), "--output", str(tmp_path / "out")]) == 1
+    assert "no packaged model: preparation.yaml is missing" in error_of(capsys)
+
+
+def test_the_champion_follows_and_without_any_model_the_way_out_is_named(released, images, tmp_path, monkeypatch, capsys):
+    from components.registry import register
+
+    detect(monkeypatch, [[20, 10, 60, 130]], [0.9])
+    monkeypatch.setattr(paths, "RELEASED", tmp_path / "none")
+    monkeypatch.setattr(register, "champion", lambda: package.read(released))
+    assert cli.main(["predict", str(images["wide"]), "--output", str(tmp_path / "out")]) == 0
+    assert records(tmp_path / "out")[0]["provenance"]["variant"] == TOP_DOWN
+    monkeypatch.setattr(register, "champion", lambda: None)
+    assert cli.main(["predict", str(images["wide"]), "--output", str(tmp_path / "out")]) == 1
+    assert f"no champion in the registry (name a trained variant by --variant; trained: {TOP_DOWN}" in error_of(capsys)
 
 
 @pytest.mark.parametrize(
-    ("size", "person", "side"), [((300, 200), 250, 900), ((600, 800), 20, 2400), ((1500, 2000), 20, 2000), ((5, 5), 4, 900)]
+    ("options", "asked"),
+    [((), (detector.SCORE, detector.TILE)), (("--score", "0.6"), (0.6, detector.TILE)), (("--tile", "0"), (detector.SCORE, None))],
 )
-def test_pictures_are_large_enough_for_far_persons(size, person, side):
-    picture, points = draw.enlarged(np.zeros((*size, 3), np.uint8), STANDING[None] * person, np.ones((1, 17), bool))
-    factor = picture.shape[0] // size[0]
-    assert max(picture.shape) == side and picture.shape[:2] == (size[0] * factor, size[1] * factor)
-    np.testing.assert_allclose((points + 0.5) / factor, STANDING[None] * person + 0.5)  # pixel centres meet
+def test_the_detector_is_asked_as_the_options_say(images, tmp_path, monkeypatch, options, asked):
+    finder = detect(monkeypatch, [[20, 10, 60, 130]], [0.9])
+    assert predict(tmp_path / "out", images["wide"], images["tall"], variant=TOP_DOWN, options=("--draw-above", "0", *options)) == 0
+    assert finder.asked == [asked, asked] and len(records(tmp_path / "out")) == 2
+
+
+def test_a_person_who_is_boxed_twice_is_one_person(images, tmp_path, monkeypatch):
+    detect(monkeypatch, [[20, 10, 60, 130], [20, 10, 60, 130]], [0.9, 0.6])
+    assert predict(tmp_path / "out", images["wide"], variant=TOP_DOWN, options=("--no-draw",)) == 0
+    assert [record["box_score"] for record in records(tmp_path / "out")] == [0.9]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.json", "images.json"}
+
+
+def test_nobody_is_no_error_and_says_what_to_do(images, tmp_path, monkeypatch, capsys):
+    detect(monkeypatch, [], [])
+    assert predict(tmp_path / "out", *images.values(), variant=TOP_DOWN, options=("--score", "0.5")) == 0
+    assert records(tmp_path / "out") == []
+    assert "nobody was found: try a lower --score, a smaller --tile, or --boxes FILE" in capsys.readouterr().out
+    sheet = cv2.imread(str(tmp_path / "out" / "contact_sheet.png"))
+    assert sheet.shape == (2 * 400 + 12, 2 * 492 + 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("variant", "options", "problem"),
+    [
+        (BOTTOM_UP, ("--tile", "400"), "takes no --tile (remove --tile)"),
+        (BOTTOM_UP, ("--whole-image",), "takes no --whole-image"),
+        (TOP_DOWN, ("--score", "3"), "--score must lie between 0 and 1, got 3"),
+        (TOP_DOWN, ("--tile", "20"), "--tile must be at least 64 px"),
+        (TOP_DOWN, ("--boxes", "b.json", "--whole-image"), "exclude each other"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(images, tmp_path, capsys, variant, options, problem):
+    assert predict(tmp_path / "out", images["wide"], variant=variant, options=options) == 1
+    assert problem in error_of(capsys) and not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_no_image(images, capsys, tmp_path):
+    assert predict(tmp_path / "out", tmp_path / "in") == 1
+    assert "a folder, not an image" in error_of(capsys)

@@ -33,7 +33,7 @@ from components.evaluate.targets import perfect_predictions
 from components.models.export import Form, Joints, spread
 from components.models.variant import Variant
 from components.models.zoo import Built
-from components.pose.draw import UNSURE, picture_of_sides
+from components.pose.draw import DRAWN, UNSURE, picture_of_sides
 from components.pose.persons import Persons
 
 DETECTOR = "detector_boxes"
@@ -131,7 +131,7 @@ class Crops:
         return found, person_scores(found.keypoint_scores, found.box_scores, params.visible_above(built.codec))
 
     def picture(self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams) -> np.ndarray:
-        threshold, joints = params.visible_above(built.codec), found.keypoint_scores
+        threshold, joints = params.visible_above(built.codec) or DRAWN, found.keypoint_scores
         drawn, sure = joints > threshold, joints > UNSURE * threshold
         return picture_of_sides(image, found.keypoints_image, drawn, built.variant.skeleton, scores, sure)
 

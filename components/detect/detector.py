@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from components.base.config import REPOSITORY
+from components.base import origins
 from components.base.errors import FarposeError
 from components.detect import boxes as merging
 from components.detect import nanodet
 from components.detect.tiles import tiles
 
-SHIPPED = REPOSITORY / "released" / "person_detector.onnx"
+NAME = "person_detector"  # in params/weights.yaml
 SCORE = 0.3  # boxes that score lower are dropped; see results/detector
 WEAKEST = 0.05  # no lower score is asked for
 FAR_PERSON = 40  # px of the image, height of the smallest person that the detector is meant to find,
-SEEN = 32  # px of its input, which finds persons of this height; see results/detector
+SEEN = 40  # px of its input, which finds two in three persons of this height; see results/detector
 TILE = nanodet.SIDE * FAR_PERSON // SEEN  # px of the image: no tile is reduced more than a far person allows
 EDGE = 6.0  # px of the input: a box that ends so near to a tile's edge may go on beyond it
 
@@ -50,25 +50,28 @@ class PersonDetector:
     run: Callable[[np.ndarray], list[np.ndarray]]
 
     @classmethod
-    def open(cls, path: Path = SHIPPED, threads: int = 0) -> PersonDetector:
+    def open(cls, path: Path | None = None, threads: int = 0) -> PersonDetector:
         """Load an ONNX file.
 
         Args:
+            path: None: the file that the repository ships, if it is the one that params/weights.yaml names.
             threads: of ONNX Runtime; 0: one per core.
         Raises:
             FarposeError: the file is missing, damaged or another network.
         """
         import onnxruntime
 
+        path = path or origins.verified(NAME, "detector")
         if not path.is_file():
-            raise FarposeError("the person detector is not there", where=path, fix="restore it with `git checkout`, or give --boxes")
+            raise FarposeError("no such file", where=path, fix="give the path of a detector's ONNX file")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait leave the cores to others
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common class
-            raise FarposeError("damaged or no ONNX file", where=path, fix="restore it with `git checkout`, or give --boxes") from error
+            raise FarposeError("damaged or no ONNX file", where=path, fix="give the detector that is shipped") from error
         shapes = [value.shape for value in (*session.get_inputs(), *session.get_outputs())]
         if shapes != _shapes():
             raise FarposeError(f"another network than NanoDet at {nanodet.SIDE} px", where=path, fix="give the detector that is shipped")

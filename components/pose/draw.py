@@ -26,6 +26,7 @@ SHOWN_PERSON = 96  # px; where half of the persons are smaller, the image is enl
 LARGEST_SIDE = 2400  # px; pictures are not enlarged beyond this
 PERSON_PER_LINE = 130  # px of a person's size per px of line width
 THICKEST = 30  # px
+DRAWN = 0.25  # score above which a joint is drawn, of codecs that let every joint count; half of those near it are no joints
 UNSURE = 2.0  # a joint that scores less than this many times the threshold of drawing is drawn as unsure
 DASH = 3  # length of a dash and of a gap, in line widths
 
@@ -69,9 +70,10 @@ def draw_joints(
                 for start, end in np.round(ends * (1 << SUBPIXEL)).astype(int).tolist():
                     cv2.line(picture, start, end, DARK if dark else paint(a, b), thickness + 2 * dark, **options)
         for k in np.flatnonzero(visible).tolist():
-            ring = -1 if sure[k] else thickness + 2 * dark
-            radius = thickness + 1 + (dark if sure[k] else thickness // 2)  # a ring's middle line: its hole stays open
-            cv2.circle(picture, fixed[k].tolist(), radius << SUBPIXEL, DARK if dark else paint(k, k), ring, **options)
+            radius = thickness + 1 + dark + (0 if sure[k] else thickness // 2)
+            cv2.circle(picture, fixed[k].tolist(), radius << SUBPIXEL, DARK if dark else paint(k, k), -1, **options)
+            if not sure[k] and not dark:  # hollow, whatever the limbs' ends have painted
+                cv2.circle(picture, fixed[k].tolist(), round((radius - max(1.0, 0.6 * thickness)) * (1 << SUBPIXEL)), TRUTH, -1, **options)
 
 
 def dashes(start: np.ndarray, end: np.ndarray, thickness: int) -> np.ndarray:

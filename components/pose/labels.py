@@ -10,8 +10,10 @@ Colour = tuple[int, int, int]  # RGB
 
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 LETTER_PX, SIDE_PER_LETTER = 10, 110  # smallest height of a digit, px; px of the picture's longer side per px of that height
+SMALLEST, PERSON_PER_LETTER = 8, 8  # height of a digit among small persons, px, at least; and the median person's in such heights
+MOST_COVERED = 0.3  # share of a tag that may lie on persons and other tags
 PAD = 0.35  # around a tag's text, in letters
-OUTSIDE = 3.0  # what an area outside of the picture counts for, where an area on a person counts for 1
+HEAD = 0.1  # how far a head goes on above its topmost joint, in heights of the person
 NEAR = 0.02  # what a place less good than the one above the head counts for, in areas of the tag
 
 
@@ -23,6 +25,8 @@ def letter_px(picture: np.ndarray) -> int:
 def write_tags(picture: np.ndarray, persons: Sequence[np.ndarray], texts: Sequence[str], colours: Sequence[Colour]) -> None:
     """Write one text beside each person, on the picture (H, W, 3) uint8 RGB, where it covers persons and other tags least.
 
+    In a crowd the texts are smaller, and one that would cover too much of others is left out: the first ones come first.
+
     Args:
         persons: per person the joints (n, 2) that are drawn, px of the picture; a person without any has no tag.
         texts: per person.
@@ -30,15 +34,17 @@ def write_tags(picture: np.ndarray, persons: Sequence[np.ndarray], texts: Sequen
     """
     taken = [_extent(joints) for joints in persons if len(joints)]
     letter = letter_px(picture)
+    if taken:
+        letter = int(np.clip(np.median(np.ptp(np.array(taken).reshape(-1, 2, 2), axis=1).max(1)) / PERSON_PER_LETTER, SMALLEST, letter))
     for joints, text, colour in zip(persons, texts, colours, strict=True):
         if not len(joints):
             continue
         size = np.array(_size(text, letter)) + round(2 * PAD * letter)
-        places = _places(_extent(joints), size, letter)
-        costs = [_cost(place, taken, picture.shape) + NEAR * rank * size.prod() for rank, place in enumerate(places)]
-        place = places[int(np.argmin(costs))]
-        place = place - np.tile(np.minimum(place[:2], 0), 2)  # inside the picture, at the right and below only if it fits
-        place = place - np.tile(np.clip(place[2:] - picture.shape[1::-1], 0, place[:2]), 2)
+        places = [_inside(place, picture.shape) for place in _places(_extent(joints), size, letter)]
+        covered = [_common(place, taken) / size.prod() + NEAR * rank for rank, place in enumerate(places)]
+        if min(covered) > MOST_COVERED:
+            continue
+        place = places[int(np.argmin(covered))]
         taken.append(place)
         left, top, right, bottom = place.round().astype(int).tolist()
         ground = picture[top:bottom, left:right]
@@ -70,19 +76,25 @@ def _extent(joints: np.ndarray) -> np.ndarray:
 def _places(person: np.ndarray, size: np.ndarray, letter: int) -> list[np.ndarray]:
     """Left, top, right, bottom of a tag: above the person, below, at both sides of the head and of the feet; the best first."""
     left, top, right, bottom = person
-    gap = 1.2 * letter  # joints have a radius, and the head goes on above the eyes
+    gap = letter  # joints have a radius
+    head = gap + HEAD * (bottom - top)
     middle = (left + right - size[0]) / 2
-    corners = [(middle, top - gap - size[1]), (middle, bottom + gap), (right + gap, top), (left - gap - size[0], top)]
+    corners = [(middle, top - head - size[1]), (middle, bottom + gap), (right + gap, top), (left - gap - size[0], top)]
     corners += [(right + gap, bottom - size[1]), (left - gap - size[0], bottom - size[1])]
+    corners += [(middle, top - head - 2.2 * size[1]), (middle, bottom + gap + 1.2 * size[1])]  # beyond another tag
     return [np.array([x, y, x + size[0], y + size[1]]) for x, y in corners]
 
 
-def _cost(place: np.ndarray, taken: list[np.ndarray], shape: tuple[int, ...]) -> float:
-    """Area, px², of a tag on persons and tags, and that which lies outside of the picture more."""
+def _inside(place: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Moved into the picture; one that is larger than it begins at its left or top."""
+    place = place - np.tile(np.clip(place[2:] - shape[1::-1], 0, None), 2)
+    return place - np.tile(np.clip(place[:2], None, 0), 2)
+
+
+def _common(place: np.ndarray, taken: list[np.ndarray]) -> float:
+    """Area of a tag on persons and other tags, px²."""
     others = np.array(taken)
-    common = np.clip(np.minimum(place[2:], others[:, 2:]) - np.maximum(place[:2], others[:, :2]), 0, None).prod(1).sum()
-    inside = np.clip(np.minimum(place[2:], shape[1::-1]) - np.maximum(place[:2], 0), 0, None).prod()
-    return float(common + OUTSIDE * ((place[2:] - place[:2]).prod() - inside))
+    return float(np.clip(np.minimum(place[2:], others[:, 2:]) - np.maximum(place[:2], others[:, :2]), 0, None).prod(1).sum())
 
 
 def _font(letter: int) -> tuple[int, float, int]:

@@ -15,6 +15,7 @@ from pipelines import paths, photographs, settings, stages
 from pipelines.photographs import Photograph
 
 LISTED = 20  # persons that are printed one by one
+DETECTED_ABOVE = 0.1  # person's score below which a detector's box is not drawn: it is rarely a person
 CROPS_ONLY = ("boxes", "whole_image", "score", "tile")  # options that say where persons are
 
 
@@ -61,7 +62,8 @@ def predict(options: argparse.Namespace) -> None:
     names = {number: shot.path.name for number, shot in shots.items()}
     write_coco_results(options.output / "predictions.json", found, scores, provenance, names)
     write_json(options.output / "images.json", {number: shot.record for number, shot in shots.items()})
-    strong = (shown.draw_above if options.draw_above is None else options.draw_above) < scores
+    usual = shown.draw_above if located.scores is None else DETECTED_ABOVE
+    strong = (usual if options.draw_above is None else options.draw_above) < scores
     if not options.no_draw:
         _draw(subject, {number: drawings[path] for number, path in files.items()}, shots, found.select(strong), scores[strong])
     _print(options, subject, shots, found, scores, strong)

@@ -52,6 +52,8 @@ def import_weights(options: argparse.Namespace) -> None:
     name, source = options.name, options.file
     if name in origins.load("start"):
         return _import_start(name, source, options.output)
+    if name in origins.load("detector"):
+        return _import_detector(name, source, options.output)
     needed = official.expected(name, published=False)
     state = checkpoints.read(source)
     fit = checkpoints.compare(state, needed)
@@ -87,6 +89,27 @@ def _import_start(name: str, source: Path, output: Path | None) -> None:
     if found != entry.sha256:
         print(f"params/weights.yaml names {entry.sha256}: write the new digest there (`{name}: sha256`), or nothing starts from this file")
     print(f"next: `init: {name}` in the recipe of a variant on backbone {entry.backbone}")
+
+
+def _import_detector(name: str, source: Path, output: Path | None) -> None:
+    """The ONNX file of a detector → the one that is shipped; the same file gives the same bytes.
+
+    Raises:
+        FarposeError: the file cannot be read, or is not the one that params/weights.yaml names; nothing is written.
+    """
+    from components.base import origins
+    from components.detect import storage
+
+    entry = origins.load("detector")[name]
+    if not source.is_file():
+        raise FarposeError("file not found", where=source, fix="give the ONNX file that params/weights.yaml describes")
+    given = sha256_of(source)
+    if given != entry.source.sha256:
+        problem = f"not the file that params/weights.yaml names: its SHA-256 is {given}, that of {name} {entry.source.sha256}"
+        raise FarposeError(problem, where=source, fix="give that file, or write the other digest there if you mean this one")
+    target = output or entry.file
+    numbers = storage.store(source, target)
+    print(f"detector {name}: {paths.shown(target)}, {numbers} numbers, SHA-256 {sha256_of(target)}")
 
 
 def _report(fit: Fit, given: int) -> str:
