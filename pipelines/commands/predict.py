@@ -115,7 +115,7 @@ def chosen(name: str | None, weights: Path | None, check: Any = None) -> Subject
         raise FarposeError("--weights needs --variant", fix="name the variant that they belong to")
     from components.registry import released
 
-    found = released.read(paths.RELEASED.name) if paths.RELEASED.is_dir() else _champion()
+    found = released.read(paths.RELEASED.name, paths.RELEASED.parent) if paths.RELEASED.is_dir() else _champion()
     check(found.variant)
     return Subject(found.build(), read_metadata(found.weights), found.spec, found.degrade, found.evaluate)
 
