@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import struct
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from components.degrade.augment import normalise
-from components.degrade.params import DegradeParams, ShardSpec
 from components.detect import detector
 from components.detect.detector import Found
 from components.evaluate.params import BottomUpParams, EvaluateParams
@@ -23,8 +21,8 @@ from components.models import zoo
 from components.models.weights import read_metadata, save_weights
 from components.pose.whole_image import ImageGeometry
 from components.registry import package
-from components.registry import released as released_models
 from pipelines import cli, paths, settings, stages
+from tests.stand_in import release
 from tests.tiny_people import texture
 from tests.tiny_shard import STANDING
 
@@ -302,20 +300,10 @@ def detect(monkeypatch, boxes: list[list[float]], scores: list[float]) -> Finder
     return finder
 
 
-def release(folder: Path, weights: Path) -> None:
-    """A released model, made of the random weights; its ONNX file is none."""
-    sections = {"shards": asdict(ShardSpec((64, 48))), "degrade": asdict(DegradeParams()), "evaluate": asdict(EvaluateParams())}
-    files = {name: folder.with_suffix(f".{name}") for name in (package.WEIGHTS, released_models.ONNX)}
-    package.halve(weights / TOP_DOWN / "model.safetensors", zoo.variant(TOP_DOWN), files[package.WEIGHTS])
-    files[released_models.ONNX].write_bytes(b"")
-    facts = released_models.Facts("c", "d", "t", {}, {}, {}, {}, {}, {})
-    released_models.write(folder, zoo.variant(TOP_DOWN), files, sections, facts, "# card", "")
-
-
 @pytest.fixture
 def released(weights, tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "released"
-    release(folder, weights)
+    release(folder, zoo.variant(TOP_DOWN), weights / TOP_DOWN / "model.safetensors")
     monkeypatch.setattr(paths, "RELEASED", folder)
     return folder
 
@@ -338,7 +326,7 @@ def test_without_a_name_the_released_model_predicts_in_half_precision(released, 
 
 def test_a_package_repeats_and_a_damaged_one_is_one_line(released, images, weights, tmp_path, capsys):
     before = {path.name: path.read_bytes() for path in released.iterdir()}
-    release(released, weights)
+    release(released, zoo.variant(TOP_DOWN), weights / TOP_DOWN / "model.safetensors")
     assert {path.name: path.read_bytes() for path in released.iterdir()} == before
     (released / "preparation.yaml").unlink()
     assert cli.main(["predict", str(images["wide"]), "--output", str(tmp_path / "out")]) == 1

@@ -9,7 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +19,17 @@ import torch
 from components.approaches import approach
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
-from components.degrade.params import DegradeParams, ShardSpec
+from components.degrade.params import ShardSpec
 from components.degrade.shards import Boxes, crop_boxes
-from components.evaluate.params import EvaluateParams
 from components.models import export, starts, zoo
 from components.models.weights import load_weights, save_weights
 from components.registry import package, register, released, store, tracking
 from pipelines import releases
+from tests import stand_in as stand_ins
 from tests.released_people import GOLDEN, NAME, draw_people, joints
 from tests.repositories import REPOSITORY
 
 VARIANT = "categorical_mobilenet_fpn_coco_64x48_x2"
-PREPARATION = {"shards": asdict(ShardSpec((64, 48))), "degrade": asdict(DegradeParams()), "evaluate": asdict(EvaluateParams())}
-STATED = released.Facts(
-    commit="c" * 40,
-    data_md5="d" * 32,
-    trained_sha256="t" * 64,
-    start={"weights": "movenet_lightning", "SHA-256": "s" * 64, "licence": "Apache-2.0"},
-    origin={"source": "coco", "licences": "CC BY 4.0"},
-    recipe={},
-    metrics={"AP_gt_boxes": 0.25},
-    training={},
-    versions={},
-)
 needs_the_model = pytest.mark.skipif(not (released.FOLDER / NAME).is_dir(), reason=f"released/{NAME} is not there yet: `farpose release`")
 
 
@@ -60,14 +48,8 @@ def trained(tmp_path_factory) -> Path:
     return path
 
 
-def release(root: Path, trained: Path, card: str = "# card", stated: released.Facts = STATED) -> Path:
-    """A released model of these weights below `root`; its ONNX file is none."""
-    variant, weights, onnx = zoo.variant(VARIANT), root / "half", root / "onnx"
-    root.mkdir(parents=True, exist_ok=True)
-    package.halve(trained, variant, weights)
-    onnx.write_bytes(b"a network")
-    released.write(root / NAME, variant, {package.WEIGHTS: weights, released.ONNX: onnx}, PREPARATION, stated, card, "licences")
-    return root / NAME
+def release(root: Path, trained: Path, card: str = "# card") -> Path:
+    return stand_ins.release(root / NAME, zoo.variant(VARIANT), trained, card)
 
 
 @pytest.fixture(scope="module")
