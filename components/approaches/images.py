@@ -190,8 +190,7 @@ def padded(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def read_persons(codec: Codec, outputs: tuple[Tensor, ...], images: Tensor) -> list[Joints]:
     """The persons that are grouped in each image, without the mirrored image; a joint that scores 0 was not found."""
     height, width = images.shape[2:]
-    grouping = as_image_codec(codec)
-    found = grouping.decode(*grouping.aggregate([outputs], None, (1.0,), (height, width)))
+    found = as_image_codec(codec).find([outputs], None, (1.0,), (height, width))
     return [Joints(np.asarray(persons.keypoints), np.asarray(persons.keypoint_scores) != 0) for persons in found]
 
 

@@ -141,6 +141,12 @@ class AssociativeEmbeddingCodec:
             output.flip(-1).unflatten(1, (-1, self.num_keypoints)).index_select(2, permutation).flatten(1, 2) for output in outputs
         )
 
+    def find(
+        self, upright: Sequence[Outputs], mirrored: Sequence[Outputs] | None, scales: Sequence[float], size: Size
+    ) -> list[GroupedPersons]:
+        """The aggregated maps, enlarged to `size`, are grouped there."""
+        return self.decode(*self.aggregate(upright, mirrored, scales, size))
+
     def aggregate(
         self,
         upright: Sequence[Outputs],

@@ -103,7 +103,7 @@ class Grouped(Protocol):
     """The persons of one image; see `associative_embedding.GroupedPersons`."""
 
     @property
-    def keypoints(self) -> np.ndarray: ...  # (N, K, 2) cells of the decoded maps
+    def keypoints(self) -> np.ndarray: ...  # (N, K, 2) cells of the map that `find` was given
     @property
     def keypoint_scores(self) -> np.ndarray: ...  # (N, K)
     @property
@@ -113,64 +113,55 @@ class Grouped(Protocol):
 class ImageCodec(AnyCodec, Protocol):
     """All persons of an image. Targets take any number of persons; decoding returns those that it finds.
 
-    Frames: cells of an output. The joint (x, y) lies in the cell (int(x), int(y)).
+    Frames: cells of a map that covers the input, which are those of an output or px of the input. The joint (x, y) lies in the cell
+    (int(x), int(y)).
     """
 
-    output_sizes: tuple[int, ...]  # side of each output for a square input of the training size, cells
+    # sides of the maps in whose cells joints are given, for a square input of the training size: of each output, or, where a codec places
+    # joints within cells, of the input
+    output_sizes: tuple[int, ...]
 
     @property
     def detection_threshold(self) -> float:
-        """Peaks at or below this value are ignored."""
+        """Joints that score this or less are uncertain: boxes of persons and pictures leave them out."""
 
     def targets(self, keypoints: Sequence[Tensor], visible: Tensor, masks: Sequence[Tensor]) -> Targets:
         """Training targets. A joint that is not visible, or outside of an output's map, has no target there.
 
         Args:
-            keypoints: per output (B, P, K, 2) cells of that output; P may be any number, and padded persons have no visible joint.
+            keypoints: per size of `output_sizes` (B, P, K, 2) cells; P may be any number, and padded persons have no visible joint.
             visible: (B, P, K) bool.
-            masks: per output (B, h, w) bool, True where the heatmap loss counts.
+            masks: per size (B, h, w) bool, True where the heatmap loss counts.
         """
 
-    def aggregate(
-        self,
-        upright: Sequence[Outputs],
-        mirrored: Sequence[Outputs] | None = None,
-        scales: Sequence[float] = (1.0,),
-        project_to: Size | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Heatmaps (B, K, h, w) and tags (B, K, h, w, T) from the outputs of every test scale.
+    def find(
+        self, upright: Sequence[Outputs], mirrored: Sequence[Outputs] | None, scales: Sequence[float], size: Size
+    ) -> Sequence[Grouped]:
+        """The persons of each image, in cells of a map of `size`; an image's result does not depend on the others of the batch.
 
         Args:
-            upright, mirrored: the network's outputs per scale, for the images and for the mirrored images.
+            upright, mirrored: the network's outputs (B, ...) per scale, for the images and for the mirrored images.
             scales: as many test scales, the largest first.
-            project_to: (h, w) to resize to, usually the network's input; None keeps the size of the first scale's last output.
-        """
-
-    def decode(self, heatmaps: Tensor, tags: Tensor) -> Sequence[Grouped]:
-        """Persons of each image, in cells of these maps; an image's result does not depend on the others of the batch.
-
-        Args:
-            heatmaps: (B, K, h, w).
-            tags: (B, K, h, w, T).
+            size: (h, w) of a map that covers the images, usually the network's input.
         """
 
     def perfect(self, keypoints: Sequence[Tensor], visible: Tensor, sizes: Sequence[Size] | None = None) -> Outputs:
         """The method's own targets as outputs, as a network without error outputs them.
 
         Args:
-            keypoints: per output (B, P, K, 2) cells of that output.
+            keypoints: per size of `output_sizes` (B, P, K, 2) cells.
             visible: (B, P, K) bool.
-            sizes: (h, w) of each output; by default those of the training size.
+            sizes: (h, w) of each of these maps; by default those of the training size.
         """
 
     def nearest(self, keypoints: Tensor, size: Size) -> Tensor:
         """The nearest point to each joint that `decode` can return for any maps, as in `CropCodec.nearest`.
 
         Args:
-            keypoints: (..., 2) cells of the decoded maps.
-            size: (h, w) of those maps.
+            keypoints: (..., 2) cells of a map of `size`, as `find` returns them.
+            size: (h, w).
         Returns:
-            (..., 2) cells of the same maps.
+            (..., 2) cells of the same map.
         """
 
 
@@ -183,7 +174,7 @@ def as_crop_codec(codec: Codec) -> CropCodec:
     Raises:
         FarposeError: it is a codec for whole images.
     """
-    if hasattr(codec, "aggregate"):
+    if hasattr(codec, "find"):
         raise FarposeError(f"{type(codec).__name__} decodes whole images, not crops of one person")
     return codec
 
@@ -194,7 +185,7 @@ def as_image_codec(codec: Codec) -> ImageCodec:
     Raises:
         FarposeError: it is a codec for crops.
     """
-    if not hasattr(codec, "aggregate"):
+    if not hasattr(codec, "find"):
         raise FarposeError(f"{type(codec).__name__} decodes crops of one person, not whole images")
     return cast(ImageCodec, codec)
 

@@ -142,7 +142,7 @@ def group(
         part = slice(start, start + step)
         few = [tuple(output[part] for output in outputs) for outputs in upright]
         few_mirrored = [tuple(output[part] for output in outputs) for outputs in mirrored] if mirrored else None
-        persons += codec.decode(*codec.aggregate(few, few_mirrored, tuple(scales), base))
+        persons += codec.find(few, few_mirrored, tuple(scales), base)
     return persons
 
 
