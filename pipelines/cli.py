@@ -91,6 +91,19 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--output", type=Path, metavar="FILE", help="where to write (scratch/VARIANT/VARIANT.onnx)")
     export.add_argument("--crops", metavar="SHARDS", help="crops or images to compare the joints on, if not those it was trained on")
 
+    text = "make a trained variant a model that comes with a clone: weights in half precision, ONNX file, card, digests"
+    release = command("release", "release:release", text)
+    release.add_argument("variant", metavar="NAME", help="a trained variant")
+    text = "its training's folder, with model.safetensors and timing.json, if not that of the pipeline or of `train`"
+    release.add_argument("--from", dest="origin", type=Path, metavar="FOLDER", help=text)
+    release.add_argument("--as", dest="name", required=True, metavar="NAME", help="name of the released model, such as pose_64x48")
+    release.add_argument("--shards", help="the crops it was trained on, for a variant that is not in the pipeline")
+    text = "numbers of the rounded weights, if they were evaluated already (a folder of `farpose evaluate --weights`)"
+    release.add_argument("--evaluation", type=Path, metavar="FOLDER", help=text)
+    release.add_argument("--commit", help="the commit that holds the training's code, if MLflow's store does not know the training")
+    release.add_argument("--example", metavar="NAME", help="the one of params/examples that trains it; the card names it")
+    release.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (released/NAME)")
+
     params = command("params", "params:params", "check all parameters and print them, or one variant's")
     params.add_argument("variant", nargs="?", help="print this variant with everything resolved")
     params.add_argument("--apply", metavar="NAME", help="lay params/examples/NAME over params/")

@@ -55,6 +55,7 @@ def farpose_flow(targets: list[str] | None = None, verify: bool = True, reposito
             results = _reproduce(driver, wanted, verify)
             if not targets:
                 _register_again(driver, wanted)
+                _register_released(root)
                 _require_clean(driver)
         finally:
             driver.stop()
@@ -108,6 +109,14 @@ def _register_again(driver: Driver, stages: list[graph.Stage]) -> None:
     expected = {name: read_json(record)["package_sha256"] for name, record in records.items() if record.is_file()}
     for name in register.missing(expected, driver.repository) if expected else ():
         driver.reproduce(named[name], force=True)
+
+
+def _register_released(root: Path) -> None:
+    """The models that come with a clone; DVC has no part in it, because nothing of the graph makes them."""
+    from pipelines import releases
+
+    for line in releases.register(root):
+        _echo(f"released | {line}")
 
 
 def _require_clean(driver: Driver) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import struct
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from components.degrade.augment import normalise
-from components.degrade.params import DegradeParams, ShardSpec
 from components.detect import detector
 from components.detect.detector import Found
 from components.evaluate.params import BottomUpParams, EvaluateParams
@@ -24,6 +22,7 @@ from components.models.weights import read_metadata, save_weights
 from components.pose.whole_image import ImageGeometry
 from components.registry import package
 from pipelines import cli, paths, settings, stages
+from tests.stand_in import release
 from tests.tiny_people import texture
 from tests.tiny_shard import STANDING
 
@@ -303,10 +302,8 @@ def detect(monkeypatch, boxes: list[list[float]], scores: list[float]) -> Finder
 
 @pytest.fixture
 def released(weights, tmp_path, monkeypatch) -> Path:
-    """A package, made of the random weights."""
-    sections = {"shards": asdict(ShardSpec((64, 48))), "degrade": asdict(DegradeParams()), "evaluate": asdict(EvaluateParams())}
     folder = tmp_path / "released"
-    package.write(folder, zoo.variant(TOP_DOWN), weights / TOP_DOWN / "model.safetensors", sections, "# card")
+    release(folder, zoo.variant(TOP_DOWN), weights / TOP_DOWN / "model.safetensors")
     monkeypatch.setattr(paths, "RELEASED", folder)
     return folder
 
@@ -329,13 +326,11 @@ def test_without_a_name_the_released_model_predicts_in_half_precision(released, 
 
 def test_a_package_repeats_and_a_damaged_one_is_one_line(released, images, weights, tmp_path, capsys):
     before = {path.name: path.read_bytes() for path in released.iterdir()}
-    read = package.read(released)
-    sections = {"shards": asdict(read.spec), "degrade": asdict(read.degrade), "evaluate": asdict(read.evaluate)}
-    package.write(released, zoo.variant(TOP_DOWN), weights / TOP_DOWN / "model.safetensors", sections, "# card")
+    release(released, zoo.variant(TOP_DOWN), weights / TOP_DOWN / "model.safetensors")
     assert {path.name: path.read_bytes() for path in released.iterdir()} == before
     (released / "preparation.yaml").unlink()
     assert cli.main(["predict", str(images["wide"]), "--output", str(tmp_path / "out")]) == 1
-    assert "no packaged model: preparation.yaml is missing" in error_of(capsys)
+    assert "preparation.yaml: file of a released model is missing" in error_of(capsys)
 
 
 def test_the_champion_follows_and_without_any_model_the_way_out_is_named(released, images, tmp_path, monkeypatch, capsys):

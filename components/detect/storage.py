@@ -1,4 +1,4 @@
-"""The detector's file in half precision: float16 constants, cast to float32 where the graph uses them."""
+"""ONNX files in half precision: float16 constants, cast to float32 where the graph uses them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from components.base.files import atomic_file
 SUFFIX = "_half"
 
 
-def store(source: Path, target: Path) -> int:
+def store(source: Path, target: Path, mixed: bool = False) -> int:
     """Write an ONNX file whose float32 constants are float16, if none of them changes by that; the same file gives the same bytes.
 
     ONNX Runtime folds the casts when it loads the file, so speed and outputs are those of the source.
 
+    Args:
+        mixed: keep constants that would change as they are, instead of refusing the file.
     Returns:
         how many numbers were narrowed.
     Raises:
@@ -33,8 +35,11 @@ def store(source: Path, target: Path) -> int:
         if constant.data_type != TensorProto.FLOAT:
             continue
         values = numpy_helper.to_array(constant)
-        half = values.astype(np.float16)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
         if not np.array_equal(half.astype(np.float32), values):
+            if mixed:
+                continue
             raise FarposeError(f"constant {constant.name!r} loses digits in half precision", where=source, fix="store it as it is")
         name = constant.name
         constant.CopyFrom(numpy_helper.from_array(half, name + SUFFIX))

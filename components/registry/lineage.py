@@ -42,6 +42,11 @@ def git_commit(repository: Path = REPOSITORY) -> str:
     return commit + ("-dirty" if _git(repository, "status", "--porcelain", "--untracked-files=no", "--", *code) else "")
 
 
+def known_commit(commit: str, repository: Path = REPOSITORY) -> bool:
+    """Whether the repository holds this commit."""
+    return bool(_git(repository, "rev-parse", "--quiet", "--verify", f"{commit}^{{commit}}"))
+
+
 @functools.cache
 def versions() -> dict[str, str]:
     """Package → version of Python and of the packages that results depend on."""

@@ -36,8 +36,12 @@ class Facts:
     versions: dict[str, str]
 
 
-def model_card(variant: Variant, facts: Facts) -> str:
-    """The card as Markdown. It names contents, not runs, so equal models have equal cards."""
+def model_card(variant: Variant, facts: Facts, use: str | None = None) -> str:
+    """The card as Markdown. It names contents, not runs, so equal models have equal cards.
+
+    Args:
+        use: how the model is loaded; by default from the registry.
+    """
     served = approach(variant.approach).served(variant)
     origin = {"weights (SHA-256)": facts.weights_sha256, **facts.origin}
     return f"""# {variant.name}
@@ -68,15 +72,19 @@ The code is Apache-2.0. Weights carry what the training data's licences ask for:
 {_start_licence(facts)}
 
 ## Use
-```python
-import mlflow
-model = mlflow.pyfunc.load_model("models:/{variant.name}@challenger")
-{served.usage}
-```
-Or `farpose predict IMAGE --variant {variant.name}` in the repository.
+{use or _use(variant, served.usage)}
 
 ## Versions
 {_table(facts.versions, ("package", "version"))}"""
+
+
+def _use(variant: Variant, usage: str) -> str:
+    return f"""```python
+import mlflow
+model = mlflow.pyfunc.load_model("models:/{variant.name}@challenger")
+{usage}
+```
+Or `farpose predict IMAGE --variant {variant.name}` in the repository."""
 
 
 def _start_licence(facts: Facts) -> str:

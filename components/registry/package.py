@@ -19,7 +19,6 @@ import yaml
 
 from components.base.config import load_yaml, parse
 from components.base.errors import FarposeError
-from components.base.files import atomic_directory
 from components.degrade.params import DegradeParams, ShardSpec
 from components.evaluate.params import EvaluateParams
 from components.models import zoo
@@ -60,7 +59,7 @@ class Package:
 
 
 def read(folder: Path) -> Package:
-    """Read a folder that `write` or the registry made; the weights are read by `Package.build`.
+    """Read a folder that `released.write` or the registry made; the weights are read by `Package.build`.
 
     Raises:
         FarposeError: a file is missing or wrong.
@@ -82,12 +81,11 @@ def read(folder: Path) -> Package:
     )
 
 
-def write(folder: Path, variant: Variant, weights: Path, preparation: Mapping[str, Any], card: str) -> None:
-    """Write a package with weights in half precision, whole or not at all; equal inputs give equal bytes.
+def halve(weights: Path, variant: Variant, target: Path) -> None:
+    """Write the weights in half precision; the same file gives the same bytes. What the file said of itself stays with it.
 
     Args:
         weights: of `variant`, as training wrote them.
-        preparation: the mappings `shards`, `degrade` and `evaluate`.
     Raises:
         FarposeError: the weights are damaged, another variant's, or a number is too large for half precision.
     """
@@ -96,10 +94,7 @@ def write(folder: Path, variant: Variant, weights: Path, preparation: Mapping[st
         state[name] = value.half() if value.is_floating_point() else value
         if not torch.isfinite(state[name]).all():
             raise FarposeError(f"{name} does not fit half precision", where=weights, fix="look at the training's loss")
-    with atomic_directory(folder) as temporary:
-        save_weights(temporary / WEIGHTS, state, read_metadata(weights))
-        for name, text in texts(variant, preparation, card).items():
-            (temporary / name).write_text(text)
+    save_weights(target, state, read_metadata(weights))
 
 
 def texts(variant: Variant, preparation: Mapping[str, Any], card: str) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Put trained models into MLflow's registry under the alias `challenger`. `champion` is a person's decision."""
+"""Put models into MLflow's registry: trained ones under the alias `challenger`, and the one that comes with a clone.
+
+`champion` is a person's decision; only a store in which no model has it gives it to the model that comes with a clone.
+"""
 
 from __future__ import annotations
 
@@ -100,12 +103,35 @@ def register(candidate: Candidate, run: Run) -> ModelVersion:
     Args:
         run: the register stage's run; owns the model unless a training run of the same weights is in the store.
     """
-    client, name = run.client, candidate.variant.name
-    _ensure_registered_model(client, candidate.variant)
-    version = find(client, name, candidate.identity) or _new_version(candidate, run)
-    client.update_model_version(name, version.version, description=candidate.card)
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    version = _registered(candidate, run)
+    run.client.set_registered_model_alias(version.name, CHALLENGER, version.version)
     return version
+
+
+def register_released(candidate: Candidate, run: Run, champion: bool) -> ModelVersion:
+    """As `register`, of a model that comes with a clone; it is nobody's challenger.
+
+    Args:
+        champion: give it the alias `champion` if no model of the store has it.
+    """
+    version = _registered(candidate, run)
+    if champion and not _champions(run.client):
+        run.client.set_registered_model_alias(version.name, CHAMPION, version.version)
+    return version
+
+
+def holds(candidate: Candidate, champion: bool, repository: Path = REPOSITORY) -> bool:
+    """Whether `register_released` has nothing to do in this store."""
+    client, _ = store.open_store(repository)
+    there = find(client, candidate.variant.name, candidate.identity) is not None
+    return there and (not champion or bool(_champions(client)))
+
+
+def training_tags(weights_sha256: str, repository: Path = REPOSITORY) -> dict[str, str]:
+    """`git.commit` and `data.md5` of the run that trained these weights; empty if it is not in this store."""
+    client, experiment_id = store.open_store(repository)
+    training = _training_run(client, experiment_id, weights_sha256)
+    return _origin(training)
 
 
 def find(client: MlflowClient, name: str, identity: str) -> ModelVersion | None:
@@ -165,7 +191,7 @@ def champion(repository: Path = REPOSITORY) -> package.Package | None:
     from mlflow.exceptions import MlflowException
 
     client, _ = store.open_store(repository)
-    named = [model for model in client.search_registered_models() if CHAMPION in model.aliases]
+    named = _champions(client)
     if not named:
         return None
     model = max(named, key=lambda model: model.last_updated_timestamp)
@@ -175,6 +201,20 @@ def champion(repository: Path = REPOSITORY) -> package.Package | None:
         fix = "run register, or name another model by --variant"
         raise FarposeError(f"the files of {model.name!r} are not there", where=store.tracking_uri(repository), fix=fix) from error
     return package.read(folder / "artifacts")
+
+
+def _registered(candidate: Candidate, run: Run) -> ModelVersion:
+    """The version that packages the same, made if there is none, with its card."""
+    client, name = run.client, candidate.variant.name
+    _ensure_registered_model(client, candidate.variant)
+    version = find(client, name, candidate.identity) or _new_version(candidate, run)
+    client.update_model_version(name, version.version, description=candidate.card)
+    return version
+
+
+def _champions(client: MlflowClient) -> list[Any]:
+    """The registered models of which a version has the alias `champion`."""
+    return [model for model in client.search_registered_models() if CHAMPION in model.aliases]
 
 
 def _ensure_registered_model(client: MlflowClient, variant: Variant) -> None:
@@ -194,8 +234,7 @@ def _new_version(candidate: Candidate, run: Run) -> ModelVersion:
     experiment_id = client.get_run(run.run_id).info.experiment_id
     training = _training_run(client, experiment_id, candidate.weights_sha256)
     owner = training.info.run_id if training else run.run_id
-    lineage_tags = {key: training.data.tags[key] for key in OF_THE_TRAINING if key in training.data.tags} if training else {}
-    tags = {WEIGHTS_TAG: candidate.weights_sha256, PACKAGE_TAG: candidate.identity, **lineage_tags, **candidate.tags}
+    tags = {WEIGHTS_TAG: candidate.weights_sha256, PACKAGE_TAG: candidate.identity, **_origin(training), **candidate.tags}
     params = lineage.flat(dataclasses.asdict(variant))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
@@ -211,6 +250,10 @@ def _new_version(candidate: Candidate, run: Run) -> ModelVersion:
 def _training_run(client: MlflowClient, experiment_id: str, digest: str) -> MlflowRun | None:
     runs = client.search_runs([experiment_id], f"tags.`{WEIGHTS_TAG}` = '{digest}' and tags.kind = 'train'", max_results=1)
     return runs[0] if runs else None
+
+
+def _origin(training: MlflowRun | None) -> dict[str, str]:
+    return {key: training.data.tags[key] for key in OF_THE_TRAINING if key in training.data.tags} if training else {}
 
 
 def _save(candidate: Candidate, folder: Path, scratch: Path) -> None:

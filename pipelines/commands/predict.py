@@ -113,9 +113,9 @@ def chosen(name: str | None, weights: Path | None, check: Any = None) -> Subject
         return Subject(built, read_metadata(weights), _spec(variant), settings.degrade(), settings.evaluation())
     if weights is not None:
         raise FarposeError("--weights needs --variant", fix="name the variant that they belong to")
-    from components.registry import package
+    from components.registry import released
 
-    found = package.read(paths.RELEASED) if paths.RELEASED.is_dir() else _champion()
+    found = released.read(paths.RELEASED.name, paths.RELEASED.parent) if paths.RELEASED.is_dir() else _champion()
     check(found.variant)
     return Subject(found.build(), read_metadata(found.weights), found.spec, found.degrade, found.evaluate)
 

@@ -1,0 +1,261 @@
+"""Released models: made of a trained variant by `farpose release`, and put into MLflow's registry by `farpose run`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.base.errors import FarposeError
+from components.base.files import read_json, sha256_of
+from pipelines import paths, plan, settings
+
+GREY = 128  # of the registered input example: real crops would be photographs, whose licences differ
+MEASURED = ("train_seconds", "images_per_second", "data_share", "memory_mib")  # by a clock; they say nothing of the weights
+
+
+@dataclass(frozen=True)
+class Making:
+    """What `farpose release` was asked for.
+
+    Attributes:
+        name: of the released model; `variant`: which was trained.
+        trained: folder with model.safetensors and timing.json, as training wrote it.
+        shards: name of the crops or images on which it is scored.
+        commit: of this repository; None: the one that MLflow's training run names.
+        example: of params/examples, with which the variant is trained again; None: the parameters as they stand.
+    """
+
+    name: str
+    variant: str
+    trained: Path
+    shards: str
+    commit: str | None = None
+    example: str | None = None
+
+
+def make(making: Making, folder: Path, scratch: Path, evaluation: Path | None = None) -> str:
+    """Write a released model's folder, whole or not at all; what was compared and scored, in words.
+
+    Rounds the weights to half precision; everything else is made of the rounded ones.
+
+    Args:
+        scratch: a folder for files on the way.
+        evaluation: an evaluation's folder of the rounded weights; None: they are evaluated here.
+    Raises:
+        FarposeError: no weights, an origin that is not known, an evaluation of other weights, an ONNX file that finds other joints,
+            or a file too large for a clone.
+    """
+    from components.evaluate.headline import headline_ap
+    from components.models import zoo
+    from components.registry import package, released
+    from pipelines import stages
+
+    variant, weights = zoo.variant(making.variant), scratch / package.WEIGHTS
+    origin = _traced(making)
+    package.halve(making.trained / package.WEIGHTS, variant, weights)
+    onnx, compared = scratch / released.ONNX, _export(variant, weights, making.shards, scratch)
+    if evaluation is None:
+        evaluation = scratch / "evaluation"
+        stages.evaluate(variant.name, making.shards, weights, evaluation)
+    _require_same(evaluation, weights)
+    metrics = read_json(evaluation / "metrics.json")
+    stated = _facts(making, variant, origin, metrics)
+    files = {package.WEIGHTS: weights, released.ONNX: onnx}
+    released.write(folder, variant, files, _preparation(making.shards), stated, _card(making, variant, weights, stated), _notice(stated))
+    released.check(folder)
+    return f"AP {headline_ap(metrics):.3f}; {compared}"
+
+
+def register(repository: Path = paths.REPOSITORY) -> list[str]:
+    """Every released model → MLflow's registry, the main one as `champion` of a store that has none; what was done, a line each.
+
+    Raises:
+        FarposeError: a released file is damaged, or the store does not answer.
+    """
+    from components.registry import register as registry
+    from components.registry import released, tracking
+
+    root, done = repository / paths.RELEASED.parent.name, []
+    for name in released.names(root):
+        made, main = candidate(name, root), name == paths.RELEASED.name
+        if registry.holds(made, main, repository):
+            continue
+        params = {"released": name, "variant": made.variant.name}
+        with tracking.run(f"register {name}", params=params, tags={"kind": "register", **params}, repository=repository) as run:
+            version = registry.register_released(made, run, main)
+        done.append(f"{name}: version {version.version} of {made.variant.name}")
+    return done
+
+
+def candidate(name: str, root: Path) -> Any:
+    """A released model as a `Candidate` of the registry, see `components.registry.register`."""
+    from components.base import imports
+    from components.base.config import load_yaml
+    from components.evaluate.headline import headline
+    from components.registry import package, released
+    from components.registry.register import Candidate
+
+    found, stated, sources = released.read(name, root), released.facts(name, root), imports.read(paths.REPOSITORY)
+    ap = f"AP_{headline(stated.metrics)}"
+    modules = plan.code(plan.REGISTER, found.variant, found.spec.protocol, sources)["modules"]
+    return Candidate(
+        variant=found.variant,
+        weights=found.weights,
+        card=(found.folder / released.README).read_text(),
+        metrics=stated.metrics,
+        examples=np.full((1, 3, *found.variant.input_size), GREY, np.uint8),
+        tags={**stated.lineage, "released": name, ap: f"{stated.metrics[ap]:.4f}"},
+        preparation=load_yaml(found.folder / package.PREPARATION),
+        sources={module: sources.paths[module] for module in modules},
+    )
+
+
+def _traced(making: Making) -> dict[str, str]:
+    """`git.commit` and `data.md5` of the training."""
+    from components.registry import lineage, package, register
+
+    weights = making.trained / package.WEIGHTS
+    if not weights.is_file():
+        raise FarposeError("no weights to release", where=weights, fix=f"`farpose train {making.variant}`, or name their folder by --from")
+    found = {"data.md5": lineage.data_digest(), **register.training_tags(sha256_of(weights))}
+    if making.commit:
+        found["git.commit"] = making.commit
+    commit, fix = found.get("git.commit", ""), "name the commit that holds the training's code by --commit"
+    if not commit:
+        raise FarposeError("MLflow's store has no run that trained these weights", where=weights, fix=fix)
+    if commit.endswith("-dirty"):
+        raise FarposeError(f"trained from files that differ from commit {commit.removesuffix('-dirty')}", where=weights, fix=fix)
+    if not lineage.known_commit(commit):
+        raise FarposeError(f"commit {commit} is not in this repository", where=weights, fix=fix)
+    return found
+
+
+def _export(variant: Any, weights: Path, shards: str, scratch: Path) -> str:
+    """Write model.onnx with constants of half precision where that changes none; how far its joints are from torch's, in words."""
+    from components.approaches import approach
+    from components.detect import storage
+    from components.models import export
+    from components.registry import released
+    from pipelines import stages
+
+    exported, shown = export.exported_form(variant), approach(variant.approach)
+    inputs, form = shown.compared(shown.inputs(paths.SHARDS / shards, exported)), shown.form(exported)
+    built = stages.trained(exported, weights)
+    full, path = scratch / "full.onnx", scratch / released.ONNX
+    origin = {"weights_sha256": sha256_of(weights), "compared_on": f"{len(inputs)} {shown.name} of {shards}"}
+    export.export(built.model, built.codec, exported, full, inputs, form, origin)
+    storage.store(full, path, mixed=True)
+    found = export.compare(built.model, built.codec, path, [form.fit(one) for one in inputs], form)
+    if not found.within_limits:
+        raise FarposeError(f"ONNX Runtime differs from torch: {found}", where=path, fix="report the variant and `farpose doctor`")
+    return f"ONNX Runtime's joints against torch's on {origin['compared_on']}: {found}"
+
+
+def _require_same(evaluation: Path, weights: Path) -> None:
+    """Numbers of a model card are those of the file beside it."""
+    records = read_json(evaluation / "predictions.json")
+    scored, digest = {record["provenance"]["weights_sha256"] for record in records}, sha256_of(weights)
+    if scored != {digest}:
+        problem = f"scores weights {', '.join(sorted(scored)) or 'of nobody'}, not the rounded ones ({digest})"
+        raise FarposeError(problem, where=evaluation, fix="leave out --evaluation, or evaluate the released file with `--weights`")
+
+
+def _facts(making: Making, variant: Any, origin: Mapping[str, str], metrics: dict[str, Any]) -> Any:
+    from components.models import starts
+    from components.models.weights import read_metadata
+    from components.pose.persons import Persons
+    from components.registry import package
+    from components.registry.register import package_versions
+    from components.registry.released import Facts
+
+    weights = making.trained / package.WEIGHTS
+    trained, summary = read_metadata(weights), read_json(making.trained / "timing.json")["summary"]
+    recipe = json.loads(trained["recipe"])
+    licences = Persons.read(paths.PERSONS / "persons.parquet").frame["licence"].unique()
+    crops = paths.SHARDS / making.shards / "shard.json"
+    if sha256_of(crops) != trained["shard"]:
+        raise FarposeError("these are not the crops that the weights were trained on", where=crops, fix="name those by --shards")
+    return Facts(
+        commit=origin["git.commit"],
+        data_md5=origin["data.md5"],
+        trained_sha256=sha256_of(weights),
+        start=starts.described(recipe["init"]),
+        origin={
+            "source": settings.data().source,
+            "shards": making.shards,
+            "shards (SHA-256 of shard.json)": trained["shard"],
+            "licences": ", ".join(sorted(licences)),
+            "made by": "; ".join(_commands(making)),
+        },
+        recipe=recipe,
+        metrics=metrics,
+        training={key: value for key, value in summary.items() if key not in MEASURED},
+        versions={**{f"{key} (training)": trained[key] for key in ("torch", "numpy")}, **package_versions()},
+    )
+
+
+def _commands(making: Making) -> list[str]:
+    """The commands that make it again from its commit and its data."""
+    applied = [f"`farpose params --apply {making.example}`"] if making.example else []
+    trained = [f"`farpose acquire {settings.data().source} --from FOLDER`", "`farpose run`"]
+    example = f" --example {making.example}" if making.example else ""
+    return [*applied, *trained, f"`farpose release {making.variant} --as {making.name}{example}`"]
+
+
+def _card(making: Making, variant: Any, weights: Path, stated: Any) -> str:
+    from components.registry import model_card
+
+    origin = {
+        "commit": stated.commit,
+        "data (DVC's digest)": stated.data_md5,
+        "trained weights, before rounding (SHA-256)": stated.trained_sha256,
+        **stated.origin,
+    }
+    facts = model_card.Facts(
+        weights_sha256=sha256_of(weights),
+        origin=origin,
+        start=stated.start,
+        recipe=stated.recipe,
+        metrics=stated.metrics,
+        training=stated.training,
+        versions=stated.versions,
+    )
+    return model_card.model_card(variant, facts, USE.format(name=making.name))
+
+
+def _notice(stated: Any) -> str:
+    start = "\n".join(f"{key}: {value}" for key, value in stated.start.items())
+    return NOTICE.format(source=stated.origin["source"], licences=stated.origin["licences"], start=start)
+
+
+def _preparation(shards: str) -> dict[str, dict[str, Any]]:
+    """How the evaluation makes its inputs."""
+    sections: dict[str, Any] = {"shards": settings.load().shards[shards], "degrade": settings.degrade(), "evaluate": settings.evaluation()}
+    return {name: dataclasses.asdict(section) for name, section in sections.items()}
+
+
+USE = """The weights are in half precision; the numbers above are theirs. `SHA256SUMS` is checked whenever they are read.
+```python
+from components.registry import released
+model = released.load("{name}")  # model.built: network and codec; model.package: how its inputs are made
+```
+Or `farpose predict IMAGE` in the repository, which takes this model unless another is named. `model.onnx` holds the network alone:
+normalised images (B, 3, H, W) in, maps out."""
+
+NOTICE = """The code that made these weights is Apache-2.0 (LICENSE at the repository's root).
+
+Training data
+source: {source}
+licences of its images: {licences}
+The images themselves are not part of this repository.
+
+Weights that the training started from
+{start}
+All of them were changed by training, and rounded to half precision. The NOTICE at the repository's root quotes their licences.
+"""
