@@ -24,7 +24,7 @@ from components.degrade.augment import normalise
 from components.evaluate import curves, oks, stage
 from components.evaluate.approach import EvaluationContext, EvaluationData
 from components.evaluate.gallery import choose
-from components.evaluate.overview import overview
+from components.evaluate.overview import far_persons, overview
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predict import predict
 from components.evaluate.predictions import Predictions, read_coco_results, read_detections, write_coco_results
@@ -379,3 +379,20 @@ def test_overview_needs_a_far_person(tmp_path: Path) -> None:
     look = lambda person: crop_pictures.look(crops, predictions, person, data.data_root)  # noqa: E731
     assert not overview(tmp_path / "overview.png", "t", persons_of(crops), np.ones(len(crops)), look, [])
     assert not (tmp_path / "overview.png").exists()
+
+
+def test_overview_shows_the_median_far_person(tmp_path: Path) -> None:
+    _, data = scene(tmp_path)
+    crops = replace(data.inputs, bbox_xywh=np.tile([0.0, 0.0, 20.0, 40.0], (len(data.inputs), 1)))
+    predictions = predict(Oracle(codec_of("dark"), data.persons.labelled()), codec_of("dark"), data.inputs)
+    persons, shown = persons_of(crops), []
+    far = far_persons(persons, np.ones(len(crops)))
+    oks = np.full(len(crops), np.nan)
+    oks[far] = np.random.default_rng(0).permutation(len(far)) / len(far)
+
+    def look(person: int) -> Any:
+        shown.append(person)
+        return crop_pictures.look(crops, predictions, person, data.data_root)
+
+    assert overview(tmp_path / "overview.png", "t", persons, oks, look, [])
+    assert len(far) > 2 and [oks[person] for person in shown] == [pytest.approx(np.sort(oks[far])[len(far) // 2])]

@@ -33,9 +33,9 @@ def little_to_do(repository: Path) -> None:
         overrides = {"epochs": 1, "batch_size": 8, "augmentation": {"half_body_probability": 0.0}}
         edit(params / "variants" / "demo.yaml", **{f"{name}__train": overrides})
     pipeline = yaml.safe_load((params / "pipeline.yaml").read_text())
-    example = yaml.safe_load((params / "examples" / "bottom_up_256" / "pipeline.yaml").read_text())
-    pipeline["shards"] |= example["shards"]
-    pipeline["variants"] = {name: (pipeline["variants"] | example["variants"])[name] for name in VARIANTS}
+    examples = [yaml.safe_load((params / "examples" / name / "pipeline.yaml").read_text()) for name in ("methods_64x48", "bottom_up_256")]
+    pipeline["shards"] |= examples[1]["shards"]
+    pipeline["variants"] = {name: (examples[0]["variants"] | examples[1]["variants"])[name] for name in VARIANTS}
     run_these(repository, pipeline)
     shutil.rmtree(params / "manifests", ignore_errors=True)
     for name in ("data.dvc", "dvc.lock"):

@@ -14,13 +14,14 @@ from components.evaluate.curves import top_of
 from components.pose.persons import Persons
 
 FAR_PX = (24.0, 64.0)  # heights that count as far away, px of the image
-RANK = 0.75  # of the far persons by OKS, the one shown: better than three in four, and the caption says so
 
 
 def overview(
     path: str | Path, title: str, persons: Persons, oks: np.ndarray, look: Callable[[int], Look], by_height: Sequence[Mapping[str, Any]]
 ) -> bool:
     """Draw the picture as PNG; False, and nothing written, where the data hold no far person.
+
+    The person shown is the median one: half of the far persons have a lower OKS, so the picture is what a user can expect.
 
     Args:
         persons: (P) the labelled ones.
@@ -34,12 +35,12 @@ def overview(
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    person = int(far[round(RANK * (len(far) - 1))])
+    person = int(far[len(far) // 2])
     view = look(person)
-    shape = view.seen.shape
-    figure = Figure(figsize=(12.8, 4.1), dpi=110, facecolor="white", layout="constrained")
-    scene, seen, curve = figure.subplots(1, 3, width_ratios=[1.45, shape[1] / shape[0], 1.3])
     left, top, right, bottom = view.part
+    widths = [(right - left) / (bottom - top), view.seen.shape[1] / view.seen.shape[0], 1.5]  # in heights of the pictures
+    figure = Figure(figsize=(3.1 * sum(widths) + 1.0, 4.3), dpi=110, facecolor="white", layout="constrained")
+    scene, seen, curve = figure.subplots(1, 3, width_ratios=widths)
     scene.imshow(view.image)
     scene.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5))
     x, y, width, height = view.frame_xywh
@@ -47,7 +48,7 @@ def overview(
     scene.set_title(f"a person far away: {persons.bbox_xywh[person, 3]:.0f} px high")
     seen.imshow(view.seen)
     found = f"OKS {oks[person]:.2f}" if oks[person] > 0 else "not found"
-    seen.set_title(f"{view.caption}\n{found}; median of far persons {np.median(oks[far]):.2f}")
+    seen.set_title(f"{view.caption}\n{found}: the median of {len(far)} far persons")
     draw_curve(curve, by_height)
     for axes in (scene, seen):
         axes.set_axis_off()

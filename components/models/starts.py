@@ -24,7 +24,6 @@ UNNAMED = {  # values of `init` that are no file's
 }
 JOINTS = COCO_17.keypoint_names  # of MoveNet's maps
 MAPS = "heatmap.final."  # the layer in the file that puts out the logits of heatmaps
-FLOOR, PEAK = -5.0, -1.0  # of MoveNet's logits on crops of 64x48, enlarged twofold: their median, and the mean of the maps' highest cells
 PARTS = {"backbone.branch.": "heatmap.branch.", "backbone.": "backbone.", "final_layer.": "heatmap.final."}
 
 
@@ -52,8 +51,8 @@ def initialise(model: nn.Module, init: str, skeleton: Skeleton) -> int:
 
     A named start fills the whole backbone, but for what a method adds to it (`IN_IMAGENET_WEIGHTS = False`), and the other parts that
     `START_PARTS` names where shapes and joints fit. A network declares `START_PARTS` (prefix of its keys → prefix in the file, longer
-    ones first) where `PARTS` is not true of it. One that is trained on heatmaps of heights 0 to 1 declares `START_AS_HEATMAPS = True`:
-    its last layer then puts out (logit - FLOOR) / (PEAK - FLOOR), because biases that are 5 too low take thousands of small steps to rise.
+    ones first) where `PARTS` is not true of it. A last layer with several maps per joint takes the start's for the first of each, and
+    zeros for the others.
 
     Args:
         init: "none", "he", "timm", the name of a start of params/weights.yaml, or a path to a file of the backbone's weights.
@@ -89,15 +88,23 @@ def _fitting(model: nn.Module, weights: dict[str, Tensor], init: str, skeleton: 
             continue
         source = renamed(key, parts) if key.startswith(tuple(parts)) else ""
         found = weights.get(source)
+        if found is not None and source.startswith(MAPS) and found.shape[0] < value.shape[0]:
+            found = _spread(found, len(value))
         if found is not None and found.shape == value.shape and (key.startswith("backbone.") or skeleton.keypoint_names == JOINTS):
             taken[key] = found.to(value.dtype)
-            if source.startswith(MAPS) and getattr(model, "START_AS_HEATMAPS", False):
-                taken[key] = (taken[key] - (FLOOR if key.endswith("bias") else 0)) / (PEAK - FLOOR)
         elif key.startswith("backbone."):
             given = "absent" if found is None else f"of shape {tuple(found.shape)}"
             problem = f"{source or key!r} is {given}, the network needs {tuple(value.shape)}"
             raise FarposeError(problem, where=entry.path, fix="import the file again, or train from `init: none`")
     return taken
+
+
+def _spread(layer: Tensor, outputs: int) -> Tensor:
+    """A last layer's weight or bias for K maps as that for `outputs` maps, those of a joint side by side."""
+    every = outputs // len(layer)
+    wide = layer.new_zeros(every * len(layer), *layer.shape[1:])
+    wide[::every] = layer
+    return wide
 
 
 def digest(init: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from components.models.variant import STRIDE
@@ -14,22 +15,36 @@ class PlainPose(nn.Module):
         backbone: its `channels` are those of its features.
         head: enlarges coarser features to H/4 x W/4, and outputs `channels`; None where the features have that size.
         published: keep the head's surplus cells, see `on_input`.
-
-    Attributes:
-        START_AS_HEATMAPS: a start's maps, which are logits, are brought to the heights of heatmaps (`starts`).
+        sigmoid_every: put every so many-th map through a sigmoid, as MoveNet does. A mean squared error from raw logits of -5 would
+            push all maps to 0 before it learns a joint, and lose the start. None: no map.
     """
 
-    START_AS_HEATMAPS = False
-
-    def __init__(self, backbone: nn.Module, outputs: int, head: nn.Module | None = None, published: bool = False) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        outputs: int,
+        head: nn.Module | None = None,
+        published: bool = False,
+        sigmoid_every: int | None = None,
+    ) -> None:
         super().__init__()
+        self.sigmoid_every = sigmoid_every
         self.backbone, self.head = backbone, head or nn.Identity()
         self.final_layer = nn.Conv2d((head or backbone).channels, outputs, 1)  # type: ignore[arg-type]
         self.cuts = head is not None and not published
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         features = self.head(self.backbone(images))
-        return (self.final_layer(on_input(features, images) if self.cuts else features),)
+        maps = self.final_layer(on_input(features, images) if self.cuts else features)
+        return (maps if self.sigmoid_every is None else some_probabilities(maps, self.sigmoid_every),)
+
+
+def some_probabilities(maps: Tensor, every: int) -> Tensor:
+    """(B, every K, H, W) with the first of every `every` maps through a sigmoid."""
+    if every == 1:
+        return maps.sigmoid()
+    grouped = maps.unflatten(1, (-1, every))
+    return torch.cat([grouped[:, :, :1].sigmoid(), grouped[:, :, 1:]], 2).flatten(1, 2)
 
 
 def on_input(features: Tensor, images: Tensor) -> Tensor:

@@ -65,9 +65,8 @@ class CAL(nn.Module):
 
 
 class CALOnPyramid(nn.Module):
-    """(B, 3, H, W) normalised images → heatmaps and offsets as `CAL`."""
+    """(B, 3, H, W) normalised images → heatmaps, through a sigmoid as MoveNet's, and offsets as `CAL`."""
 
-    START_AS_HEATMAPS = True
     START_PARTS: ClassVar = {
         "backbone.branch.": "heatmap.branch.",
         "backbone.": "backbone.",
@@ -83,7 +82,7 @@ class CALOnPyramid(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.backbone.pyramid(images)
-        return self.final_layer(self.backbone.branch(features)), self.offset_head(self.offset_branch(features))
+        return self.final_layer(self.backbone.branch(features)).sigmoid(), self.offset_head(self.offset_branch(features))
 
 
 def build(variant: Variant, published: bool = False) -> CAL | CALOnPyramid:

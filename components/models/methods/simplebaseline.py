@@ -26,9 +26,8 @@ def build(variant: Variant, published: bool = False, outputs_per_keypoint: int =
     """K (or 3K) heatmaps on the variant's backbone, initialised as published."""
     name, outputs = variant.backbone, outputs_per_keypoint * variant.num_keypoints
     if name in MOBILENETS:
-        model = PlainPose(build_mobilenet(name), outputs)
+        model = PlainPose(build_mobilenet(name), outputs, sigmoid_every=outputs_per_keypoint)
         published_initialisation(model.final_layer)
-        model.START_AS_HEATMAPS = True
         return model
     backbone = EfficientViT(EFFICIENTVITS[name]) if name in EFFICIENTVITS else ResNet(RESNETS[name])
     model = PlainPose(backbone, outputs, DeconvolutionHead(backbone.channels), published)

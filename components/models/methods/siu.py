@@ -131,8 +131,7 @@ def _hrnet(variant: Variant) -> PlainPose:
 def _mobilenet(variant: Variant) -> PlainPose:
     backbone = StableMobileNetFPN(MOBILENETS[variant.backbone])
     mobilenet_initialisation(backbone)
-    model = PlainPose(backbone, variant.num_keypoints)
-    model.START_AS_HEATMAPS = True
+    model = PlainPose(backbone, variant.num_keypoints, sigmoid_every=1)
     published_initialisation(backbone.shuffles)
     published_initialisation(model.final_layer)
     return model
