@@ -131,7 +131,8 @@ def _traced(making: Making) -> dict[str, str]:
         raise FarposeError("MLflow's store has no run that trained these weights", where=weights, fix=fix)
     if commit.endswith("-dirty"):
         raise FarposeError(f"trained from files that differ from commit {commit.removesuffix('-dirty')}", where=weights, fix=fix)
-    if not lineage.known_commit(commit):
+    found["git.commit"] = lineage.full_commit(commit)
+    if not found["git.commit"]:
         raise FarposeError(f"commit {commit} is not in this repository", where=weights, fix=fix)
     return found
 

@@ -23,11 +23,11 @@ from components.degrade.params import ShardSpec
 from components.degrade.shards import Boxes, crop_boxes
 from components.models import export, starts, zoo
 from components.models.weights import load_weights, save_weights
-from components.registry import package, register, released, store, tracking
+from components.registry import lineage, package, register, released, store, tracking
 from pipelines import releases
 from tests import stand_in as stand_ins
 from tests.released_people import GOLDEN, NAME, draw_people, joints
-from tests.repositories import REPOSITORY
+from tests.repositories import REPOSITORY, commit, git
 
 VARIANT = "categorical_mobilenet_fpn_coco_64x48_x2"
 needs_the_model = pytest.mark.skipif(not (released.FOLDER / NAME).is_dir(), reason=f"released/{NAME} is not there yet: `farpose release`")
@@ -189,13 +189,25 @@ def test_numbers_of_other_weights_are_refused(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("commit", "said"),
+    ("trained_at", "said"),
     [(None, "no run that trained these weights"), ("a" * 40 + "-dirty", "files that differ"), ("a" * 40, "not in this repository")],
 )
-def test_a_training_that_cannot_be_traced_is_not_released(trained, monkeypatch, commit, said):
-    monkeypatch.setattr(register, "training_tags", lambda digest: {"git.commit": commit} if commit else {})
+def test_a_training_that_cannot_be_traced_is_not_released(trained, monkeypatch, trained_at, said):
+    monkeypatch.setattr(register, "training_tags", lambda digest: {"git.commit": trained_at} if trained_at else {})
     with pytest.raises(FarposeError, match=f"{said}.*--commit"):
         releases._traced(releases.Making(NAME, VARIANT, trained.parent, "direct_64x48"))
+
+
+def test_the_named_commit_stands_for_the_training_s(trained, tmp_path, monkeypatch):
+    git(tmp_path, "init", "--quiet")
+    commit(tmp_path)
+    head = git(tmp_path, "rev-parse", "HEAD").strip()
+    full = lineage.full_commit
+    assert full(head[:10], tmp_path) == head and full("a" * 40, tmp_path) == ""
+    monkeypatch.setattr(lineage, "full_commit", lambda name: full(name, tmp_path))
+    monkeypatch.setattr(register, "training_tags", lambda digest: {"git.commit": "a" * 40, "data.md5": "7"})
+    traced = releases._traced(releases.Making(NAME, VARIANT, trained.parent, "direct_64x48", commit=head[:10]))
+    assert traced == {"git.commit": head, "data.md5": "7"}
 
 
 @needs_the_model

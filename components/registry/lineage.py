@@ -42,9 +42,9 @@ def git_commit(repository: Path = REPOSITORY) -> str:
     return commit + ("-dirty" if _git(repository, "status", "--porcelain", "--untracked-files=no", "--", *code) else "")
 
 
-def known_commit(commit: str, repository: Path = REPOSITORY) -> bool:
-    """Whether the repository holds this commit."""
-    return bool(_git(repository, "rev-parse", "--quiet", "--verify", f"{commit}^{{commit}}"))
+def full_commit(name: str, repository: Path = REPOSITORY) -> str:
+    """All 40 digits of a commit that may be named in short; empty if the repository does not hold it."""
+    return _git(repository, "rev-parse", "--quiet", "--verify", f"{name}^{{commit}}")
 
 
 @functools.cache
