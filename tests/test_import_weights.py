@@ -153,7 +153,16 @@ def test_predict_takes_the_imported_weights(tmp_path, target, state):
     assert cli.main(["import-weights", TINY, str(tmp_path / "model.pth")]) == 0
     image = np.random.default_rng(0).integers(0, 256, (80, 60, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "person.png"), image)
-    arguments = [str(tmp_path / "person.png"), "--variant", TINY, "--weights", str(target), "--output", str(tmp_path / "out")]
+    arguments = [
+        str(tmp_path / "person.png"),
+        "--variant",
+        TINY,
+        "--weights",
+        str(target),
+        "--whole-image",
+        "--output",
+        str(tmp_path / "out"),
+    ]
     assert cli.main(["predict", *arguments]) == 0
     (person,) = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert len(person["keypoints"]) == 51

@@ -14,7 +14,7 @@ from components.base.errors import FarposeError
 from pipelines import listing, settings
 from tests.repositories import REPOSITORY
 
-FIRST, SECOND = "hrnet_tiny_synthetic_64x48", "dark_hrnet_tiny_synthetic_64x48"
+FIRST, SECOND = list(settings.load().variants)[:2]
 
 
 @pytest.fixture

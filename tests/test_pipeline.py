@@ -125,8 +125,8 @@ def test_verify_and_predict_work_on_it(finished, tmp_path):
     assert "ground truth scores AP 1.000" in done.stdout and "crops follow the persons table" in done.stdout
     assert "images follow the persons table" in done.stdout
     image = next((finished / "data" / "synthetic" / "val").glob("*.jpg"))
-    done = farpose(finished, "predict", str(image), "--variant", FIRST, "--output", str(tmp_path / "found"))
-    assert done.returncode == 0 and "each whole image is taken as one person's box" in done.stdout, done.stderr
+    done = farpose(finished, "predict", str(image), "--variant", FIRST, "--whole-image", "--output", str(tmp_path / "found"))
+    assert done.returncode == 0 and "1 person" in done.stdout, done.stdout + done.stderr
     assert len(json.loads((tmp_path / "found" / "predictions.json").read_text())) == 1
     assert (tmp_path / "found" / f"{image.stem}.png").is_file()
     (tmp_path / "broken.jpg").write_bytes(b"no image")

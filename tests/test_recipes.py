@@ -116,7 +116,7 @@ def test_a_wrong_budget_is_named(tmp_path, old, new, message):
 
 
 def test_a_backbone_of_no_family_and_an_unknown_kind_are_named(tmp_path):
-    text = recipes.TRAIN.read_text().replace("      efficientvit: {", "      efficientnet: {")
+    text = recipes.TRAIN.read_text().replace("      efficientvit: {", "      another: {")
     (tmp_path / "train.yaml").write_text(text)
     with pytest.raises(FarposeError, match=r"matched\.crops\.families: no family holds backbone 'efficientvit_l0'"):
         recipes.resolve(VARIANTS["siu_efficientvit_l0_coco_64x48"], BASE, "matched", tmp_path / "train.yaml")

@@ -62,7 +62,7 @@ class EvaluateParams:
         reduction_bins: ascending inner edges of the bins of source px per input px.
         gallery_size: best, median and worst predictions shown of each.
         decodings: further decodings of the same weights, see `evaluate.decodings`.
-        conditions: further inputs for the same weights, such as "antialias" and "h32", see `evaluate.conditions`; top-down only.
+        conditions: further inputs for the same weights: protocols, and heights such as h32, see `evaluate.conditions`; top-down only.
         bottom_up: evaluation of bottom-up methods; `boxes`, `detections`, `detector_score_threshold`,
             `in_vis_threshold`, `oks_nms_threshold`, `soft_nms` and `batch_size` above are for top-down methods only.
 
