@@ -192,7 +192,7 @@ def test_models_counts_what_is_not_kept_and_says_so(monkeypatch, capsys):
     said = capsys.readouterr()
     row = next(row for row in said.out.splitlines() if row.startswith("cal_hrnet_tiny_synthetic_64x48 "))
     assert row.split()[1:4] == ["0.740", "0.020", "0.031"]
-    assert "counting 1 network" in said.err and "farpose models --count" in said.err
+    assert "counting 2 network" in said.err and "farpose models --count" in said.err
 
 
 def test_an_example_is_laid_over_the_parameters_but_not_over_edits(here, console):
