@@ -72,7 +72,7 @@ class EvaluateParams:
 
     split: Literal["val", "dev"] = "val"
     flip: bool = True
-    batch_size: int = 256
+    batch_size: int = 64
     bf16: bool = False
     boxes: Literal["gt", "detector"] = "gt"
     detections: str | None = None
