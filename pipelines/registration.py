@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from components.base.files import atomic_directory, read_json, write_json
@@ -36,9 +37,8 @@ def _candidate(name: str, shards: str) -> Any:
     from components.evaluate.headline import headline
     from components.models import zoo
     from components.models.weights import read_metadata
-    from components.pose.persons import Persons
     from components.registry.model_card import Facts, model_card
-    from components.registry.register import Candidate, package_versions
+    from components.registry.register import Candidate
 
     variant = zoo.variant(name)
     weights = paths.MODELS / name / "model.safetensors"
@@ -46,7 +46,6 @@ def _candidate(name: str, shards: str) -> Any:
     planned = {stage: plan.read(stage, name) for stage in (plan.TRAIN, plan.REGISTER)}
     trained = read_metadata(weights)
     sources = imports.read(paths.REPOSITORY).paths
-    licences = Persons.read(paths.PERSONS / "persons.parquet").frame["licence"].unique()
     facts = Facts(
         weights_sha256=training["model_sha256"],
         origin={
@@ -55,13 +54,11 @@ def _candidate(name: str, shards: str) -> Any:
             "code in this package (digest)": planned[plan.REGISTER]["code"],
             "source": settings.data().source,
             "shards": shards,
-            "licences": ", ".join(sorted(licences)),
+            "licences": licences(),
         },
         start=planned[plan.REGISTER]["start"],
-        recipe=json.loads(trained["recipe"]),
         metrics=metrics,
-        training={key: value for key, value in training.items() if key not in MEASURED},
-        versions={**{f"{key} (training)": trained[key] for key in ("torch", "numpy")}, **package_versions()},
+        **training_facts(trained, training),
     )
     ap = f"AP_{headline(metrics)}"
     return Candidate(
@@ -71,7 +68,7 @@ def _candidate(name: str, shards: str) -> Any:
         metrics=metrics,
         examples=_examples(variant, shards),
         tags={"shards": shards, ap: f"{metrics[ap]:.4f}", **_lock_tags(name)},
-        preparation=_preparation(shards),
+        preparation=preparation(shards),
         sources={module: sources[module] for module in planned[plan.REGISTER]["modules"]},
     )
 
@@ -84,7 +81,30 @@ def _examples(variant: Any, shards: str) -> Any:
     return shown.examples(shown.inputs(paths.SHARDS / shards, variant, settings.evaluation()))
 
 
-def _preparation(shards: str) -> dict[str, dict[str, Any]]:
+def training_facts(trained: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of a training: `recipe`, `training` and `versions`.
+
+    Args:
+        trained: metadata of the weights that training wrote.
+        summary: of the training, see `train.loop.train`.
+    """
+    from components.registry.register import package_versions
+
+    return {
+        "recipe": json.loads(trained["recipe"]),
+        "training": {key: value for key, value in summary.items() if key not in MEASURED},
+        "versions": {**{f"{key} (training)": trained[key] for key in ("torch", "numpy")}, **package_versions()},
+    }
+
+
+def licences() -> str:
+    """The licences of the persons table's images."""
+    from components.pose.persons import Persons
+
+    return ", ".join(sorted(Persons.read(paths.PERSONS / "persons.parquet").frame["licence"].unique()))
+
+
+def preparation(shards: str) -> dict[str, dict[str, Any]]:
     """How the evaluation makes its inputs."""
     sections: dict[str, Any] = {"shards": settings.load().shards[shards], "degrade": settings.degrade(), "evaluate": settings.evaluation()}
     return {name: dataclasses.asdict(section) for name, section in sections.items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,9 @@ import numpy as np
 
 from components.base.errors import FarposeError
 from components.base.files import read_json, sha256_of
-from pipelines import paths, plan, settings
+from pipelines import paths, plan, registration, settings
 
 GREY = 128  # of the registered input example: real crops would be photographs, whose licences differ
-MEASURED = ("train_seconds", "images_per_second", "data_share", "memory_mib")  # by a clock; they say nothing of the weights
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,9 @@ def make(making: Making, folder: Path, scratch: Path, evaluation: Path | None = 
     metrics = read_json(evaluation / "metrics.json")
     stated = _facts(making, variant, origin, metrics)
     files = {package.WEIGHTS: weights, released.ONNX: onnx}
-    released.write(folder, variant, files, _preparation(making.shards), stated, _card(making, variant, weights, stated), _notice(stated))
+    released.write(
+        folder, variant, files, registration.preparation(making.shards), stated, _card(making, variant, weights, stated), _notice(stated)
+    )
     released.check(folder)
     return f"AP {headline_ap(metrics):.3f}; {compared}"
 
@@ -140,8 +139,7 @@ def _traced(making: Making) -> dict[str, str]:
 def _export(variant: Any, weights: Path, shards: str, scratch: Path) -> str:
     """Write model.onnx with constants of half precision where that changes none; how far its joints are from torch's, in words."""
     from components.approaches import approach
-    from components.detect import storage
-    from components.models import export
+    from components.models import export, half_precision
     from components.registry import released
     from pipelines import stages
 
@@ -151,7 +149,7 @@ def _export(variant: Any, weights: Path, shards: str, scratch: Path) -> str:
     full, path = scratch / "full.onnx", scratch / released.ONNX
     origin = {"weights_sha256": sha256_of(weights), "compared_on": f"{len(inputs)} {shown.name} of {shards}"}
     export.export(built.model, built.codec, exported, full, inputs, form, origin)
-    storage.store(full, path, mixed=True)
+    half_precision.store(full, path, mixed=True)
     found = export.compare(built.model, built.codec, path, [form.fit(one) for one in inputs], form)
     if not found.within_limits:
         raise FarposeError(f"ONNX Runtime differs from torch: {found}", where=path, fix="report the variant and `farpose doctor`")
@@ -170,15 +168,12 @@ def _require_same(evaluation: Path, weights: Path) -> None:
 def _facts(making: Making, variant: Any, origin: Mapping[str, str], metrics: dict[str, Any]) -> Any:
     from components.models import starts
     from components.models.weights import read_metadata
-    from components.pose.persons import Persons
     from components.registry import package
-    from components.registry.register import package_versions
     from components.registry.released import Facts
 
     weights = making.trained / package.WEIGHTS
     trained, summary = read_metadata(weights), read_json(making.trained / "timing.json")["summary"]
-    recipe = json.loads(trained["recipe"])
-    licences = Persons.read(paths.PERSONS / "persons.parquet").frame["licence"].unique()
+    made = registration.training_facts(trained, summary)
     crops = paths.SHARDS / making.shards / "shard.json"
     if sha256_of(crops) != trained["shard"]:
         raise FarposeError("these are not the crops that the weights were trained on", where=crops, fix="name those by --shards")
@@ -186,18 +181,16 @@ def _facts(making: Making, variant: Any, origin: Mapping[str, str], metrics: dic
         commit=origin["git.commit"],
         data_md5=origin["data.md5"],
         trained_sha256=sha256_of(weights),
-        start=starts.described(recipe["init"]),
+        start=starts.described(made["recipe"]["init"]),
         origin={
             "source": settings.data().source,
             "shards": making.shards,
             "shards (SHA-256 of shard.json)": trained["shard"],
-            "licences": ", ".join(sorted(licences)),
+            "licences": registration.licences(),
             "made by": "; ".join(_commands(making)),
         },
-        recipe=recipe,
         metrics=metrics,
-        training={key: value for key, value in summary.items() if key not in MEASURED},
-        versions={**{f"{key} (training)": trained[key] for key in ("torch", "numpy")}, **package_versions()},
+        **made,
     )
 
 
@@ -233,12 +226,6 @@ def _card(making: Making, variant: Any, weights: Path, stated: Any) -> str:
 def _notice(stated: Any) -> str:
     start = "\n".join(f"{key}: {value}" for key, value in stated.start.items())
     return NOTICE.format(source=stated.origin["source"], licences=stated.origin["licences"], start=start)
-
-
-def _preparation(shards: str) -> dict[str, dict[str, Any]]:
-    """How the evaluation makes its inputs."""
-    sections: dict[str, Any] = {"shards": settings.load().shards[shards], "degrade": settings.degrade(), "evaluate": settings.evaluation()}
-    return {name: dataclasses.asdict(section) for name, section in sections.items()}
 
 
 USE = """The weights are in half precision; the numbers above are theirs. `SHA256SUMS` is checked whenever they are read.

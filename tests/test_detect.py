@@ -16,9 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from components.base import origins
 from components.base.errors import FarposeError
-from components.detect import boxes, nanodet, storage
+from components.detect import boxes, nanodet
 from components.detect.detector import FAR_PERSON, NAME, TILE, PersonDetector
 from components.detect.tiles import OVERLAP, tiles
+from components.models import half_precision
 from pipelines import cli
 
 RNG = np.random.default_rng(0)
@@ -206,8 +207,8 @@ def test_half_precision_changes_no_output_and_repeats(tmp_path):
 
     weight = RNG.normal(size=(4, 3, 3, 3)).astype(np.float16).astype(np.float32)
     small_network(tmp_path / "full.onnx", weight)
-    assert storage.store(tmp_path / "full.onnx", tmp_path / "half.onnx") == weight.size
-    storage.store(tmp_path / "full.onnx", tmp_path / "again.onnx")
+    assert half_precision.store(tmp_path / "full.onnx", tmp_path / "half.onnx") == weight.size
+    half_precision.store(tmp_path / "full.onnx", tmp_path / "again.onnx")
     assert (tmp_path / "half.onnx").read_bytes() == (tmp_path / "again.onnx").read_bytes()
     image = RNG.normal(size=(1, 3, 8, 8)).astype(np.float32)
     full, half = (onnxruntime.InferenceSession(str(tmp_path / f"{name}.onnx")).run(None, {"image": image})[0] for name in ("full", "half"))
@@ -217,7 +218,7 @@ def test_half_precision_changes_no_output_and_repeats(tmp_path):
 def test_digits_are_never_lost_silently(tmp_path):
     small_network(tmp_path / "full.onnx", np.full((4, 3, 3, 3), 0.1, np.float32))
     with pytest.raises(FarposeError, match="'weight' loses digits in half precision"):
-        storage.store(tmp_path / "full.onnx", tmp_path / "half.onnx")
+        half_precision.store(tmp_path / "full.onnx", tmp_path / "half.onnx")
     assert not (tmp_path / "half.onnx").exists()
 
 

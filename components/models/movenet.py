@@ -7,7 +7,6 @@ heatmaps, keypoints regressed from the centre, offsets within a cell).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tarfile
 import zlib
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from components.base.errors import FarposeError
 from components.models.backbones.mobilenet_fpn import MOBILENETS, PYRAMID, MobileNetFPNShape, build_mobilenet
+from components.models.versions import check_version
 
 NAMES = {"movenet_lightning": "mobilenet_fpn", "movenet_thunder": "mobilenet_fpn_175"}  # weights → the backbone that they fit
 BRANCHES = {"center": (3, 1), "heatmap": (4, 17), "regress": (5, 34), "offset": (6, 34)}  # branch → its number in the graph, its outputs
@@ -42,10 +42,7 @@ def read_graph(path: str | Path, name: str, sha256: str | None = None) -> dict[s
         FarposeError: a file is missing, damaged, of another version (shows both digests) or another network (names the tensor).
     """
     manifest, contents = _read_files(Path(path), f"{name.replace('_', '-')}.json")
-    found = hashlib.sha256(b"".join(contents)).hexdigest()
-    if sha256 not in (None, found):
-        fix = f"get the version that params/weights.yaml names, or write this digest there (`{name}: source: sha256`) if you mean this one"
-        raise FarposeError(f"the values have SHA-256 {found}, params/weights.yaml names {sha256}", where=path, fix=fix)
+    check_version(name, b"".join(contents), sha256, path)
     arrays = _arrays(manifest, contents, Path(path))
     shape = MOBILENETS[NAMES[name]]
     tensors = {ours: _converted(arrays, theirs, path) for ours, theirs in _keys(shape)}

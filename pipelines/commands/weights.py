@@ -98,7 +98,7 @@ def _import_detector(name: str, source: Path, output: Path | None) -> None:
         FarposeError: the file cannot be read, or is not the one that params/weights.yaml names; nothing is written.
     """
     from components.base import origins
-    from components.detect import storage
+    from components.models import half_precision
 
     entry = origins.load("detector")[name]
     if not source.is_file():
@@ -108,7 +108,7 @@ def _import_detector(name: str, source: Path, output: Path | None) -> None:
         problem = f"not the file that params/weights.yaml names: its SHA-256 is {given}, that of {name} {entry.source.sha256}"
         raise FarposeError(problem, where=source, fix="give that file, or write the other digest there if you mean this one")
     target = output or entry.file
-    numbers = storage.store(source, target)
+    numbers = half_precision.store(source, target)
     print(f"detector {name}: {paths.shown(target)}, {numbers} numbers, SHA-256 {sha256_of(target)}")
 
 

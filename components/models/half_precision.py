@@ -29,7 +29,7 @@ def store(source: Path, target: Path, mixed: bool = False) -> int:
     try:
         model = onnx.load(str(source))
     except Exception as error:  # protobuf's and the system's errors have no common class
-        raise FarposeError("no ONNX file", where=source, fix="give NanoDet's ONNX file") from error
+        raise FarposeError("no ONNX file", where=source, fix="give an .onnx file") from error
     graph, casts, narrowed = model.graph, [], 0
     for constant in graph.initializer:
         if constant.data_type != TensorProto.FLOAT:
