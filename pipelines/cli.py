@@ -10,7 +10,10 @@ from pathlib import Path
 from pipelines import environment  # noqa: F401  (prepares the environment)
 
 DESCRIPTION = "Find the joints of people who cover few pixels: raw images and annotations in, trained and compared models out."
-EPILOG = "Start with `farpose acquire synthetic`, then `farpose run`. Parameters live in params/, every key with its comment."
+EPILOG = (
+    "`farpose predict IMAGE` works at once, with the model that comes with the clone. To train: `farpose acquire synthetic`, then "
+    "`farpose run`. Parameters live in params/, every key with its comment."
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,9 +71,9 @@ def parser() -> argparse.ArgumentParser:
     verify = command("verify", "verify:verify", "run the checks that need no training: AP of the truth, flips, round trips, bounds")
     verify.add_argument("--without-crops", action="store_true", help="do not compare crops with the table (they may be about to be made)")
 
-    text = "find the joints of the persons in some images, px of the upright image (EXIF orientation is honoured)"
+    text = "find the joints of the persons in images of your own: drawings, and joints in px of the upright image as JSON"
     predict = command("predict", "predict:predict", text)
-    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a photograph, such as street.jpg")
     text = "a trained variant, or any with --weights (the released model, or else the registry's champion)"
     predict.add_argument("--variant", metavar="NAME", help=text)
     predict.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
@@ -80,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--score", type=float, metavar="SCORE", help="drop boxes that the detector scores lower; lower finds more (0.3)")
     text = "side of the detector's smallest tiles, px; smaller finds farther persons and takes longer; 0: none (416)"
     predict.add_argument("--tile", type=int, metavar="PX", help=text)
-    text = "draw only persons that score higher (0.1; with --boxes: all); the file holds all of them"
+    text = "draw and list only persons that score higher (0.1; with --boxes: all); the file holds all of them"
     predict.add_argument("--draw-above", type=float, metavar="SCORE", help=text)
     predict.add_argument("--no-draw", action="store_true", help="write predictions.json alone, no pictures")
     predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER", help="where to write (predictions/)")

@@ -29,6 +29,7 @@ DEFAULTS = {
 SERVERS = {  # of the servers that we start, which write to their log files, not to the terminal
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # the server's only handler; its stream is the log file
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # jobs judge language models: five processes of 240 MB each, which nothing here uses
 }
 LOOPBACK = ("127.0.0.1", "localhost")  # a proxy of the environment would catch our requests to our own servers
 

@@ -21,6 +21,7 @@ from pipelines import environment
 
 HOST = "127.0.0.1"
 LOGS = REPOSITORY / "mlruns"
+TRAINING = "machine_learning"  # MLflow's pages for training; its first page is the one for language models
 START_S = 180.0  # a first start makes a database
 
 
@@ -35,11 +36,12 @@ def main() -> int:
         for name, port in (("MLFLOW_PORT", mlflow_port), ("PREFECT_PORT", prefect_port)):
             if _answers(port):
                 raise FarposeError(f"port {port} is taken", where=name, fix=f"{name}=ANOTHER make ui")
-        store.open_store()  # so that the page has its experiment
+        _, experiment = store.open_store()  # so that the page has its experiment
         running = [_mlflow(mlflow_port), _prefect(prefect_port)]
         _wait_until_all_answer(running, (mlflow_port, prefect_port))
-        print(f"MLflow   http://{HOST}:{mlflow_port}   runs, metrics, models")
-        print(f"Prefect  http://{HOST}:{prefect_port}   flow runs and their graph")
+        print(f"MLflow   http://{HOST}:{mlflow_port}/#/experiments/{experiment}/runs?workflowType={TRAINING}   runs and metrics")
+        print(f"         http://{HOST}:{mlflow_port}/#/models?workflowType={TRAINING}   registered models")
+        print(f"Prefect  http://{HOST}:{prefect_port}/runs   flow runs and their graph")
         print(
             f"Runs of `farpose run` appear there at once with PREFECT_API_URL=http://{HOST}:{prefect_port}/api\nCtrl-C stops both; "
             "what they say is in mlruns/*-server.log",

@@ -34,10 +34,11 @@ def fetch() -> None:
     from components.registry import tracking
 
     params = settings.data()
-    with tracking.run("fetch", params={"data": params}, tags={"kind": "fetch"}) as run:
+    with tracking.run("fetch", params={"data": _read(params)}, tags={"kind": "fetch"}) as run:
         manifest = paths.DATA.parent / params.files.manifest if params.files.manifest else None
         summary = read_persons(params, paths.DATA / params.source, paths.PERSONS, manifest)
         print(summary.table())
+        run.note(f"{params.source}: raw annotations to the persons table, one row per person.\n\n```\n{summary.table()}\n```")
         _metrics("fetch.json", summary.metrics(), run)
 
 
@@ -47,11 +48,18 @@ def validate() -> None:
     from components.registry import tracking
 
     params = settings.data()
-    with tracking.run("validate", params={"data": params}, tags={"kind": "validate"}) as run:
+    with tracking.run("validate", params={"data": _read(params)}, tags={"kind": "validate"}) as run:
         summary = check_persons(paths.PERSONS, paths.DATA / params.source, params, paths.VALIDATION)
         print(summary.table())
+        run.note(f"{len(summary.checks)} checks of {summary.persons:,} persons; the documents are at Artifacts, validation/docs.")
         run.metrics({"checks": len(summary.checks), "persons": summary.persons, "images": summary.images})
         run.artifact(paths.VALIDATION, "validation")
+
+
+def _read(params: Any) -> dict[str, Any]:
+    """What a run says of data parameters: not those of the sources that it does not read."""
+    kept = dataclasses.asdict(params)
+    return {**kept, "sources": {params.source: kept["sources"][params.source]}}
 
 
 def degrade(name: str) -> None:
@@ -71,6 +79,8 @@ def degrade(name: str) -> None:
         persons = Persons.read(paths.PERSONS / "persons.parquet")
         images, ignored = read_images(paths.PERSONS / IMAGES_FILE), IgnoredRegions.read(paths.PERSONS / IGNORED_FILE)
         summary = cut(Source(persons, paths.DATA / settings.data().source, images, ignored), spec, params, paths.SHARDS / name)
+        counts = ", ".join(f"{split} {found['persons']:,}" for split, found in summary["splits"].items())
+        run.note(f"Protocol {spec.protocol} at {'x'.join(map(str, spec.input_size))} px; persons: {counts}. See contact_sheet.png.")
         _metrics(f"degrade/{name}.json", summary["splits"], run)
         run.artifact(paths.SHARDS / name / "contact_sheet.png")
 
@@ -103,6 +113,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
         with contextlib.suppress(OSError):  # not there, or another run's checkpoints are in it
             checkpoints.rmdir()
         tracker.flush()
+        run.note(f"{recipe.epochs} epochs from {recipe.init or 'random weights'} on shards {shards}; the AP is in evaluate@{name}.")
         run.tags({WEIGHTS_TAG: sha256_of(folder / "model.safetensors")})
         run.artifact(folder / "learning_curves.png")
         if output is None:
@@ -122,6 +133,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
     from components.evaluate.stage import evaluate as score
     from components.models import costs, zoo
     from components.registry import lineage, tracking
+    from components.registry.model_card import in_words
 
     params, variant = settings.evaluation(), zoo.variant(name)
     checks.data_of(variant, f"variant {name}")
@@ -147,6 +159,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
         metrics |= {"params_m": spent.params / 1e6, "gmacs": spent.macs / 1e9}
         metrics |= {"paper_AP": variant.paper.ap / 100} if variant.paper.ap is not None else {}
         run.metrics(metrics)
+        run.note(in_words(metrics))
         for picture in sorted(folder.glob("*.png")):
             run.artifact(picture)
         write_json(paths.RESULTS / "evaluate" / f"{name}.json" if output is None else folder / "metrics.json", metrics)
@@ -206,7 +219,9 @@ def compare() -> None:
         run.artifact(paths.COMPARISON)
         run.metrics({f"AP {row['variant']}": headline_ap(row) for row in (*rows, *others)})
         write_json(paths.RESULTS / "comparison.json", {row["variant"]: _kept(row) for row in (*rows, *others)})
-        print((paths.COMPARISON / "comparison.md").read_text())
+        table = (paths.COMPARISON / "comparison.md").read_text()
+        run.note(table)
+        print(table)
 
 
 def _kept(row: dict[str, Any]) -> dict[str, Any]:

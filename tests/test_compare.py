@@ -22,7 +22,7 @@ from components.evaluate.oks import match, summarise
 from components.evaluate.ranking import verdict
 from components.evaluate.significance import Difference, holm, paired_bootstrap, write_matches
 from components.models import zoo
-from components.registry.model_card import Facts, model_card
+from components.registry.model_card import Facts, in_words, model_card
 from pipelines import comparing, paths
 from pipelines import settings as pipeline_settings
 from pipelines.cli import main
@@ -256,5 +256,6 @@ def test_the_card_says_which_ap_is_the_main_one_and_what_the_model_needs(name: s
     facts = Facts("w", {"source": "s", "licences": "l"}, {}, {}, {f"AP_{suffix}": 0.25, "AP_detector_boxes": 0.2}, {}, {})
     card = model_card(variant, facts)
     assert f"The main AP is `AP_{suffix}`, boxes given: {PROTOCOLS[suffix]}." in card
+    assert in_words(facts.metrics) in card.split("## Results")[0]
     assert ("It needs no boxes" in card) == ("whole image whose short side" in card) == (variant.approach == "images")
     assert ("one person in a crop" in card) == ("It needs a person's box" in card) == (variant.approach == "crops")

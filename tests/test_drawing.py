@@ -70,6 +70,29 @@ def test_dashes_begin_and_end_with_the_line(length):
     assert np.ptp(lengths) < 1e-9 and lengths.sum() == pytest.approx(length * len(found) / (2 * len(found) - 1))
 
 
+@pytest.mark.parametrize("tall", [40, 150, 900])
+def test_the_joints_of_a_face_do_not_hide_each_other(tall):
+    points, seen = STANDING * tall, np.ones(17, bool)
+    sure = np.arange(17) % 2 == 0
+    width = draw.line_width(points)
+    radii = draw.radii_apart(points, seen, sure, width)
+    apart = np.linalg.norm(points[:, None] - points[None], axis=-1) + 1e6 * np.eye(17)
+    assert ((radii < apart.min(1) / 2) | (radii == draw.SMALLEST_JOINT)).all()
+    alone = draw.radii_apart(points * 1e3, seen, sure, width)
+    assert set(alone[sure]) == {width + 1.0} and (alone[~sure] >= alone[sure][0]).all()  # hollow ones are no smaller
+    seen[1:] = False
+    assert draw.radii_apart(points, seen, sure, width)[0] == width + 1.0  # joints that are not drawn hide nothing
+
+
+def test_a_photograph_is_enlarged_smoothly():
+    ramp = np.repeat(np.linspace(0, 250, 101).round().astype(np.uint8)[None, :, None], 60, 0).repeat(3, 2)
+    picture, _ = draw.enlarged(ramp, np.zeros((0, 17, 2)), np.zeros((0, 17), bool))
+    factor = picture.shape[1] // ramp.shape[1]
+    assert factor == 9 and np.diff(picture[0, :, 0].astype(int)).max() <= 2  # not squares, whose edges are 2 or 3 levels high
+    centres = picture[factor // 2 :: factor, factor // 2 :: factor].astype(int)
+    assert np.abs(centres - ramp).max() <= 1  # a pixel's centre stays where it was
+
+
 def test_sides_have_their_colours_and_a_legend_below_the_picture():
     image = np.full((900, 500, 3), GREY, np.uint8)
     persons, found = STANDING[None] * 600 + (100, 150), np.ones((1, 17), bool)

@@ -80,11 +80,13 @@ def test_a_stage_run_is_nested_and_finished(repository, monkeypatch):
         with tracking.run("train@x", params={"recipe": {"epochs": 2, "sizes": (64, 48), "none": None}}, repository=repository) as run:
             run.metrics({"AP(M)": 0.5, "nested": {"loss": 1, "text": "no"}, "flag": True}, step=3)
             run.tags({"outcome.train@x": "ran"})
+            run.note("2 epochs from random weights")
     client, experiment_id = store.open_store(repository)
     child = client.get_run(run.run_id)
     assert child.data.params == {"recipe.epochs": "2", "recipe.sizes": "[64, 48]"}
     assert child.data.metrics == {"AP M": 0.5, "nested.loss": 1.0, "flag": 1.0}
     assert child.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert child.data.tags["mlflow.note.content"] == "2 epochs from random weights"
     assert child.data.tags["prefect.flow_run_id"] == "prefect-1"
     assert child.data.tags["version.torch"] == torch.__version__.split("+")[0] or child.data.tags["version.torch"] == torch.__version__
     assert child.info.status == client.get_run(parent.run_id).info.status == "FINISHED"

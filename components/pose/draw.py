@@ -28,6 +28,8 @@ PERSON_PER_LINE = 130  # px of a person's size per px of line width
 THICKEST = 30  # px
 DRAWN = 0.25  # score above which a joint is drawn, of codecs that let every joint count; half of those near it are no joints
 UNSURE = 2.0  # a joint that scores less than this many times the threshold of drawing is drawn as unsure
+APART = 0.45  # radius of a joint, at most, in distances to its nearest neighbour
+SMALLEST_JOINT = 1.5  # radius, px of the picture
 DASH = 3  # length of a dash and of a gap, in line widths
 
 
@@ -47,6 +49,7 @@ def draw_joints(
     thickness: int = 2,
     rim: bool = True,
     sure: np.ndarray | None = None,
+    radii: np.ndarray | None = None,
 ) -> None:
     """Draw one person onto a picture (H, W, 3) uint8 RGB: the `visible` (K,) ones of `points` (K, 2), px of the picture.
 
@@ -55,10 +58,12 @@ def draw_joints(
         thickness: of the limbs, px.
         rim: draw a dark line around them, so that they are visible on any picture.
         sure: (K,) bool; the other joints are hollow and their limbs dashed. None: all are.
+        radii: (K,) of the joints, px, without the dark line. None: by the thickness.
     """
     import cv2
 
     sure = np.ones(len(points), bool) if sure is None else sure
+    radii = _wanted_radii(sure, thickness) if radii is None else radii
     places = np.clip(points, -1e4, 1e4)
     fixed = np.round(places * (1 << SUBPIXEL)).astype(int)
     options: dict[str, Any] = {"lineType": cv2.LINE_AA, "shift": SUBPIXEL}
@@ -70,10 +75,30 @@ def draw_joints(
                 for start, end in np.round(ends * (1 << SUBPIXEL)).astype(int).tolist():
                     cv2.line(picture, start, end, DARK if dark else paint(a, b), thickness + 2 * dark, **options)
         for k in np.flatnonzero(visible).tolist():
-            radius = thickness + 1 + dark + (0 if sure[k] else thickness // 2)
-            cv2.circle(picture, fixed[k].tolist(), radius << SUBPIXEL, DARK if dark else paint(k, k), -1, **options)
+            radius = radii[k] + dark
+            cv2.circle(picture, fixed[k].tolist(), round(radius * (1 << SUBPIXEL)), DARK if dark else paint(k, k), -1, **options)
             if not sure[k] and not dark:  # hollow, whatever the limbs' ends have painted
-                cv2.circle(picture, fixed[k].tolist(), round((radius - max(1.0, 0.6 * thickness)) * (1 << SUBPIXEL)), TRUTH, -1, **options)
+                hole = radius - min(max(1.0, 0.6 * thickness), 0.4 * radius)
+                cv2.circle(picture, fixed[k].tolist(), round(hole * (1 << SUBPIXEL)), TRUTH, -1, **options)
+
+
+def _wanted_radii(sure: np.ndarray, thickness: int) -> np.ndarray:
+    """(K,) px; hollow joints are larger, so that the hole is seen."""
+    return np.where(sure, thickness + 1.0, thickness + 1.0 + thickness // 2)
+
+
+def radii_apart(points: np.ndarray, visible: np.ndarray, sure: np.ndarray, thickness: int) -> np.ndarray:
+    """(K,) px, radii of one person's joints that do not hide each other, such as those of a face.
+
+    Args:
+        points: (K, 2) px of the picture.
+        visible: (K,) bool, the joints that are drawn.
+        sure, thickness: see `draw_joints`.
+    """
+    apart = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    apart[~visible] = apart[:, ~visible] = np.inf
+    np.fill_diagonal(apart, np.inf)
+    return np.maximum(np.minimum(_wanted_radii(sure, thickness), APART * apart.min(1)), SMALLEST_JOINT)
 
 
 def dashes(start: np.ndarray, end: np.ndarray, thickness: int) -> np.ndarray:
@@ -101,12 +126,15 @@ def line_width(points: np.ndarray, thickest: int = THICKEST) -> int:
 
 
 def enlarged(image: np.ndarray, keypoints: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(H', W', 3) uint8, the image enlarged by a whole factor without smoothing, and the joints (N, K, 2) in its px."""
+    """(H', W', 3) uint8, the image enlarged smoothly by a whole factor, and the joints (N, K, 2) in its px."""
+    import cv2
+
     longer = max(image.shape[:2])
     extents = [np.ptp(joints[drawn], axis=0).max() for joints, drawn in zip(keypoints, found, strict=True) if drawn.any()]
     for_persons = math.ceil(SHOWN_PERSON / max(np.median(extents), 1.0)) if extents else 1
     factor = max(math.ceil(SHOWN_SIDE / longer), min(for_persons, LARGEST_SIDE // longer))
-    return np.ascontiguousarray(image.repeat(factor, 0).repeat(factor, 1)), (keypoints + 0.5) * factor - 0.5
+    picture = image.copy() if factor == 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    return picture, (keypoints + 0.5) * factor - 0.5
 
 
 def picture_of_sides(
@@ -130,7 +158,8 @@ def picture_of_sides(
     order = range(len(points)) if scores is None else [row for _, row in _weakest_first(scores)]
     for row in order:
         width = line_width(points[row][found[row]])
-        draw_joints(picture, points[row], found[row], skeleton, thickness=width, sure=sure[row])
+        radii = radii_apart(points[row], found[row], sure[row], width)
+        draw_joints(picture, points[row], found[row], skeleton, thickness=width, sure=sure[row], radii=radii)
     if scores is not None:
         names = {row: f"{rank + 1}: {scores[row]:.2f}" for rank, row in _weakest_first(scores)[::-1]}
         write_tags(picture, [points[row][found[row]] for row in names], list(names.values()), [PAPER] * len(names))
@@ -159,7 +188,8 @@ def picture_of_persons(
     order = _weakest_first(scores)
     for rank, row in order:
         width = line_width(points[row][found[row]])
-        draw_joints(picture, points[row], found[row], skeleton, colour_of(rank), width, sure=sure[row])
+        radii = radii_apart(points[row], found[row], sure[row], width)
+        draw_joints(picture, points[row], found[row], skeleton, colour_of(rank), width, sure=sure[row], radii=radii)
     drawn = [points[row][found[row]] for _, row in order[::-1]]  # tags above all limbs
     write_tags(picture, drawn, [f"{scores[row]:.2f}" for _, row in order[::-1]], [colour_of(rank) for rank, _ in order[::-1]])
     return picture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import getpass
 import importlib.metadata
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ def tags(stage: str, repository: Path = REPOSITORY) -> dict[str, str]:
         "mlflow.source.git.commit": _git(repository, "rev-parse", "HEAD"),
         "mlflow.source.name": f"farpose stage {stage.replace('@', ' ')}",
         "mlflow.source.type": "LOCAL",
-        "mlflow.user": os.environ.get("USER", ""),
+        "mlflow.user": _user(),
         "data.md5": data_digest(repository),
         "dvc.stage": stage,
         "dvc.lock.sha256": sha256_of(lock) if lock.is_file() else "",
@@ -103,6 +103,14 @@ def as_text(value: Any) -> str:
 
 def _yaml(path: Path) -> dict[str, Any]:
     return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+
+
+def _user() -> str:
+    """Who runs this; empty where the machine has no name for it, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 def _git(repository: Path, *arguments: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.approaches import approach
-from components.evaluate.headline import PROTOCOLS, headline
+from components.evaluate.headline import PROTOCOLS, boxes_of, headline
 from components.models.variant import Variant
 from components.registry.lineage import as_text, nested
 
@@ -49,6 +49,8 @@ def model_card(variant: Variant, facts: Facts, use: str | None = None) -> str:
 Finds {variant.num_keypoints} joints ({variant.skeleton.name}) of {served.task}.
 Method `{variant.method}` on backbone `{variant.backbone}`, crop convention `{variant.convention}`, codec `{variant.codec_name}`.
 
+{in_words(facts.metrics)}
+
 ## Results
 {_table(facts.metrics, ("number", "value"))}
 The main AP is {_main(facts.metrics)}. `target_AP` is the AP of the method's own
@@ -76,6 +78,16 @@ The code is Apache-2.0. Weights carry what the training data's licences ask for:
 
 ## Versions
 {_table(facts.versions, ("package", "version"))}"""
+
+
+def in_words(metrics: Mapping[str, Any]) -> str:
+    """The main AP in percent, its 95 % interval and what it was measured on, as far as the evaluation's `metrics` say."""
+    ap = f"AP_{headline(metrics)}"
+    ends = [metrics.get(f"{ap}_{end}") for end in ("low", "high")]
+    interval = "" if None in ends else " (95 % interval {:.1f} to {:.1f})".format(*(100 * float(end) for end in ends if end is not None))
+    counted = [f"{metrics[key]:,} {key}" for key in ("persons", "images") if key in metrics]
+    on = f", {' in '.join(counted)}" if counted else ""
+    return f"AP {100 * float(metrics[ap]):.1f} %{interval}; boxes: {boxes_of(metrics)}{on}."
 
 
 def _use(variant: Variant, usage: str) -> str:

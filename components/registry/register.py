@@ -234,7 +234,8 @@ def _new_version(candidate: Candidate, run: Run) -> ModelVersion:
     experiment_id = client.get_run(run.run_id).info.experiment_id
     training = _training_run(client, experiment_id, candidate.weights_sha256)
     owner = training.info.run_id if training else run.run_id
-    tags = {WEIGHTS_TAG: candidate.weights_sha256, PACKAGE_TAG: candidate.identity, **_origin(training), **candidate.tags}
+    digests = {WEIGHTS_TAG: candidate.weights_sha256, PACKAGE_TAG: candidate.identity}
+    tags = {**candidate.tags, **_origin(training), **digests}  # what a person reads comes first
     params = lineage.flat(dataclasses.asdict(variant))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PIPELINE_RUN = "FARPOSE_PIPELINE_RUN"  # MLflow id of the run that a stage's run is nested under
 PREFECT_RUN = "FARPOSE_PREFECT_RUN"  # Prefect's id of the flow run, kept as a tag
 PIPELINE = "pipeline"  # name of that run
+NOTE = "mlflow.note.content"  # MLflow's tag of a run's description
 BATCH = 200  # metrics per request
 FLUSH_S = 10.0
 LONGEST_DIGEST = 36
@@ -50,6 +51,10 @@ class Run:
         from mlflow.entities import RunTag
 
         self.client.log_batch(self.run_id, tags=[RunTag(key_name(key), str(value)[:5000]) for key, value in values.items()])
+
+    def note(self, text: str) -> None:
+        """Markdown that heads the run's page."""
+        self.tags({NOTE: text})
 
     def used_data(self, digest: str) -> None:
         """Name the raw data as the run's input; nothing if there is no digest."""
@@ -123,7 +128,7 @@ def run(
         status = "KILLED"
         raise
     except Exception as error:
-        opened.tags({"error": str(error), "mlflow.note.content": f"Failed: {error}"})
+        opened.tags({"error": str(error), NOTE: f"Failed: {error}"})
         raise
     finally:
         client.set_terminated(opened.run_id, status=status)

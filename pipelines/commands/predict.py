@@ -65,7 +65,7 @@ def predict(options: argparse.Namespace) -> None:
     usual = shown.draw_above if located.scores is None else DETECTED_ABOVE
     strong = (usual if options.draw_above is None else options.draw_above) < scores
     if not options.no_draw:
-        _draw(subject, {number: drawings[path] for number, path in files.items()}, shots, found.select(strong), scores[strong])
+        _draw(subject, {number: drawings[path] for number, path in files.items()}, shots, found, scores, strong)
     _print(options, subject, shots, found, scores, strong)
 
 
@@ -167,8 +167,10 @@ def _nobody(joints: int) -> Any:
     return Predictions(ids, ids, np.zeros((0, joints, 2)), np.zeros((0, joints)), numbers, np.zeros((0, 4)), numbers)
 
 
-def _draw(subject: Subject, places: dict[int, Path], shots: dict[int, Photograph], found: Any, scores: np.ndarray) -> None:
-    """One drawing per image, and of several images a page that shows them all."""
+def _draw(
+    subject: Subject, places: dict[int, Path], shots: dict[int, Photograph], found: Any, scores: np.ndarray, strong: np.ndarray
+) -> None:
+    """One drawing per image of its strong persons (N,) bool, and of several images a page that shows them all."""
     from components.approaches import approach
     from components.degrade.images import read_image
     from components.pose.draw import write_png
@@ -176,41 +178,51 @@ def _draw(subject: Subject, places: dict[int, Path], shots: dict[int, Photograph
 
     shown, sheet = approach(subject.built.variant.approach), Sheet()
     for number, shot in shots.items():
-        rows = found.image_id == number
+        own = found.image_id == number
+        rows = own & strong
         image = read_image(shot.path, upright=True)[..., ::-1]
         picture = shown.picture(image, found.select(rows), scores[rows], subject.built, subject.evaluate)
         write_png(places[number], picture)
         if len(shots) >= photographs.SHEET_FROM:
-            sheet.add(picture, f"{shot.path.name}: {_count(int(rows.sum()), 'person')}")
+            sheet.add(picture, f"{shot.path.name}: {_persons(int(rows.sum()), int((own & ~strong).sum()))}")
     if len(shots) >= photographs.SHEET_FROM:
         write_png(places[number].with_name(photographs.SHEET), sheet.page())
 
 
 def _print(
-    options: argparse.Namespace, subject: Subject, shots: dict[int, Photograph], found: Any, scores: np.ndarray, strong: Any
+    options: argparse.Namespace, subject: Subject, shots: dict[int, Photograph], found: Any, scores: np.ndarray, strong: np.ndarray
 ) -> None:
-    """What was found: per image, and per person while they are few."""
+    """What was found: per image, and per person while they are few; of weak persons only how many they are."""
     from components.approaches import approach
 
     print(f"model: {subject.built.variant.name}")
     skeleton = subject.built.variant.skeleton
     shown = approach(subject.built.variant.approach)
     for number, shot in shots.items():
-        rows = np.flatnonzero(found.image_id == number)
-        print(f"{shot.path.name}, {shot.width}x{shot.height} px: {_count(len(rows), 'person')}")
-        if len(found) <= LISTED:
+        own = found.image_id == number
+        rows = np.flatnonzero(own & strong)
+        print(f"{shot.path.name}, {shot.width}x{shot.height} px: {_persons(len(rows), int((own & ~strong).sum()))}")
+        if strong.sum() <= LISTED:
             for rank, row in enumerate(rows[np.argsort(-scores[rows], kind="stable")].tolist(), start=1):
                 sides = "{2:.0f}x{3:.0f} px at {0:.0f}, {1:.0f}".format(*found.bbox_xywh[row])
                 box = f", box {found.box_scores[row]:.2f}" if shown.takes_boxes and not options.whole_image and not options.boxes else ""
                 top = np.argsort(-found.keypoint_scores[row], kind="stable")[:3]
                 surest = ", ".join(f"{skeleton.keypoint_names[k]} {found.keypoint_scores[row, k]:.2f}" for k in top.tolist())
                 print(f"  {rank}: score {scores[row]:.2f}{box}, {sides}; surest: {surest}")
-    hidden = f", {len(found) - int(strong.sum())} of them too weak to be drawn" if not strong.all() else ""
-    written = "" if options.no_draw else " and one .png per image"
-    print(f"{_count(len(found), 'person')} in {_count(len(shots), 'image')}{hidden}: {options.output}/predictions.json{written}")
+    weak = len(found) - int(strong.sum())
+    hidden = f", {weak} of them too weak to be drawn or listed" if weak else ""
+    print(f"{_count(len(found), 'person')} in {_count(len(shots), 'image')}{hidden}")
+    print(f"all of them, with every joint: {options.output / 'predictions.json'}")
+    if not options.no_draw:
+        sheet = f"; all on one page: {options.output / photographs.SHEET}" if len(shots) >= photographs.SHEET_FROM else ""
+        print(f"drawn: {options.output / (next(iter(shots.values())).path.stem + '.png')}{' and others' * (len(shots) > 1)}{sheet}")
     if not len(found):
         advice = "try a lower --score, a smaller --tile, or --boxes FILE" if shown.takes_boxes else "try another model"
         print(f"nobody was found: {advice}")
+
+
+def _persons(strong: int, weak: int) -> str:
+    return _count(strong, "person") + (f" and {weak} too weak to draw" if weak else "")
 
 
 def _count(number: int, noun: str) -> str:
