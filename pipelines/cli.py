@@ -42,11 +42,11 @@ def parser() -> argparse.ArgumentParser:
     stage.add_argument("item", nargs="?", metavar="ITEM", help="shards for degrade; variant for train, evaluate and register")
 
     train = command("train", "run:train", "train one variant")
-    train.add_argument("variant", help="a variant of the pipeline, or any other of params/variants/ (then into scratch/)")
+    train.add_argument("variant", metavar="NAME", help="a variant of the pipeline, or any other of params/variants/ (then into scratch/)")
     train.add_argument("--shards", help="crops for a variant that is not in the pipeline")
 
     evaluate = command("evaluate", "run:evaluate", "evaluate one trained variant, or another network's predictions")
-    evaluate.add_argument("variant", nargs="?", help="as for `train`; none with --results")
+    evaluate.add_argument("variant", nargs="?", metavar="VARIANT", help="as for `train`; none with --results")
     evaluate.add_argument("--shards", help="crops for a variant that is not in the pipeline")
     text = "predictions of any network (COCO results, .json or .json.gz); `person` or `annotation_id` of a record: whose box was given"
     evaluate.add_argument("--results", type=Path, metavar="FILE", help=text)
@@ -83,15 +83,15 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--score", type=float, metavar="SCORE", help="drop boxes that the detector scores lower; lower finds more (0.3)")
     text = "side of the detector's smallest tiles, px; smaller finds farther persons and takes longer; 0: none (416)"
     predict.add_argument("--tile", type=int, metavar="PX", help=text)
-    text = "draw and list only persons that score higher (0.1; with --boxes: all); the file holds all of them"
+    text = "draw and list only persons that score higher (0.15; with --boxes: all); the file holds all of them"
     predict.add_argument("--draw-above", type=float, metavar="SCORE", help=text)
     predict.add_argument("--no-draw", action="store_true", help="write predictions.json alone, no pictures")
     predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER", help="where to write (predictions/)")
 
     export = command("export", "export:export", "write a trained variant as an ONNX file, if ONNX Runtime finds the same joints with it")
-    export.add_argument("variant", help="a trained variant")
+    export.add_argument("variant", metavar="NAME", help="a trained variant")
     export.add_argument("--weights", type=Path, metavar="FILE", help="its weights, if not those of the pipeline or of `train`")
-    export.add_argument("--output", type=Path, metavar="FILE", help="where to write (scratch/VARIANT/VARIANT.onnx)")
+    export.add_argument("--output", type=Path, metavar="FILE", help="where to write (scratch/NAME/NAME.onnx)")
     export.add_argument("--crops", metavar="SHARDS", help="crops or images to compare the joints on, if not those it was trained on")
 
     text = "make a trained variant a model that comes with a clone: weights in half precision, ONNX file, card, digests"
@@ -108,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     release.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (released/NAME)")
 
     params = command("params", "params:params", "check all parameters and print them, or one variant's")
-    params.add_argument("variant", nargs="?", help="print this variant with everything resolved")
+    params.add_argument("variant", nargs="?", metavar="NAME", help="print this variant with everything resolved")
     params.add_argument("--apply", metavar="NAME", help="lay params/examples/NAME over params/")
     params.add_argument("--force", action="store_true", help="with --apply: also over edits that are not committed")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ SERVERS = {  # of the servers that we start, which write to their log files, not
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # the server's only handler; its stream is the log file
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # jobs judge language models: five processes of 240 MB each, which nothing here uses
 }
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's names in malloc.h
+KEPT = 1 << 30  # bytes of freed memory that a process keeps for its next tensors
 LOOPBACK = ("127.0.0.1", "localhost")  # a proxy of the environment would catch our requests to our own servers
 
 
@@ -46,6 +49,20 @@ def prepare() -> None:
         os.environ["PATH"] = os.pathsep.join([here, *path])
 
 
+def keep_memory() -> None:
+    """Let glibc use freed memory again instead of giving it back to the system (its limit is 32 MiB a block).
+
+    A network's maps at fourfold size are larger than that. The system clears every page anew in every layer, which takes a third
+    of a training's time on a CPU. What is computed does not change. Other C libraries are left as they are.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter in (MMAP_THRESHOLD, TRIM_THRESHOLD):
+            mallopt(parameter, KEPT)
+
+
 def no_proxy(variables: Mapping[str, str]) -> str:
     """Hosts that are reached without a proxy: those of both spellings of the variable, and this machine."""
     named = [host.strip() for name in ("NO_PROXY", "no_proxy") for host in variables.get(name, "").split(",")]
@@ -58,3 +75,4 @@ def make_prefect_home() -> None:
 
 
 prepare()
+keep_memory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 from pathlib import Path
 
@@ -49,6 +50,21 @@ logging.getLogger("prefect.server.services.scheduler").error("no run is made")
 """
 
 
+FAULTS = """
+import ctypes, resource
+from pipelines import environment
+SIZE, libc = 64 << 20, ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(SIZE)))
+    libc.memset(block, 1, ctypes.c_size_t(SIZE))
+    libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults(), faults())
+"""
+
+
 def variables(folder: Path, **more: str) -> dict[str, str]:
     """An environment without proxies' exceptions and without other servers; Prefect's history lies in `folder`."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_")) and key.lower() != "no_proxy"}
@@ -71,6 +87,14 @@ def test_an_interval_schedule_makes_runs_of_the_flow_and_no_proxy_comes_between(
 def test_a_servers_errors_reach_its_log_and_no_terminal_of_a_flow(ours, told, tmp_path):
     done = subprocess.run([PYTHON, "-c", LOGGED], env=variables(tmp_path, **ours), capture_output=True, text=True, check=True)
     assert ("no run is made" in done.stderr) is told
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_freed_memory_is_used_again(tmp_path):
+    """The system clears pages for the first block, of 4 KiB or 2 MiB each, and for the second none."""
+    done = subprocess.run([PYTHON, "-c", FAULTS], env=variables(tmp_path), capture_output=True, text=True, check=True)
+    first, second = map(int, done.stdout.split())
+    assert first >= 30 and second < 10
 
 
 @pytest.mark.parametrize(
