@@ -70,7 +70,8 @@ class Driver:
     ) -> None:
         environment.prepare()
         self.repository, self.timeout_s, self.echo = repository, timeout_s, echo
-        self.variables = {**os.environ, "PYTHONUNBUFFERED": "1", **(variables or {})}
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // max_parallel))}  # more threads than cores wait for each other
+        self.variables = {**threads, **os.environ, "PYTHONUNBUFFERED": "1", **(variables or {})}
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()

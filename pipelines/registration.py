@@ -47,7 +47,7 @@ def _candidate(name: str, shards: str) -> Any:
     trained = read_metadata(weights)
     sources = imports.read(paths.REPOSITORY).paths
     facts = Facts(
-        weights_sha256=training["model_sha256"],
+        start=planned[plan.REGISTER]["start"],
         origin={
             "shards (SHA-256 of shard.json)": trained["shard"],
             "code of the training (digest)": planned[plan.TRAIN]["code"],
@@ -56,7 +56,6 @@ def _candidate(name: str, shards: str) -> Any:
             "shards": shards,
             "licences": licences(),
         },
-        start=planned[plan.REGISTER]["start"],
         metrics=metrics,
         **training_facts(trained, training),
     )
@@ -64,7 +63,7 @@ def _candidate(name: str, shards: str) -> Any:
     return Candidate(
         variant=variant,
         weights=weights,
-        card=model_card(variant, facts),
+        card=model_card(variant, training["model_sha256"], facts),
         metrics=metrics,
         examples=_examples(variant, shards),
         tags={"shards": shards, ap: f"{metrics[ap]:.4f}", **_lock_tags(name)},

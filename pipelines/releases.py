@@ -51,6 +51,7 @@ def make(making: Making, folder: Path, scratch: Path, evaluation: Path | None = 
     from components.evaluate.headline import headline_ap
     from components.models import zoo
     from components.registry import package, released
+    from components.registry.model_card import model_card
     from pipelines import stages
 
     variant, weights = zoo.variant(making.variant), scratch / package.WEIGHTS
@@ -62,11 +63,10 @@ def make(making: Making, folder: Path, scratch: Path, evaluation: Path | None = 
         stages.evaluate(variant.name, making.shards, weights, evaluation)
     _require_same(evaluation, weights)
     metrics = read_json(evaluation / "metrics.json")
-    stated = _facts(making, variant, origin, metrics)
+    stated = _facts(making, origin, metrics)
     files = {package.WEIGHTS: weights, released.ONNX: onnx}
-    released.write(
-        folder, variant, files, registration.preparation(making.shards), stated, _card(making, variant, weights, stated), _notice(stated)
-    )
+    card = model_card(variant, sha256_of(weights), stated, USE.format(name=making.name))
+    released.write(folder, variant, files, registration.preparation(making.shards), stated, card, _notice(stated))
     released.check(folder)
     return f"AP {headline_ap(metrics):.3f}; {compared}"
 
@@ -165,7 +165,7 @@ def _require_same(evaluation: Path, weights: Path) -> None:
         raise FarposeError(problem, where=evaluation, fix="leave out --evaluation, or evaluate the released file with `--weights`")
 
 
-def _facts(making: Making, variant: Any, origin: Mapping[str, str], metrics: dict[str, Any]) -> Any:
+def _facts(making: Making, origin: Mapping[str, str], metrics: dict[str, Any]) -> Any:
     from components.models import starts
     from components.models.weights import read_metadata
     from components.registry import package
@@ -200,27 +200,6 @@ def _commands(making: Making) -> list[str]:
     trained = [f"`farpose acquire {settings.data().source} --from FOLDER`", "`farpose run`"]
     example = f" --example {making.example}" if making.example else ""
     return [*applied, *trained, f"`farpose release {making.variant} --as {making.name}{example}`"]
-
-
-def _card(making: Making, variant: Any, weights: Path, stated: Any) -> str:
-    from components.registry import model_card
-
-    origin = {
-        "commit": stated.commit,
-        "data (DVC's digest)": stated.data_md5,
-        "trained weights, before rounding (SHA-256)": stated.trained_sha256,
-        **stated.origin,
-    }
-    facts = model_card.Facts(
-        weights_sha256=sha256_of(weights),
-        origin=origin,
-        start=stated.start,
-        recipe=stated.recipe,
-        metrics=stated.metrics,
-        training=stated.training,
-        versions=stated.versions,
-    )
-    return model_card.model_card(variant, facts, USE.format(name=making.name))
 
 
 def _notice(stated: Any) -> str:

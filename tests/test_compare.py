@@ -253,8 +253,8 @@ def test_a_mapping_without_a_main_ap_is_named() -> None:
 @pytest.mark.parametrize(("name", "suffix"), [("cal_hrnet_w48_coco_64x48", "gt_boxes"), ("higherhrnet_w32_crowdpose_256", "no_boxes")])
 def test_the_card_says_which_ap_is_the_main_one_and_what_the_model_needs(name: str, suffix: str) -> None:
     variant = zoo.variant(name)
-    facts = Facts("w", {"source": "s", "licences": "l"}, {}, {}, {f"AP_{suffix}": 0.25, "AP_detector_boxes": 0.2}, {}, {})
-    card = model_card(variant, facts)
+    facts = Facts({}, {"source": "s", "licences": "l"}, {}, {f"AP_{suffix}": 0.25, "AP_detector_boxes": 0.2}, {}, {})
+    card = model_card(variant, "w", facts)
     assert f"The main AP is `AP_{suffix}`, boxes given: {PROTOCOLS[suffix]}." in card
     assert in_words(facts.metrics) in card.split("## Results")[0]
     assert ("It needs no boxes" in card) == ("whole image whose short side" in card) == (variant.approach == "images")

@@ -27,7 +27,7 @@ from components.degrade.shards import Boxes, EvalCrops, TrainCrops, crop_boxes
 from components.degrade.stage import degrade
 from components.pose.crop import transform
 from components.pose.skeleton import COCO_17
-from tests.degrade_cases import PROTOCOLS, SIZE, each_convention, each_protocol
+from tests.degrade_cases import FAULTS, PROTOCOLS, SIZE, damage, each_convention, each_protocol
 from tests.tiny_people import texture, tiny_people, tiny_people_table
 
 
@@ -272,20 +272,11 @@ def test_a_failed_run_leaves_the_earlier_shard_intact(tmp_path, fault):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["people", "shard"], "no half-written directory stays"
 
 
-@pytest.mark.parametrize("fault", ["missing", "cut short", "version", "no file"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_broken_shard_is_named(shards, tmp_path, fault):
     folder = tmp_path / "shard"
     shutil.copytree(shards["direct"], folder)
-    if fault == "missing":
-        (folder / "shard.json").unlink()
-    elif fault == "version":
-        write_json(folder / "shard.json", {**read_json(folder / "shard.json"), "version": 99})
-    for name in ("train_pixels.npy", "val_classic.npy"):
-        if fault == "cut short":
-            (folder / name).write_bytes((folder / name).read_bytes()[:-100])
-        elif fault == "no file":
-            (folder / name).unlink()
-    message = {"missing": "no crop shard here", "version": "version 99", "cut short": "incomplete", "no file": "incomplete"}[fault]
+    message = damage(folder, fault, ("train_pixels.npy", "val_classic.npy"))
     for opened in (lambda: TrainCrops.open(folder), lambda: EvalCrops.open(folder, "classic")):
         with pytest.raises(FarposeError, match=message) as caught:
             opened()

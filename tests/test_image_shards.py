@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from components.base.errors import FarposeError
-from components.base.files import read_json, write_json
+from components.base.files import read_json
 from components.degrade.area import area_mean, to_uint8, upright_grid
 from components.degrade.image_shards import COUNTED_FULLY, EvalImages, TrainImages, images_of
 from components.degrade.params import DegradeParams, ShardSpec
@@ -20,6 +20,7 @@ from components.degrade.shards import EvalCrops, TrainCrops
 from components.degrade.stage import degrade
 from components.pose.skeleton import COCO_17
 from components.pose.whole_image import FITS
+from tests.degrade_cases import FAULTS, damage
 from tests.tiny_image_shard import SCENES, SIZE, write_tiny_image_shard, write_tiny_images
 
 PROTOCOLS = tuple(protocols())
@@ -246,20 +247,11 @@ def test_a_failed_run_leaves_the_earlier_shard_intact(tmp_path, fault):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "shard"], "no half-written directory stays"
 
 
-@pytest.mark.parametrize("fault", ["missing", "cut short", "version", "no file"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_broken_shard_is_named(shards, tmp_path, fault):
     folder = tmp_path / "shard"
     shutil.copytree(shards["direct"], folder)
-    if fault == "missing":
-        (folder / "shard.json").unlink()
-    elif fault == "version":
-        write_json(folder / "shard.json", {**read_json(folder / "shard.json"), "version": 99})
-    for name in ("train_pixels.npy", "val_short_side.npy"):
-        if fault == "cut short":
-            (folder / name).write_bytes((folder / name).read_bytes()[:-100])
-        elif fault == "no file":
-            (folder / name).unlink()
-    message = {"missing": "no image shard here", "version": "version 99", "cut short": "incomplete", "no file": "incomplete"}[fault]
+    message = damage(folder, fault, ("train_pixels.npy", "val_short_side.npy"))
     for opened in (TrainImages.open, EvalImages.open):
         with pytest.raises(FarposeError, match=message) as caught:
             opened(folder)

@@ -15,7 +15,7 @@ from components.base import origins
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.models import movenet
-from components.models.backbones.mobilenet_fpn import MOBILENETS
+from components.models.backbones.mobilenet_fpn import build_mobilenet
 from components.models.weights import load_weights
 from pipelines import cli
 from pipelines.commands import doctor
@@ -38,7 +38,8 @@ def published(tmp_path_factory) -> Path:
     """A folder with a graph of the shipped file's values, in the form that they were published in."""
     folder = tmp_path_factory.mktemp("published")
     ours = load_weights(origins.verified(LIGHTNING), LIGHTNING)
-    arrays = {theirs_name: theirs(theirs_name, ours[key]) for key, theirs_name in movenet._keys(MOBILENETS["mobilenet_fpn"])}
+    blocks = build_mobilenet("mobilenet_fpn").blocks
+    arrays = {theirs_name: theirs(theirs_name, ours[key]) for key, theirs_name in movenet._keys(len(blocks))}
     quantization = {"dtype": "float16", "original_dtype": "float32"}
     entries = [{"name": name, "shape": a.shape, "dtype": "float32", "quantization": quantization} for name, a in arrays.items()]
     (folder / JSON).write_text(json.dumps({"weightsManifest": [{"paths": [BIN], "weights": entries}]}))

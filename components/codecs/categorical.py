@@ -20,7 +20,8 @@ from torch.nn import functional
 from components.base.errors import FarposeError
 from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.gaussians import outer, profile
-from components.codecs.map_codec import MapCodec, require_positive, single_precision
+from components.codecs.map_codec import MapCodec, mean_probabilities, require_positive, single_precision
+from components.codecs.newton import step_to_top
 from components.codecs.peaks import find_peaks
 from components.codecs.reach import on_map
 from components.pose.crop import Convention, CropGeometry
@@ -87,8 +88,7 @@ class CategoricalCodec(MapCodec):
 
     def fuse(self, outputs: Outputs, aligned: Outputs) -> Outputs:
         """The mean of the two probabilities, as logits again."""
-        pairs = ((log_probabilities(a), log_probabilities(b)) for a, b in zip(outputs, aligned, strict=True))
-        return tuple(torch.logaddexp(a, b) - math.log(2) for a, b in pairs)
+        return tuple(mean_probabilities(a.flatten(2), b.flatten(2)).view_as(a) for a, b in zip(outputs, aligned, strict=True))
 
     def expected_oks(self, logits: Tensor) -> Tensor:
         """(B, K, H, W) OKS of each cell, averaged over where the joint may be."""
@@ -127,11 +127,7 @@ class CategoricalCodec(MapCodec):
         table = profiles[1].transpose(-1, -2) @ probabilities @ profiles[0]  # (B, K, 3, 3): derivatives along y and x
         table = table / table[..., :1, :1].clamp(min=NOTHING)
         dx, dy = table[..., 0, 1], table[..., 1, 0]
-        dxx, dyy, dxy = table[..., 0, 2] - dx * dx, table[..., 2, 0] - dy * dy, table[..., 1, 1] - dx * dy
-        determinant = dxx * dyy - dxy * dxy
-        has_top = (determinant > 0) & (dxx < 0)
-        step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / torch.where(has_top, determinant, 1.0)[..., None]
-        return step, has_top
+        return step_to_top(dx, dy, table[..., 0, 2] - dx * dx, table[..., 2, 0] - dy * dy, table[..., 1, 1] - dx * dy)
 
     def nearest(self, keypoints_heatmap: Tensor) -> Tensor:
         """Any point of the map."""

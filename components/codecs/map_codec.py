@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -117,6 +118,11 @@ def scaled_blur(published: int, width: int) -> int:
 def single_precision(output: Tensor) -> Tensor:
     """Half-precision outputs as float32; others as they are."""
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+
+
+def mean_probabilities(logits: Tensor, others: Tensor) -> Tensor:
+    """Logits of the mean of two distributions, each the softmax of (..., n) logits over their last axis."""
+    return torch.logaddexp(logits.log_softmax(-1), others.log_softmax(-1)) - math.log(2)
 
 
 def require_odd(name: str, size: int) -> int:

@@ -1,6 +1,7 @@
-"""One Newton step on the logarithm of a heatmap: a Gaussian's logarithm is a parabola, so one step finds its centre.
+"""Newton steps on the logarithm of a map: a Gaussian's logarithm is a parabola, so one step finds its centre.
 
-DARK (Zhang et al. 2020, section 3.1, equations 3 to 8) and UDP's Gaussian decoding differ only in the finite differences.
+DARK (Zhang et al. 2020, section 3.1, equations 3 to 8) and UDP's Gaussian decoding differ only in the finite differences. The
+`categorical` codec knows its derivatives exactly.
 """
 
 from __future__ import annotations
@@ -35,7 +36,15 @@ def newton_step(values: Tensor, differences: Differences, ridge: float = 0.0) ->
     """
     with torch.autocast(values.device.type, enabled=False):
         dx, dy, dxx, dyy, dxy = (values @ _weights(differences.table, values.dtype, values.device)).unbind(-1)
-    dxx, dyy = dxx + ridge, dyy + ridge
+    return step_to_top(dx, dy, dxx + ridge, dyy + ridge, dxy)
+
+
+def step_to_top(dx: Tensor, dy: Tensor, dxx: Tensor, dyy: Tensor, dxy: Tensor) -> tuple[Tensor, Tensor]:
+    """Step to the extremum of the parabola with these derivatives, each (B, K).
+
+    Returns:
+        (B, K, 2) step in cells (not finite where the Hessian is singular), and (B, K) bool: the extremum is a maximum.
+    """
     determinant = dxx * dyy - dxy * dxy
     step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / determinant[..., None]
     return step, (determinant > 0) & (dxx < 0)

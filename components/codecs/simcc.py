@@ -18,7 +18,7 @@ from torch import Tensor
 from components.base.errors import FarposeError
 from components.codecs.codec import CodecRecord, Outputs, Targets
 from components.codecs.gaussians import patch_weights, profile
-from components.codecs.map_codec import MapCodec, require_positive, single_precision
+from components.codecs.map_codec import MapCodec, mean_probabilities, require_positive, single_precision
 from components.codecs.reach import on_cells
 from components.pose.crop import Convention, CropGeometry
 from components.pose.skeleton import Skeleton
@@ -164,8 +164,7 @@ class SimccCodec(MapCodec):
         """One-hot: the mean of the two probabilities, as logits again; Gaussian: the mean of the logits."""
         if self.gaussian:
             return super().fuse(outputs, aligned)
-        pairs = zip(outputs, aligned, strict=True)
-        return tuple(torch.logaddexp(a.log_softmax(-1), b.log_softmax(-1)) - math.log(2) for a, b in pairs)
+        return tuple(mean_probabilities(a, b) for a, b in zip(outputs, aligned, strict=True))
 
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """The most probable bin of each axis, the first of equals. Scores: the higher (one-hot) or lower (Gaussian) probability."""

@@ -41,8 +41,8 @@ def merge(boxes: np.ndarray, scores: np.ndarray, tile: np.ndarray, cut_off: np.n
     """Rows that are kept of all tiles' boxes, the best first.
 
     Whole persons come first. Two boxes of one tile are two persons, since its own repeats are dropped already; of two tiles the
-    weaker is dropped where they overlap. A cut-off box is kept only where no other box covers it: of a person who is whole
-    in no tile one part is left, the largest.
+    weaker is dropped where they overlap. A cut-off box is also dropped where most of it (`INSIDE`) lies in any box kept before it:
+    of a person who is found whole in no tile the surest part is left, and none that repeats it.
 
     Args:
         boxes: (N, 4) left, top, right, bottom, px of the image.

@@ -18,9 +18,9 @@ from components.detect.tiles import tiles
 NAME = "person_detector"  # in params/weights.yaml
 SCORE = 0.3  # boxes that score lower are dropped; see results/detector
 WEAKEST = 0.05  # no lower score is asked for
-FAR_PERSON = 40  # px of the image, height of the smallest person that the detector is meant to find,
-SEEN = 40  # px of its input, which finds two in three persons of this height; see results/detector
-TILE = nanodet.SIDE * FAR_PERSON // SEEN  # px of the image: no tile is reduced more than a far person allows
+FAR_PERSON = 40  # px of the image, height of the smallest person that the detector is meant to find
+SEEN = 40  # px of its input, at which it finds two in three persons; see results/detector
+TILE = nanodet.SIDE * FAR_PERSON // SEEN  # px of the image, side of the smallest tiles: a far person is SEEN px high in them
 EDGE = 6.0  # px of the input: a box that ends so near to a tile's edge may go on beyond it
 
 

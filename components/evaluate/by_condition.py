@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from components.base.files import atomic_file, write_json
+from components.evaluate.conditions import HEIGHT
 from components.evaluate.curves import tick_sizes
 from components.evaluate.headline import GT
 from components.evaluate.matching import Matches
 from components.evaluate.ranking import Row, merged, ranked
 from components.evaluate.table import columns, interval_of, markdown, name_of, notes_of
 
-HEIGHT = re.compile(r"h([1-9]\d*)")  # a condition's name: persons are at most so many px high
 KEPT = ("variant", "group", "seed", "recipe", "peer_note")
 
 
@@ -78,11 +78,9 @@ def plot_heights(path: Path, heights: Mapping[int, Sequence[Row]]) -> None:
         first = next(iter(known.values()))
         style = {"linestyle": "--" if first.get("peer_note") else "-", "marker": "o", "markersize": 4, "linewidth": 1.8}
         (line,) = left.plot(list(known), [100 * row[f"AP_{GT}"] for row in known.values()], label=name_of(first), **style)
-        ends = [
-            (height, low, high) for height, row in known.items() for low, high in [interval_of(row)] if low is not None and high is not None
-        ]
-        x, low, high = (np.array([end[part] for end in ends]) for part in range(3))
-        left.fill_between(x, 100 * low, 100 * high, color=line.get_color(), alpha=0.13, linewidth=0)
+        ends = {height: interval_of(row) for height, row in known.items() if None not in interval_of(row)}
+        low, high = 100 * np.array(list(ends.values()), float).reshape(-1, 2).T
+        left.fill_between(list(ends), low, high, color=line.get_color(), alpha=0.13, linewidth=0)
         means = {height: row[f"mean_OKS_{GT}"] for height, row in known.items() if row.get(f"mean_OKS_{GT}") is not None}
         right.plot(list(means), list(means.values()), color=line.get_color(), **style)
     left.set(ylabel="AP in percent, with its 95 % interval", ylim=(0, None))

@@ -17,7 +17,7 @@ from components.degrade.protocol import protocols
 from components.degrade.shards import Boxes, EvalCrops, crop_boxes
 from components.evaluate.approach import EvaluationData
 
-HEIGHT = re.compile(r"h([1-9]\d*)")
+HEIGHT = re.compile(r"h([1-9]\d*)")  # a condition's name: persons are at most so many px high
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from components.base.errors import FarposeError
-from components.models.backbones.mobilenet_fpn import MOBILENETS, PYRAMID, MobileNetFPNShape, build_mobilenet
+from components.models.backbones.mobilenet_fpn import PYRAMID, build_mobilenet
 from components.models.versions import check_version
 
 NAMES = {"movenet_lightning": "mobilenet_fpn", "movenet_thunder": "mobilenet_fpn_175"}  # weights → the backbone that they fit
-BRANCHES = {"center": (3, 1), "heatmap": (4, 17), "regress": (5, 34), "offset": (6, 34)}  # branch → its number in the graph, its outputs
+BRANCHES = {"center": (3, 1), "heatmap": (4, 17), "regress": (5, 34), "offset": (6, 34)}  # branch → its number in the graph, its maps
 _ROOT = "StatefulPartitionedCall/"
 _TRUNK = f"{_ROOT}center_net_mobile_net_v2fpn_feature_extractor/model_1/"
 _TYPES = {"float16": np.float16, "float32": np.float32, "int32": np.int32}
@@ -44,9 +44,9 @@ def read_graph(path: str | Path, name: str, sha256: str | None = None) -> dict[s
     manifest, contents = _read_files(Path(path), f"{name.replace('_', '-')}.json")
     check_version(name, b"".join(contents), sha256, path)
     arrays = _arrays(manifest, contents, Path(path))
-    shape = MOBILENETS[NAMES[name]]
-    tensors = {ours: _converted(arrays, theirs, path) for ours, theirs in _keys(shape)}
-    wanted = {f"backbone.{key}": value.shape for key, value in build_mobilenet(shape.name).state_dict().items()}
+    backbone = build_mobilenet(NAMES[name])
+    tensors = {ours: _converted(arrays, theirs, path) for ours, theirs in _keys(len(backbone.blocks))}
+    wanted = {f"backbone.{key}": value.shape for key, value in backbone.state_dict().items()}
     for key, size in wanted.items():
         source = key.replace("backbone.branch.", "heatmap.branch.")
         if tensors[source].shape != size:
@@ -55,8 +55,8 @@ def read_graph(path: str | Path, name: str, sha256: str | None = None) -> dict[s
     return tensors
 
 
-def _keys(shape: MobileNetFPNShape) -> Iterator[tuple[str, str]]:
-    """Our key → the graph's name."""
+def _keys(blocks: int) -> Iterator[tuple[str, str]]:
+    """Our key → the graph's name, for a network of so many blocks."""
     folded = {"weight": "Conv2D_weights", "bias": "Conv2D_bn_offset"}
     depthwise = {"weight": "depthwise_weights", "bias": "depthwise_bn_offset"}
     plain = {"weight": "Conv2D/ReadVariableOp", "bias": "BiasAdd/ReadVariableOp"}
@@ -65,7 +65,7 @@ def _keys(shape: MobileNetFPNShape) -> Iterator[tuple[str, str]]:
         return ((f"{ours}.{key}", f"{theirs}/{name}") for key, name in names.items())
 
     yield from both("backbone.stem", f"{_TRUNK}model/Conv1", folded)
-    for index in range(len(build_mobilenet(shape.name).blocks)):
+    for index in range(blocks):
         block = f"{_TRUNK}model/block_{index}" if index else f"{_TRUNK}model/expanded_conv"
         if index:
             yield from both(f"backbone.blocks.{index}.expand", f"{block}_expand", folded)
@@ -96,11 +96,12 @@ def _converted(arrays: Mapping[str, np.ndarray], name: str, where: str | Path) -
         raise FarposeError(f"the graph has no tensor {name!r}", where=where, fix=FIX)
     array = arrays[name]
     if array.ndim == 4:
-        array = array.transpose((2, 3, 0, 1) if "depthwise" in name or _is_depthwise(array) else (3, 2, 0, 1))
+        array = array.transpose((2, 3, 0, 1) if _is_depthwise(array) else (3, 2, 0, 1))
     return torch.from_numpy(np.array(array, order="C"))
 
 
 def _is_depthwise(array: np.ndarray) -> bool:
+    """Whether a (rows, columns, channels, multiplier) filter has one 3x3 window per channel; no full one has a single output."""
     return array.shape[:2] == (3, 3) and array.shape[3] == 1
 
 
@@ -111,7 +112,7 @@ def _read_files(path: Path, name: str) -> tuple[list[Any], list[bytes]]:
         if path.name.endswith((".tgz", ".tar.gz")):
             with tarfile.open(path) as archive:
                 members = {Path(member.name).name: member for member in archive if member.isfile()}
-                wanted = {key: archive.extractfile(member) for key, member in members.items() if key.startswith(name[:-5])}
+                wanted = {key: archive.extractfile(member) for key, member in members.items() if key.startswith(Path(name).stem)}
                 content = {key: stream.read() for key, stream in wanted.items() if stream is not None}
             read, graph = content.__getitem__, name
         else:

@@ -17,33 +17,37 @@ class Facts:
     """What a card states.
 
     Attributes:
-        weights_sha256: digest of model.safetensors.
+        start: what the training started from, see `models.starts.described`.
         origin: what the model was made of: digests of crops and code, `source`, `licences`. It holds nothing that may
             change while the package stays the same, such as a commit or a date.
-        start: what the training started from, see `models.starts.described`.
         recipe: the training's parameters.
         metrics: the evaluation's numbers, nested; intervals as `..._low` and `..._high`.
         training: the training's summary, without what was measured by a clock.
         versions: package → version.
     """
 
-    weights_sha256: str
-    origin: dict[str, Any]
     start: dict[str, Any]
+    origin: dict[str, Any]
     recipe: dict[str, Any]
     metrics: dict[str, Any]
     training: dict[str, Any]
     versions: dict[str, str]
 
+    @property
+    def origins(self) -> dict[str, Any]:
+        """All that the card says of where the model came from."""
+        return self.origin
 
-def model_card(variant: Variant, facts: Facts, use: str | None = None) -> str:
+
+def model_card(variant: Variant, weights_sha256: str, facts: Facts, use: str | None = None) -> str:
     """The card as Markdown. It names contents, not runs, so equal models have equal cards.
 
     Args:
+        weights_sha256: digest of model.safetensors.
         use: how the model is loaded; by default from the registry.
     """
     served = approach(variant.approach).served(variant)
-    origin = {"weights (SHA-256)": facts.weights_sha256, **facts.origin}
+    origin = {"weights (SHA-256)": weights_sha256, **facts.origins}
     return f"""# {variant.name}
 
 Finds {variant.num_keypoints} joints ({variant.skeleton.name}) of {served.task}.

@@ -22,7 +22,7 @@ from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_directory, read_json, sha256_of, write_json
 from components.models.variant import Variant
 from components.models.zoo import Built
-from components.registry import package
+from components.registry import model_card, package
 from components.registry.package import Package
 
 FOLDER = REPOSITORY / "released"
@@ -31,27 +31,27 @@ LARGEST = 10_000_000  # bytes of a file that a clone carries
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a released model.
+class Facts(model_card.Facts):
+    """What is known of a released model: what its card states, with the metrics of the rounded weights, and its lineage.
 
     Attributes:
         commit: of this repository, whose code trained it; `data_md5`: DVC's digest of `data/` then.
         trained_sha256: of the weights as training wrote them, before they were rounded to half precision.
-        start: what the training started from, see `models.starts.described`.
-        origin: further digests and names: crops, source, licences, the commands that make it again.
-        metrics: the evaluation's numbers, of the rounded weights.
-        training: the training's summary, without what was measured by a clock.
     """
 
     commit: str
     data_md5: str
     trained_sha256: str
-    start: dict[str, Any]
-    origin: dict[str, Any]
-    recipe: dict[str, Any]
-    metrics: dict[str, Any]
-    training: dict[str, Any]
-    versions: dict[str, str]
+
+    @property
+    def origins(self) -> dict[str, Any]:
+        trained = "trained weights, before rounding (SHA-256)"
+        return {"commit": self.commit, "data (DVC's digest)": self.data_md5, trained: self.trained_sha256, **self.origin}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """As facts.json has it: what names the training first."""
+        return {"commit": self.commit, "data_md5": self.data_md5, "trained_sha256": self.trained_sha256, **asdict(self)}
 
     @property
     def lineage(self) -> dict[str, str]:
@@ -147,7 +147,7 @@ def write(
             shutil.copyfile(path, temporary / name)
         for name, text in texts.items():
             (temporary / name).write_text(text)
-        write_json(temporary / FACTS, asdict(stated))
+        write_json(temporary / FACTS, stated.record)
         for path in sorted(temporary.iterdir()):
             if path.stat().st_size > LARGEST:
                 problem = f"{path.name} has {path.stat().st_size / 1e6:.1f} MB, more than the {LARGEST / 1e6:.0f} MB of a released file"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from components.codecs.codec import Codec
 from components.degrade.augment import normalise
 from components.models import zoo
 from components.models.variant import Network, Variant, methods
+from components.models.weights import load_weights, save_weights
 
 TINY = ("hrnet_tiny", "resnet18", "hrformer_tiny", "transpose_tiny", "tokenpose_tiny", "vit_tiny", "efficientvit_tiny", "litepose_tiny")
 TOP_DOWN = [name for name, method in methods().items() if method.approach == "crops"]
@@ -121,6 +123,18 @@ def people(codec: Codec, count: int, margin: float = 0.0, seed: int = 0) -> tupl
 def network(variant: Variant) -> nn.Module:
     """The variant's network in eval mode, see `spread`."""
     return spread(zoo.network(variant), images(variant, 8))
+
+
+def check_saved_weights(variant: Variant, path: Path) -> None:
+    """Assert that the variant's network, saved and loaded into a fresh one, gives the same outputs."""
+    model = network(variant)
+    save_weights(path, model, {"variant": variant.name})
+    torch.manual_seed(7)
+    other = zoo.network(variant).eval()
+    other.load_state_dict(load_weights(path, variant))
+    batch = images(variant, 2)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(model(batch), other(batch), strict=True))
 
 
 def spread(model: nn.Module, batch: Tensor) -> nn.Module:

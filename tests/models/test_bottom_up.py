@@ -19,8 +19,7 @@ from components.models import official, zoo
 from components.models.backbones.litepose import LITEPOSES
 from components.models.official import authors_key
 from components.models.variant import Variant, methods
-from components.models.weights import load_weights, save_weights
-from tests.models.subjects import BOTTOM_UP, TINY, codec_of, images, network, small_variant
+from tests.models.subjects import BOTTOM_UP, TINY, check_saved_weights, codec_of, images, network, small_variant
 
 SWITCHES = [
     ("higherpose", {"attention": "published"}),
@@ -61,14 +60,6 @@ over_all = pytest.mark.parametrize("variant", QUICK + SLOW)
 over_small = pytest.mark.parametrize("variant", QUICK)
 over_methods = pytest.mark.parametrize("variant", METHODS_QUICK)
 over_methods_and_rows = pytest.mark.parametrize("variant", METHODS_QUICK + SLOW)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def mixes_the_batch(variant: Variant) -> bool:
@@ -238,14 +229,7 @@ def test_a_scene_is_learned_by_heart(variant: Variant):
 
 @over_methods_and_rows
 def test_saved_weights_give_the_same_network(variant: Variant, tmp_path):
-    model, path = network(variant), tmp_path / "model.safetensors"
-    save_weights(path, model, {"variant": variant.name})
-    torch.manual_seed(7)
-    other = zoo.network(variant).eval()
-    other.load_state_dict(load_weights(path, variant))
-    batch = images(variant, 2)
-    with torch.no_grad():
-        assert all(torch.equal(a, b) for a, b in zip(model(batch), other(batch), strict=True))
+    check_saved_weights(variant, tmp_path / "model.safetensors")
 
 
 ROWS = {name: variant for name, variant in zoo.load_variants().items() if variant.approach == "images"}

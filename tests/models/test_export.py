@@ -27,14 +27,6 @@ DARK = SMALL["dark_hrnet_tiny_coco_64x48"]
 TRAINED = zoo.variant("dark_hrnet_tiny_coco_64x48")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def write(model: nn.Module, variant: Variant, path: Path, inputs: np.ndarray, **origin: str) -> export.Difference:
     return export.export(model, codec_of(variant), variant, path, inputs, approach("crops").form(variant), origin)
 

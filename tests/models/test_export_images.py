@@ -45,14 +45,6 @@ LIKE_OTHERS = ("higherpose_published", "higherpose_none", "sr_head")  # seconds 
 SIZES = [(128, 128), (128, 128), (192, 128)]  # (height, width)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def pictures(sizes=SIZES) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [np.ascontiguousarray(texture(*size, rng).transpose(2, 0, 1)) for size in sizes]

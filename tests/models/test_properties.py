@@ -17,9 +17,19 @@ import torch
 from components.models import zoo
 from components.models.official import authors_key
 from components.models.variant import Variant
-from components.models.weights import load_weights, save_weights
 from tests.models.learning import learned_share
-from tests.models.subjects import SMALL, TINY, TOP_DOWN, codec_of, images, network, people, representatives, small_variant
+from tests.models.subjects import (
+    SMALL,
+    TINY,
+    TOP_DOWN,
+    check_saved_weights,
+    codec_of,
+    images,
+    network,
+    people,
+    representatives,
+    small_variant,
+)
 
 VARIANTS = zoo.load_variants()
 DEMO = {
@@ -38,14 +48,6 @@ slow = pytest.mark.slow
 
 
 over_all = pytest.mark.parametrize("variant", representatives())
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @over_all
@@ -91,14 +93,7 @@ def test_the_gradient_reaches_every_trainable_parameter(variant: Variant):
 
 @over_all
 def test_saved_weights_give_the_same_network(variant: Variant, tmp_path):
-    model, path = network(variant), tmp_path / "model.safetensors"
-    save_weights(path, model, {"variant": variant.name})
-    torch.manual_seed(7)
-    other = zoo.network(variant).eval()
-    other.load_state_dict(load_weights(path, variant))
-    batch = images(variant, 2)
-    with torch.no_grad():
-        assert all(torch.equal(a, b) for a, b in zip(model(batch), other(batch), strict=True))
+    check_saved_weights(variant, tmp_path / "model.safetensors")
 
 
 SIZES = [(64, 48), (128, 96), (256, 192)]
