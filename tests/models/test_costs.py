@@ -17,6 +17,7 @@ from components.models import costs, zoo
 from components.models.backbones.hrnet import HRNETS
 from components.models.variant import Network
 from pipelines import counts
+from tests.models.subjects import counted_for
 from tests.test_official import REFERENCES
 
 VARIANTS = zoo.load_variants()
@@ -69,11 +70,6 @@ PUBLISHED_64X48 = {"simple_resnet50_coco_64x48": 0.383, "simple_resnet101_coco_6
 
 
 STORED = counts.stored()
-
-
-def counted_for(name: str) -> costs.Costs:
-    """Costs of a variant as kept in results/costs.json, which other tests here compare with its network."""
-    return counts.of_variant(VARIANTS[name], STORED)
 
 
 def smallest_of_each_network() -> list[str]:
