@@ -68,6 +68,16 @@ def test_dvc_decides_run_skip_or_restore(toy):
     assert work.reproduce(stage(toy, "middle@x"), force=True).outcome == "ran"
 
 
+@pytest.mark.parametrize("given", [None, "7"])
+def test_stages_side_by_side_share_the_cores(toy, monkeypatch, given):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)  # a user's own choice stays
+    (toy / "threads.py").write_text("import os\nprint(os.environ['OMP_NUM_THREADS'])\n")
+    assert driver(toy)[0].command("threads", ["threads"]) == [given or "4"]
+
+
 def test_a_failed_stage_says_why_and_leaves_the_earlier_outputs(toy):
     work, lines = driver(toy)
     for name in ("first", "middle@x"):
