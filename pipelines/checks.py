@@ -59,9 +59,10 @@ def parameters() -> dict[str, Any]:
             raise FarposeError(f"the variant needs {shown.needs}, {plan.shards} holds others", where=where, fix="correct `shards`")
         margin_of(pipeline.shards[plan.shards], recipes.resolve(variants[name], found["train"], plan.recipe).augmentation, where)
         data_of(variants[name], where)
+    budgets = recipes.budgets()
     for variant in variants.values():
         for kind in get_args(recipes.Kind):
-            recipes.resolve(variant, found["train"], kind)
+            recipes.resolve(variant, found["train"], kind, known=budgets)
     baselines.pairs(variants)
     return found
 

@@ -49,3 +49,13 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> tuple[Persons, Path]:
 
     root = tmp_path_factory.mktemp("people")
     return tiny_people(root), root
+
+
+@pytest.fixture(scope="session")
+def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tables of MLflow's store without a run; they take seconds to make."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path

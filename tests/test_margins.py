@@ -32,7 +32,8 @@ def plan(monkeypatch: pytest.MonkeyPatch, name: str, spec: ShardSpec) -> None:
 def test_variants_that_need_more_margin_than_their_shards_have_are_refused(monkeypatch):
     needed = demanding()
     assert any(name.startswith("srpose") for name in needed) and any(name.startswith("sharpose") for name in needed)
-    for name, margin in needed.items():
+    one_of_each = {(zoo.variant(name).method, margin): name for name, margin in needed.items()}
+    for (_, margin), name in one_of_each.items():
         spec = ShardSpec(zoo.variant(name).input_size)
         enough = dataclasses.replace(spec, margin_scale=round(margin, 6))
         with monkeypatch.context() as patch, pytest.raises(FarposeError) as caught:

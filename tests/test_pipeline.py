@@ -9,13 +9,14 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from pipelines import listing, settings
-from tests.repositories import PYTHON, commit, copy_of_this, dvc, farpose, git, processes_of
+from tests.repositories import PYTHON, Console, commit, copy_of_this, dvc, farpose, git, processes_of
 from tests.test_cli import assert_one_line, edit
 
 BOTTOM_UP = "litepose_tiny_synthetic_256"
@@ -61,6 +62,14 @@ def finished(tmp_path_factory) -> Path:
     return repository
 
 
+@pytest.fixture(scope="module")
+def console(finished: Path) -> Iterator[Console]:
+    """A process that runs commands in the finished repository."""
+    console = Console(finished)
+    yield console
+    console.close()
+
+
 def outputs(repository: Path) -> dict[str, bytes]:
     """Everything under artifacts/ and results/pipeline/."""
     files = [path for top in ("artifacts", "results") for path in (repository / top).rglob("*") if path.is_file()]
@@ -78,7 +87,7 @@ def ran(stdout: str) -> set[str]:
     return {line.split("'")[1] for line in stdout.splitlines() if line.startswith("Running stage")}
 
 
-def test_everything_is_made(finished):
+def test_everything_is_made(finished, console):
     made = outputs(finished)
     table = made["artifacts/comparison/comparison.md"].decode()
     assert all(name in table for name in VARIANTS) and "95 % interval" in table
@@ -92,7 +101,7 @@ def test_everything_is_made(finished):
         assert all(record["provenance"]["weights_sha256"] == registered[name]["weights_sha256"] for record in records)
         card = made[f"artifacts/registration/{name}/model_card.md"].decode()
         assert registered[name]["weights_sha256"] in card and ("AP_no_boxes" if name == BOTTOM_UP else "AP_gt_boxes") in card
-    shown = farpose(finished, "compare")
+    shown = console.farpose("compare")
     assert shown.returncode == 0 and FIRST in shown.stdout
 
 
@@ -119,18 +128,18 @@ def test_repeating_it_does_nothing_within_three_seconds_of_cpu(finished):
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3.0
 
 
-def test_verify_and_predict_work_on_it(finished, tmp_path):
-    done = farpose(finished, "verify")
+def test_verify_and_predict_work_on_it(finished, console, tmp_path):
+    done = console.farpose("verify")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ground truth scores AP 1.000" in done.stdout and "crops follow the persons table" in done.stdout
     assert "images follow the persons table" in done.stdout
     image = next((finished / "data" / "synthetic" / "val").glob("*.jpg"))
-    done = farpose(finished, "predict", str(image), "--variant", FIRST, "--whole-image", "--output", str(tmp_path / "found"))
+    done = console.farpose("predict", str(image), "--variant", FIRST, "--whole-image", "--output", str(tmp_path / "found"))
     assert done.returncode == 0 and "1 person" in done.stdout, done.stdout + done.stderr
     assert len(json.loads((tmp_path / "found" / "predictions.json").read_text())) == 1
     assert (tmp_path / "found" / f"{image.stem}.png").is_file()
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    assert_one_line(farpose(finished, "predict", str(tmp_path / "broken.jpg"), "--variant", FIRST), "broken.jpg")
+    assert_one_line(console.farpose("predict", str(tmp_path / "broken.jpg"), "--variant", FIRST), "broken.jpg")
 
 
 def test_a_variants_parameter_reruns_only_what_depends_on_it_and_comes_back_from_the_cache(finished):
@@ -249,11 +258,11 @@ def test_a_stage_that_fails_leaves_its_earlier_outputs(finished):
     assert dvc(finished, "repro", "plan").returncode == 0 and kept_outputs("checkpoints") == before
 
 
-def test_weights_of_another_variant_are_refused(finished):
+def test_weights_of_another_variant_are_refused(finished, console):
     first, second = (finished / "artifacts" / "models" / name / "model.safetensors" for name in (FIRST, BOTTOM_UP))
     kept = first.read_bytes()
     first.write_bytes(second.read_bytes())
-    done = farpose(finished, "stage", "evaluate", FIRST)
+    done = console.farpose("stage", "evaluate", FIRST)
     first.write_bytes(kept)
     assert_one_line(done, f"holds weights of variant '{BOTTOM_UP}'", FIRST)
 
@@ -275,7 +284,7 @@ def test_ctrl_c_stops_the_flow_and_all_that_it_started(finished):
     table = finished / "params" / "variants" / "demo.yaml"
     kept = table.read_text()
     edit(table, **{f"{FIRST}__train__epochs": 5000})
-    log = finished / "mlruns" / "interrupted.log"
+    log, others = finished / "mlruns" / "interrupted.log", processes_of(finished)  # such as `console`
     with open(log, "wb") as stream:
         default = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
         command = [PYTHON, "-m", "pipelines.cli", "run"]
@@ -286,7 +295,7 @@ def test_ctrl_c_stops_the_flow_and_all_that_it_started(finished):
     os.killpg(flow.pid, signal.SIGINT)
     assert flow.wait(60) == 130, log.read_text()
     table.write_text(kept)
-    assert log.read_text().splitlines()[-1].startswith("farpose: interrupted") and not processes_of(finished)
+    assert log.read_text().splitlines()[-1].startswith("farpose: interrupted") and processes_of(finished) == others
     done = dvc(finished, "repro")
     assert done.returncode == 0 and "Stage 'train@" in done.stdout, done.stdout + done.stderr
     assert dvc(finished, "status", "--json").stdout.strip() == "{}"

@@ -20,6 +20,7 @@ from tests.repositories import PYTHON, REPOSITORY
 
 HRNETS = ("hrnet_tiny_synthetic_64x48", "dark_hrnet_tiny_synthetic_64x48", "cal_hrnet_tiny_synthetic_64x48")
 LITEPOSE, LIMBPOSE = "litepose_tiny_synthetic_256", "limbpose_tiny_synthetic_256"
+PLANNED = (*HRNETS, LITEPOSE, LIMBPOSE)
 FOUND_BY_NAME = ("components.models.methods.", "components.codecs.", "components.degrade.protocols.", "components.approaches.")
 SHARDS = {"crops": "direct_64x48", "images": "antialias_256"}
 
@@ -31,9 +32,16 @@ def code(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def digests(root: Path, stage: str, names: tuple[str, ...]) -> dict[str, str]:
+def digests(root: Path) -> dict[str, dict[str, str]]:
+    """By stage and variant the digest of the code that it depends on."""
     sources = imports.read(root)
-    return {name: plan.code(stage, zoo.variant(name), "direct", sources)["code"] for name in names}
+    return {stage: {name: plan.code(stage, zoo.variant(name), "direct", sources)["code"] for name in PLANNED} for stage in plan.STAGES}
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[str, dict[str, str]]:
+    """The digests of the unchanged code."""
+    return digests(REPOSITORY)
 
 
 def append(root: Path, path: str, text: str) -> None:
@@ -56,23 +64,17 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("path", "changed"), CHANGES, ids=[path for path, _ in CHANGES])
-def test_changed_code_changes_the_plan_of_the_variants_that_use_it(code, path, changed):
-    names = (*HRNETS, LITEPOSE, LIMBPOSE)
-    before = {stage: digests(code, stage, names) for stage in (plan.TRAIN, plan.EVALUATE)}
+def test_changed_code_changes_the_plan_of_the_variants_that_use_it(code, before, path, changed):
     append(code, path, "\nCHANGED = True\n")
-    differing = {
-        stage: {name for name, digest in digests(code, stage, names).items() if digest != old[name]} for stage, old in before.items()
-    }
+    differing = {stage: {name for name, digest in found.items() if digest != before[stage][name]} for stage, found in digests(code).items()}
     assert differing[plan.TRAIN] == set(changed)
     assert differing[plan.EVALUATE] == (set() if path.startswith("train/") or path == "models/starts.py" else set(changed))
 
 
-def test_a_changed_comment_anywhere_changes_no_plan(code):
-    names = (*HRNETS, LITEPOSE, LIMBPOSE)
-    before = {stage: digests(code, stage, names) for stage in plan.STAGES}
+def test_a_changed_comment_anywhere_changes_no_plan(code, before):
     for path in (code / "components").rglob("*.py"):
         path.write_text(f"# a comment\n{path.read_text()}\n# another\n")
-    assert {stage: digests(code, stage, names) for stage in plan.STAGES} == before
+    assert digests(code) == before
 
 
 def test_the_resolved_entry_and_recipe_are_planned():

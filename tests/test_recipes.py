@@ -12,12 +12,12 @@ from components.models.baselines import PLAIN_METHODS, baseline, pairs
 from components.train import recipe as recipes
 
 VARIANTS = zoo.load_variants()
-BASE = recipes.load()
+BASE, BUDGETS = recipes.load(), recipes.budgets()
 PAIRS = pairs(VARIANTS)
 
 
 def resolved(name: str, kind: recipes.Kind) -> recipes.Recipe:
-    return recipes.resolve(VARIANTS[name], BASE, kind)
+    return recipes.resolve(VARIANTS[name], BASE, kind, known=BUDGETS)
 
 
 def differences(first: recipes.Recipe, second: recipes.Recipe) -> set[str]:

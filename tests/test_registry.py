@@ -35,16 +35,6 @@ from tests.repositories import REPOSITORY
 NAME = "cal_hrnet_tiny_synthetic_64x48"
 
 
-@pytest.fixture(scope="module")
-def empty_tables(tmp_path_factory) -> Path:
-    """A store's tables, which take seconds to make."""
-    from mlflow.tracking import MlflowClient
-
-    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def repository(tmp_path: Path, empty_tables: Path, monkeypatch) -> Path:
     """An empty store, in a path with a space."""

@@ -139,11 +139,12 @@ def test_no_pickle_is_read_and_neither_mlflow_nor_dvc_is_imported(stand_in, copy
 
 
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch) -> Path:
+def repository(tmp_path: Path, empty_tables: Path, monkeypatch) -> Path:
     """A repository with an empty store."""
     for variable in ("MLFLOW_TRACKING_URI", tracking.PIPELINE_RUN, tracking.PREFECT_RUN):
         monkeypatch.delenv(variable, raising=False)
     (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_tables, tmp_path / "mlruns")
     return tmp_path
 
 

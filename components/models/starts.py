@@ -115,8 +115,9 @@ def digest(init: str) -> str | None:
     """
     if init in UNNAMED:
         return None
-    if init in origins.load("start"):
-        return sha256_of(origins.verified(init, "start"))
+    if init in (known := origins.load("start")):
+        origins.verified(init, "start")  # its SHA-256 is the entry's
+        return known[init].sha256
     if not Path(init).is_file():
         raise FarposeError("weights file not found", where=f"init: {init}", fix="give an existing file")
     return sha256_of(init)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +39,13 @@ def load_variants(folder: str | Path = VARIANTS) -> dict[str, Variant]:
     Raises:
         FarposeError: a file or an entry is wrong (names it), two entries share a name, or there is no YAML file.
     """
+    files = sorted(Path(folder).glob("*.yaml"))
+    return dict(_variants(folder, tuple((path.name, path.read_bytes()) for path in files)))
+
+
+@functools.lru_cache(maxsize=4)
+def _variants(folder: str | Path, _contents: tuple[tuple[str, bytes], ...]) -> dict[str, Variant]:
+    """Parsed once for the same contents: it takes half a second, and many ask."""
     return {name: parse(Variant, {"name": name, **entry.written}, entry.where) for name, entry in entries.read(folder).items()}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -159,7 +160,9 @@ def budget_name(variant: Variant) -> str:
     return f"tiny_{variant.approach}" if variant.backbone.endswith("_tiny") else variant.approach
 
 
-def resolve(variant: Variant, base: Recipe, kind: Kind = "published", path: str | Path = TRAIN) -> Recipe:
+def resolve(
+    variant: Variant, base: Recipe, kind: Kind = "published", path: str | Path = TRAIN, known: Mapping[str, Budget] | None = None
+) -> Recipe:
     """The variant's recipe of one kind (nested mappings are merged key by key).
 
     Args:
@@ -167,6 +170,7 @@ def resolve(variant: Variant, base: Recipe, kind: Kind = "published", path: str 
         kind: "published": the variant's own `train` on top. "matched": its budget on top, and of its own `train` only the keys
             that it names under `exceptions`, with the reason why the method needs them.
         path: the file with section `matched`.
+        known: its budgets, see `budgets`; None: they are read.
     Raises:
         FarposeError: an override's key is unknown or its value of the wrong type, an exception is no key of the variant's `train`,
             no budget holds the backbone's family, or `init` is a start of another backbone; names the variant.
@@ -180,7 +184,7 @@ def resolve(variant: Variant, base: Recipe, kind: Kind = "published", path: str 
     if kind != "matched":
         raise unknown_name("recipe", kind, get_args(Kind), where=where)
     name = budget_name(variant)
-    budget = budgets(path)[name]
+    budget = (budgets(path) if known is None else known)[name]
     family = next((family for family in budget.families if variant.backbone.startswith(family)), None)
     if family is None:
         problem = f"no family holds backbone {variant.backbone!r} (known: {', '.join(budget.families)})"

@@ -16,8 +16,10 @@ from components import codecs
 from components.codecs.codec import Codec
 from components.degrade.augment import normalise
 from components.models import zoo
+from components.models.costs import Costs
 from components.models.variant import Network, Variant, methods
 from components.models.weights import load_weights, save_weights
+from pipelines import counts
 
 TINY = ("hrnet_tiny", "resnet18", "hrformer_tiny", "transpose_tiny", "tokenpose_tiny", "vit_tiny", "efficientvit_tiny", "litepose_tiny")
 TOP_DOWN = [name for name, method in methods().items() if method.approach == "crops"]
@@ -81,6 +83,7 @@ def _amount(variant: Variant) -> int:
 
 
 SMALL, LARGE = _small(), _large()
+STORED = counts.stored()
 
 
 def representatives() -> list[Any]:
@@ -123,6 +126,11 @@ def people(codec: Codec, count: int, margin: float = 0.0, seed: int = 0) -> tupl
 def network(variant: Variant) -> nn.Module:
     """The variant's network in eval mode, see `spread`."""
     return spread(zoo.network(variant), images(variant, 8))
+
+
+def counted_for(name: str) -> Costs:
+    """Costs of a variant as kept in results/costs.json, which test_costs.py compares with its network."""
+    return counts.of_variant(zoo.variant(name), STORED)
 
 
 def check_saved_weights(variant: Variant, path: Path) -> None:

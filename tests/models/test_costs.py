@@ -17,6 +17,7 @@ from components.models import costs, zoo
 from components.models.backbones.hrnet import HRNETS
 from components.models.variant import Network
 from pipelines import counts
+from tests.models.subjects import TINY, counted_for
 from tests.test_official import REFERENCES
 
 VARIANTS = zoo.load_variants()
@@ -71,16 +72,11 @@ PUBLISHED_64X48 = {"simple_resnet50_coco_64x48": 0.383, "simple_resnet101_coco_6
 STORED = counts.stored()
 
 
-def counted_for(name: str) -> costs.Costs:
-    """Costs of a variant as kept in results/costs.json, which other tests here compare with its network."""
-    return counts.of_variant(VARIANTS[name], STORED)
-
-
 def smallest_of_each_network() -> list[str]:
-    """One variant per method and backbone, without backbones that only repeat a smaller one's parts."""
+    """One variant per method and backbone, tiny ones first, without backbones that only repeat a smaller one's parts."""
     larger = ("hrnet_w48", "resnet101", "resnet152", "efficientvit_l1", "tokenpose_s_v1", "tokenpose_s_v2", "vit_base")
     found: dict[tuple[str, str], str] = {}
-    for name in sorted(VARIANTS, key=lambda name: math.prod(VARIANTS[name].input_size)):
+    for name in sorted(VARIANTS, key=lambda name: (VARIANTS[name].backbone not in TINY, math.prod(VARIANTS[name].input_size))):
         if VARIANTS[name].backbone not in larger and VARIANTS[name].method != "dark":  # DARK's networks are HRNet's
             found.setdefault((VARIANTS[name].method, VARIANTS[name].backbone), name)
     return list(found.values())
@@ -113,7 +109,7 @@ def test_counts_equal_the_published_code_s(name):
     assert (round(counted.params / 1e6, 3), round(counted.macs / 1e9, 3)) == COUNTED[name]
 
 
-@pytest.mark.parametrize("name", PUBLISHED_64X48)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if "resnet50" in name else pytest.mark.slow) for name in PUBLISHED_64X48])
 def test_cutting_surplus_columns_saves_only_the_last_convolution(name):
     variant = VARIANTS[name]
     with torch.device("meta"):

@@ -10,11 +10,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from components.base.errors import FarposeError
-from components.models import costs, official, zoo
+from components.models import official, zoo
 from components.models.backbones.efficientvit import EFFICIENTVITS, EfficientViT, authors_name
 from components.models.official import authors_key
 from components.models.pretrained import load_backbone
 from tests.models.fill import filled, fixed_input
+from tests.models.subjects import counted_for
 
 VARIANTS = zoo.load_variants()
 L0, L1 = (f"simple_efficientvit_{size}_wholebody_384x288" for size in ("l0", "l1"))
@@ -117,7 +118,7 @@ def test_stages_have_the_published_means(parity):
 
 def test_the_simplebaseline_on_it_costs_what_siu_s_authors_print():
     """27.805 of the backbone, 4.196 of three deconvolutions, 0.034 of the last layer."""
-    counted = [costs.of_variant(VARIANTS[name]) for name in (L0, L1)]
+    counted = [counted_for(name) for name in (L0, L1)]
     assert [round(cost.params_backbone / 1e6, 3) for cost in counted] == [27.805, 38.037]
     assert [round(cost.params_head / 1e6, 3) for cost in counted] == [4.230, 4.230]
     assert [round(cost.macs / 1e9, 3) for cost in counted] == [12.655, 14.118]

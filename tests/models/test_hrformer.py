@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from components.models import costs, official, zoo
+from components.models import official, zoo
 from components.models.backbones.hrformer import (
     HRFORMERS,
     HRFormer,
@@ -25,6 +25,7 @@ from components.models.methods import hrformer
 from components.models.pretrained import load_backbone
 from components.models.variant import Variant
 from tests.models.fill import filled, fixed_input
+from tests.models.subjects import counted_for
 from tests.test_official import reference_module, shapes_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hrformer.npz"  # spatial means of the published backbone's features
@@ -246,7 +247,7 @@ def test_the_initial_weights_are_as_stated():
 
 def test_parameters_and_multiply_adds_are_the_published_ones():
     """The paper's tool gives 7.892 M and 2.818 G (SyncBatchNorm uncounted); with the products of attention 3.26 G."""
-    counted = costs.of_variant(zoo.variant("hrformer_s_coco_256x192"))
+    counted = counted_for("hrformer_s_coco_256x192")
     assert round(counted.params / 1e6, 3) == 7.892
     assert round(counted.params_backbone / 1e6, 3) == 7.891
     assert round(counted.macs / 1e9, 3) == 3.259

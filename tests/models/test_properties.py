@@ -191,7 +191,8 @@ def test_outputs_for_a_mirrored_person_align_with_those_for_the_person(variant: 
 LEARNERS = DEMO | WITHOUT_DEMO
 
 
-QUICK_LEARNERS = {variant.codec_name: name for name, variant in reversed(LEARNERS.items())}.values()  # one for each codec
+LIKE_HEATMAP = ("dark", "udp_gaussian")  # codecs that decode otherwise, but learn from the same Gaussians by the same loss
+QUICK_LEARNERS = {v.codec_name: n for n, v in reversed(LEARNERS.items()) if v.codec_name not in LIKE_HEATMAP}.values()  # one a codec
 
 
 @pytest.mark.parametrize("variant", [pytest.param(v, id=n, marks=() if n in QUICK_LEARNERS else slow) for n, v in LEARNERS.items()])

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from components import codecs
-from components.models import costs, official, zoo
+from components.models import official, zoo
 from components.models.methods import sharpose
 from components.models.methods.sharpose import SHaRPose
 from tests.models.fill import filled, fixed_input
+from tests.models.subjects import counted_for
 from tests.test_official import reference_module, shapes_of
 
 SMALL, BASE, BASE_384 = (f"sharpose_{name}" for name in ("small_coco_256x192", "base_coco_256x192", "base_coco_384x288"))
@@ -142,7 +143,7 @@ def multiply_adds(function, *inputs) -> float:
 
 @pytest.mark.parametrize("name", COUNTED)
 def test_parameters_equal_those_of_the_published_code(name):
-    counted = costs.of_variant(VARIANTS[name])
+    counted = counted_for(name)
     assert (round(counted.params_backbone / 1e6, 3), round(counted.params_head / 1e6, 3)) == COUNTED[name]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 
@@ -12,10 +11,11 @@ import torch
 from torch import nn
 
 from components import codecs
-from components.models import costs, official, zoo
+from components.models import official, zoo
 from components.models.variant import Variant
 from tests.models.fill import filled, fixed_input
 from tests.models.learning import learned_share
+from tests.models.subjects import counted_for
 from tests.test_official import shapes_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "simcc.npz"  # the published networks' outputs, strided
@@ -23,7 +23,6 @@ VARIANTS = zoo.load_variants()
 SMALL = ["hrnet_tiny", "resnet18", "tokenpose_tiny"]
 TABLE = {name: v for name, v in VARIANTS.items() if (v.paper.source or "").startswith("SimCC") and v.paper.params_m}
 COUNTED = [name for name, v in TABLE.items() if v.method in ("simcc", "tokenpose")]  # the others are in test_costs.py
-LARGE = ("w48", "resnet101", "resnet152")  # seconds to count
 MISPRINTED = {"simcc_resnet101_coco_256x192": 55.745}  # M; the README prints 53.7
 
 
@@ -44,34 +43,25 @@ def test_outputs_equal_the_golden_ones(name):
             assert np.abs(output.numpy()[..., ::3] - expected).max() <= 1e-4 * expected.std()
 
 
-def marked(name: str, *values: object):
-    return pytest.param(name, *values, marks=[pytest.mark.slow] if any(part in name for part in LARGE) else [])
-
-
-@functools.cache
-def counted(name: str) -> costs.Costs:
-    return costs.of_variant(VARIANTS[name])
-
-
-@pytest.mark.parametrize("name", map(marked, COUNTED))
+@pytest.mark.parametrize("name", COUNTED)
 def test_counts_round_to_what_the_readme_prints(name):
     """By its own counter, which leaves layer norms, tokens and positions out; 0.749 is printed as .7."""
     paper = TABLE[name].paper
-    assert counted(name).params_summary / 1e6 == pytest.approx(MISPRINTED.get(name, paper.params_m), abs=0.051)
-    assert counted(name).gflops("summary") == pytest.approx(paper.gflops, abs=0.051)
+    assert counted_for(name).params_summary / 1e6 == pytest.approx(MISPRINTED.get(name, paper.params_m), abs=0.051)
+    assert counted_for(name).gflops("summary") == pytest.approx(paper.gflops, abs=0.051)
 
 
 @pytest.mark.parametrize(("name", "macs"), [
-    marked("simcc_resnet50_coco_64x64", 0.45), marked("simcc_resnet50_coco_128x128", 1.82), marked("simcc_resnet50_coco_256x192", 5.47),
-    marked("simcc_resnet50_coco_384x288", 12.37), marked("simcc_resnet50_coco_128x96", 1.36), marked("simcc_tokenpose_s_coco_64x64", 1.65),
-    marked("simcc_resnet101_coco_128x128", 3.03), marked("simcc_resnet101_coco_256x192", 9.11),
-    marked("simcc_hrnet_w32_coco_64x64", 0.64), marked("simcc_hrnet_w32_coco_128x128", 2.56),
-    marked("simcc_hrnet_w32_coco_256x192", 7.69), marked("simcc_hrnet_w32_coco_128x96", 1.92),
-    marked("simcc_hrnet_w48_coco_64x64", 1.31), marked("simcc_hrnet_w48_coco_128x128", 5.24),
-    marked("simcc_hrnet_w48_coco_256x192", 15.74), marked("simcc_hrnet_w48_coco_384x288_gaussian", 35.43),
+    ("simcc_resnet50_coco_64x64", 0.45), ("simcc_resnet50_coco_128x128", 1.82), ("simcc_resnet50_coco_256x192", 5.47),
+    ("simcc_resnet50_coco_384x288", 12.37), ("simcc_resnet50_coco_128x96", 1.36), ("simcc_tokenpose_s_coco_64x64", 1.65),
+    ("simcc_resnet101_coco_128x128", 3.03), ("simcc_resnet101_coco_256x192", 9.11),
+    ("simcc_hrnet_w32_coco_64x64", 0.64), ("simcc_hrnet_w32_coco_128x128", 2.56),
+    ("simcc_hrnet_w32_coco_256x192", 7.69), ("simcc_hrnet_w32_coco_128x96", 1.92),
+    ("simcc_hrnet_w48_coco_64x64", 1.31), ("simcc_hrnet_w48_coco_128x128", 5.24),
+    ("simcc_hrnet_w48_coco_256x192", 15.74), ("simcc_hrnet_w48_coco_384x288_gaussian", 35.43),
 ])  # fmt: skip
 def test_multiply_adds_equal_those_of_the_published_code(name, macs):
-    assert counted(name).macs / 1e9 == pytest.approx(macs, abs=0.0051)
+    assert counted_for(name).macs / 1e9 == pytest.approx(macs, abs=0.0051)
 
 
 @pytest.mark.parametrize(("name", "cells", "columns", "rows"), [

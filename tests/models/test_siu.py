@@ -14,12 +14,13 @@ from torch import nn
 from torch.nn import functional
 
 from components.base.errors import FarposeError
-from components.models import costs, official, zoo
+from components.models import official, zoo
 from components.models.heads.pixel_shuffle import PixelShuffleHead
 from components.models.methods.siu import DepthwisePath, PixelShufflePath
 from components.models.official import authors_key
 from components.models.variant import Variant, methods
 from tests.models.fill import filled, fixed_input
+from tests.models.subjects import counted_for
 from tests.test_official import REFERENCES
 
 VARIANTS = {name: variant for name, variant in zoo.load_variants().items() if variant.method == "siu" or variant.dataset == "wholebody"}
@@ -153,7 +154,7 @@ def test_depthwise_downsampling_saves_what_a_3x3_kernel_costs_more(name, saved):
 )
 def test_parameters_and_multiply_adds_equal_the_published_code_s(key):
     backbone, height = key
-    counted = costs.of_variant(VARIANTS[f"siu_{backbone}_wholebody_{height}x{height * 3 // 4}"])
+    counted = counted_for(f"siu_{backbone}_wholebody_{height}x{height * 3 // 4}")
     assert (round(counted.params / 1e6, 3), round(counted.macs / 1e9, 3)) == COUNTED[key]
 
 

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from components.base.errors import FarposeError
-from components.models import costs, official, zoo
+from components.models import official, zoo
 from components.models.backbones.tokenpose import TOKENPOSES, EncoderLayer, KeypointEncoder, cut, sine_positions
 from components.models.methods.tokenpose import heatmap_head
 from components.models.pretrained import load_backbone
 from components.models.variant import Variant
 from tests.models.fill import filled, fixed_input
 from tests.models.learning import learned_share
+from tests.models.subjects import counted_for
 from tests.test_official import shapes_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tokenpose.npz"  # the published networks' outputs, strided
@@ -73,7 +74,7 @@ def test_patches(backbone, size, patch):
     ("tokenpose_b_coco_128x96", 12.34, 2.30, None),
 ])  # fmt: skip
 def test_counts_equal_those_of_the_published_code(name, params, macs, printed):
-    counted = costs.of_variant(VARIANTS[name])
+    counted = counted_for(name)
     assert counted.params / 1e6 == pytest.approx(params, abs=0.0051)
     assert counted.macs / 1e9 == pytest.approx(macs, abs=0.0051)
     assert printed is None or counted.gflops("summary") == pytest.approx(printed, abs=0.0051)

@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from components.models import costs, official, zoo
+from components.models import official, zoo
 from components.models.backbones.resnet import RESNETS, ResNet
 from components.models.backbones.transpose import TRANSPOSES, EncoderLayer, TransPose, feature_size, sine_positions
 from components.models.methods import transpose
 from components.models.pretrained import load_backbone
 from components.models.variant import Variant
 from tests.models.fill import filled, fixed_input
+from tests.models.subjects import counted_for
 from tests.test_official import reference_module, shapes_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "transpose.npz"  # the published network's outputs, strided
@@ -193,7 +194,7 @@ def test_the_initial_weights_are_as_stated():
 
 
 def test_parameters_and_multiply_adds_are_the_published_ones():
-    counted = costs.of_variant(zoo.variant(NAME))
+    counted = counted_for(NAME)
     assert (round(counted.params / 1e6, 3), round(counted.params_fixed / 1e6, 3)) == (5.985, 0.197)
     assert (round(counted.params_backbone / 1e6, 3), counted.params_head) == (4.932, 1053457)
     assert round(counted.macs / 1e9, 3) == 6.320

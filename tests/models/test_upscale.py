@@ -13,11 +13,12 @@ from components import codecs
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.degrade.augment import normalise
-from components.models import costs, official, spsr, upscale, zoo
+from components.models import official, spsr, upscale, zoo
 from components.models.variant import EnlargedNetwork, Variant
 from components.models.weights import save_weights
 from components.train import loop, recipe
 from tests.models.fill import filled, fixed_input
+from tests.models.subjects import counted_for
 from tests.test_official import shapes_of
 from tests.tiny_shard import write_tiny_shard
 
@@ -114,7 +115,7 @@ def test_cal_s_rows_are_complete():
 
 
 def test_costs_are_the_generator_s_and_the_network_s():
-    found = costs.of_variant(zoo.variant("hrnet_w32_coco_64x48_spsr"))
+    found = counted_for("hrnet_w32_coco_64x48_spsr")
     assert found.macs / 1e9 == pytest.approx(160.97 + 7.645, abs=0.01)
     assert found.params / 1e6 == pytest.approx(24.796 + 28.536, abs=0.001)
 
