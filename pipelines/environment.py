@@ -52,8 +52,8 @@ def prepare() -> None:
 def keep_memory() -> None:
     """Let glibc use freed memory again instead of giving it back to the system (its limit is 32 MiB a block).
 
-    A network's maps at fourfold size are larger than that. The system clears every page anew in every layer, which takes a third
-    of a training's time on a CPU. What is computed does not change. Other C libraries are left as they are.
+    A network's maps at fourfold size are larger than that, and the system clears every page anew in every layer: a training step
+    takes 1.6 times as long (results/benchmarks/memory.json). What is computed does not change. Other C libraries are left as they are.
     """
     if sys.platform != "linux":
         return
