@@ -59,7 +59,7 @@ def predict(
         FarposeError: the network's output is not finite.
     """
     was_training = model.training
-    model.eval().to(device).to(memory_format=torch.channels_last)  # depthwise layers take half the time on a CPU
+    model.eval().to(device).to(memory_format=torch.channels_last)  # as in training: depthwise layers are faster so
     keypoints, scores = [], []
     with torch.inference_mode():
         for start in range(0, len(crops.pixels), batch_size):
