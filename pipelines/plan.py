@@ -58,13 +58,15 @@ def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str,
     """
     from components.models import starts
     from components.train import recipe as recipes
+    from components.train import teacher
 
     entry, recipe = dataclasses.asdict(variant), recipes.resolve(variant, recipes.load(), kind)
+    file = recipe.teacher
     trained = {key: value for key, value in entry.items() if key not in TOLD}
     return {
-        TRAIN: {"variant": trained, "recipe": dataclasses.asdict(recipe), "start": starts.digest(recipe.init)},
+        TRAIN: {"variant": trained, "recipe": dataclasses.asdict(recipe), "start": starts.digest(recipe.init), "teacher": teacher.digest(file)},
         EVALUATE: {"variant": entry, "evaluate": dataclasses.asdict(settings.evaluation())},
-        REGISTER: {"variant": entry, "start": starts.described(recipe.init)},
+        REGISTER: {"variant": entry, "start": starts.described(recipe.init) | teacher.described(file)},
     }
 
 

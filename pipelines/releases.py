@@ -170,6 +170,7 @@ def _facts(making: Making, origin: Mapping[str, str], metrics: dict[str, Any]) -
     from components.models.weights import read_metadata
     from components.registry import package
     from components.registry.released import Facts
+    from components.train import teacher
 
     weights = making.trained / package.WEIGHTS
     trained, summary = read_metadata(weights), read_json(making.trained / "timing.json")["summary"]
@@ -181,7 +182,7 @@ def _facts(making: Making, origin: Mapping[str, str], metrics: dict[str, Any]) -
         commit=origin["git.commit"],
         data_md5=origin["data.md5"],
         trained_sha256=sha256_of(weights),
-        start=starts.described(made["recipe"]["init"]),
+        start=starts.described(made["recipe"]["init"]) | teacher.described(made["recipe"].get("teacher")),
         origin={
             "source": settings.data().source,
             "shards": making.shards,

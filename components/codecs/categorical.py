@@ -139,6 +139,14 @@ class CategoricalCodec(MapCodec):
         divergence = functional.kl_div(predicted, targets["heatmaps"].flatten(2), reduction="none").sum(-1)
         return {"loss": (divergence * targets["weights"]).sum() / targets["weights"].sum().clamp(min=1)}
 
+    def imitation(self, outputs: Outputs, teacher: Outputs) -> Tensor:
+        """Kullback-Leibler divergence from a teacher's maps to ours, averaged over all joints (Hinton, Vinyals, Dean 2015, section 2).
+
+        A teacher also says where joints may be that nobody labelled. Both have the same cells.
+        """
+        predicted, wanted = (log_probabilities(single_precision(maps[0])).flatten(2) for maps in (outputs, teacher))
+        return functional.kl_div(predicted, wanted, reduction="none", log_target=True).sum(-1).mean()
+
     def _deviations(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """(K,) standard deviations of the OKS kernels along x and y, cells.
 

@@ -253,9 +253,10 @@ class Variant:
 
     @property
     def heatmap_size(self) -> tuple[int, int]:
-        """(height, width) of the output, cells; an enlarged input has that many more."""
-        height, width = self.enlarged_size
-        return height // self.record.stride, width // self.record.stride
+        """(height, width) of the output, cells; an enlarged input has that many more, and so have maps finer than the features."""
+        finer: int = getattr(self.network, "finer", 1)
+        height, width = (side // self.record.stride * finer for side in self.enlarged_size)
+        return height, width
 
     @property
     def skeleton(self) -> Skeleton:

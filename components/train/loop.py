@@ -34,6 +34,7 @@ from components.train.optimiser import build_optimiser, set_learning_rate
 from components.train.output import write_output
 from components.train.recipe import Recipe
 from components.train.step import Step, eager_step, precision_of
+from components.train.teacher import digest, open_teacher
 from components.train.tracker import NullTracker, Tracker
 
 CHECKPOINTS = REPOSITORY / "artifacts" / "checkpoints"
@@ -85,7 +86,8 @@ def train(
     def draw(step: int) -> Drawn:
         return feed.draw(batches.indices(step), step_seed(recipe.seed, step))
 
-    run_step: Step = eager_step(model, codec, optimiser, recipe, device)
+    teacher = open_teacher(recipe.teacher, recipe.teacher_share, variant, codec, device) if recipe.teacher else None
+    run_step: Step = eager_step(model, codec, optimiser, recipe, device, teacher)
     if graphed and progress.step < last:
         example = draw(progress.step)
         run_step = GraphedStep(run_step, model, optimiser, example.images, example.targets)
@@ -121,6 +123,7 @@ def train(
         "variant": variant.name,
         "recipe": json.dumps(key["recipe"]),
         "start": key["init"],
+        **({"teacher": key["teacher"]} if recipe.teacher else {}),
         "shard": key["shard"],
         **key["versions"],
     }
@@ -155,6 +158,7 @@ def _key(variant: Variant, recipe: Recipe, shards_directory: str | Path, device:
         "variant": dataclasses.asdict(variant),
         "recipe": dataclasses.asdict(recipe),
         "init": starts.digest(recipe.init) or recipe.init,
+        "teacher": digest(recipe.teacher),
         "upscale": upscale.weights_digest(variant),
         "shard": sha256_of(Path(shards_directory) / "shard.json"),  # names every file's digest
         "versions": {"torch": torch.__version__, "numpy": np.__version__},

@@ -68,6 +68,8 @@ class Recipe:
     drop_last: bool
     average: float | None
     init: str
+    teacher: str | None
+    teacher_share: float
     seed: int
     precision: Literal["auto", "fp32", "bf16"]
     cuda_graphs: Literal["auto", "never"]
@@ -93,6 +95,7 @@ class Recipe:
         _require(self.optimiser == "adamw" or self.weight_decay == 0, rule, self.weight_decay)
         _require(self.layer_decay is None or 0 < self.layer_decay <= 1, "layer_decay must lie in 0..1 or be null", self.layer_decay)
         _require(self.average is None or 0 < self.average < 1, "average must lie between 0 and 1 or be null", self.average)
+        _require(0 < self.teacher_share <= 1, "teacher_share must lie above 0 and not above 1", self.teacher_share)
         epochs = self.milestone_epochs
         _require(all(a > 0 for a in self.milestones), "milestones must be positive", list(self.milestones))
         _require(list(epochs) == sorted(epochs), "milestones must rise", list(self.milestones))

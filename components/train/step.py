@@ -12,11 +12,14 @@ from torch.optim import Optimizer
 
 from components.codecs.codec import Codec, Targets
 from components.train.recipe import Recipe
+from components.train.teacher import Teacher
 
 Step = Callable[[Tensor, Targets], dict[str, Tensor]]
 
 
-def eager_step(model: nn.Module, codec: Codec, optimiser: Optimizer, recipe: Recipe, device: torch.device) -> Step:
+def eager_step(
+    model: nn.Module, codec: Codec, optimiser: Optimizer, recipe: Recipe, device: torch.device, teacher: Teacher | None = None
+) -> Step:
     """The step (normalised images (B, 3, H, W), targets) → detached losses; "loss" is their total."""
     precision = autocast(recipe, device)
     parameters = list(model.parameters())
@@ -25,7 +28,10 @@ def eager_step(model: nn.Module, codec: Codec, optimiser: Optimizer, recipe: Rec
         optimiser.zero_grad(set_to_none=True)
         with precision():
             outputs = model(images)
-        losses = codec.loss(tuple(output.float() for output in outputs), targets)
+        outputs = tuple(output.float() for output in outputs)
+        losses = codec.loss(outputs, targets)
+        if teacher is not None:
+            losses |= teacher.loss(images, outputs, losses["loss"])
         losses["loss"].backward()
         if recipe.gradient_clip is not None:
             nn.utils.clip_grad_norm_(parameters, recipe.gradient_clip)

@@ -6,22 +6,45 @@ which poses are judged. The codec's docstring gives the equations.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from components.base.errors import FarposeError
 from components.models.backbones.efficientnet_lite import EFFICIENTNETS, build_efficientnet
 from components.models.backbones.hrnet import HRNETS
 from components.models.backbones.mobilenet_fpn import MOBILENETS, build_mobilenet
 from components.models.backbones.resnet import RESNETS
 from components.models.heads.plain import PlainPose
+from components.models.heads.subpixel import SubpixelPose
 from components.models.methods import dark
 from components.models.variant import EnlargedNetwork, Method, Variant
 
 
+@dataclass(frozen=True)
+class CategoricalNetwork(EnlargedNetwork):
+    """Settings of networks with finer maps.
+
+    Attributes:
+        finer: cells of a map per cell of the features, along each axis: 1, or more with a head of `heads.subpixel`.
+    """
+
+    finer: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.finer < 1:
+            raise ValueError(f"finer must be at least 1, got {self.finer}")
+
+
 def build(variant: Variant, published: bool = False) -> PlainPose:
     """K maps on the variant's backbone; those with batch norms are initialised as their papers do."""
-    if variant.backbone in MOBILENETS:
-        return PlainPose(build_mobilenet(variant.backbone), variant.num_keypoints)
-    if variant.backbone in EFFICIENTNETS:
-        return PlainPose(build_efficientnet(variant.backbone), variant.num_keypoints)
-    return dark.build(variant, published)
+    build_light = {**dict.fromkeys(MOBILENETS, build_mobilenet), **dict.fromkeys(EFFICIENTNETS, build_efficientnet)}.get(variant.backbone)
+    finer = variant.network.finer
+    if build_light is None:
+        if finer > 1:
+            raise FarposeError(f"network.finer = {finer} needs a light backbone", where=f"variant {variant.name}", fix="remove it")
+        return dark.build(variant, published)
+    backbone = build_light(variant.backbone)
+    return PlainPose(backbone, variant.num_keypoints) if finer == 1 else SubpixelPose(backbone, variant.num_keypoints, finer)
 
 
 def authors_key(key: str, variant: Variant) -> str:
@@ -36,6 +59,6 @@ METHOD = Method(
     codec="categorical",
     authors_key=authors_key,
     convention="unbiased",
-    network=EnlargedNetwork,
+    network=CategoricalNetwork,
     uncounted=("upscale_weights",),
 )
