@@ -64,7 +64,12 @@ def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str,
     file = recipe.teacher
     trained = {key: value for key, value in entry.items() if key not in TOLD}
     return {
-        TRAIN: {"variant": trained, "recipe": dataclasses.asdict(recipe), "start": starts.digest(recipe.init), "teacher": teacher.digest(file)},
+        TRAIN: {
+            "variant": trained,
+            "recipe": dataclasses.asdict(recipe),
+            "start": starts.digest(recipe.init),
+            "teacher": teacher.digest(file),
+        },
         EVALUATE: {"variant": entry, "evaluate": dataclasses.asdict(settings.evaluation())},
         REGISTER: {"variant": entry, "start": starts.described(recipe.init) | teacher.described(file)},
     }

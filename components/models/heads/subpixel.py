@@ -2,8 +2,8 @@
 Using an Efficient Sub-Pixel Convolutional Neural Network", section 3.1).
 
 A small network that enlarges its input little has maps whose cells are as large as the errors that OKS forgives. The plain layer's maps
-are enlarged bilinearly, and a second 1x1 convolution adds what lies between the cells. It starts from zeros, so the maps of pretrained weights
-are kept.
+are enlarged bilinearly, and a second 1x1 convolution adds what lies between the cells. It starts from zeros, so the maps of pretrained
+weights are kept.
 """
 
 from __future__ import annotations
