@@ -9,7 +9,7 @@ import torch
 
 from components.degrade.augment import Augmenter, AugmentParams
 from components.degrade.shards import TrainCrops
-from components.models import zoo
+from components.models import starts, zoo
 from components.models.variant import Variant
 from components.train import recipe as recipes
 from components.train.optimiser import build_optimiser
@@ -20,11 +20,12 @@ from tests.tiny_shard import write_tiny_shard
 CPU = torch.device("cpu")
 
 
-def learned_share(variant: Variant, folder: Path, steps: int = 200) -> float:
+def learned_share(variant: Variant, folder: Path, steps: int = 200, init: str = "none") -> float:
     """PCK on four crops after up to `steps` steps on them; stops at 0.95."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     built = zoo.build(variant)
+    starts.initialise(built.model, init, variant.skeleton)
     model, codec = built.model.train(), built.codec
     recipe = dataclasses.replace(recipes.load(), num_threads=1)
     step = eager_step(model, codec, build_optimiser(model, recipe, CPU, graphed=False), recipe, CPU)

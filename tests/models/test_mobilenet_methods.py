@@ -141,5 +141,34 @@ def test_heatmaps_start_as_the_sigmoid_of_movenets_logits(method, every):
 
 @pytest.mark.slow
 @over_crops
-def test_each_learns_a_batch_by_heart_from_random_weights(variant: Variant, tmp_path):
-    assert learned_share(variant, tmp_path) >= 0.95
+def test_each_learns_a_batch_by_heart_from_its_start(variant: Variant, tmp_path):
+    assert learned_share(variant, tmp_path, init="movenet_lightning") >= 0.95
+
+
+def test_finer_maps_start_as_the_bilinear_enlargement_of_the_coarse_ones():
+    finer, coarse = VARIANTS["categorical_mobilenet_fpn_coco_64x48_x2_taught"], VARIANTS["categorical_mobilenet_fpn_coco_64x48_x2"]
+    fine, plain = drawn(finer).eval(), drawn(coarse).eval()
+    for each in (fine, plain):
+        starts.initialise(each, "movenet_lightning", coarse.skeleton)
+    with torch.inference_mode():
+        (enlarged,), (maps,) = fine(images(coarse, 2)), plain(images(coarse, 2))
+    assert enlarged.shape[-2:] == (64, 48)
+    corners = enlarged[..., [0, 0, -1, -1], [0, -1, 0, -1]]
+    torch.testing.assert_close(corners, maps[..., [0, 0, -1, -1], [0, -1, 0, -1]])  # the first and the last cells keep their places
+    rows = torch.linspace(-1, 1, 64)[:, None].expand(64, 48)
+    columns = torch.linspace(-1, 1, 48).expand(64, 48)
+    grid = torch.stack([columns, rows], -1).expand(2, 64, 48, 2)
+    torch.testing.assert_close(enlarged, nn.functional.grid_sample(maps, grid, align_corners=True), atol=1e-4, rtol=1e-4)
+
+
+def test_each_part_of_a_finer_cell_has_weights_of_its_own():
+    variant = VARIANTS["categorical_mobilenet_fpn_coco_64x48_x2_taught"]
+    model = drawn(variant).eval()
+    inputs = images(variant, 1)
+    with torch.no_grad():
+        before = model(inputs)[0].clone()
+        model.between.bias[4 * 3 + 1] = 7.0  # joint 3, upper right of the four cells
+        difference = model(inputs)[0] - before
+    expected = torch.zeros_like(difference)
+    expected[:, 3, 0::2, 1::2] = 7.0
+    torch.testing.assert_close(difference, expected, atol=1e-4, rtol=0)

@@ -1,0 +1,135 @@
+"""A network in training that imitates another: the loss is the divergence from its maps, and what decides the result is recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from components.base.errors import FarposeError
+from components.base.files import sha256_of
+from components.degrade.shards import EvalCrops
+from components.models import zoo
+from components.models.variant import Variant
+from components.models.weights import read_metadata, save_weights
+from components.train import recipe as recipes
+from components.train import teacher as teachers
+from components.train.loop import train
+from components.train.teacher import open_teacher
+from pipelines import plan
+from tests.test_train import CPU, shard  # noqa: F401  (a fixture)
+
+RELEASED = "released/pose_64x48/model.safetensors"
+TAUGHT = zoo.variant("categorical_mobilenet_fpn_coco_64x48_x2_taught")
+RECIPE = dataclasses.replace(
+    recipes.load(), epochs=2, batch_size=4, learning_rate=1e-4, optimiser="adam", num_threads=1, validate_every=0, init="movenet_lightning",
+    teacher=RELEASED, teacher_share=0.5,
+)  # fmt: skip
+
+
+def built(variant: Variant = TAUGHT) -> zoo.Built:
+    torch.manual_seed(0)
+    return zoo.build(variant)
+
+
+def random_images(count: int = 2) -> torch.Tensor:
+    return torch.randn(count, 3, 64, 48, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_imitation_is_torch_s_divergence_from_the_teacher_s_maps_over_all_joints():
+    student = built()
+    teacher = open_teacher(RELEASED, 0.7, TAUGHT, student.codec, CPU)
+    images = random_images()
+    outputs, supervised = student.model.eval()(images), torch.tensor(3.0)
+    found = teacher.loss(images, outputs, supervised)
+    released = zoo.network(zoo.variant(read_metadata(RELEASED)["variant"]))
+    weights = {key: value.float() for key, value in teachers.load_weights(RELEASED, "categorical_mobilenet_fpn_coco_64x48_x4").items()}
+    released.load_state_dict(weights)
+    with torch.no_grad():
+        wanted = released.eval()(images)[0].flatten(2).softmax(-1)
+    ours = outputs[0].flatten(2).log_softmax(-1)
+    expected = functional.kl_div(ours.flatten(0, 1), wanted.flatten(0, 1), reduction="batchmean")
+    torch.testing.assert_close(found["imitation"], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["loss"], 0.3 * supervised + 0.7 * expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_equals_its_teacher_has_nothing_to_learn_of_it():
+    student = built()
+    teacher = open_teacher(RELEASED, 1.0, TAUGHT, student.codec, CPU)
+    images = random_images()
+    with torch.no_grad():
+        logits = teacher.network(images)[0] + 5.0  # a constant does not change a softmax
+    logits.requires_grad_()
+    loss = teacher.loss(images, (logits,), torch.tensor(1.0))["loss"]
+    loss.backward()
+    assert abs(loss.item()) < 1e-5 and logits.grad is not None and logits.grad.abs().max() < 1e-6
+
+
+def test_training_goes_towards_the_teacher_and_leaves_it_as_it_was(shard, tmp_path):  # noqa: F811
+    """With a share of 1 labels do not count, and the divergence on held-out crops falls."""
+    recipe = dataclasses.replace(RECIPE, teacher_share=1.0, epochs=6)
+    digest = sha256_of(RELEASED)
+    train(TAUGHT, shard, tmp_path / "model", recipe, checkpoints=tmp_path / "checkpoints")
+    crops = EvalCrops.open(shard, "unbiased", "val")
+    images = functional.interpolate(torch.as_tensor(crops.pixels[:8]).float() / 64 - 2, (64, 48))
+    divergences = []
+    for weights in (None, tmp_path / "model" / "model.safetensors"):
+        student = built()
+        if weights is None:
+            teachers_start(student.model)
+        else:
+            student.model.load_state_dict(teachers.load_weights(weights, TAUGHT))
+        teacher = open_teacher(RELEASED, 1.0, TAUGHT, student.codec, CPU)
+        with torch.inference_mode():
+            divergences.append(float(teacher.loss(images, student.model.eval()(images), torch.tensor(0.0))["imitation"]))
+    assert divergences[1] < 0.9 * divergences[0]
+    assert sha256_of(RELEASED) == digest == read_metadata(tmp_path / "model" / "model.safetensors")["teacher"]
+
+
+def teachers_start(model: nn.Module) -> None:
+    from components.models import starts
+
+    starts.initialise(model, "movenet_lightning", TAUGHT.skeleton)
+
+
+def test_a_variant_with_other_maps_cannot_be_the_teacher(tmp_path):
+    other = zoo.variant("categorical_mobilenet_fpn_coco_64x48_x2")  # coarser maps
+    save_weights(tmp_path / "coarse.safetensors", zoo.network(other), {"variant": other.name})
+    with pytest.raises(FarposeError, match=r"heatmap size of the teacher is \(32, 24\), of .* \(64, 48\)"):
+        open_teacher(str(tmp_path / "coarse.safetensors"), 0.5, TAUGHT, built().codec, CPU)
+
+
+def test_a_codec_that_cannot_imitate_is_refused_with_the_way_out():
+    dark = zoo.variant("dark_mobilenet_fpn_coco_64x48_x4")
+    with pytest.raises(FarposeError, match=r"codec 'dark' cannot imitate a teacher.*remove `teacher`"):
+        open_teacher(RELEASED, 0.5, dark, zoo.build(dark).codec, CPU)
+
+
+def test_missing_weights_are_named(tmp_path):
+    with pytest.raises(FarposeError, match="the teacher's weights are not there"):
+        teachers.digest(str(tmp_path / "none.safetensors"))
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.1])
+def test_a_share_outside_its_range_is_refused(share: float):
+    with pytest.raises(ValueError, match="teacher_share must lie above 0"):
+        dataclasses.replace(RECIPE, teacher_share=share)
+
+
+def test_another_file_of_the_teacher_changes_the_plan(tmp_path, monkeypatch):
+    monkeypatch.setattr(teachers, "REPOSITORY", tmp_path)
+    file: Path = tmp_path / RELEASED
+    file.parent.mkdir(parents=True)
+    digests = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_weights(file, nn.Linear(2, 2), {"variant": "categorical_mobilenet_fpn_coco_64x48_x4"})
+        decided = plan.decisions(TAUGHT)
+        assert decided[plan.TRAIN]["teacher"] == decided[plan.REGISTER]["start"]["SHA-256 of the teacher"] == sha256_of(file)
+        digests.append(decided[plan.TRAIN]["teacher"])
+    assert digests[0] != digests[1]
+    assert plan.decisions(zoo.variant("categorical_mobilenet_fpn_coco_64x48_x2"))[plan.TRAIN]["teacher"] is None
