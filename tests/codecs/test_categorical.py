@@ -55,12 +55,39 @@ def test_expected_oks_is_that_of_the_definition(codec):
 def test_the_decoded_point_is_no_worse_than_any_cell(codec):
     """Seen by the slow definition, which also knows points between cells."""
     logits = random_logits(codec, 1)
-    keypoints, scores = codec.decode((logits,))
+    keypoints, _ = codec.decode((logits,))
     for joint in (0, 5, 11, 16):
         best = slow_expected_oks(logits[0, joint].numpy(), joint, tuple(keypoints[0, joint].tolist()), codec)
         cells = [slow_expected_oks(logits[0, joint].numpy(), joint, (x, y), codec) for x in range(12) for y in range(16)]
         assert best >= max(cells) - 5e-3
-        assert scores[0, joint] == pytest.approx(max(cells), rel=1e-4)
+
+
+def slow_sharpness(logits: np.ndarray, at: tuple[float, float], sigma: float) -> float:
+    """Cell by cell: the mean of exp(-d² / 2) under the map, divided by that of a Gaussian target of that sigma, summed numerically."""
+    chances = np.exp(logits - logits.max())
+    chances /= chances.sum()
+    rows, columns = np.mgrid[: logits.shape[0], : logits.shape[1]]
+    found = (chances * np.exp(-((columns - at[0]) ** 2 + (rows - at[1]) ** 2) / 2)).sum()
+    y, x = np.mgrid[-12:12:0.05, -12:12:0.05]
+    target = np.exp(-(x**2 + y**2) / (2 * sigma**2))
+    return min(1.0, found / (target / target.sum() * np.exp(-(x**2 + y**2) / 2)).sum())
+
+
+@pytest.mark.parametrize("sigma", [0.75, 1.5])
+def test_a_score_is_the_probability_around_the_point_as_a_share_of_a_target_s(sigma):
+    codec = codecs.build("categorical", CropGeometry((32, 24), (16, 12), "unbiased"), COCO_17, sigma=sigma)
+    logits = random_logits(codec)
+    keypoints, scores = codec.decode((logits,))
+    for person, joint in ((0, 0), (1, 5), (0, 11), (1, 16)):
+        expected = slow_sharpness(logits[person, joint].double().numpy(), tuple(keypoints[person, joint].tolist()), sigma)
+        assert scores[person, joint] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_target_scores_1_and_a_flat_map_next_to_nothing(codec):
+    joints = torch.full((1, NUM_KEYPOINTS, 2), 11.0)
+    sharp = codec.perfect(codec.targets(joints, torch.ones(1, NUM_KEYPOINTS, dtype=torch.bool)))
+    assert codec.decode(sharp)[1].min() > 0.95
+    assert codec.decode((torch.zeros(1, NUM_KEYPOINTS, *codec.geometry.heatmap_size),))[1].max() < 0.08
 
 
 def test_two_near_alternatives_win_over_one_higher_cell_far_away(codec):
