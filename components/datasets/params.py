@@ -14,7 +14,6 @@ from components.pose.skeleton import Skeleton
 from components.pose.sources import SECTION, SOURCES_FILE, entries, spelled_out
 
 READERS = "components.datasets.readers"  # one module per `format`
-AVAILABLE_EVALUATORS = ("oks",)
 TRAIN, DEV = "train", "dev"
 MANIFESTS = PurePosixPath("params/manifests")
 
@@ -55,7 +54,7 @@ class SplitFiles:
     """Files of one split, relative to the data set's root data/<source>.
 
     Attributes:
-        annotations: COCO keypoint file, `.json` or `.json.gz`.
+        annotations: file in the form that the entry's `format` says, such as a COCO keypoint file, `.json` or `.json.gz`.
         images: folder of the images.
     """
 
@@ -79,7 +78,7 @@ class SourceParams:
     Attributes:
         format: the module of `components.datasets.readers` that reads its annotation files.
         skeleton: a known skeleton's name, or the fields of a `Skeleton`.
-        evaluator: the scoring method.
+        evaluator: the benchmark's numbers, see `evaluate.evaluators`.
         splits: files of each split ("train", "val").
         manifest: committed list of SHA-256 digests of the raw files, relative to the repository; null: unchecked.
         person_category: name, id or ids of the persons' category.
@@ -89,7 +88,7 @@ class SourceParams:
 
     format: str
     skeleton: Any
-    evaluator: Literal["oks", "pckh", "wholebody"]
+    evaluator: Literal["oks", "crowdpose", "wholebody", "pckh"]
     splits: dict[str, SplitFiles] = field(default_factory=dict)
     manifest: str | None = None
     person_category: str | int | tuple[int, ...] = "person"
@@ -206,9 +205,6 @@ class DataParams:
     def _check_source_in_use(self) -> None:
         source = self.sources[self.source]
         require_format(self.source, source.format, f"source {self.source}")
-        if source.evaluator not in AVAILABLE_EVALUATORS:
-            problem = f"the data set {self.source!r} is scored by {source.evaluator!r}, which is not available yet"
-            raise FarposeError(problem, where=f"source {self.source}", fix=f"use an evaluator that is: {', '.join(AVAILABLE_EVALUATORS)}")
         if not source.splits:
             raise ValueError(f"sources.{self.source}.splits is empty, expected at least one split")
         if self.splits.dev and DEV in source.splits:
