@@ -14,6 +14,7 @@ from components.base.errors import FarposeError, unknown_name
 from components.base.records import records
 from components.datasets.params import READERS, SourceParams
 from components.datasets.records import Records
+from components.pose.mapping import mapping_of
 from components.pose.persons import Persons
 from components.pose.skeleton import WHOLEBODY_133
 
@@ -98,12 +99,12 @@ def require_evaluator(name: str, source: SourceParams) -> None:
     if column and column not in (*reader.gives, *reader.may_give):
         problem = f"the evaluator {source.evaluator!r} needs the column {column}, which the format {source.format!r} does not give"
         raise FarposeError(problem, where=where, fix="evaluator: oks")
-    if source.evaluator == "wholebody" and source.skeleton_named(name).keypoint_names != WHOLEBODY_133.keypoint_names:
+    if source.evaluator == "wholebody" and source.table_skeleton(name).keypoint_names != WHOLEBODY_133.keypoint_names:
         raise FarposeError(f"the evaluator 'wholebody' needs the skeleton {WHOLEBODY_133.name}", where=where, fix="evaluator: oks")
 
 
 def read_split(name: str, source: SourceParams, root: Path, split: str) -> AnnotationFile:
-    """Read the annotation file of one split.
+    """Read the annotation file of one split, with the joints of `SourceParams.table_skeleton`.
 
     Args:
         name: of the data set.
@@ -113,4 +114,5 @@ def read_split(name: str, source: SourceParams, root: Path, split: str) -> Annot
     """
     if split not in source.splits:
         raise unknown_name("split", split, source.splits, where=f"data set {name}")
-    return reader_of(name, source).read(name, source, Path(root), split)
+    found = reader_of(name, source).read(name, source, Path(root), split)
+    return found if source.mapping is None else replace(found, persons=mapping_of(source.mapping).persons(found.persons))

@@ -2,12 +2,12 @@
 
 A joint is labelled where the figure has the point itself, and left unlabelled where it would have to be guessed.
 
-- CrowdPose, 14 joints: COCO's twelve of the limbs, top of the head and neck. `crowdIndex` by its definition (Li et al. 2019, equation 1): the
-  mean over the persons of an image of other persons' labelled joints inside the box, per own one; 0 without persons.
+- CrowdPose, 14 joints: COCO's twelve of the limbs, top of the head and neck. `crowdIndex` by its definition (Li et al. 2019, equation 1):
+  the mean over the persons of an image of other persons' labelled joints inside the box, per own one; 0 without persons.
 - MPII, 16 joints: the limbs, the middle between the hips, the middle between the shoulders, neck and top of the head. The square of centre
   and scale is the annotated box's longer side around its middle. `headsize` is 0.75 of the distance from neck to top of the head.
-- COCO-WholeBody, 133 joints: the body's 17; the tip of the toes as big toe, and the heel; the nose as the tip of the nose's bridge; the wrists
-  as roots of the hands. The other 109 are not labelled.
+- COCO-WholeBody, 133 joints: the body's 17; the tip of the toes as big toe, and the heel; the nose as the tip of the nose's bridge; the
+  wrists as roots of the hands. The other 109 are not labelled.
 """
 
 from __future__ import annotations
