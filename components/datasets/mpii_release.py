@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,9 @@ def _chosen(path: Path, split: str) -> set[str] | None:
 
 def _of_image(image: Any) -> Iterator[dict[str, Any]]:
     for person in np.atleast_1d(image.annorect):
-        points = getattr(getattr(person, "annopoints", None), "point", None)
-        scale, center = getattr(person, "scale", None), getattr(person, "objpos", None)
+        points: Any = getattr(getattr(person, "annopoints", None), "point", None)
+        scale: Any = getattr(person, "scale", ())
+        center: Any = getattr(person, "objpos", None)
         if points is None or not np.size(scale) or not hasattr(center, "x"):
             continue
         joints, seen = np.full((JOINTS, 2), NOBODY), np.zeros(JOINTS, int)
@@ -66,7 +68,8 @@ def _of_image(image: Any) -> Iterator[dict[str, Any]]:
             joints[int(point.id)], seen[int(point.id)] = (float(point.x), float(point.y)), 1
         found = {"image": str(image.image.name), "center": [float(center.x), float(center.y)], "scale": float(scale)}
         found |= {"joints": joints.tolist(), "joints_vis": seen.tolist()}
-        if all(np.size(getattr(person, side, None)) == 1 for side in ("x1", "y1", "x2", "y2")):
-            diagonal = np.hypot(float(person.x2) - float(person.x1), float(person.y2) - float(person.y1))
-            found["headsize"] = float(HEAD_OF_DIAGONAL * diagonal)
+        corners: list[Any] = [getattr(person, side, ()) for side in ("x1", "y1", "x2", "y2")]
+        if all(np.size(corner) == 1 for corner in corners):
+            x1, y1, x2, y2 = map(float, corners)
+            found["headsize"] = HEAD_OF_DIAGONAL * math.hypot(x2 - x1, y2 - y1)
         yield found
