@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--score", type=float, metavar="SCORE", help="drop boxes that the detector scores lower; lower finds more (0.3)")
     text = "side of the detector's smallest tiles, px; smaller finds farther persons and takes longer; 0: none (416)"
     predict.add_argument("--tile", type=int, metavar="PX", help=text)
-    text = "draw and list only persons that score higher (0.15; with --boxes: all); the file holds all of them"
+    text = "draw and list only persons that score higher (0.1; with --boxes: all); the file holds all of them"
     predict.add_argument("--draw-above", type=float, metavar="SCORE", help=text)
     predict.add_argument("--no-draw", action="store_true", help="write predictions.json alone, no pictures")
     predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER", help="where to write (predictions/)")
