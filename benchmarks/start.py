@@ -44,7 +44,9 @@ def main() -> None:
     for size in args.size:
         images = EvalImages.open(args.shards / f"direct_{size}", "short_side", args.split)
         found.append(predict_images(built.model, as_image_codec(built.codec), images, params))
-    together = (np.concatenate([getattr(each, field.name) for each, _ in found]) for field in fields(Predictions))
+    together = (
+        np.concatenate([getattr(each, field.name) for each, _ in found]) for field in fields(Predictions) if field.name != "ranking"
+    )
     predictions, scores = Predictions(*together), np.concatenate([each for _, each in found])
     if args.nms is not None:
         sigmas = np.asarray(images.skeleton.sigmas)

@@ -57,7 +57,7 @@ class CropFeed:
         unlabelled persons that the full evaluation ignores."""
         crops = self._validation
         found = predict(model, self._codec, crops, flip=flip, device=device, bf16=bf16)
-        scores = person_scores(found.keypoint_scores, found.box_scores, self._codec.score_threshold)
+        scores = person_scores(found.ranked_by, found.box_scores, self._codec.score_threshold)
         return oks.evaluate(persons_of(crops), found, scores)["AP"]
 
 

@@ -132,7 +132,7 @@ class Crops:
         found = replace(found, annotation_id=np.full(len(found), -1))
         if box_scores is not None:  # a detector may box one person twice
             return finish(found, params, variant.skeleton.sigmas, built.codec)
-        return found, person_scores(found.keypoint_scores, found.box_scores, params.visible_above(built.codec))
+        return found, person_scores(found.ranked_by, found.box_scores, params.visible_above(built.codec))
 
     def picture(self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams) -> np.ndarray:
         threshold, joints = params.visible_above(built.codec) or DRAWN, found.keypoint_scores

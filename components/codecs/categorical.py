@@ -3,11 +3,12 @@
 Training minimises the cross-entropy between the softmax of a map and a small Gaussian around the joint. A map is then an estimate of
 where the joint may be, with all its alternatives, and decoding chooses the point whose expected OKS is the highest: the map is
 filtered with the joint's OKS kernel (Ronchi & Perona 2017, section 3.1: exp(-d² / (2 area k²)), k twice the joint's sigma), and its
-highest point is found to a part of a cell. An arg max answers another question: which single cell is the most probable.
+highest point is found to a part of a cell. The value there is the joint's score, which is the OKS that the network itself expects. An
+arg max answers another question: which single cell is the most probable.
 
-A joint's score says how sharply the network sees it: the probability around the point, weighted with a narrow Gaussian and divided by
-what the training's own target would have there. The expected OKS itself ranks persons worse (results/coco_pretrained/levers.json),
-because a hip's kernel is so wide that its value is nearly always high.
+Persons are ranked by how sharply their joints are seen: the probability around a point, weighted with a narrow Gaussian and divided by
+what the training's own target would have there. The expected OKS ranks them worse (results/coco_pretrained/levers.json), because a hip's
+kernel is so wide that its value is nearly always high.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from components.pose.skeleton import Skeleton
 SIGMA, NARROWEST = 1 / 32, 0.6  # of a target: share of the map's width, and the least, cells: narrower ones lose their place in the cell
 AREA = 0.25  # of a person, share of the crop's area: boxes are padded by 1.25 and persons cover half of theirs
 SPREAD = 0.5  # standard deviation of a place inside a cell, cells
-SHARPNESS = 1.0  # standard deviation of the kernel of scores, cells
+SHARPNESS = 1.0  # standard deviation of the kernel that ranks, cells
 NEWTON_STEPS = 3  # the first ends within a hundredth of a cell of the maximum unless the map's border cuts a kernel
 NOTHING = 1e-12  # smallest probability whose logarithm is taken
 
@@ -72,7 +73,7 @@ class CategoricalCodec(MapCodec):
 
     @property
     def score_threshold(self) -> float:
-        """All joints count: the sharpness of a map is comparable between joints, also a low one."""
+        """All joints count: an expected OKS and a sharpness are comparable between joints, also low ones."""
         return 0.0
 
     def targets(self, keypoints_crop: Tensor, visible: Tensor) -> Targets:
@@ -101,7 +102,6 @@ class CategoricalCodec(MapCodec):
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """The point of highest expected OKS: the best cell, then Newton steps on the logarithm of the expected OKS between cells.
 
-        Scores lie in [0, 1]: 1 is a map as sharp as a target.
         In double precision, because on a nearly flat map the curvature under a wide kernel is as small as float32's rounding.
         """
         logits = single_precision(outputs[0])
@@ -114,14 +114,14 @@ class CategoricalCodec(MapCodec):
             step, has_top = self._newton_step(probabilities, points)
             moved = points + torch.where(has_top[..., None], step, 0.0).clamp(-0.5, 0.5)
             points = torch.minimum(torch.maximum(moved, start - 1), start + 1).clamp(min=0).minimum(highest)
-        return points.to(logits.dtype), self._sharpness(probabilities, points).to(logits.dtype)
+        return points.to(logits.dtype), peaks.scores.to(logits.dtype)
 
-    def _sharpness(self, probabilities: Tensor, points: Tensor) -> Tensor:
-        """(B, K) probability under a narrow Gaussian around the points, as a share of a target's there."""
-        columns, rows = (
-            torch.arange(n, dtype=points.dtype, device=points.device) for n in (probabilities.shape[-1], probabilities.shape[-2])
-        )
-        along_x, along_y = (profile(points[..., axis], cells, SHARPNESS) for axis, cells in enumerate((columns, rows)))
+    def ranking(self, outputs: Outputs, keypoints: Tensor) -> Tensor:
+        """(B, K) in [0, 1]: the sharpness of the maps at decoded points (B, K, 2), cells; 1 is that of a target."""
+        probabilities = log_probabilities(single_precision(outputs[0])).exp()
+        columns, rows = self.grid(keypoints)
+        x, y = keypoints.to(probabilities.dtype).unbind(-1)
+        along_x, along_y = profile(x, columns, SHARPNESS), profile(y, rows[:, 0], SHARPNESS)
         found = (along_y[..., None, :] @ probabilities @ along_x[..., None])[..., 0, 0]
         return (found * (1 + (self.sigma / SHARPNESS) ** 2)).clamp(max=1)  # two Gaussians' product, integrated over the plane
 

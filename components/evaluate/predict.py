@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -60,7 +61,8 @@ def predict(
     """
     was_training = model.training
     model.eval().to(device).to(memory_format=torch.channels_last)  # as in training: depthwise layers are faster so
-    keypoints, scores = [], []
+    keypoints, scores, ranking = [], [], []
+    rank = getattr(codec, "ranking", None)
     with torch.inference_mode():
         for start in range(0, len(crops.pixels), batch_size):
             pixels = torch.from_numpy(np.array(crops.pixels[start : start + batch_size])).to(device)
@@ -69,8 +71,11 @@ def predict(
             decoded = codec.decode(outputs)
             keypoints.append(decoded[0].double().cpu().numpy())
             scores.append(decoded[1].double().cpu().numpy())
+            if rank is not None:
+                ranking.append(rank(outputs, decoded[0]).double().cpu().numpy())
     model.train(was_training)
-    return to_predictions(codec, crops, _stacked(keypoints, codec, 2), _stacked(scores, codec), box_scores)
+    found = to_predictions(codec, crops, _stacked(keypoints, codec, 2), _stacked(scores, codec), box_scores)
+    return found if rank is None else replace(found, ranking=_stacked(ranking, codec))
 
 
 def to_predictions(

@@ -31,6 +31,7 @@ class Predictions:
         box_scores: (N,) float64, 1 for annotated boxes and without boxes.
         bbox_xywh: (N, 4) float64, the unpadded box, image px; without boxes the extent of the joints found.
         areas: (N,) float64, area of the padded box (1.25 times wider and higher, input's aspect ratio where it was cropped), px².
+        ranking: (N, K) float64, what persons are ranked by; None: by `keypoint_scores`.
     """
 
     image_id: np.ndarray
@@ -40,13 +41,20 @@ class Predictions:
     box_scores: np.ndarray
     bbox_xywh: np.ndarray
     areas: np.ndarray
+    ranking: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.image_id)
 
+    @property
+    def ranked_by(self) -> np.ndarray:
+        """(N, K) joint scores from which a person's score is made."""
+        return self.keypoint_scores if self.ranking is None else self.ranking
+
     def select(self, rows: np.ndarray) -> Predictions:
         """The rows of a bool mask or an index array, in order."""
-        return Predictions(*(getattr(self, field.name)[rows] for field in fields(self)))
+        columns = (getattr(self, field.name) for field in fields(self))
+        return Predictions(*(None if column is None else column[rows] for column in columns))
 
 
 @dataclass(frozen=True)

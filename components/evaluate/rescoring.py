@@ -18,7 +18,7 @@ def person_scores(keypoint_scores: np.ndarray, box_scores: np.ndarray, in_vis_th
     Source: Xiao et al. 2018, Simple Baselines, evaluation on COCO (`IN_VIS_THRE` of the published configurations).
 
     Args:
-        keypoint_scores: (N, K).
+        keypoint_scores: (N, K), `Predictions.ranked_by`.
         box_scores: (N,).
         in_vis_threshold: the codec's `score_threshold`, such as 0.2 for heatmaps.
     Returns:
@@ -31,7 +31,7 @@ def person_scores(keypoint_scores: np.ndarray, box_scores: np.ndarray, in_vis_th
 
 def finish(predictions: Predictions, params: EvaluateParams, sigmas: Sequence[float], codec: Codec) -> tuple[Predictions, np.ndarray]:
     """Score the persons and suppress repeated ones: the persons that are kept, and their (N,) scores."""
-    scores = person_scores(predictions.keypoint_scores, predictions.box_scores, params.visible_above(codec))
+    scores = person_scores(predictions.ranked_by, predictions.box_scores, params.visible_above(codec))
     joints, areas = predictions.keypoints_image, predictions.areas
     kept = suppress(predictions.image_id, joints, scores, areas, np.asarray(sigmas), params.oks_nms_threshold, params.soft_nms)
     return predictions.select(kept), scores[kept]

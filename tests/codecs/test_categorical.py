@@ -55,11 +55,12 @@ def test_expected_oks_is_that_of_the_definition(codec):
 def test_the_decoded_point_is_no_worse_than_any_cell(codec):
     """Seen by the slow definition, which also knows points between cells."""
     logits = random_logits(codec, 1)
-    keypoints, _ = codec.decode((logits,))
+    keypoints, scores = codec.decode((logits,))
     for joint in (0, 5, 11, 16):
         best = slow_expected_oks(logits[0, joint].numpy(), joint, tuple(keypoints[0, joint].tolist()), codec)
         cells = [slow_expected_oks(logits[0, joint].numpy(), joint, (x, y), codec) for x in range(12) for y in range(16)]
         assert best >= max(cells) - 5e-3
+        assert scores[0, joint] == pytest.approx(max(cells), rel=1e-4)
 
 
 def slow_sharpness(logits: np.ndarray, at: tuple[float, float], sigma: float) -> float:
@@ -74,20 +75,22 @@ def slow_sharpness(logits: np.ndarray, at: tuple[float, float], sigma: float) ->
 
 
 @pytest.mark.parametrize("sigma", [0.75, 1.5])
-def test_a_score_is_the_probability_around_the_point_as_a_share_of_a_target_s(sigma):
+def test_persons_are_ranked_by_the_probability_around_the_point_as_a_share_of_a_target_s(sigma):
     codec = codecs.build("categorical", CropGeometry((32, 24), (16, 12), "unbiased"), COCO_17, sigma=sigma)
     logits = random_logits(codec)
-    keypoints, scores = codec.decode((logits,))
+    keypoints = codec.decode((logits,))[0]
+    sharpness = codec.ranking((logits,), keypoints)
     for person, joint in ((0, 0), (1, 5), (0, 11), (1, 16)):
         expected = slow_sharpness(logits[person, joint].double().numpy(), tuple(keypoints[person, joint].tolist()), sigma)
-        assert scores[person, joint] == pytest.approx(expected, rel=1e-3)
+        assert sharpness[person, joint] == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_target_scores_1_and_a_flat_map_next_to_nothing(codec):
+def test_a_target_is_as_sharp_as_can_be_and_a_flat_map_next_to_nothing(codec):
     joints = torch.full((1, NUM_KEYPOINTS, 2), 11.0)
     sharp = codec.perfect(codec.targets(joints, torch.ones(1, NUM_KEYPOINTS, dtype=torch.bool)))
-    assert codec.decode(sharp)[1].min() > 0.95
-    assert codec.decode((torch.zeros(1, NUM_KEYPOINTS, *codec.geometry.heatmap_size),))[1].max() < 0.08
+    assert codec.ranking(sharp, codec.decode(sharp)[0]).min() > 0.95
+    flat = (torch.zeros(1, NUM_KEYPOINTS, *codec.geometry.heatmap_size),)
+    assert codec.ranking(flat, codec.decode(flat)[0]).max() < 0.08
 
 
 def test_two_near_alternatives_win_over_one_higher_cell_far_away(codec):
