@@ -44,10 +44,11 @@ def context_of(images: dict[str, np.ndarray], boxes: dict[str, list[float]], out
         for number, (name, box) in enumerate(boxes.items(), 1)
     ]  # fmt: skip
     persons = cases.persons_of(cases.coco_of([{"id": i} for i in range(len(images))], annotations))
-    for name, image in images.items():
-        cv2.imwrite(str(out / name), image)
+    paths = [f"{number:012d}.jpg" for number in range(len(images))]
+    for path, image in zip(paths, images.values(), strict=True):
+        cv2.imwrite(str(out / path), image)
     codec = codecs.build("heatmap", CropGeometry(SIZE, (16, 12)), COCO_17)
-    table = pd.DataFrame({"image_id": range(len(images)), "image_path": list(images)})
+    table = pd.DataFrame({"image_id": range(len(images)), "image_path": paths})
     data = EvaluationData(cases.crops_of(persons, codec.geometry), persons, table, out)
     return EvaluationContext(Brightest(), codec, data, params, out / "out", {})
 
@@ -61,9 +62,9 @@ def test_reduced_images_are_means_of_squares() -> None:
 
 def test_nobody_found_is_a_result(tmp_path: Path) -> None:
     """Persons whom the detector does not find, here on grey images, score 0; the numbers and files name boxes and reduction."""
-    grey = {f"{i}.png": np.full((96, 96, 3), 128, np.uint8) for i in range(2)}
+    grey = {f"grey {i}": np.full((96, 96, 3), 128, np.uint8) for i in range(2)}
     params = EvaluateParams(bootstrap_resamples=5, gallery_size=1, detector_reductions=(1, 4))
-    context = context_of(grey, {"0.png": [20.0, 20.0, 30.0, 60.0]}, tmp_path, params)
+    context = context_of(grey, {"grey 0": [20.0, 20.0, 30.0, 60.0]}, tmp_path, params)
     metrics = stage.evaluate(approach("crops"), context)
     for reduction in (1, 4):
         assert metrics[f"AP_detector_boxes_x{reduction}"] == 0 and metrics[f"detections_x{reduction}"] == 0
