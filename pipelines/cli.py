@@ -94,6 +94,11 @@ def parser() -> argparse.ArgumentParser:
     curve.add_argument("--split", choices=("val", "dev"), help="the split that was predicted, for results files (evaluate.split)")
     curve.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (scratch/curve)")
 
+    text = "write one HTML page of what is evaluated now: leaderboard, differences, curves, errors, pictures, provenance"
+    page = command("report", "asks:report", text)
+    page.add_argument("--images", type=Path, metavar="FOLDER", help="the folder that the table's image paths start in (data/<source>)")
+    page.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (scratch/report)")
+
     verify = command("verify", "verify:verify", "run the checks that need no training: AP of the truth, flips, round trips, bounds")
     verify.add_argument("--without-crops", action="store_true", help="do not compare crops with the table (they may be about to be made)")
 

@@ -3,7 +3,8 @@ and the size of the network's input; and the height below which a method stops b
 
 Rule: a method is useful down to the height at which its AP falls under a share (one half) of its AP at large heights, which is that of the
 highest bin, or of the persons that are not reduced. Between the points AP is interpolated over the logarithm of the height. Resampled
-images give the interval; both AP are of the same images in a draw. Bins with fewer than 20 persons decide nothing.
+images give the interval; both AP are of the same images in a draw. Bins with fewer than 20 persons decide nothing, and a method whose AP at
+large heights is under 10 is useful at no height.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ SIZES = {
     INPUT: "height of the network's input, px",
 }
 HALF = 0.5
+LEAST = 0.1  # AP at large heights under which a method is useful at no height
 FEWEST = 20  # persons of a bin that may decide where a method stops being useful
 
 
@@ -112,6 +114,8 @@ class Limit:
         part = "half" if share == HALF else f"{100 * share:g} %"
         if not self.reference:
             return f"{self.model}, {what}: no AP at large heights to compare with, so nothing can be said."
+        if self.reference < LEAST:
+            return f"{self.model}, {what}: AP {100 * self.reference:.1f} at {self.reference_size:.0f} px; useful at no height."
         large = f"its AP of {100 * self.reference:.1f} at {self.reference_size:.0f} px"
         if self.height is None:
             end = f"; in some draws only down to {self.height_high:.0f} px" if self.height_high else ""

@@ -13,12 +13,18 @@ from components.evaluate.curves import tick_sizes
 from components.evaluate.usefulness import INPUT, SIZES, Curves, Model
 
 
-def plot(path: Path, found: Curves, models: Sequence[Model], title: str = "") -> None:
-    """Write AP, AR and PCK (rows) over each size (columns) as PNG, with 95 % intervals; peers are dashed."""
+def plot(path: Path, found: Curves, models: Sequence[Model], title: str = "") -> bool:
+    """Write AP, AR and PCK (rows) over each size (columns) as PNG, with 95 % intervals; peers are dashed.
+
+    Returns:
+        Whether there is a curve to draw; else nothing is written.
+    """
     from matplotlib.figure import Figure
 
     sizes = {over: {point.size for point in found.points if point.over == over} for over in SIZES}
     shown = [over for over in SIZES if len(sizes[over]) > (over == INPUT)]  # one input size is no curve; the table names it
+    if not shown:
+        return False
     figure = Figure(figsize=(4.6 * len(shown) + 0.6, 8.6), dpi=110, layout="constrained")
     grid = figure.subplots(3, len(shown), squeeze=False)
     colours = {model.name: f"C{place % 10}" for place, model in enumerate(models)}
@@ -31,6 +37,7 @@ def plot(path: Path, found: Curves, models: Sequence[Model], title: str = "") ->
     figure.legend(*_legend(grid), loc="outside upper left", ncols=max(1, len(shown)), frameon=False, fontsize=8, title=title or None)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png")
+    return True
 
 
 def _legend(grid: Any) -> tuple[list[Any], list[str]]:

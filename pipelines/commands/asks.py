@@ -124,3 +124,19 @@ def curve(options: argparse.Namespace) -> None:
         print(aligned(_table(headings, cells)).rstrip() + "\n")
     print("\n".join(one.sentence(options.share) for one in found.limits))
     print(f"written to {paths.shown(out)}: " + ", ".join(sorted(path.name for path in out.iterdir())))
+
+
+def report(options: argparse.Namespace) -> None:
+    """The page of what is evaluated now, into scratch/report.
+
+    Raises:
+        FarposeError: nothing is evaluated, or what making the page raises.
+    """
+    from components.base.files import atomic_directory
+    from pipelines import reporting
+
+    out = options.output or paths.SCRATCH / "report"
+    with atomic_directory(_new_or_ours(out, reporting.PAGE)) as folder:
+        said = reporting.make(folder, reader(options.images, None))
+    size = (out / reporting.PAGE).stat().st_size / 2**20
+    print(f"{said}\n{paths.shown(out / reporting.PAGE)} ({size:.1f} MiB, needs no other file)")
