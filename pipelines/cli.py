@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--no-verify", action="store_true", help="leave out the checks that come before the first stage")
 
     stage = command("stage", "run:stage", "run one stage's code directly, as dvc.yaml does; its inputs must be there")
-    stage.add_argument("name", metavar="NAME", help="plan, fetch, validate, degrade, train, evaluate, compare or register")
+    stage.add_argument("name", metavar="NAME", help="plan, fetch, validate, degrade, train, evaluate, compare, report or register")
     stage.add_argument("item", nargs="?", metavar="ITEM", help="shards for degrade; variant for train, evaluate and register")
 
     train = command("train", "run:train", "train one variant")

@@ -11,9 +11,10 @@ import numpy as np
 
 from components.base.errors import FarposeError
 from components.base.files import read_json, sha256_of, write_json
+from components.degrade.images import read_image
 from components.evaluate import error_gains, error_pictures, report, usefulness
 from components.evaluate.by_condition import title_of
-from components.evaluate.headline import headline_ap
+from components.evaluate.headline import PROTOCOLS, headline, headline_ap
 from components.evaluate.matching import Matches
 from components.evaluate.params import EvaluateParams
 from components.evaluate.ranking import merged, ranked
@@ -21,7 +22,7 @@ from components.evaluate.report import Picture, Section
 from components.evaluate.scoring import Truth
 from components.evaluate.table import columns, name_of, notes_of
 from components.evaluate.usefulness_plot import plot
-from components.pose.draw import picture_of_sides
+from components.pose.draw import draw_joints
 from components.pose.persons import Persons
 from components.registry import lineage
 from pipelines import asked, comparing, curves, paths, settings
@@ -29,8 +30,18 @@ from pipelines.asked import Asked
 
 PAGE = "report.html"
 SHOWN = 12  # annotated persons on the page
-AROUND = 2.2  # what is shown around them, in their longer sides
 Read = Callable[[int], np.ndarray]
+
+
+def reader(images: Path | None, data: Path | None) -> Read:
+    """A function from an image's id to its px, (H, W, 3) uint8 RGB.
+
+    Args:
+        images: the folder that the tables' paths are relative to; None: data/<source>.
+        data: of the tables; None: the pipeline's.
+    """
+    root, known = images or paths.DATA / settings.data().source, asked.image_paths(data)
+    return lambda image: np.ascontiguousarray(read_image(root / known[image])[..., ::-1])
 
 
 def make(folder: Path, read: Read) -> str:
@@ -91,8 +102,13 @@ def _comparison() -> list[Picture]:
 
 
 def _differences(order: Sequence[Mapping[str, Any]], runs: Mapping[str, Sequence[Matches]], params: EvaluateParams) -> Section:
-    table = report.pairs({str(row["variant"]): runs[row["variant"]] for row in order if row["variant"] in runs}, params)
-    return Section("differences", "Paired differences", [] if table else ["One model alone: nothing to compare."], [table] if table else [])
+    """Of all pairs of rows that were given the same boxes."""
+    tables = []
+    for suffix, boxes in PROTOCOLS.items():
+        names = [str(row["variant"]) for row in order if headline(row) == suffix and row["variant"] in runs]
+        table = report.pairs({name: runs[name] for name in names}, params, f"Boxes given: {boxes}.")
+        tables += [table] if table else []
+    return Section("differences", "Paired differences", [] if tables else ["No two models with the same boxes to compare."], tables)
 
 
 def _conditions() -> list[Section]:
@@ -157,21 +173,10 @@ def _data(truth: Truth, read: Read) -> Section:
 
 
 def _annotated(persons: Persons, row: int, read: Read) -> Picture:
-    image, (x, y, width, height) = read(int(persons.frame["image_id"].iloc[row])), persons.bbox_xywh[row]
-    half, center = max(AROUND * max(width, height) / 2, 8.0), np.array([x + width / 2, y + height / 2])
-    left, top = np.maximum(np.floor(center - half), 0).astype(int)
-    right, bottom = np.minimum(np.ceil(center + half), image.shape[1::-1]).astype(int)
-    part = np.ascontiguousarray(image[top:bottom, left:right])
-    joints = persons.keypoints[row : row + 1]
-    drawn = picture_of_sides(part, joints[..., :2] - [left, top], joints[..., 2] > 0, persons.skeleton)
-    return report.photograph(_reduced(drawn), f"{height:.0f} px high")
-
-
-def _reduced(picture: np.ndarray, side: int = 420) -> np.ndarray:
-    import cv2
-
-    factor = side / max(picture.shape[:2])
-    return cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else picture
+    joints, visible = persons.keypoints[row, :, :2], persons.keypoints[row, :, 2] > 0
+    picture, place = error_pictures.around(read(int(persons.frame["image_id"].iloc[row])), persons.bbox_xywh[row], joints[visible])
+    draw_joints(picture, place(joints), visible, persons.skeleton, thickness=2)
+    return report.photograph(picture, f"{persons.bbox_xywh[row, 3]:.0f} px high")
 
 
 def _degradation() -> list[Section]:

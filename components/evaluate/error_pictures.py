@@ -74,13 +74,7 @@ def _picture(row: int, truth: Truth, predictions: Predictions, errors: Errors, r
     person = int(errors.person[row])
     box = truth.persons.bbox_xywh[person] if person >= 0 else predictions.bbox_xywh[row]
     joints, labelled = predictions.keypoints_image[row], errors.kind[row] >= 0
-    center, side = _field(box, joints[labelled] if labelled.any() else joints)
-    scale = SIDE / side
-    matrix = np.array([[scale, 0, SIDE / 2 - scale * center[0]], [0, scale, SIDE / 2 - scale * center[1]]])
-    image = read(int(predictions.image_id[row]))
-    flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    picture = cv2.warpAffine(image, matrix, (SIDE, SIDE), flags=flags, borderValue=(236, 236, 236))
-    place = lambda points: points * scale + matrix[:, 2]  # noqa: E731
+    picture, place = around(read(int(predictions.image_id[row])), box, joints[labelled] if labelled.any() else joints)
     skeleton = truth.persons.skeleton
     if person < 0:
         draw_joints(picture, place(joints), np.ones(len(joints), bool), skeleton, thickness=1)
@@ -95,11 +89,22 @@ def _picture(row: int, truth: Truth, predictions: Predictions, errors: Errors, r
     return picture
 
 
-def _field(box: np.ndarray, joints: np.ndarray) -> tuple[np.ndarray, float]:
-    """Center and side of the square of the image that is shown, px: the box with some room, and the joints if they are not too far."""
+def around(image: np.ndarray, box: np.ndarray, joints: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """The image (H, W, 3) around a box (4,) xywh, with some room and the joints (n, 2) if they are not too far.
+
+    Returns:
+        (SIDE, SIDE, 3) uint8, grey beyond the image, and a function from px of the image to px of this picture.
+    """
+    import cv2
+
     longer, center = max(float(box[2:].max()), 4.0), box[:2] + box[2:] / 2
     reach = float(np.abs(joints - center).max(initial=0.0))
-    return center, float(np.clip(2.1 * reach, FIELD * longer, WIDEST * longer))
+    scale = SIDE / float(np.clip(2.1 * reach, FIELD * longer, WIDEST * longer))
+    shift = SIDE / 2 - scale * center
+    flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    picture = cv2.warpAffine(image, matrix, (SIDE, SIDE), flags=flags, borderValue=(236, 236, 236))
+    return picture, lambda points: points * scale + shift
 
 
 def gallery(path: Path, title: str, pictures: Sequence[Worst]) -> None:

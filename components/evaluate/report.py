@@ -105,10 +105,13 @@ def leaderboard(rows: Sequence[Row], notes: Sequence[str]) -> Table:
     return Table([column.heading for column in shown], made, notes)
 
 
-def pairs(runs: Mapping[str, Sequence[Matches]], params: EvaluateParams) -> Table | None:
+def pairs(runs: Mapping[str, Sequence[Matches]], params: EvaluateParams, note: str = "") -> Table | None:
     """AP of each row minus that of each column, with its interval, on the same resampled images; None for fewer than two rows.
 
     Of several seeds the mean AP counts. Rows of other images than the first one's are left out.
+
+    Args:
+        note: added below the table.
     """
     images = next((group[0].image_ids for group in runs.values()), np.zeros(0))
     kept = {name: group for name, group in runs.items() if all(np.array_equal(run.image_ids, images) for run in group)}
@@ -128,11 +131,11 @@ def pairs(runs: Mapping[str, Sequence[Matches]], params: EvaluateParams) -> Tabl
         for j in range(len(kept)):
             cells.append(Cell("") if i == j else _pair(*found[min(i, j), max(i, j)], adjusted[min(i, j), max(i, j)], 1 if i < j else -1))
         rows.append(cells)
-    note = (
-        f"AP of the row minus AP of the column, in points, with its 95 % interval over the same resampled images; bold: p < {LEVEL:g} after "
-        f"Holm's correction for all {len(order)} pairs. Rows of several seeds count with their mean AP."
+    rule = (
+        f"AP of the row minus AP of the column, in points, with its 95 % interval over the same resampled images; bold: p < {LEVEL:g} "
+        f"after Holm's correction for all {len(order)} pairs. Rows of several seeds count with their mean AP."
     )
-    return Table(["row minus column", *(f"{i + 1}" for i in range(len(kept)))], rows, [note])
+    return Table(["row minus column", *(f"{i + 1}" for i in range(len(kept)))], rows, [f"{rule} {note}".strip()])
 
 
 def _p(draws: np.ndarray) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ def errors(options: argparse.Namespace) -> None:
     """
     from components.base.files import atomic_directory
     from components.evaluate import error_gains, error_pictures
-    from pipelines import asked
+    from pipelines import asked, reporting
     from pipelines.commands.models import aligned
 
     given = one_of(options.name)
@@ -37,7 +36,7 @@ def errors(options: argparse.Namespace) -> None:
         error_gains.write(folder, result)
         error_pictures.plot(folder / "errors.png", title, result)
         if not options.no_gallery:
-            read = reader(options.images, options.data)
+            read = reporting.reader(options.images, options.data)
             pictures = error_pictures.worst(truth, (predictions, scores), found, read, params.gallery_size)
             if pictures:
                 error_pictures.gallery(folder / "worst.png", title, pictures)
@@ -58,22 +57,6 @@ def one_of(name: str) -> Any:
     if len(found) > 1:
         raise FarposeError(f"{len(found)} seeds have this name", where=name, fix=f"name one: {', '.join(one.name for one in found)}")
     return found[0]
-
-
-def reader(images: Path | None, data: Path | None) -> Callable[[int], Any]:
-    """A function from an image's id to its px, (H, W, 3) uint8 RGB.
-
-    Args:
-        images: the folder that the tables' paths are relative to; None: data/<source>.
-        data: of the tables; None: the pipeline's.
-    """
-    import numpy as np
-
-    from components.degrade.images import read_image
-    from pipelines import asked
-
-    root, known = images or paths.DATA / settings.data().source, asked.image_paths(data)
-    return lambda image: np.ascontiguousarray(read_image(root / known[image])[..., ::-1])
 
 
 def _table(headings: list[str], cells: list[list[str]]) -> str:
@@ -137,6 +120,6 @@ def report(options: argparse.Namespace) -> None:
 
     out = options.output or paths.SCRATCH / "report"
     with atomic_directory(_new_or_ours(out, reporting.PAGE)) as folder:
-        said = reporting.make(folder, reader(options.images, None))
+        said = reporting.make(folder, reporting.reader(options.images, None))
     size = (out / reporting.PAGE).stat().st_size / 2**20
     print(f"{said}\n{paths.shown(out / reporting.PAGE)} ({size:.1f} MiB, needs no other file)")
