@@ -54,6 +54,7 @@ def one_of(name: str) -> Any:
     from pipelines import asked
 
     found = asked.find(name)
+    found = [one for one in found if one.name == name] or found  # the first seed may have its group's name
     if len(found) > 1:
         raise FarposeError(f"{len(found)} seeds have this name", where=name, fix=f"name one: {', '.join(one.name for one in found)}")
     return found[0]
