@@ -83,7 +83,7 @@ def _rows(given: Sequence[Asked]) -> tuple[list[dict[str, Any]], dict[str, Match
     rows, matches = [], {}
     for one in given:
         if one.folder is not None:
-            rows.append(comparing.row(one.name))
+            rows.append(_row(one.name, one.folder))
             matches |= comparing.matches([one.name])
         elif (paths.COMPARISON / comparing.PEERS / one.name / "metrics.json").is_file():
             ((row, match),) = comparing.evaluated(one.name)
@@ -92,6 +92,13 @@ def _rows(given: Sequence[Asked]) -> tuple[list[dict[str, Any]], dict[str, Match
     if not rows:
         raise FarposeError("nothing is evaluated yet", fix="`farpose run`")
     return rows, matches
+
+
+def _row(name: str, folder: Path) -> dict[str, Any]:
+    """The comparison's row of a variant; without what its training would say where that was not a stage of the pipeline."""
+    if all((paths.RESULTS / stage / f"{name}.json").is_file() for stage in ("train", "evaluate")):
+        return comparing.row(name)
+    return {**read_json(folder / "metrics.json"), **comparing.identity(name)}
 
 
 def _comparison() -> list[Picture]:

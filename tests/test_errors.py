@@ -208,6 +208,15 @@ def test_counts_add_up_over_heights_and_joints() -> None:
     assert wrong == next(row for row in result["kinds"] if row["kind"] == "background")["errors"]
 
 
+def test_without_predictions_everybody_is_not_found() -> None:
+    coco = cases.random_coco(5, images=10)
+    nothing = cases.predictions_of(np.zeros(0), np.zeros((0, 17, 2)), np.zeros(0)), np.zeros(0)
+    result, found = error_gains.diagnose(truth_of(coco), nothing, PARAMS)
+    assert result["AP"] == 0 and int(found.not_found.sum()) == result["persons"] > 0
+    assert {row["kind"]: row["errors"] for row in result["kinds"]}["not found"] == result["persons"]
+    assert error_gains.in_words("m", result) == "m: AP 0.0; no correction changes it." and error_gains.table(result)[1]
+
+
 def test_a_skeleton_without_flip_pairs_is_refused() -> None:
     bare = dataclasses.replace(COCO_17, name="bare", flips=())
     truth = Truth(dataclasses.replace(PERSONS, skeleton=bare), np.unique(PERSONS.frame["image_id"]))

@@ -23,6 +23,7 @@ from components.evaluate.pck import pck
 from components.evaluate.scoring import Truth
 from components.evaluate.significance import paired_bootstrap
 from components.evaluate.usefulness import DEGRADED, INPUT, NATIVE, Model, crossing
+from components.evaluate.usefulness_plot import plot
 from pipelines import curves as command
 from pipelines.cli import main
 from tests import evaluation_cases as cases
@@ -115,6 +116,17 @@ def test_the_rule_finds_where_the_noise_takes_half() -> None:
 def test_a_method_that_never_falls_is_said_to_be_useful_throughout() -> None:
     (limit,) = useful.curves(TRUTH, [Model("m", cases.truth_as_predictions(PERSONS))], EDGES).limits
     assert limit.height is None and limit.height_high == 0 and "AP stays above half" in limit.sentence() and "draws" not in limit.sentence()
+
+
+def test_a_method_that_finds_nobody_is_useful_at_no_height(tmp_path: Path) -> None:
+    nothing = cases.predictions_of(np.zeros(0), np.zeros((0, 17, 2)), np.zeros(0)), np.zeros(0)
+    models = [Model("m", nothing, {32: nothing}, (64, 48))]
+    result = useful.curves(TRUTH, models, EDGES)
+    assert {p.AP for p in result.points} == {0.0} and all("nothing can be said" in one.sentence() for one in result.limits)
+    useful.write(tmp_path, result)
+    assert plot(tmp_path / "curve.png", result, models) and useful.tables(result)[NATIVE][1][0][1] == "0 / 0 / 0"
+    weak = useful.curves(TRUTH, [Model("weak", found(0.6))], EDGES).limits[0]
+    assert 0 < weak.reference < useful.LEAST and "useful at no height" in weak.sentence()
 
 
 def test_equal_images_have_no_spread() -> None:
