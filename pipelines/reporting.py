@@ -40,8 +40,15 @@ def reader(images: Path | None, data: Path | None) -> Read:
         images: the folder that the tables' paths are relative to; None: data/<source>.
         data: of the tables; None: the pipeline's.
     """
-    root, known = images or paths.DATA / settings.data().source, asked.image_paths(data)
-    return lambda image: np.ascontiguousarray(read_image(root / known[image])[..., ::-1])
+    root = images or paths.DATA / settings.data().source
+    known: dict[int, str] = {}
+
+    def read(image: int) -> np.ndarray:
+        if not known:  # at the first picture, so that what is wrong before that is told first
+            known.update(asked.image_paths(data))
+        return np.ascontiguousarray(read_image(root / known[image])[..., ::-1])
+
+    return read
 
 
 def make(folder: Path, read: Read) -> str:
