@@ -56,7 +56,7 @@ def diagnose(truth: Truth, found: Found, params: EvaluateParams) -> tuple[dict[s
     pairs = joint_pairs(truth.persons.skeleton)
     by_joint = {name: (truth, taxonomy.corrected(truth, predictions, errors, _all_kinds(), mask), scores) for name, mask in pairs.items()}
     matches = {name: _matched(*of, edges) for name, of in variants.items()}
-    joints = {name: once(average_precision(_matched(*of, edges)), len(truth.image_ids)) for name, of in by_joint.items()}
+    joints = {name: once(average_precision(_matched(*of, [])), len(truth.image_ids)) for name, of in by_joint.items()}
     draws = _draws(matches, params)
     whole = {name: once(average_precision(one), len(one.image_ids)) for name, one in matches.items()}
     result = {
@@ -103,7 +103,7 @@ def _draws(matches: Mapping[str, Matches], params: EvaluateParams) -> dict[str, 
 def _kind(name: str, errors: Errors, gain: float, draws: np.ndarray) -> dict[str, Any]:
     low, high = ends(draws)
     count, of = _count(name, errors), int((errors.kind >= 0).sum())
-    share = count / of if of and name in (*JOINT_KINDS, ALL_JOINTS) else None
+    share = count / of if of and count is not None and name in (*JOINT_KINDS, ALL_JOINTS) else None
     return {"kind": name, "errors": count, "share": share, "gain": _known(gain), "gain_low": low, "gain_high": high}
 
 

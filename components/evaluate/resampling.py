@@ -11,12 +11,12 @@ from components.evaluate.oks import accumulate
 
 CELLS_PER_BATCH = 1 << 21  # resamples times detections held at a time
 
-# (B, I) how often each image counts → (B,) the measure; NaN where nothing is to be found
+# (B, I) how often each image counts → (B,) or (B, M) the measure; NaN where nothing is to be found
 Measure = Callable[[np.ndarray], np.ndarray]
 
 
 def resampled(measures: Mapping[str, Measure], images: int, resamples: int, seed: int, rows: int = 1) -> dict[str, np.ndarray]:
-    """(resamples,) of each measure over images drawn with replacement (Efron 1979); a draw is the same for all of them.
+    """(resamples,) or (resamples, M) of each measure over images drawn with replacement (Efron 1979); a draw is the same for all of them.
 
     Args:
         rows: the most detections of a measure, which decide how many resamples are held at a time; not the result.
@@ -37,9 +37,9 @@ def average_precision(matches: Matches, index: int = 0) -> Measure:
     return lambda weights: accumulate(matches, index, weights)[0].mean(1)
 
 
-def average_recall(matches: Matches, index: int = 0) -> Measure:
-    """AR in range `index`."""
-    return lambda weights: accumulate(matches, index, weights)[1].mean(1)
+def precision_and_recall(matches: Matches, index: int = 0) -> Measure:
+    """AP and AR in range `index`, (B, 2)."""
+    return lambda weights: np.stack([values.mean(1) for values in accumulate(matches, index, weights)], 1)
 
 
 def share(right: np.ndarray, counted: np.ndarray) -> Measure:

@@ -25,7 +25,7 @@ from components.evaluate.matching import rows_of
 from components.evaluate.oks import match, ranges_of
 from components.evaluate.params import EvaluateParams
 from components.evaluate.pck import joints_near
-from components.evaluate.resampling import Measure, average_precision, average_recall, ends, once
+from components.evaluate.resampling import Measure, ends, precision_and_recall
 from components.evaluate.scoring import Truth
 from components.pose.persons import Persons
 
@@ -199,15 +199,17 @@ def _of_bins(
         inside = (heights >= low) & (heights < high)
         if not inside.any():
             continue
-        measures = {"AP": average_precision(matches, index), "AR": average_recall(matches, index)}
-        measures["PCK"] = _share(*near, inside, labelled, truth.image_ids)
+        measures = {"AP": precision_and_recall(matches, index), "PCK": _share(*near, inside, labelled, truth.image_ids)}
         draws = resampling.resampled(measures, images, params.bootstrap_resamples, params.bootstrap_seed, len(matches.image))
+        ones = np.ones((1, images), np.int64)
+        whole = {"PCK": measures["PCK"](ones)[0], **dict(zip(("AP", "AR"), measures["AP"](ones)[0], strict=True))}
+        drawn = {"PCK": draws["PCK"], "AP": draws["AP"][:, 0], "AR": draws["AP"][:, 1]}
         numbers: dict[str, float | None] = {}
-        for name, measure in measures.items():
-            numbers |= {name: _known(once(measure, images))} | dict(zip((f"{name}_low", f"{name}_high"), ends(draws[name]), strict=True))
+        for name, value in whole.items():
+            numbers |= {name: _known(value)} | dict(zip((f"{name}_low", f"{name}_high"), ends(drawn[name]), strict=True))
         edge = None if np.isinf(high) else high
         point = Point(model.name, over, float(np.median(heights[inside])), low, edge, int(inside.sum()), **numbers)
-        points.append((point, draws["AP"]))
+        points.append((point, drawn["AP"]))
     return points
 
 
