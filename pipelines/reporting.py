@@ -87,7 +87,8 @@ def make(folder: Path, read: Read) -> str:
 
 def _rows(given: Sequence[Asked]) -> tuple[list[dict[str, Any]], dict[str, Matches]]:
     """The comparison's rows of what is evaluated, and their matches."""
-    rows, matches = [], {}
+    rows: list[dict[str, Any]] = []
+    matches: dict[str, Matches] = {}
     for one in given:
         if one.folder is not None:
             rows.append(_row(one.name, one.folder))
