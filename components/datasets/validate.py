@@ -72,7 +72,7 @@ def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) 
         FarposeError: the persons' joints differ from the data set's entry, or a check failed; lists the failed checks with
             their first offending rows and names the page.
     """
-    reader, skeleton = reader_of(params.source, params.files), params.files.skeleton_named(params.source)
+    reader, skeleton = reader_of(params.source, params.files), params.files.table_skeleton(params.source)
     persons = Persons.read(persons_dir / PERSONS_FILE)
     if persons.skeleton != skeleton:
         problem = f"the persons have the joints {persons.skeleton.name}, the data set's entry says otherwise ({skeleton.name})"
@@ -84,7 +84,7 @@ def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) 
         "persons": person_columns(persons, raw, images),
         "images": image_columns(images, data_root if opened else None, params.validation.threads),
     }
-    checks, results = run_suites(tables, params.split_names, params.validation.of(params.files), persons.skeleton, reader.gives)
+    checks, results = run_suites(tables, params.split_names, params.validation.of(params.files), persons.skeleton, reader)
     summary = ValidationSummary(params.source, persons.skeleton.name, len(persons), len(images), opened, tuple(checks))
     failed_out = out.with_name(f"{out.name}_failed")
     with atomic_directory(failed_out if summary.failed else out) as directory:

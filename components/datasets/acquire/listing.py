@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from components.base.errors import FarposeError
 
-KINDS = (".jpg", ".jpeg", ".png", ".json", ".json.gz", ".txt", ".md")
+KINDS = (".jpg", ".jpeg", ".png", ".json", ".json.gz", ".mat", ".txt", ".md")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 CHECKSUM_LISTS = ("MANIFEST.json", "SHA256SUMS")
 
