@@ -122,11 +122,12 @@ def test_a_method_that_finds_nobody_is_useful_at_no_height(tmp_path: Path) -> No
     nothing = cases.predictions_of(np.zeros(0), np.zeros((0, 17, 2)), np.zeros(0)), np.zeros(0)
     models = [Model("m", nothing, {32: nothing}, (64, 48))]
     result = useful.curves(TRUTH, models, EDGES)
-    assert {p.AP for p in result.points} == {0.0} and all("nothing can be said" in one.sentence() for one in result.limits)
+    assert {p.AP for p in result.points} == {0.0} and all("useful at no height" in one.sentence() for one in result.limits)
     useful.write(tmp_path, result)
     assert plot(tmp_path / "curve.png", result, models) and useful.tables(result)[NATIVE][1][0][1] == "0 / 0 / 0"
-    weak = useful.curves(TRUTH, [Model("weak", found(0.6))], EDGES).limits[0]
-    assert 0 < weak.reference < useful.LEAST and "useful at no height" in weak.sentence()
+    weak = useful.Limit("weak", NATIVE, 30.0, 20.0, 40.0, 0.05, 200.0, 17.0)
+    assert weak.sentence() == "weak, natively small persons: AP 5.0 at 200 px; useful at no height."
+    assert "nothing can be said" in dataclasses.replace(weak, reference=None).sentence()
 
 
 def test_equal_images_have_no_spread() -> None:

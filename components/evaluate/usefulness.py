@@ -112,7 +112,7 @@ class Limit:
         """In words."""
         what = "natively small persons" if self.over == NATIVE else "persons reduced in size"
         part = "half" if share == HALF else f"{100 * share:g} %"
-        if not self.reference:
+        if self.reference is None:
             return f"{self.model}, {what}: no AP at large heights to compare with, so nothing can be said."
         if self.reference < LEAST:
             return f"{self.model}, {what}: AP {100 * self.reference:.1f} at {self.reference_size:.0f} px; useful at no height."
