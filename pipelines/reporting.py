@@ -149,7 +149,8 @@ def _curves(folder: Path, truth: Truth, models: Sequence[usefulness.Model], para
         one = dataclasses.replace(found, points=[point for point in found.points if point.over == over])
         path = folder / f"curve_{over}.png"
         if plot(path, one, models):
-            caption = f"By the {usefulness.SIZES[over]}, with 95 % intervals; other networks' predictions are dashed."
+            marks = f"other networks' predictions are dashed, bins of fewer than {usefulness.FEWEST} persons hollow"
+            caption = f"By the {usefulness.SIZES[over]}, with 95 % intervals; {marks}."
             pictures.append(report.png(path, caption, wide=False))
     rule = "A method is called useful down to the height at which its AP falls under half of its AP at large heights."
     return Section("curves", "How far away still works", [rule, *(one.sentence() for one in found.limits)], tables, pictures)

@@ -10,11 +10,11 @@ import numpy as np
 
 from components.base.files import atomic_file
 from components.evaluate.curves import tick_sizes
-from components.evaluate.usefulness import INPUT, SIZES, Curves, Model
+from components.evaluate.usefulness import FEWEST, INPUT, SIZES, Curves, Model
 
 
 def plot(path: Path, found: Curves, models: Sequence[Model], title: str = "") -> bool:
-    """Write AP, AR and PCK (rows) over each size (columns) as PNG, with 95 % intervals; peers are dashed.
+    """Write AP, AR and PCK (rows) over each size (columns) as PNG, with 95 % intervals; peers are dashed, bins of few persons hollow.
 
     Returns:
         Whether there is a curve to draw; else nothing is written.
@@ -51,16 +51,19 @@ def _legend(grid: Any) -> tuple[list[Any], list[str]]:
 def _panel(axes: Any, found: Curves, models: Sequence[Model], over: str, number: str, colours: Mapping[str, str]) -> None:
     for model in models:
         points = [p for p in found.points if p.over == over and p.model == model.name and getattr(p, number) is not None]
+        few, points = [p for p in points if p.persons < FEWEST], [p for p in points if p.persons >= FEWEST]
+        colour = colours[model.name]
+        axes.plot([p.size for p in few], [100 * getattr(p, number) for p in few], "o", color=colour, fillstyle="none", markersize=4)
         if not points:
             continue
         sizes, values = [p.size for p in points], [100 * getattr(p, number) for p in points]
         low, high = ([100 * getattr(p, f"{number}_{end}") for p in points] for end in ("low", "high"))
         style = "o--" if model.peer else "o-"
-        axes.plot(sizes, values, style, color=colours[model.name], markersize=4, linewidth=1.6, label=model.name)
+        axes.plot(sizes, values, style, color=colour, markersize=4, linewidth=1.6, label=model.name)
         if over == INPUT:
-            axes.errorbar(sizes, values, [np.subtract(values, low), np.subtract(high, values)], fmt="none", ecolor=colours[model.name])
+            axes.errorbar(sizes, values, [np.subtract(values, low), np.subtract(high, values)], fmt="none", ecolor=colour)
         else:
-            axes.fill_between(sizes, low, high, color=colours[model.name], alpha=0.12, linewidth=0)
+            axes.fill_between(sizes, low, high, color=colour, alpha=0.12, linewidth=0)
     if over == INPUT:
         _join(axes, found, models, number)
     ticks = sorted({p.size for p in found.points if p.over == over})
