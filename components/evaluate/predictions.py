@@ -53,8 +53,8 @@ class Predictions:
 
     def select(self, rows: np.ndarray) -> Predictions:
         """The rows of a bool mask or an index array, in order."""
-        columns = (getattr(self, field.name) for field in fields(self))
-        return Predictions(*(None if column is None else column[rows] for column in columns))
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Predictions(**{name: column[rows] for name, column in columns.items() if column is not None})
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def open_teacher(path: str, share: float, student: Variant, codec: Codec, device
             raise FarposeError(problem, where=path, fix="name a teacher that takes the same crops and has the same maps")
     network = zoo.network(teacher)
     network.load_state_dict(load_weights(file, teacher))
-    network = network.float().to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    network = network.float().to(device).to(memory_format=torch.channels_last).eval()
     return Teacher(network, cast(Imitating, codec), share)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from components.base.errors import FarposeError
 from components.models.backbones.efficientnet_lite import EFFICIENTNETS, build_efficientnet
 from components.models.backbones.hrnet import HRNETS
@@ -37,14 +39,18 @@ class CategoricalNetwork(EnlargedNetwork):
 
 def build(variant: Variant, published: bool = False) -> PlainPose:
     """K maps on the variant's backbone; those with batch norms are initialised as their papers do."""
-    build_light = {**dict.fromkeys(MOBILENETS, build_mobilenet), **dict.fromkeys(EFFICIENTNETS, build_efficientnet)}.get(variant.backbone)
-    finer = variant.network.finer
-    if build_light is None:
-        if finer > 1:
-            raise FarposeError(f"network.finer = {finer} needs a light backbone", where=f"variant {variant.name}", fix="remove it")
-        return dark.build(variant, published)
-    backbone = build_light(variant.backbone)
-    return PlainPose(backbone, variant.num_keypoints) if finer == 1 else SubpixelPose(backbone, variant.num_keypoints, finer)
+    finer: int = variant.network.finer
+    if variant.backbone in MOBILENETS:
+        return _light(build_mobilenet(variant.backbone), variant.num_keypoints, finer)
+    if variant.backbone in EFFICIENTNETS:
+        return _light(build_efficientnet(variant.backbone), variant.num_keypoints, finer)
+    if finer > 1:
+        raise FarposeError(f"network.finer = {finer} needs a light backbone", where=f"variant {variant.name}", fix="remove it")
+    return dark.build(variant, published)
+
+
+def _light(backbone: nn.Module, keypoints: int, finer: int) -> PlainPose:
+    return PlainPose(backbone, keypoints) if finer == 1 else SubpixelPose(backbone, keypoints, finer)
 
 
 def authors_key(key: str, variant: Variant) -> str:
