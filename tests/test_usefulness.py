@@ -229,7 +229,7 @@ def test_what_a_name_means(tmp_path: Path) -> None:
     (one,) = asked.find(str(folder))
     assert (one.name, one.split, one.input_size, one.peer) == ("hrnet_tiny_coco_64x48", "dev", (64, 48), False)
     assert list(one.heights) == [32, 64] and set(one.conditions) == {"h32", "h64", "antialias", "detector_boxes"}
-    with pytest.raises(FarposeError, match=r"unknown condition 'h16'.*h32"):
+    with pytest.raises(FarposeError, match=r"unknown condition 'h16'"):
         one.under("h16")
     (file,) = asked.find(str(folder / "predictions.json"))
     assert file.peer and file.name == "predictions" and not file.conditions
