@@ -39,12 +39,13 @@ class Photograph:
             FarposeError: it is damaged or not an image.
         """
         from components.degrade.images import read_image
+        from components.pose.orientation import STORED, orientation_of
 
         try:
-            upright, stored = read_image(path, upright=True), read_image(path)
+            upright = read_image(path, upright=True)
         except FarposeError as error:  # its advice is about data sets
             raise FarposeError(error.problem, where=path, fix="give another file, or this one in another format") from error
-        return cls(path, upright.shape[1], upright.shape[0], not np.array_equal(upright, stored))
+        return cls(path, upright.shape[1], upright.shape[0], orientation_of(path.read_bytes()) != STORED)
 
     @property
     def record(self) -> dict[str, Any]:

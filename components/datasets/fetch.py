@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ def _cut_to_image(persons: Persons) -> tuple[Persons, np.ndarray]:
     beyond = ((near < 0) | (far > size)).any(axis=1)
     cut_near, cut_far = np.clip(near, 0, size), np.clip(far, 0, size)
     bbox_xywh = np.where(beyond[:, None], np.hstack([cut_near, cut_far - cut_near]), persons.bbox_xywh)
-    return Persons(persons.frame, bbox_xywh, persons.keypoints, persons.skeleton), beyond
+    return replace(persons, bbox_xywh=bbox_xywh), beyond
 
 
 def _unfit(read: Persons, cut: Persons, filters: FilterParams, present_ids: np.ndarray, training: bool) -> dict[str, np.ndarray]:
@@ -229,9 +229,9 @@ def _ignored(read: Persons, fate: np.ndarray, present_ids: np.ndarray) -> np.nda
 
 
 def _concatenated(persons: list[Persons]) -> Persons:
-    return Persons(
-        pd.concat([some.frame for some in persons], ignore_index=True),
-        np.concatenate([some.bbox_xywh for some in persons]),
-        np.concatenate([some.keypoints for some in persons]),
-        persons[0].skeleton,
+    return replace(
+        persons[0],
+        frame=pd.concat([some.frame for some in persons], ignore_index=True),
+        bbox_xywh=np.concatenate([some.bbox_xywh for some in persons]),
+        keypoints=np.concatenate([some.keypoints for some in persons]),
     )

@@ -82,6 +82,7 @@ class SourceParams:
         evaluator: the scoring method.
         splits: files of each split ("train", "val").
         manifest: committed list of SHA-256 digests of the raw files, relative to the repository; null: unchecked.
+        orientation: "stored": annotations refer to the stored pixels, as COCO's do; "upright": to the images as viewers turn them by EXIF.
         person_category: name, id or ids of the persons' category.
         tolerances: take precedence over `validation`.
         description, licence: for readers.
@@ -92,6 +93,7 @@ class SourceParams:
     evaluator: Literal["oks", "pckh", "wholebody"]
     splits: dict[str, SplitFiles] = field(default_factory=dict)
     manifest: str | None = None
+    orientation: Literal["stored", "upright"] = "stored"
     person_category: str | int | tuple[int, ...] = "person"
     tolerances: Tolerances = field(default_factory=Tolerances)
     description: str = "A data set of one's own."

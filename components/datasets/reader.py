@@ -13,7 +13,7 @@ from components.base.errors import unknown_name
 from components.base.records import records
 from components.datasets.params import READERS, SourceParams
 from components.datasets.records import Records
-from components.pose.persons import Persons
+from components.pose.persons import UPRIGHT, Persons
 
 
 @dataclass(frozen=True)
@@ -88,4 +88,5 @@ def read_split(name: str, source: SourceParams, root: Path, split: str) -> Annot
     """
     if split not in source.splits:
         raise unknown_name("split", split, source.splits, where=f"data set {name}")
-    return reader_of(name, source).read(name, source, Path(root), split)
+    read = reader_of(name, source).read(name, source, Path(root), split)
+    return replace(read, persons=replace(read.persons, upright=source.orientation == UPRIGHT))

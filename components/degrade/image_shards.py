@@ -219,6 +219,7 @@ class EvalImages:
             protocol=spec.protocol,
             flat=opened.pixels(inputs_file(split, fit)),
             offset=_offsets(sizes),
+            upright=opened.upright,
         )
 
     def pixels(self, index: int) -> np.ndarray:

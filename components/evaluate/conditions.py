@@ -60,6 +60,6 @@ def condition_crops(condition: Condition, data: EvaluationData) -> EvalCrops:
     """
     own: EvalCrops = data.inputs
     spec = ShardSpec(own.geometry.input_size, condition.protocol or own.protocol)
-    boxes = Boxes(data.data_root, own.image_path, own.image_id, own.bbox_xywh)
+    boxes = Boxes(data.data_root, own.image_path, own.image_id, own.bbox_xywh, own.upright)
     made = crop_boxes(boxes, own.geometry.convention, spec, data.degrade, own.skeleton, condition.person_height)
     return replace(made, annotation_id=own.annotation_id, keypoints_image=own.keypoints_image, area=own.area)

@@ -27,7 +27,7 @@ def detector_crops(context: EvaluationContext) -> tuple[EvalCrops, np.ndarray]:
     paths = dict(zip(data.images["image_id"].tolist(), data.images["image_path"].tolist(), strict=True))
     image_paths = np.array([paths[i] for i in kept.image_id.tolist()], dtype=object)
     spec, convention = ShardSpec(own.geometry.input_size, own.protocol), own.geometry.convention
-    boxes = Boxes(data.data_root, image_paths, kept.image_id, kept.bbox_xywh)
+    boxes = Boxes(data.data_root, image_paths, kept.image_id, kept.bbox_xywh, own.upright)
     return crop_boxes(boxes, convention, spec, data.degrade, own.skeleton), kept.scores
 
 
