@@ -234,7 +234,7 @@ def test_swapped_sizes_name_exif_and_the_way_out(tmp_path: Path, used: str) -> N
             write_json(data / "annotations" / f"{name}.json", swapped(random_coco(*{"train": (0,), "val": (1, 1000)}[name])))
         fetch(params, data, tmp_path / "persons", None)
     other = {"stored": "upright", "upright": "stored"}[used]
-    message = rf"as large as annotated.*images with an EXIF orientation fit the {other} image only: set data\.sources\.coco\.orientation to {other}"
+    message = rf"as large as annotated.*orientation fit the {other} image only: set data\.sources\.coco\.orientation to {other}"
     with pytest.raises(FarposeError, match=message):
         validate(tmp_path / "persons", data, params, tmp_path / "out")
     persons = Persons.read(tmp_path / "persons" / "persons.parquet")

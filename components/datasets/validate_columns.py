@@ -74,7 +74,8 @@ def image_columns(images: pd.DataFrame, root: Path | None, threads: int, upright
         upright: whether annotations refer to the images as EXIF turns them.
     Returns:
         M rows: `images` and `same_id_elsewhere` (path of an image of another split with the same id, or None).
-        With files also `file`, `file_width`, `file_height`, `size_error_px`, `orientation`, `same_content_elsewhere` (the same by the files' bytes, where train and dev count
+        With files also `file`, `file_width`, `file_height`, `size_error_px`, `orientation`,
+        `same_content_elsewhere` (the same by the files' bytes, where train and dev count
         as one split) and `same_content_in_training` (between train and dev).
     """
     columns = images.assign(same_id_elsewhere=_elsewhere(images, images["image_id"], images["split"]))

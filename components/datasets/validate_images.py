@@ -23,9 +23,9 @@ def inspect_images(root: Path, image_paths: Iterable[str], threads: int, upright
         root: the data set's root, to which `image_paths` are relative.
         upright: whether the annotations refer to the upright images.
     Returns:
-        One row per path: `file` ("whole", "missing", "empty", "cut short or damaged" and what the decoder says, "too large for OpenCV", "not
-        an image"), `width` and `height` in px as stored or upright (NaN unless whole), `sha256` of the bytes (None if missing), `orientation`
-        by EXIF (1 to 8; 1 unless whole).
+        One row per path: `file` ("whole", "missing", "empty", "cut short or damaged" and the decoder's words, "too large for OpenCV",
+        "not an image"), `width` and `height` in px as stored or upright (NaN unless whole), `sha256` of the bytes (None if missing),
+        `orientation` by EXIF (1 to 8; 1 unless whole).
     """
     with ThreadPoolExecutor(threads) as pool:
         rows = list(pool.map(lambda path: _inspect(root / path, upright), image_paths))
