@@ -13,17 +13,6 @@ from components.base.errors import FarposeError
 
 # What OpenCV decodes and `pose.pictures` judges.
 IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif")
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".avif",
-)  # what OpenCV decodes and `pose.pictures` judges
 KINDS = (*IMAGES, ".json", ".json.gz", ".txt", ".md")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 CHECKSUM_LISTS = ("MANIFEST.json", "SHA256SUMS")
