@@ -312,10 +312,6 @@ class Opened:
     def skeleton(self) -> Skeleton:
         return Skeleton.of(self.about["skeleton"], f"{self.directory}/shard.json")
 
-    @property
-    def upright(self) -> bool:
-        return bool(self.about.get("orientation") == UPRIGHT)
-
     def columns(self) -> dict[str, np.ndarray]:
         """The split's table: (N,) or, for a column of fixed-size lists, (N, M)."""
         table = pq.read_table(self.directory / f"{self.split}.parquet")

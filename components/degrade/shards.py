@@ -19,7 +19,7 @@ from components.degrade.protocol import View
 from components.degrade.regions import box_center_and_size, plan_regions
 from components.degrade.shard import TRAIN, TRAIN_PIXELS, Layout, Opened, Plan, Rows, Source, Stored, eval_input, inputs_file
 from components.pose.crop import CONVENTIONS, Convention, CropGeometry
-from components.pose.persons import Persons
+from components.pose.persons import UPRIGHT, Persons
 from components.pose.skeleton import Skeleton
 
 
@@ -146,7 +146,7 @@ class EvalCrops:
             skeleton=opened.skeleton,
             protocol=spec.protocol,
             geometry=spec.geometry(convention),
-            upright=opened.upright,
+            upright=opened.about.get("orientation") == UPRIGHT,
         )
 
 
