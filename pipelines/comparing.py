@@ -64,7 +64,7 @@ def truth_of(folder: Path, split: str) -> Truth:
         FarposeError: the tables are missing or damaged, or have no such split.
     """
     persons, images = Persons.read(folder / "persons.parquet").split(split), read_images(folder / IMAGES_FILE)
-    return Truth(persons, images.loc[images["split"] == split, "image_id"].to_numpy())
+    return Truth(persons, images.loc[images["split"] == split, "image_id"].to_numpy(), settings.data().files.evaluator)
 
 
 def identity(name: str) -> dict[str, Any]:

@@ -191,6 +191,7 @@ def _data(shown: Any, variant: Any, shards: str, params: Any) -> Any:
         data_root=paths.DATA / settings.data().source,
         degrade=settings.degrade(),
         split=params.split,
+        evaluator=settings.data().files.evaluator,
     )
 
 

@@ -164,8 +164,19 @@ def records_of(predictions: Predictions, scores: np.ndarray) -> list[dict[str, A
     ]
 
 
-def oracle(coco: dict[str, Any], records: list[dict[str, Any]] | str, image_ids: np.ndarray | None = None) -> dict[str, float]:
-    """The ten numbers by pycocotools; `records` is a results list or the path of a results file."""
+def oracle(
+    coco: dict[str, Any],
+    records: list[dict[str, Any]] | str,
+    image_ids: np.ndarray | None = None,
+    sigmas: tuple[float, ...] = COCO_17.sigmas,
+    detection_areas: np.ndarray | None = None,
+) -> dict[str, float]:
+    """The ten numbers by pycocotools.
+
+    Args:
+        records: a results list or the path of a results file.
+        detection_areas: of the records, px²; None: as pycocotools takes them.
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -173,7 +184,11 @@ def oracle(coco: dict[str, Any], records: list[dict[str, Any]] | str, image_ids:
         truth = COCO()
         truth.dataset = copy.deepcopy(coco)
         truth.createIndex()
-        evaluator = COCOeval(truth, truth.loadRes(copy.deepcopy(records)), "keypoints")
+        found = truth.loadRes(copy.deepcopy(records))
+        for row, area in enumerate([] if detection_areas is None else detection_areas.tolist()):
+            found.anns[row + 1]["area"] = area
+        evaluator = COCOeval(truth, found, "keypoints")
+        evaluator.params.kpt_oks_sigmas = np.array(sigmas)
         if image_ids is not None:
             evaluator.params.imgIds = [int(i) for i in image_ids]
         evaluator.evaluate()

@@ -20,6 +20,7 @@ from components.codecs.codec import Codec
 from components.degrade.params import DegradeParams, ShardSpec
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predictions import Predictions
+from components.evaluate.scoring import Truth
 from components.models.export import Form
 from components.models.variant import Variant
 from components.models.zoo import Built
@@ -37,6 +38,7 @@ class EvaluationData:
         data_root: the folder that image paths are relative to.
         degrade: how further inputs are made (a detector's boxes, other test scales); as the shard was made.
         split: "val" or "dev".
+        evaluator: name of the data set's evaluator, see `evaluate.evaluators`.
     """
 
     inputs: Any
@@ -45,10 +47,15 @@ class EvaluationData:
     data_root: Path
     degrade: DegradeParams = field(default_factory=DegradeParams)
     split: str = "val"
+    evaluator: str = "oks"
 
     @property
     def image_ids(self) -> np.ndarray:
         return self.images["image_id"].to_numpy()
+
+    @property
+    def truth(self) -> Truth:
+        return Truth(self.persons, self.image_ids, self.evaluator)
 
 
 @dataclass(frozen=True)

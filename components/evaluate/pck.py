@@ -35,7 +35,7 @@ def pck(persons: Persons, predictions: Predictions) -> dict[str, float]:
     known = np.isfinite(lengths) & (lengths > 0)
     if not known.any():
         return {}
-    joints, found = labelled.keypoints, _own(labelled, predictions)
+    joints, found = labelled.keypoints, own_joints(labelled, predictions)
     counted = (joints[..., 2] > 0) & known[:, None]
     distance = np.linalg.norm(found - joints[..., :2], axis=-1)
     near = distance <= NEAR * np.where(known, lengths, 0.0)[:, None]
@@ -53,7 +53,7 @@ def _lengths(persons: Persons) -> tuple[str, np.ndarray]:
     return "torso", np.where(both, np.linalg.norm(first[:, :2] - second[:, :2], axis=-1), np.nan)
 
 
-def _own(persons: Persons, predictions: Predictions) -> np.ndarray:
+def own_joints(persons: Persons, predictions: Predictions) -> np.ndarray:
     """(P, K, 2) the joints predicted for each person, image px; infinite without a prediction."""
     found = np.full((len(persons), len(persons.skeleton), 2), np.inf)
     if (predictions.annotation_id >= 0).all():

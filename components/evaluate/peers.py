@@ -18,6 +18,7 @@ from components.base.errors import FarposeError
 from components.base.files import sha256_of, write_json
 from components.evaluate import curves
 from components.evaluate.assignment import assign
+from components.evaluate.evaluators import evaluator
 from components.evaluate.headline import GT, NONE, PROTOCOLS
 from components.evaluate.matching import rows_of
 from components.evaluate.params import EvaluateParams
@@ -44,8 +45,9 @@ def score_results(
         The numbers of an evaluated variant that need no network, see `evaluate.stage.evaluate`; those of a condition end in its name.
         `peer_note` marks the row in tables, `results_sha256` is the main file's.
     Raises:
-        FarposeError: what `read_results` raises, or a condition's file with other boxes than the main one's.
+        FarposeError: what `read_results` and the evaluator raise, or a condition's file with other boxes than the main one's.
     """
+    evaluator(truth.evaluator).check(truth.persons)
     predictions, scores, boxes = read_results(path, truth)
     out.mkdir(parents=True, exist_ok=True)
     metrics: dict[str, Any] = {"split": params.split, "persons": len(truth.persons.labelled()), "images": len(truth.image_ids)}
@@ -68,7 +70,7 @@ def _numbers(
     predictions: Predictions, scores: np.ndarray, boxes: str, suffix: str, truth: Truth, params: EvaluateParams, path: Path
 ) -> dict[str, float]:
     found = scored(predictions, scores, suffix, truth, params, path)
-    return found | localisation(suffix, _oks(truth.persons, predictions, boxes), truth.persons, predictions)
+    return found | localisation(suffix, _oks(truth.persons, predictions, boxes), truth, predictions)
 
 
 def read_results(path: Path, truth: Truth) -> tuple[Predictions, np.ndarray, str]:

@@ -1,4 +1,4 @@
-"""Numbers of predicted persons, whoever predicted them: COCO's ten with the interval of AP, localisation, AP by person height."""
+"""Numbers of predicted persons, whoever predicted them: the evaluator's with the interval of AP, localisation, AP by person height."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from components.evaluate import curves
-from components.evaluate.oks import match, summarise
+from components.evaluate.evaluators import evaluator
+from components.evaluate.oks import match
 from components.evaluate.params import EvaluateParams
-from components.evaluate.pck import pck
 from components.evaluate.predictions import Predictions
 from components.evaluate.significance import bootstrap_ap, write_matches
 from components.pose.persons import Persons
@@ -24,41 +24,46 @@ class Truth:
     Attributes:
         persons: all rows of the split, crowd regions and persons without labelled joints included.
         image_ids: (I,) every image of the split, those without persons included.
+        evaluator: name of the data set's evaluator, see `evaluators`.
     """
 
     persons: Persons
     image_ids: np.ndarray
+    evaluator: str = "oks"
 
 
 def scored(predictions: Predictions, scores: np.ndarray, boxes: str, truth: Truth, params: EvaluateParams, path: Path) -> dict[str, float]:
-    """Write the matches; the ten COCO numbers and the interval of AP.
+    """Write the matches; the evaluator's numbers and the interval of AP.
 
     Args:
         boxes: suffix of the numbers, which names the boxes that were given.
         path: of the matches (.npz).
     Raises:
-        FarposeError: a coordinate or score is not finite, or the joints are of another skeleton.
+        FarposeError: a coordinate or score is not finite, the joints are of another skeleton, or what the evaluator raises.
     """
     matches = match(truth.persons, predictions, scores, truth.image_ids)
+    ranked = evaluator(truth.evaluator).ranked(matches, truth.persons, predictions, scores, truth.image_ids)
     write_matches(path, matches)
     interval = bootstrap_ap(matches, params.bootstrap_resamples, params.bootstrap_seed)
-    numbers = {f"{name}_{boxes}": value for name, value in summarise(matches).items() if value >= 0}
+    numbers = {f"{name}_{boxes}": value for name, value in ranked.items() if value >= 0}
     ends = {f"AP_{boxes}_low": interval.low, f"AP_{boxes}_high": interval.high}
     return numbers | {name: value for name, value in ends.items() if np.isfinite(value)}
 
 
-def localisation(boxes: str, oks: np.ndarray, persons: Persons, predictions: Predictions) -> dict[str, float]:
+def localisation(boxes: str, oks: np.ndarray, truth: Truth, predictions: Predictions) -> dict[str, float]:
     """How near the joints are, over the labelled persons and independent of the scores; persons not found count as wrong.
 
     Args:
         boxes: suffix of the numbers.
         oks: (P,) of the labelled persons with their own prediction.
-        persons: all rows of the split.
         predictions: before repeats were dropped.
+    Raises:
+        FarposeError: what the evaluator raises.
     """
     known = np.isfinite(oks)
+    located = evaluator(truth.evaluator).located(truth.persons, predictions)
     numbers = {"mean_OKS": float(oks[known].mean())} if known.any() else {}
-    return {f"{name}_{boxes}": value for name, value in (numbers | pck(persons, predictions)).items()}
+    return {f"{name}_{boxes}": value for name, value in (numbers | located).items()}
 
 
 def write_curve(

@@ -9,12 +9,13 @@ import numpy as np
 from components.base.files import write_json
 from components.evaluate import curves
 from components.evaluate.approach import Approach, EvaluationContext, Found
+from components.evaluate.evaluators import evaluator
 from components.evaluate.gallery import gallery
 from components.evaluate.headline import PROTOCOLS
 from components.evaluate.oks import evaluate as coco_numbers
 from components.evaluate.overview import overview
 from components.evaluate.predictions import Predictions, write_coco_results
-from components.evaluate.scoring import Truth, localisation, scored, write_curve
+from components.evaluate.scoring import localisation, scored, write_curve
 
 REDUCTION_LABEL = "image px per px of the network's input"
 SPLITS = {"val": "validation split", "dev": "development split"}
@@ -33,11 +34,12 @@ def evaluate(approach: Approach, context: EvaluationContext) -> dict[str, Any]:
         `mean_OKS_B` (of the labelled persons, 0 for those not found) and `PCK_head_B` or `PCK_torso_B`, see `pck`; with the boxes of
         the main AP `target_AP`, `target_AP50`, `target_AP75` (of the method's own perfect targets) and `bound_AP` (the best AP over
         all maps that the decoder could be given); `persons` (labelled), `images`, and the approach's own counts. A number without
-        persons to be found (such as AP_L of a set of far people) is left out.
+        persons to be found (such as AP_L of a set of far people) is left out. `data.evaluator` adds its benchmark's, see `evaluators`.
     Raises:
-        FarposeError: what the approach's `predict` and `write_coco_results` raise.
+        FarposeError: what the approach's `predict`, the evaluator and `write_coco_results` raise.
     """
     data, out = context.data, context.out
+    evaluator(data.evaluator).check(data.persons)
     out.mkdir(parents=True, exist_ok=True)
     found, *others = approach.predict(context)
     metrics: dict[str, Any] = {"split": data.split, **_scored(found, context), **_localised(found, context)}
@@ -57,15 +59,14 @@ def evaluate(approach: Approach, context: EvaluationContext) -> dict[str, Any]:
 
 
 def _scored(found: Found, context: EvaluationContext, end: str = "") -> dict[str, float]:
-    """Write predictions<end>.json and matches<end>.npz; the COCO numbers."""
+    """Write predictions<end>.json and matches<end>.npz; the evaluator's numbers."""
     data, out = context.data, context.out
     write_coco_results(out / f"predictions{end}.json", found.predictions, found.scores, {**context.provenance, **found.seen})
-    truth = Truth(data.persons, data.image_ids)
-    return scored(found.predictions, found.scores, found.boxes, truth, context.params, out / f"matches{end}.npz")
+    return scored(found.predictions, found.scores, found.boxes, data.truth, context.params, out / f"matches{end}.npz")
 
 
 def _localised(found: Found, context: EvaluationContext) -> dict[str, float]:
-    return localisation(found.boxes, found.oks, context.data.persons, found.before)
+    return localisation(found.boxes, found.oks, context.data.truth, found.before)
 
 
 def _reachable(kind: str, names: tuple[str, ...], reached: tuple[Predictions, np.ndarray], context: EvaluationContext) -> dict[str, float]:
@@ -86,7 +87,7 @@ def _write_curves(approach: Approach, context: EvaluationContext, found: Found) 
         "by_height": (curves.heights(data.persons, found.predictions), params.height_bins_px, curves.HEIGHT_LABEL),
         "by_reduction": (approach.reductions(context, found), params.reduction_bins, REDUCTION_LABEL),
     }
-    both, truth = (found.predictions, found.scores), Truth(data.persons, data.image_ids)
+    both, truth = (found.predictions, found.scores), data.truth
     written = {
         name: write_curve(name, sizes, edges, both, truth, params, context.out, (context.title or "model", label))
         for name, (sizes, edges, label) in measures.items()
