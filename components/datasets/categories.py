@@ -14,7 +14,11 @@ PEOPLE = ("person", "persons", "people", "human", "humans", "pedestrian", "pedes
 
 
 def person_ids(
-    categories: Records, wanted: str | int | tuple[int, ...], skeleton: Skeleton, names: Mapping[str, str], file_joints: Sequence[str] | None
+    categories: Records,
+    wanted: str | int | tuple[int, ...],
+    skeleton: Skeleton,
+    names: Mapping[str, str],
+    file_joints: Sequence[str] | None,
 ) -> list[int]:
     """The ids of the persons' categories.
 
@@ -62,9 +66,7 @@ def _plainly_persons(titles: list[str], fits: list[bool], exact: list[int]) -> l
     return jointed or alike or [i for i, fit in enumerate(fits) if fit]
 
 
-def check_joints(
-    categories: Records, index: int, skeleton: Skeleton, names: Mapping[str, str], file_joints: Sequence[str] | None
-) -> None:
+def check_joints(categories: Records, index: int, skeleton: Skeleton, names: Mapping[str, str], file_joints: Sequence[str] | None) -> None:
     """Refuse a category whose joints are not the skeleton's in its order. Case, spaces, hyphens and the way to write a side do not count.
 
     Raises:
@@ -78,9 +80,10 @@ def check_joints(
     problem = f"the category's keypoints are {listed}, expected those of {skeleton.name}: {expected}{difference}"
     fix = "name the data set whose joints these are as the source, or correct its `skeleton` in params/data.yaml"
     if not listed:
-        fix = f"write the names into the file, or set `file_joints: []` there if its joints are those of {skeleton.name} in this order; or {fix}"
+        known = f"if its joints are those of {skeleton.name} in this order"
+        fix = f"write the names into the file, or set the data set's `file_joints: []` in params/data.yaml {known}; or {fix}"
     elif isinstance(listed, list) and len(listed) == len(skeleton):
-        fix = f"set `file_joints: {listed}` there if these are the same joints by other names; or {fix}"
+        fix = f"set the data set's `file_joints: {listed}` in params/data.yaml if these are the same joints by other names; or {fix}"
     raise FarposeError(problem, where=categories.file, fix=fix)
 
 
@@ -99,7 +102,7 @@ def _difference(listed: object, skeleton: Skeleton, names: Mapping[str, str], fi
 
 
 def spellings(name: str) -> set[str]:
-    """Ways to write a joint's name, in small letters and digits alone: `left_shoulder` as leftshoulder, lshoulder, shoulderleft, shoulderl."""
+    """Ways to write a joint's name, in small letters and digits alone: `left_hip` as lefthip, lhip, hipleft, hipl."""
     for side, short in (("left", ("l", "lt")), ("right", ("r", "rt"))):
         if name.startswith(f"{side}_"):
             base = _compact(name.removeprefix(f"{side}_"))

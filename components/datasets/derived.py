@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,20 @@ RULES = {
 }
 
 
-def with_derived(annotations: Records, counted: np.ndarray) -> tuple[Records, dict[str, int]]:
-    """The annotations with every key of `RULES`, and how many values of each key are derived (none that are 0).
+def with_derived(annotations: Records, counted: np.ndarray, keys: Iterable[str] = RULES) -> tuple[Records, dict[str, np.ndarray]]:
+    """The annotations with every one of the `keys` of `RULES`, and by key the (N,) bool mask of derived values.
 
     Args:
         annotations: of persons; values that are there stay as they are.
+        keys: those that are derived.
         counted: (K,) bool, joints that count in `num_keypoints`.
     """
-    missing = {key: np.array([key not in item for item in annotations], dtype=bool) for key in RULES}
-    derived = {key: int(rows.sum()) for key, rows in missing.items() if rows.any()}
+    missing = {key: np.array([key not in item for item in annotations], dtype=bool) for key in keys}
+    derived = {key: rows for key, rows in missing.items() if rows.any()}
     if not derived:
         return annotations, {}
     items = [dict(item) for item in annotations]
-    for key, rows in missing.items():
-        if not rows.any():
-            continue
+    for key, rows in derived.items():
         of = annotations.select(rows)
         for row, value in zip(np.flatnonzero(rows).tolist(), _values(key, of, counted), strict=True):
             items[row][key] = value

@@ -84,6 +84,8 @@ class SourceParams:
         manifest: committed list of SHA-256 digests of the raw files, relative to the repository; null: unchecked.
         orientation: "stored": annotations refer to the stored pixels, as COCO's do; "upright": to the images as viewers turn them by EXIF.
         person_category: name, id or ids of the persons' category.
+        file_joints: the files' names of the joints, in the order of the skeleton; None: the skeleton's own, however they are written;
+            empty: the files name none, and their joints are the skeleton's in its order.
         tolerances: take precedence over `validation`.
         description, licence: for readers.
     """
@@ -95,6 +97,7 @@ class SourceParams:
     manifest: str | None = None
     orientation: Literal["stored", "upright"] = "stored"
     person_category: str | int | tuple[int, ...] = "person"
+    file_joints: tuple[str, ...] | None = None
     tolerances: Tolerances = field(default_factory=Tolerances)
     description: str = "A data set of one's own."
     licence: str = "not stated"

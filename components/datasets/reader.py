@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ class AnnotationFile:
         persons: one row per annotated person, in the file's order; `records` are their annotations.
         images: one row (`IMAGE_COLUMNS`) per image, with or without persons, in the file's order.
         repeated: (R,) image ids of removed entries, which repeat an earlier entry.
+        derived: by key of the annotations the (N,) bool mask of values that the file lacks, see `datasets.derived`.
         others: (O,) image ids of removed annotations, whose category is not persons; -1 without an image.
     """
 
@@ -32,6 +33,7 @@ class AnnotationFile:
     images: pd.DataFrame
     repeated: np.ndarray
     others: np.ndarray
+    derived: dict[str, np.ndarray] = field(default_factory=dict)
 
     def part(self, image_ids: np.ndarray, split: str, inverse: bool = False) -> AnnotationFile:
         """The part for some of the images (`inverse`: for all others), as the split `split`."""
@@ -44,6 +46,7 @@ class AnnotationFile:
             images.assign(split=split),
             self.repeated[np.isin(self.repeated, image_ids, invert=inverse)],
             self.others[np.isin(self.others, image_ids, invert=inverse)],
+            {key: mask[rows] for key, mask in self.derived.items()},
         )
 
 

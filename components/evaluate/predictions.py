@@ -14,9 +14,10 @@ import numpy as np
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, read_json
 from components.pose.crop import BOX_PADDING
+from components.pose.persons import COCO_PERSON
 from components.pose.skeleton import Skeleton
 
-PERSON_CATEGORY = 1  # COCO's category id of persons
+PERSON_CATEGORY = COCO_PERSON
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def write_coco_results(
     scores: np.ndarray,
     provenance: Mapping[str, Any],
     files: Mapping[int, str] | None = None,
+    category_id: int = PERSON_CATEGORY,
 ) -> None:
     """Write a COCO keypoint results list; `pycocotools.COCO.loadRes` reads it and scores it as `evaluate.oks` does.
 
@@ -77,6 +79,7 @@ def write_coco_results(
         scores: (N,) score of each person.
         provenance: what made the predictions; repeated in every record.
         files: by image id the name of a user's image, which is nobody's to score: it is stored as `file_name`, and the box as `bbox` too.
+        category_id: of persons in the data set's annotations, see `Persons.category_id`.
     Raises:
         FarposeError: a coordinate or score is not finite.
     """
@@ -87,7 +90,7 @@ def write_coco_results(
             f"prediction {row} (image {predictions.image_id[row]}) is not finite", where=path, fix="look at this model's loss and weights"
         )
     joints = np.concatenate([predictions.keypoints_image, predictions.keypoint_scores[..., None]], -1)
-    records = [_record(predictions, joints, scores, provenance, row) for row in range(len(predictions))]
+    records = [_record(predictions, joints, scores, provenance, row) | {"category_id": category_id} for row in range(len(predictions))]
     if files is not None:
         records = [{**record, "file_name": files[record["image_id"]], "bbox": record["box_xywh"]} for record in records]
     text = ",\n".join(map(json.dumps, records))

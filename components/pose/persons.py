@@ -32,6 +32,7 @@ SCALAR_COLUMNS = {
     "licence": "str",
 }
 
+COCO_PERSON = 1  # COCO's category id of persons
 UPRIGHT = "upright"  # the other `orientation` than "stored"
 OPTIONAL_COLUMNS = ("head_size", "crowd_index")  # given by some data sets only
 
@@ -46,6 +47,7 @@ class Persons:
         keypoints: (N, K, 3) float64, x and y in image px, visibility in {0: unlabelled, 1: hidden, 2: visible}.
         skeleton: names the K joints.
         upright: coordinates refer to the images as viewers turn them by EXIF, not to the stored pixels.
+        category_id: of persons in the data set's annotation files, which predictions carry too; the most frequent one of several.
     """
 
     frame: pd.DataFrame
@@ -53,6 +55,7 @@ class Persons:
     keypoints: np.ndarray
     skeleton: Skeleton
     upright: bool = False
+    category_id: int = COCO_PERSON
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -84,6 +87,7 @@ class Persons:
         columns["bbox_xywh"] = _fixed_lists(self.bbox_xywh)
         columns["keypoints"] = _fixed_lists(self.keypoints.reshape(len(self), -1))
         about = {"skeleton": json.dumps(self.skeleton.plain()), **({"orientation": UPRIGHT} if self.upright else {})}
+        about |= {"category_id": str(self.category_id)} if self.category_id != COCO_PERSON else {}
         table = pa.table(columns).replace_schema_metadata(about)
         with atomic_file(path) as temporary:
             pq.write_table(table, temporary)
@@ -99,6 +103,7 @@ class Persons:
             table = pq.read_table(path)
             about = table.schema.metadata or {}
             skeleton, upright = Skeleton.of(json.loads(about[b"skeleton"])), about.get(b"orientation") == UPRIGHT.encode()
+            category_id = int(about.get(b"category_id", COCO_PERSON))
             frame = table.select(list(SCALAR_COLUMNS)).to_pandas().astype(SCALAR_COLUMNS)
             bbox_xywh = _matrix(table["bbox_xywh"], 4)
             keypoints = _matrix(table["keypoints"], 3 * len(skeleton)).reshape(-1, len(skeleton), 3)
@@ -106,7 +111,7 @@ class Persons:
             raise FarposeError("persons table not found", where=path, fix="run the fetch stage first") from None
         except (pa.ArrowInvalid, KeyError, ValueError, OSError, FarposeError) as error:
             raise FarposeError(f"not a persons table: {error}", where=path, fix="run the fetch stage again") from error
-        return cls(frame, bbox_xywh, keypoints, skeleton, upright)
+        return cls(frame, bbox_xywh, keypoints, skeleton, upright, category_id)
 
 
 def _fixed_lists(matrix: np.ndarray) -> pa.Array:
