@@ -50,18 +50,6 @@ class Predictions:
         return Predictions(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-@dataclass(frozen=True)
-class Detections:
-    """N person boxes of a detector: image_id (N,), bbox_xywh (N, 4) image px, scores (N,)."""
-
-    image_id: np.ndarray
-    bbox_xywh: np.ndarray
-    scores: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.image_id)
-
-
 def write_coco_results(
     path: str | Path,
     predictions: Predictions,
@@ -156,20 +144,6 @@ def _boxes(records: list[dict[str, Any]], keypoints: np.ndarray, path: str | Pat
     if all("box_xywh" in record for record in records):
         return _numbers(records, "box_xywh", 4, path)
     return np.concatenate([keypoints.min(1), np.ptp(keypoints, axis=1)], 1)
-
-
-def read_detections(path: str | Path, image_ids: Collection[int] | None = None) -> Detections:
-    """Read a detector's person boxes from a COCO results file; records of other categories are left out.
-
-    Args:
-        image_ids: the images that may appear; None allows any.
-    Raises:
-        FarposeError: no JSON list of boxes, a value that is not finite or an unknown image; names the record.
-    """
-    records = _records(path, "bbox", 4, image_ids)
-    boxes, scores = _numbers(records, "bbox", 4, path), _numbers(records, "score", 1, path)[:, 0]
-    persons = np.array([r.get("category_id", PERSON_CATEGORY) == PERSON_CATEGORY for r in records], bool)
-    return Detections(np.array([r["image_id"] for r in records], np.int64)[persons], boxes[persons], scores[persons])
 
 
 def _records(path: str | Path, key: str, length: int, image_ids: Collection[int] | None) -> list[dict[str, Any]]:
