@@ -81,8 +81,11 @@ def margin_of(spec: ShardSpec, augmentation: AugmentParams, where: str) -> None:
         raise FarposeError(problem, where=where, fix=fix)
 
 
-def data_of(variant: Variant, where: str) -> None:
+def data_of(variant: Variant, where: str, mapped: bool = False) -> None:
     """Check that the data set in use is the variant's: results on another data set would be mislabelled.
+
+    Args:
+        mapped: also allow one whose entry maps its joints to the variant's (`mapping`): it is meant for models of other data.
 
     Raises:
         FarposeError: no reader for the variant's data set, or another data set is in use.
@@ -91,6 +94,8 @@ def data_of(variant: Variant, where: str) -> None:
 
     require_reader(variant.dataset, where)
     source = settings.data().source
+    if mapped and settings.data().files.mapping and settings.data().files.table_skeleton(source) == variant.skeleton:
+        return
     if variant.dataset != source:
         problem = f"a variant of the data set {variant.dataset!r}, but {source!r} is in use"
         raise FarposeError(problem, where=where, fix="set data.source in params/data.yaml, or take the variant of those data")

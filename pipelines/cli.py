@@ -88,6 +88,16 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--no-draw", action="store_true", help="write predictions.json alone, no pictures")
     predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER", help="where to write (predictions/)")
 
+    text = "predict images without annotations, such as COCO's test-dev, and write the results file that an evaluation server takes"
+    submit = command("submit", "submit:submit", text)
+    submit.add_argument("images", type=Path, metavar="LIST", help="JSON with COCO's `images`, such as image_info_test-dev2017.json")
+    submit.add_argument("--folder", type=Path, required=True, metavar="FOLDER", help="of the image files, such as test2017")
+    submit.add_argument("--boxes", type=Path, metavar="FILE", help="a detector's COCO results on these images, for models that take boxes")
+    submit.add_argument("--variant", metavar="NAME", help="a trained variant, or any with --weights (the released model)")
+    submit.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
+    text = ".json, or .zip with one JSON file of its name (person_keypoints_test-dev2017_farpose_results.zip)"
+    submit.add_argument("--output", type=Path, metavar="FILE", default=Path("person_keypoints_test-dev2017_farpose_results.zip"), help=text)
+
     export = command("export", "export:export", "write a trained variant as an ONNX file, if ONNX Runtime finds the same joints with it")
     export.add_argument("variant", metavar="NAME", help="a trained variant")
     export.add_argument("--weights", type=Path, metavar="FILE", help="its weights, if not those of the pipeline or of `train`")

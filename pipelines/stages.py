@@ -136,7 +136,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
     from components.registry.model_card import in_words
 
     params, variant = settings.evaluation(), zoo.variant(name)
-    checks.data_of(variant, f"variant {name}")
+    checks.data_of(variant, f"variant {name}", True)
     shards = shards or settings.load().shards_of(name)
     weights, folder = weights or paths.MODELS / name / "model.safetensors", output or paths.EVALUATIONS / name
     device = device_name()
@@ -157,7 +157,9 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
         metrics = score(shown, EvaluationContext(built.model, built.codec, data, params, folder, provenance, device, name))
         spent = costs.of_variant(variant)
         metrics |= {"params_m": spent.params / 1e6, "gmacs": spent.macs / 1e9}
-        metrics |= {"paper_AP": variant.paper.ap / 100} if variant.paper.ap is not None else {}
+        scored_on = settings.data().source
+        metrics |= {"scored_on": scored_on} if scored_on != variant.dataset else {}
+        metrics |= {"paper_AP": variant.paper.ap / 100} if variant.paper.ap is not None and scored_on == variant.dataset else {}
         run.metrics(metrics)
         run.note(in_words(metrics))
         for picture in sorted(folder.glob("*.png")):

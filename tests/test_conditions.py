@@ -99,7 +99,7 @@ def test_the_same_weights_are_scored_under_every_condition(tmp_path: Path) -> No
         cv2.imwrite(str(tmp_path / path), np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8))
     codec = codecs.build("heatmap", CropGeometry(SIZE, (16, 12)), COCO_17)
     data = EvaluationData(cases.crops_of(persons.labelled(), codec.geometry), persons, table, tmp_path)
-    params = EvaluateParams(bootstrap_resamples=20, gallery_size=1, conditions=("antialias", "h32"))
+    params = EvaluateParams(bootstrap_resamples=20, gallery_size=1, conditions=("antialias", "h32", "iou70"))
     crops = condition_crops(Condition.of("h32"), data)
     np.testing.assert_array_equal(crops.annotation_id, data.inputs.annotation_id)
     np.testing.assert_array_equal(crops.keypoints_image, data.inputs.keypoints_image)
@@ -110,6 +110,6 @@ def test_the_same_weights_are_scored_under_every_condition(tmp_path: Path) -> No
         records = json.loads((tmp_path / "out" / f"predictions_gt_boxes_{condition}.json").read_text())
         assert records[0]["provenance"]["condition"] == condition
         assert (tmp_path / "out" / f"matches_gt_boxes_{condition}.npz").is_file()
-    means = {metrics[f"mean_OKS_gt_boxes{end}"] for end in ("", "_antialias", "_h32")}
-    assert len(means) == 3, "each condition shows the network other pixels"
+    means = {metrics[f"mean_OKS_gt_boxes{end}"] for end in ("", "_antialias", "_h32", "_iou70")}
+    assert len(means) == 4, "each condition shows the network other pixels"
     assert torch.equal(Brightest()(torch.ones(1, 3, 64, 48))[0], torch.ones(1, 17, 16, 12))

@@ -173,7 +173,7 @@ def test_the_registered_model_brings_its_joints(repository: Path) -> None:
         ({"skeleton": "lsp_14"}, "expected those of lsp_14"),
         ({"skeleton": {**SKELETON, "keypoint_names": [*JOINTS[:7], "boot_r", "boot_l"]}}, "joint 8 is 'boot_l', expected 'boot_r'"),
         ({"skeleton": {key: value for key, value in SKELETON.items() if key != "sigmas"}}, "has no sigmas: OKS needs them"),
-        ({"evaluator": "pckh"}, "scored by 'pckh', which is not available yet"),
+        ({"evaluator": "pckh"}, "the evaluator 'pckh' needs the column head_size, which the format 'coco' does not give"),
     ],
     ids=["category name", "category id", "known skeleton", "order of joints", "sigmas", "evaluator"],
 )

@@ -8,19 +8,22 @@ import pytest
 
 from components.base.errors import FarposeError
 from components.base.records import records
+from components.datasets import params
 from components.datasets.acquire import main as acquiring
 from components.datasets.params import READERS, DataParams, SplitFiles, formats, require_reader
+from components.datasets.reader import require_evaluator
 from components.models import zoo
 from components.models.variant import Variant
+from components.pose import sources
 from components.train import loop, recipe
 from pipelines import checks, cli, settings, stages
 from tests.coco_files import COMMITTED, source
 from tests.tiny_shard import write_tiny_shard
 
-READABLE = ("synthetic", "coco", "crowdpose")
-UNREAD = ("mpii", "wholebody")
+READABLE = ("synthetic", "coco", "crowdpose", "mpii", "wholebody", "lspet")
+UNREAD = ("mpii", "wholebody")  # in the tests that give them a form without a reader
 FILES = {"train": SplitFiles("train.json", "images")}
-MESSAGE = "there is no reader for the data set '{}' yet .*use synthetic, coco or crowdpose"
+MESSAGE = "there is no reader for the data set '{}' yet .*use synthetic, coco, .*variants of \\w+ can be listed"
 VARIANTS = zoo.load_variants()
 
 
@@ -36,22 +39,29 @@ def test_what_can_be_read_is_let_through(dataset):
 
 
 def test_a_format_is_a_module_that_declares_a_reader_of_its_name():
-    assert list(records(READERS, "READER")) == formats() == ["coco", "crowdpose"]
-    assert {*READABLE, *UNREAD} == COMMITTED.keys()
+    assert list(records(READERS, "READER")) == formats()
+    assert {"coco", "crowdpose", "lsp", "mpii", "wholebody"} <= {*formats()} and {*READABLE} <= COMMITTED.keys()
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """params/data.yaml as if no reader took the data sets of `UNREAD`."""
+    changed = {name: {**entry, "format": "silent"} if name in UNREAD else entry for name, entry in sources.entries().items()}
+    monkeypatch.setattr(params, "entries", lambda: changed)
 
 
 @pytest.mark.parametrize("dataset", UNREAD)
-def test_other_data_sets_can_be_neither_acquired_nor_chosen(dataset, tmp_path):
+def test_other_data_sets_can_be_neither_acquired_nor_chosen(dataset, tmp_path, unread):
+    silent = source(FILES, dataset, format="silent")
     with pytest.raises(FarposeError, match=MESSAGE.format(dataset)):
-        DataParams(source=dataset, sources={dataset: source(FILES, dataset)})
+        DataParams(source=dataset, sources={dataset: silent})
     with pytest.raises(FarposeError, match=MESSAGE.format(dataset)):
-        acquiring.acquire(dataset, str(tmp_path), tmp_path / "data", COMMITTED)
+        acquiring.acquire(dataset, str(tmp_path), tmp_path / "data", COMMITTED | {dataset: silent})
     assert list(tmp_path.iterdir()) == []
 
 
 WRONG = {
-    "format": ({"format": "cocoo"}, "there is no reader for the data set 'coco' yet .format 'cocoo', known: coco, crowdpose"),
-    "evaluator": ({"evaluator": "pckh"}, "scored by 'pckh', which is not available yet .*oks"),
+    "format": ({"format": "cocoo"}, "there is no reader for the data set 'coco' yet .format 'cocoo', known: .*coco, crowdpose"),
     "skeleton": ({"skeleton": "coco_71"}, "unknown skeleton 'coco_71' .did you mean 'coco_17'"),
     "splits": ({"splits": {}}, "splits is empty"),
     "manifest": ({"manifest": "../x.sha256"}, "manifest is '../x.sha256', expected a file in params/manifests"),
@@ -66,15 +76,33 @@ def test_a_wrong_entry_is_named(case):
         DataParams(source="coco", sources={"coco": dataclasses.replace(source(FILES), **changes)})
 
 
+@pytest.mark.parametrize(
+    ("dataset", "changes", "message"),
+    [
+        (
+            "coco",
+            {"evaluator": "pckh"},
+            "evaluator 'pckh' needs the column head_size, which the format 'coco' does not give .*evaluator: oks",
+        ),
+        ("mpii", {"evaluator": "crowdpose"}, "evaluator 'crowdpose' needs the column crowd_index"),
+        ("coco", {"evaluator": "wholebody"}, "evaluator 'wholebody' needs the skeleton wholebody_133"),
+    ],
+)
+def test_an_evaluator_that_lacks_its_numbers_is_refused(dataset, changes, message):
+    require_evaluator(dataset, COMMITTED[dataset])
+    with pytest.raises(FarposeError, match=message):
+        require_evaluator(dataset, dataclasses.replace(COMMITTED[dataset], **changes))
+
+
 @pytest.mark.parametrize("name", ["../x", ".cache", "a/b", ""])
 def test_a_data_set_has_a_name_fit_for_a_folder(name):
     with pytest.raises(ValueError, match="needs a name of letters"):
         DataParams(source=name, sources={name: source(FILES)})
 
 
-@pytest.mark.parametrize("dataset", sorted({variant.dataset for variant in VARIANTS.values()} - set(READABLE)))
+@pytest.mark.parametrize("dataset", UNREAD)
 @pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_their_variants_can_be_neither_trained_nor_evaluated(dataset, command, capsys):
+def test_their_variants_can_be_neither_trained_nor_evaluated(dataset, command, capsys, unread):
     name = of_dataset(dataset)
     for shards in ([], ["--shards", "direct_256x192"]):
         assert cli.main([command, name, *shards]) == 1
@@ -84,7 +112,7 @@ def test_their_variants_can_be_neither_trained_nor_evaluated(dataset, command, c
         stages.run_stage(command, name)
 
 
-def test_a_pipeline_with_such_a_variant_is_refused_before_anything_runs(monkeypatch):
+def test_a_pipeline_with_such_a_variant_is_refused_before_anything_runs(monkeypatch, unread):
     name, pipeline = of_dataset("mpii"), settings.load()
     size = "{}x{}".format(*VARIANTS[name].input_size)
     shards = {f"direct_{size}": dataclasses.replace(pipeline.shards["direct_64x48"], input_size=VARIANTS[name].input_size)}

@@ -126,7 +126,9 @@ class Crops:
         box_scores = None if files.scores is None else np.concatenate([files.scores[number] for number in boxes])
         places = np.array([str(files.paths[number].resolve()) for number in numbers.tolist()], dtype=object)
         every, spec = np.concatenate(list(boxes.values())), replace(files.spec, input_size=variant.input_size)
-        crops = crop_boxes(Boxes("/", places, numbers, every, upright=True), variant.convention, spec, files.degrade, variant.skeleton)
+        crops = crop_boxes(
+            Boxes("/", places, numbers, every, upright=files.upright), variant.convention, spec, files.degrade, variant.skeleton
+        )
         size = min(params.batch_size, CPU_BATCH) if device == "cpu" else params.batch_size
         found = predict(built.model, as_crop_codec(built.codec), crops, params.flip, size, device, box_scores=box_scores)
         found = replace(found, annotation_id=np.full(len(found), -1))

@@ -105,7 +105,7 @@ class Images:
 
     def find(self, built: Built, files: Files, params: EvaluateParams, device: str) -> tuple[Predictions, np.ndarray]:
         paths = [path.resolve() for path in files.paths.values()]
-        images = images_of(paths, files.spec, built.variant.skeleton, params.bottom_up.fit, files.degrade)
+        images = images_of(paths, files.spec, built.variant.skeleton, params.bottom_up.fit, files.degrade, files.upright)
         images = replace(images, image_id=np.array(list(files.paths), np.int64))
         return predict_images(built.model, as_image_codec(built.codec), images, params, device, params.bf16, Path("/"), files.degrade)
 

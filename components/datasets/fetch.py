@@ -17,7 +17,7 @@ from components.datasets.derived import RULES
 from components.datasets.file_names import match
 from components.datasets.ignored import CROWD, UNLABELLED, ignored_regions
 from components.datasets.params import DEV, TRAIN, DataParams, FilterParams
-from components.datasets.reader import AnnotationFile, read_split
+from components.datasets.reader import AnnotationFile, read_split, reader_of, require_evaluator
 from components.pose.ignored import IGNORED_FILE, IgnoredRegions
 from components.pose.images import IMAGES_FILE, write_images
 from components.pose.persons import Persons
@@ -101,9 +101,10 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
         out: replaced as a whole on success, untouched on any error.
         manifest: committed digests that the raw files must match; None: unchecked.
     Raises:
-        FarposeError: raw files differ from the manifest, an annotation file cannot be read (see `read_split`), an
-            image file is missing, or no labelled person is left in a split.
+        FarposeError: the annotations lack what the evaluator needs, raw files differ from the manifest, an annotation file cannot be read
+            (see `read_split`), an image file is missing, or no labelled person is left in a split.
     """
+    require_evaluator(params.source, params.files)
     if manifest is not None:
         from components.datasets.manifest import check_manifest
 
@@ -164,9 +165,12 @@ def _filtered(
     present = _present(read.images, params, root, hint)
     present_ids = read.images["image_id"].to_numpy()[present]
     persons, boxes_cut = _cut_to_image(read.persons)
+    cut = persons
+    if reader_of(params.source, params.files).boxes == "derived":
+        persons, boxes_cut = read.persons, np.zeros(len(persons), dtype=bool)
     keep = np.ones(len(persons), dtype=bool)
     removed, fate = {}, np.full(len(persons), "", dtype=object)
-    for reason, unfit in _unfit(read.persons, persons, params.filters, present_ids, split == TRAIN).items():
+    for reason, unfit in _unfit(read.persons, cut, params.filters, present_ids, split == TRAIN).items():
         removed[reason] = int((keep & unfit).sum())
         fate[keep & unfit] = reason
         keep &= ~unfit

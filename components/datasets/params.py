@@ -11,10 +11,9 @@ from typing import Any, Literal
 from components.base.errors import FarposeError, unknown_name
 from components.base.records import modules
 from components.pose.skeleton import Skeleton
-from components.pose.sources import SECTION, SOURCES_FILE, entries, spelled_out
+from components.pose.sources import SECTION, SOURCES_FILE, entries, mapped, spelled_out
 
 READERS = "components.datasets.readers"  # one module per `format`
-AVAILABLE_EVALUATORS = ("oks",)
 TRAIN, DEV = "train", "dev"
 MANIFESTS = PurePosixPath("params/manifests")
 
@@ -55,7 +54,7 @@ class SplitFiles:
     """Files of one split, relative to the data set's root data/<source>.
 
     Attributes:
-        annotations: COCO keypoint file, `.json` or `.json.gz`.
+        annotations: file in the form that the entry's `format` says, such as a COCO keypoint file, `.json` or `.json.gz`.
         images: folder of the images.
     """
 
@@ -79,8 +78,9 @@ class SourceParams:
     Attributes:
         format: the module of `components.datasets.readers` that reads its annotation files.
         skeleton: a known skeleton's name, or the fields of a `Skeleton`.
-        evaluator: the scoring method.
+        evaluator: the benchmark's numbers, see `evaluate.evaluators`.
         splits: files of each split ("train", "val").
+        mapping: name of a `pose.mapping` from `skeleton`, which the files have, to the joints that the persons table gets; None: the same.
         manifest: committed list of SHA-256 digests of the raw files, relative to the repository; null: unchecked.
         orientation: "stored": annotations refer to the stored pixels, as COCO's do; "upright": to the images as viewers turn them by EXIF.
         person_category: name, id or ids of the persons' category.
@@ -92,10 +92,11 @@ class SourceParams:
 
     format: str
     skeleton: Any
-    evaluator: Literal["oks", "pckh", "wholebody"]
+    evaluator: Literal["oks", "crowdpose", "wholebody", "pckh"]
     splits: dict[str, SplitFiles] = field(default_factory=dict)
     manifest: str | None = None
     orientation: Literal["stored", "upright"] = "stored"
+    mapping: str | None = None
     person_category: str | int | tuple[int, ...] = "person"
     file_joints: tuple[str, ...] | None = None
     tolerances: Tolerances = field(default_factory=Tolerances)
@@ -117,6 +118,14 @@ class SourceParams:
             FarposeError: an unknown name, or a skeleton spelled out wrongly.
         """
         return spelled_out(name, self.skeleton, f"params/data.yaml: {SECTION}.{name}.skeleton")
+
+    def table_skeleton(self, name: str) -> Skeleton:
+        """The joints of the persons table: those of the files, or those that they are mapped to.
+
+        Raises:
+            FarposeError: as `skeleton_named`; an unknown mapping, or one from other joints.
+        """
+        return mapped(name, self.skeleton_named(name), self.mapping, f"params/data.yaml: {SECTION}.{name}.mapping")
 
 
 @dataclass(frozen=True)
@@ -201,7 +210,7 @@ class DataParams:
         for name, source in self.sources.items():
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
                 raise ValueError(f"the source {name!r} needs a name of letters, digits, _ and -")
-            source.skeleton_named(name)
+            source.table_skeleton(name)
             try:
                 self.validation.of(source)
             except ValueError as error:
@@ -211,9 +220,6 @@ class DataParams:
     def _check_source_in_use(self) -> None:
         source = self.sources[self.source]
         require_format(self.source, source.format, f"source {self.source}")
-        if source.evaluator not in AVAILABLE_EVALUATORS:
-            problem = f"the data set {self.source!r} is scored by {source.evaluator!r}, which is not available yet"
-            raise FarposeError(problem, where=f"source {self.source}", fix=f"use an evaluator that is: {', '.join(AVAILABLE_EVALUATORS)}")
         if not source.splits:
             raise ValueError(f"sources.{self.source}.splits is empty, expected at least one split")
         if self.splits.dev and DEV in source.splits:

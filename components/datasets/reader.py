@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from components.base.errors import unknown_name
+from components.base.errors import FarposeError, unknown_name
 from components.base.records import records
 from components.datasets.params import READERS, SourceParams
 from components.datasets.records import Records
+from components.pose.mapping import mapping_of
 from components.pose.persons import UPRIGHT, Persons
+from components.pose.skeleton import WHOLEBODY_133
+
+NEEDS = {"crowdpose": "crowd_index", "pckh": "head_size"}  # evaluator → the optional column that it is computed from
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,15 @@ class Reader:
         read: called with a data set's name, entry and folder and a split; returns the contents of the split's annotation file. It is
             strict: nothing is repaired, guessed or dropped without being counted; raises FarposeError.
         gives: optional columns of the persons table (`OPTIONAL_COLUMNS`) that it fills; the others are NaN.
+        may_give: those that it fills for some persons.
+        boxes: "annotated" outlines, which are cut to their images, or squares "derived" from a centre and a scale, which are not.
     """
 
     name: str
     read: Callable[[str, SourceParams, Path, str], AnnotationFile]
     gives: tuple[str, ...] = ()
+    may_give: tuple[str, ...] = ()
+    boxes: Literal["annotated", "derived"] = "annotated"
 
 
 def reader_of(name: str, source: SourceParams) -> Reader:
@@ -80,8 +89,25 @@ def reader_of(name: str, source: SourceParams) -> Reader:
     return known[source.format]
 
 
+def require_evaluator(name: str, source: SourceParams) -> None:
+    """Refuse a data set whose annotations lack what its evaluator needs.
+
+    Args:
+        name: of the data set.
+    Raises:
+        FarposeError: names what is missing.
+    """
+    reader, where = reader_of(name, source), f"params/data.yaml: data.sources.{name}"
+    column = NEEDS.get(source.evaluator)
+    if column and column not in (*reader.gives, *reader.may_give):
+        problem = f"the evaluator {source.evaluator!r} needs the column {column}, which the format {source.format!r} does not give"
+        raise FarposeError(problem, where=where, fix="evaluator: oks")
+    if source.evaluator == "wholebody" and source.table_skeleton(name).keypoint_names != WHOLEBODY_133.keypoint_names:
+        raise FarposeError(f"the evaluator 'wholebody' needs the skeleton {WHOLEBODY_133.name}", where=where, fix="evaluator: oks")
+
+
 def read_split(name: str, source: SourceParams, root: Path, split: str) -> AnnotationFile:
-    """Read the annotation file of one split.
+    """Read the annotation file of one split, with the joints of `SourceParams.table_skeleton`.
 
     Args:
         name: of the data set.
@@ -91,5 +117,7 @@ def read_split(name: str, source: SourceParams, root: Path, split: str) -> Annot
     """
     if split not in source.splits:
         raise unknown_name("split", split, source.splits, where=f"data set {name}")
-    read = reader_of(name, source).read(name, source, Path(root), split)
-    return replace(read, persons=replace(read.persons, upright=source.orientation == UPRIGHT))
+    found = reader_of(name, source).read(name, source, Path(root), split)
+    mapped = found.persons if source.mapping is None else mapping_of(source.mapping).persons(found.persons)
+    about = {"upright": source.orientation == UPRIGHT, "category_id": found.persons.category_id}
+    return replace(found, persons=replace(mapped, **about))

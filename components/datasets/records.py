@@ -24,6 +24,18 @@ def load_annotation_file(path: Path) -> dict[str, Any]:
     Raises:
         FarposeError: the file is missing, truncated, not JSON, or not an object.
     """
+    value = load_annotations(path)
+    if not isinstance(value, dict):
+        raise FarposeError(f"expected a JSON object, got {_shortly(value)}", where=path, fix=DAMAGED)
+    return value
+
+
+def load_annotations(path: Path) -> Any:
+    """Read a `.json` or `.json.gz` file.
+
+    Raises:
+        FarposeError: the file is missing, truncated or not JSON.
+    """
     try:
         data = path.read_bytes()
         value = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
@@ -33,8 +45,6 @@ def load_annotation_file(path: Path) -> dict[str, Any]:
         raise FarposeError(f"not valid JSON: {error}", where=path, fix=DAMAGED) from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise FarposeError(f"not a whole gzip file: {error}", where=path, fix=DAMAGED) from error
-    if not isinstance(value, dict):
-        raise FarposeError(f"expected a JSON object, got {_shortly(value)}", where=path, fix=DAMAGED)
     return value
 
 

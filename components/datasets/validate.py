@@ -81,7 +81,7 @@ def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) 
         FarposeError: the persons' joints differ from the data set's entry, or a check failed; lists the failed checks with
             their first offending rows and names the page.
     """
-    reader, skeleton = reader_of(params.source, params.files), params.files.skeleton_named(params.source)
+    reader, skeleton = reader_of(params.source, params.files), params.files.table_skeleton(params.source)
     persons = Persons.read(persons_dir / PERSONS_FILE)
     if persons.skeleton != skeleton:
         problem = f"the persons have the joints {persons.skeleton.name}, the data set's entry says otherwise ({skeleton.name})"
@@ -93,7 +93,7 @@ def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) 
         "persons": person_columns(persons, raw, images),
         "images": image_columns(images, data_root if opened else None, params.validation.threads, persons.upright),
     }
-    checks, results = run_suites(tables, params.split_names, params.validation.of(params.files), persons.skeleton, reader.gives)
+    checks, results = run_suites(tables, params.split_names, params.validation.of(params.files), persons.skeleton, reader)
     notes = said_of_orientation(tables["images"], params.source, persons.upright)
     turned = turned_images(tables["images"])
     summary = ValidationSummary(

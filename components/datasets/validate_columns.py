@@ -11,6 +11,8 @@ from components.datasets.params import DEV, TRAIN
 from components.datasets.validate_images import inspect_images
 from components.pose.persons import Persons
 
+HANDS = ("left_hand_root", "right_hand_root")
+
 
 def person_columns(persons: Persons, raw: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """The persons table's scalar columns and those that the checks on persons need.
@@ -23,8 +25,9 @@ def person_columns(persons: Persons, raw: pd.DataFrame, images: pd.DataFrame) ->
         images: the images table.
     Returns:
         N rows: `raw` and `nonfinite_numbers`, `unknown_flags`, `num_keypoints_error`, `box_shorter_side_px`,
-        `box_beyond_image_px`, `joint_beyond_image_px`, `joint_beyond_box` (longer sides of the box),
-        `smaller_area_px2`, `image_entry`.
+        `box_beyond_image_px`, `box_center_beyond_image_px`, `joint_beyond_image_px`, `joint_beyond_box` (longer sides of the box),
+        `smaller_area_px2`, `image_entry`, `crowd_index_spread` (of the image's persons), `hand_off_wrist` (longer sides of the box; NaN
+        where no hand and wrist of one side are labelled).
     """
     box, joints = persons.bbox_xywh, persons.keypoints
     size = persons.frame[["image_width", "image_height"]].to_numpy(np.float64)
@@ -40,10 +43,13 @@ def person_columns(persons: Persons, raw: pd.DataFrame, images: pd.DataFrame) ->
         num_keypoints_error=persons.frame["num_keypoints"].to_numpy() - (flags > 0)[:, persons.skeleton.counted_mask].sum(axis=1),
         box_shorter_side_px=box[:, 2:].min(axis=1),
         box_beyond_image_px=np.maximum(0.0, np.maximum(-near, far - size).max(axis=1)),
+        box_center_beyond_image_px=np.maximum(0.0, np.maximum(-(near + far) / 2, (near + far) / 2 - size).max(axis=1)),
         joint_beyond_image_px=_furthest(joints, labelled, np.zeros_like(size), size),
         joint_beyond_box=_furthest(joints, labelled, near, far) / longer_side,
         smaller_area_px2=np.where(labelled.any(axis=1), areas.min(axis=1), np.nan),
         image_entry=_image_entry(persons.frame, images),
+        crowd_index_spread=persons.frame.groupby("image_id")["crowd_index"].transform(lambda index: index.max() - index.min()),
+        hand_off_wrist=_hand_off_wrist(persons) / longer_side,
     )
     return columns.round({"box_beyond_image_px": 6, "joint_beyond_image_px": 6, "joint_beyond_box": 6})  # the error of the subtraction
 
@@ -53,6 +59,16 @@ def _furthest(joints: np.ndarray, labelled: np.ndarray, near: np.ndarray, far: n
     beyond = np.maximum(near[:, None] - joints[..., :2], joints[..., :2] - far[:, None]).max(axis=2)  # (N, K)
     furthest = np.where(labelled, np.maximum(beyond, 0.0), -np.inf).max(axis=1)
     return np.where(labelled.any(axis=1), furthest, np.nan)
+
+
+def _hand_off_wrist(persons: Persons) -> np.ndarray:
+    """(N,) px between a hand's root and the wrist of its side, the larger of both sides; NaN where neither side has both."""
+    names, found = persons.skeleton.keypoint_names, np.full(len(persons), -np.inf)
+    for root in HANDS if set(HANDS) <= set(names) else ():
+        pair = persons.keypoints[:, [names.index(root), names.index(root.replace("hand_root", "wrist"))]]
+        distance = np.linalg.norm(pair[:, 0, :2] - pair[:, 1, :2], axis=1)
+        found = np.where((pair[..., 2] > 0).all(1), np.maximum(found, distance), found)
+    return np.where(np.isfinite(found), found, np.nan)
 
 
 def _image_entry(persons: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:

@@ -10,10 +10,13 @@ from typing import Any
 import pandas as pd
 
 from components.datasets.params import DEV, TRAIN, ValidationParams
+from components.datasets.reader import Reader
+from components.datasets.validate_columns import HANDS
 from components.datasets.validate_images import WHOLE
 from components.pose.persons import OPTIONAL_COLUMNS, SCALAR_COLUMNS
 from components.pose.skeleton import Skeleton
 
+HAND_REACH, HANDS_ELSEWHERE = 0.25, 0.02  # longer sides of the box; share of the persons, whose wrist is hidden or wrong
 EXAMPLES = 5  # offending rows listed per check
 ROW_NAMES = {"persons": ["annotation_id", "image_path"], "images": ["image_id", "image_path"]}
 
@@ -52,14 +55,14 @@ def _row_in_words(example: dict[str, Any], column: str | None) -> str:
 
 
 def run_suites(
-    tables: dict[str, pd.DataFrame], splits: list[str], params: ValidationParams, skeleton: Skeleton, given: tuple[str, ...]
+    tables: dict[str, pd.DataFrame], splits: list[str], params: ValidationParams, skeleton: Skeleton, reader: Reader
 ) -> tuple[list[Check], list[Any]]:
     """Check the tables in an ephemeral context, which writes nothing and uses no network.
 
     Args:
         tables: "persons" and "images", see `components.datasets.validate_columns`.
         splits: names that the tables may contain.
-        given: columns of `OPTIONAL_COLUMNS` that the data set's format fills.
+        reader: of the data set's form, which decides what boxes and optional columns must be.
     Returns:
         The checks of all tables in the order of the suites below, and Great Expectations' own result of each table.
     """
@@ -71,7 +74,7 @@ def run_suites(
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     source = context.data_sources.add_pandas("farpose")
     expectations = {
-        "persons": _person_expectations(splits, params, skeleton, given),
+        "persons": _person_expectations(splits, params, skeleton, reader),
         "images": _image_expectations(tables["images"], splits, params),
     }
     checks, results = [], []
@@ -91,7 +94,7 @@ def run_suites(
     return checks, results
 
 
-def _person_expectations(splits: list[str], params: ValidationParams, skeleton: Skeleton, given: tuple[str, ...]) -> list[Any]:
+def _person_expectations(splits: list[str], params: ValidationParams, skeleton: Skeleton, reader: Reader) -> list[Any]:
     import great_expectations.expectations as gxe
 
     mostly = 1 - params.outlying_share
@@ -113,7 +116,7 @@ def _person_expectations(splits: list[str], params: ValidationParams, skeleton: 
         ),
         between(column="box_shorter_side_px", min_value=0, strict_min=True, description="Boxes have an area"),
         between(column="smaller_area_px2", min_value=0, strict_min=True, description="Labelled persons have a positive area"),
-        between(column="box_beyond_image_px", max_value=rounding, description=f"Boxes lie inside their images (to {rounding:g} px)"),
+        _box_expectation(reader, rounding, mostly),
         between(
             column="joint_beyond_image_px",
             max_value=rounding,
@@ -130,13 +133,40 @@ def _person_expectations(splits: list[str], params: ValidationParams, skeleton: 
             gxe.ExpectColumnValuesToBeOfType(column=name, type_=kind, description=f"{name} is of type {kind}")
             for name, kind in SCALAR_COLUMNS.items()
         ),
-        *(gxe.ExpectColumnValuesToNotBeNull(column=name, description=f"{name} is always given") for name in (*texts, *given)),
+        *(gxe.ExpectColumnValuesToNotBeNull(column=name, description=f"{name} is always given") for name in (*texts, *reader.gives)),
         *(
             gxe.ExpectColumnValuesToBeNull(column=name, description=f"{name} is never given")
             for name in OPTIONAL_COLUMNS
-            if name not in given
+            if name not in (*reader.gives, *reader.may_give)
         ),
+        *_form_expectations(skeleton, reader),
     ]
+
+
+def _box_expectation(reader: Reader, rounding: float, mostly: float) -> Any:
+    import great_expectations.expectations as gxe
+
+    between = gxe.ExpectColumnValuesToBeBetween
+    if reader.boxes == "annotated":
+        return between(column="box_beyond_image_px", max_value=rounding, description=f"Boxes lie inside their images (to {rounding:g} px)")
+    words = f"Centres of boxes lie inside their images (to {rounding:g} px)"
+    return between(column="box_center_beyond_image_px", max_value=rounding, mostly=mostly, description=words)
+
+
+def _form_expectations(skeleton: Skeleton, reader: Reader) -> list[Any]:
+    """What only some forms have: crowd indices, head sizes, hands that are labelled beside the wrists."""
+    import great_expectations.expectations as gxe
+
+    between, given, found = gxe.ExpectColumnValuesToBeBetween, (*reader.gives, *reader.may_give), []
+    if "crowd_index" in given:
+        found.append(between(column="crowd_index", min_value=0, description="Crowd indices are 0 or more"))
+        found.append(between(column="crowd_index_spread", max_value=0, description="Persons of an image have one crowd index"))
+    if "head_size" in given:
+        found.append(between(column="head_size", min_value=0, strict_min=True, description="Head sizes are positive"))
+    if set(HANDS) <= set(skeleton.keypoint_names):
+        words = f"Hands begin at the wrist of their side (to {HAND_REACH:g} of the box's longer side)"
+        found.append(between(column="hand_off_wrist", max_value=HAND_REACH, mostly=1 - HANDS_ELSEWHERE, description=words))
+    return found
 
 
 def _image_expectations(table: pd.DataFrame, splits: list[str], params: ValidationParams) -> list[Any]:

@@ -173,13 +173,14 @@ class Served:
 
 @dataclass(frozen=True)
 class Files:
-    """A user's own images.
+    """Images without annotations, such as a user's own.
 
     Attributes:
         paths: by image number.
-        boxes: at least one, by image number (n, 4) left, top, width, height, px of the upright image; None where the approach takes none.
+        boxes: at least one, by image number (n, 4) left, top, width, height, px of the image; None where the approach takes none.
         spec, degrade: how inputs are made of them.
         scores: of the boxes, where a detector found them: by image number (n,). None: they are the user's own, and nobody is dropped.
+        upright: turn images by their EXIF orientation, as viewers do; False: as stored, as COCO's annotations take them.
     """
 
     paths: Mapping[int, Path]
@@ -187,6 +188,7 @@ class Files:
     spec: ShardSpec
     degrade: DegradeParams
     scores: Mapping[int, np.ndarray] | None = None
+    upright: bool = True
 
 
 class Approach(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -175,6 +175,8 @@ CROWDPOSE_14 = Skeleton(
     uncounted=("head_top", "neck"),  # in all of the authors' files, whose counts reach 12 at most
 )  # fmt: skip
 
+LSPET_14 = replace(CROWDPOSE_14, name="lspet_14", uncounted=())  # LSP's joints in CrowdPose's order, all of them counted
+
 LSP_14 = Skeleton(
     name="lsp_14",
     keypoint_names=(
@@ -241,4 +243,4 @@ WHOLEBODY_133 = Skeleton(  # Jin et al. 2020, "Whole-Body Human Pose Estimation 
     upper_body=COCO_17.upper_body + _FACE + _HANDS,
 )  # fmt: skip
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (COCO_17, MPII_16, CROWDPOSE_14, LSP_14, WHOLEBODY_133)}
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO_17, MPII_16, CROWDPOSE_14, LSP_14, LSPET_14, WHOLEBODY_133)}

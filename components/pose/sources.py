@@ -8,6 +8,7 @@ from typing import Any
 
 from components.base.config import PARAMS, load_yaml
 from components.base.errors import FarposeError, unknown_name
+from components.pose.mapping import mapping_of
 from components.pose.skeleton import Skeleton
 
 SOURCES_FILE = PARAMS / "data.yaml"
@@ -33,10 +34,10 @@ def _entries(params_file: Path, _changed: int) -> dict[str, dict[str, Any]]:
 
 
 def skeleton_of(dataset: str, params_file: Path = SOURCES_FILE) -> Skeleton:
-    """The joints that a data set is annotated with.
+    """The joints of a data set's persons: those that it is annotated with, or those that its `mapping` takes them to.
 
     Raises:
-        FarposeError: no entry of this name, or a wrong `skeleton` in it.
+        FarposeError: no entry of this name, or a wrong `skeleton` or `mapping` in it.
     """
     found = entries(params_file)
     if dataset not in found:
@@ -58,4 +59,20 @@ def _skeleton(name: str, entry: dict[str, Any], params_file: Path) -> Skeleton:
     where = f"{params_file}: {SECTION}.{name}"
     if "skeleton" not in entry:
         raise FarposeError("parameter 'skeleton' is missing", where=where, fix="name a known one, or spell out its joints")
-    return spelled_out(name, entry["skeleton"], f"{where}.skeleton")
+    return mapped(name, spelled_out(name, entry["skeleton"], f"{where}.skeleton"), entry.get("mapping"), f"{where}.mapping")
+
+
+def mapped(name: str, own: Skeleton, mapping: str | None, where: object) -> Skeleton:
+    """The joints that an entry's `mapping` takes its own to; its own without one.
+
+    Args:
+        name: of the data set.
+    Raises:
+        FarposeError: an unknown mapping, or one from other joints.
+    """
+    if mapping is None:
+        return own
+    found = mapping_of(mapping, where)
+    if found.source.keypoint_names != own.keypoint_names:
+        raise FarposeError(f"{mapping} is from the joints {found.source.name}, {name} has those of {own.name}", where=where)
+    return found.target

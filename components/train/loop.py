@@ -61,9 +61,8 @@ def train(
         Summary, which timing.json holds too: variant, device, precision, crops (or images), steps, parameters, loss, the AP,
             train_seconds (of all runs, if resumed), images_per_second, data_share, memory_mib, and model_sha256 of the file.
     Raises:
-        FarposeError: the shard does not fit the variant, a loss is not finite, many batches in a row or all of them supervise nothing, or the disk is
-            full;
-            `output` stays as it was.
+        FarposeError: the shard does not fit the variant, a loss is not finite, many batches in a row or all of them supervise
+            nothing, or the disk is full; `output` stays as it was.
     """
     device = torch.device(device)
     _configure(recipe, device)

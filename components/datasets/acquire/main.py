@@ -18,12 +18,13 @@ from components.datasets.acquire.http import HttpPlace
 from components.datasets.acquire.listing import BrokenTransfer, Entry, Place, is_archive, kinds_of
 from components.datasets.acquire.local import LocalFolder
 from components.datasets.acquire.s3 import S3Place
-from components.datasets.acquire.sources import RENDERED, require_parts, write_readme
+from components.datasets.acquire.sources import require_parts, write_readme
 from components.datasets.acquire.transfer import Ledger, Transfer
 from components.datasets.acquire.unpack import unpack
 from components.datasets.manifest import differences, digest_tree, read_manifest, save_manifest, summary
 from components.datasets.params import SourceParams, require_format
 from components.datasets.synthetic import SyntheticParams, write_synthetic
+from components.datasets.synthetic.forms import ANNOTATE
 
 MANIFESTS = PARAMS / "manifests"
 LISTING_ATTEMPTS = 3
@@ -85,10 +86,10 @@ def acquire(
         staging, retired = root / WORK / source, root / WORK / f"{source}.old"
         if retired.exists() and not (root / source).exists():  # a run was killed between the two renames
             os.replace(retired, root / source)
-        if source == RENDERED:
+        if source in ANNOTATE:
             if location is not None:
                 raise FarposeError(f"{source} is rendered here, not fetched", where=location, fix="leave out --from")
-            write_synthetic(staging, synthetic or SyntheticParams(), progress)
+            write_synthetic(staging, synthetic or SyntheticParams(), progress, annotate=ANNOTATE[source])
             digests, left_out = digest_tree(staging), list[str]()
         else:
             expected = {**({} if accept_changes else committed), **(sha256 or {})}

@@ -9,8 +9,6 @@ from components.base.errors import FarposeError
 from components.base.files import atomic_file
 from components.datasets.params import SourceParams
 
-RENDERED = "synthetic"  # rendered here, not copied
-
 
 def require_parts(source: SourceParams, folder: Path, where: object) -> None:
     """Check that a collected data set has the annotation files of its entry.

@@ -55,9 +55,13 @@ def read(name: str, source: SourceParams, root: Path, split: str, form: CocoForm
             size, an annotation without its image, a repeated annotation id, image entries that contradict each other, or a
             category or joints that differ from the entry's. Names the file and the record's id.
     """
+    path = Path(root) / source.splits[split].annotations
+    return of_value(name, source, path, load_annotation_file(path), split, form)
+
+
+def of_value(name: str, source: SourceParams, path: Path, value: dict[str, Any], split: str, form: CocoForm = COCO) -> AnnotationFile:
+    """The contents of a loaded annotation file; `path` is named in errors. Arguments and errors as in `read`."""
     files, skeleton = source.splits[split], source.skeleton_named(name)
-    path = Path(root) / files.annotations
-    value = load_annotation_file(path)
     entries, repeated = _distinct_images(Records.of(path, value, "images", "image"))
     images = _images_frame(entries, value, files.images, split)
     annotations = Records.of(path, value, "annotations", "annotation")

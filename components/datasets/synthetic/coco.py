@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,30 @@ COCO_LIMBS = (
     (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11), (2, 3), (1, 2),
     (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Further:
+    """What forms other than COCO's label of one person.
+
+    Attributes:
+        joints: x, y and visibility of the joints of `person.FURTHER`.
+        head_px: from the neck to the top of the head, px.
+    """
+
+    joints: list[list[float]]
+    head_px: float
+
+
+Job = tuple[Path, SyntheticParams, str, int]
+Record = tuple[dict[str, Any], list[dict[str, Any]], list[Further]]  # an image's entry, its annotations, and more of each person
+Annotate = Callable[[str, list[Record]], tuple[str, Any]]  # split and its records → file name and JSON value
 IDS_PER_SPLIT = 1_000_000  # keeps image ids of the splits apart; annotation ids are 10 × the image id + the person's number
 
 
-def write_synthetic(root: Path, params: SyntheticParams, progress: bool = True, workers: int | None = None) -> None:
+def write_synthetic(
+    root: Path, params: SyntheticParams, progress: bool = True, workers: int | None = None, annotate: Annotate | None = None
+) -> None:
     """Render both splits into `root`: `train/`, `val/`, `annotations/person_keypoints_{train,val}.json`.
 
     The folder appears whole or not at all and replaces an earlier one. Its bytes do not depend on the number of workers.
@@ -39,6 +60,7 @@ def write_synthetic(root: Path, params: SyntheticParams, progress: bool = True, 
     Args:
         progress: show a progress bar on stderr.
         workers: processes; by default one per usable processor.
+        annotate: writes the annotations in another form than COCO's, see `forms`.
     Raises:
         FarposeError: the disk is full.
     """
@@ -52,21 +74,18 @@ def write_synthetic(root: Path, params: SyntheticParams, progress: bool = True, 
         records = list(_progress(_run(jobs, workers), len(jobs), progress))
         for split in SPLITS:
             own = [record for record, job in zip(records, jobs, strict=True) if job[2] == split]
-            text = json.dumps(_coco(split, own), separators=(",", ":"), allow_nan=False)
-            (folder / "annotations" / f"person_keypoints_{split}.json").write_text(text + "\n")
+            name, value = (annotate or _annotate)(split, own)
+            text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+            (folder / "annotations" / name).write_text(text + "\n")
 
 
-_Job = tuple[Path, SyntheticParams, str, int]
-_Record = tuple[dict[str, Any], list[dict[str, Any]]]
-
-
-def _run(jobs: list[_Job], workers: int) -> Iterable[_Record]:
+def _run(jobs: list[Job], workers: int) -> Iterable[Record]:
     if workers == 1:
-        yield from map(write_image, jobs)
+        yield from map(write_labelled_image, jobs)
         return
     # Spawned, not forked, because the caller may have threads and locks.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent) as pool:
-        yield from pool.map(write_image, jobs, chunksize=4)
+        yield from pool.map(write_labelled_image, jobs, chunksize=4)
 
 
 def _end_with_parent() -> None:
@@ -82,18 +101,23 @@ def _end_with_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _progress(records: Iterable[_Record], total: int, shown: bool) -> Iterable[_Record]:
+def _progress(records: Iterable[Record], total: int, shown: bool) -> Iterable[Record]:
     from tqdm import tqdm
 
     return tqdm(records, total=total, desc="synthetic people", unit="image", disable=not shown)
 
 
-def write_image(job: _Job) -> _Record:
+def write_image(job: Job) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Render and store one image.
 
     Returns:
         Its entry of COCO's `images` and the entries of `annotations`.
     """
+    return write_labelled_image(job)[:2]
+
+
+def write_labelled_image(job: Job) -> Record:
+    """Render and store one image; also returns what other forms label of each person."""
     import cv2
 
     folder, params, split, index = job
@@ -106,7 +130,8 @@ def write_image(job: _Job) -> _Record:
     (folder / split / name).write_bytes(encoded.tobytes())
     height, width = image.shape[:2]
     entry = {"id": image_id, "file_name": name, "width": width, "height": height, "license": LICENCE["id"]}
-    return entry, [_annotation(image_id, number, person) for number, person in enumerate(persons)]
+    annotations = [_annotation(image_id, number, person) for number, person in enumerate(persons)]
+    return entry, annotations, [Further(person.further.tolist(), person.head_px) for person in persons]
 
 
 def _annotation(image_id: int, number: int, person: SyntheticPerson) -> dict[str, Any]:
@@ -139,7 +164,11 @@ def run_lengths(mask: np.ndarray) -> list[int]:
     return [0, *runs] if flat[0] else runs
 
 
-def _coco(split: str, records: list[_Record]) -> dict[str, Any]:
+def _annotate(split: str, records: list[Record]) -> tuple[str, Any]:
+    return f"person_keypoints_{split}.json", coco_of(split, records)
+
+
+def coco_of(split: str, records: list[Record]) -> dict[str, Any]:
     return {
         "info": {"description": f"Farpose synthetic people, {split}", "version": "1", "url": "", "contributor": "Farpose"},
         "licenses": [LICENCE],
@@ -152,6 +181,6 @@ def _coco(split: str, records: list[_Record]) -> dict[str, Any]:
                 "skeleton": [list(limb) for limb in COCO_LIMBS],
             }
         ],
-        "images": [entry for entry, _ in records],
-        "annotations": [annotation for _, annotations in records for annotation in annotations],
+        "images": [entry for entry, _, _ in records],
+        "annotations": [annotation for _, annotations, _ in records for annotation in annotations],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +28,13 @@ OWN_DEPTH = {
     "nose": 0.02, "eye": 0.02, "ear": 0.02, "shoulder": 0.075, "elbow": 0.055, "wrist": 0.045, "hip": 0.095, "knee": 0.075,
     "ankle": 0.06,
 }  # fmt: skip
+# Further joints by their name here → the body's joint; the crown is the top of the hair.
+FURTHER = {
+    "neck": "neck", "head_top": "crown", "pelvis": "pelvis", "thorax": "chest", "left_toe": "left_toe", "right_toe": "right_toe",
+    "left_heel": "left_heel", "right_heel": "right_heel",
+}  # fmt: skip
+CROWN: Vector = (0.0, 0.068, -0.012)
+FURTHER_DEPTH = 0.08  # statures, as `OWN_DEPTH`
 MEASURING_PX = 1024.0  # stature at which a figure's extent is measured; large, so that rounding to 1/256 px is negligible
 
 
@@ -75,18 +83,41 @@ def label(posed: Posed, layer: Layer, owner: np.ndarray, order: int) -> np.ndarr
         (17, 3): x, y, visibility. 2: visible; 1: hidden by the person or by another object; 0 (with x = y = 0): outside
         the image, or on the far side of the head.
     """
-    height, width = owner.shape
     keypoints = np.zeros((len(COCO_17), 3))
     for k, name in enumerate(COCO_17.keypoint_names):
         point = posed.body.on_head(*FACE[name]) if name in FACE else posed.body.joints[name]
-        (x, y, z), size = posed.camera.project(point)
-        x, y = round(x, 2), round(y, 2)
-        if not (0 <= x <= width - 1 and 0 <= y <= height - 1) or (name in FACE and turned_away(posed, name)):
-            continue
-        own = OWN_DEPTH[name.split("_")[-1]] * size
-        seen = layer.front(x, y) <= z + own and owner[round(y), round(x)] <= order
-        keypoints[k] = x, y, 2 if seen else 1
+        if not (name in FACE and turned_away(posed, name)):
+            keypoints[k] = _labelled(posed, point, OWN_DEPTH[name.split("_")[-1]], layer, owner, order)
     return keypoints
+
+
+def label_further(posed: Posed, layer: Layer, owner: np.ndarray, order: int) -> np.ndarray:
+    """(len(FURTHER), 3) joints that other benchmarks label and the figure has; arguments and flags as in `label`."""
+    body = posed.body
+    points = [body.on_head(*CROWN) if joint == "crown" else body.joints[joint] for joint in FURTHER.values()]
+    return np.array([_labelled(posed, point, FURTHER_DEPTH, layer, owner, order) for point in points])
+
+
+def _labelled(posed: Posed, point: Vector, depth: float, layer: Layer, owner: np.ndarray, order: int) -> tuple[float, float, int]:
+    """x, y and visibility of a point of the body.
+
+    Args:
+        depth: of the person's own surface before it, in statures.
+    """
+    height, width = owner.shape
+    (x, y, z), size = posed.camera.project(point)
+    x, y = round(x, 2), round(y, 2)
+    if not (0 <= x <= width - 1 and 0 <= y <= height - 1):
+        return 0.0, 0.0, 0
+    seen = layer.front(x, y) <= z + depth * size and owner[round(y), round(x)] <= order
+    return x, y, 2 if seen else 1
+
+
+def head_length(posed: Posed) -> float:
+    """From the neck to the top of the head in the image, px."""
+    (x0, y0, _), _ = posed.camera.project(posed.body.joints["neck"])
+    (x1, y1, _), _ = posed.camera.project(posed.body.on_head(*CROWN))
+    return round(math.sqrt((x1 - x0) ** 2 + (y1 - y0) ** 2), 2)
 
 
 def turned_away(posed: Posed, name: str) -> bool:

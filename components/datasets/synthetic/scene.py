@@ -10,7 +10,7 @@ from components.datasets.synthetic.backdrop import draw_backdrop
 from components.datasets.synthetic.exact import Draw, Vector, unit
 from components.datasets.synthetic.layout import Place, place_persons
 from components.datasets.synthetic.params import SyntheticParams
-from components.datasets.synthetic.person import Posed, label, pose_person
+from components.datasets.synthetic.person import Posed, head_length, label, label_further, pose_person
 from components.datasets.synthetic.props import BEFORE, BEHIND
 from components.datasets.synthetic.raster import Layer, Solid
 
@@ -28,11 +28,15 @@ class SyntheticPerson:
         keypoints: (17, 3) float64: x, y (px, pixel centres at whole numbers), visibility 0, 1 or 2; COCO's order.
         mask: (height, width) bool, the visible pixels.
         height_px: longer side of the whole figure, px, including cut and covered parts.
+        further: (8, 3) the joints of `person.FURTHER`, as `keypoints`.
+        head_px: from the neck to the top of the head in the image, px, whatever covers them.
     """
 
     keypoints: np.ndarray
     mask: np.ndarray
     height_px: float
+    further: np.ndarray
+    head_px: float
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,10 @@ def render_scene(draw: Draw, params: SyntheticParams, places: list[Place] | None
         mask = owner == order
         seen, whole = int(mask.sum()), layer.area()
         if seen >= max(SLIVER_PX, SLIVER_SHARE * whole):
-            keypoints = label(item.posed, layer, owner, order)
-            _forget_unguessable(keypoints, mask, HIDDEN_REACH if seen > HIDDEN_SHARE * whole else 0.0)
-            persons.append(SyntheticPerson(keypoints, mask, item.posed.height_px))
+            keypoints, further = (labels(item.posed, layer, owner, order) for labels in (label, label_further))
+            for joints in (keypoints, further):
+                _forget_unguessable(joints, mask, HIDDEN_REACH if seen > HIDDEN_SHARE * whole else 0.0)
+            persons.append(SyntheticPerson(keypoints, mask, item.posed.height_px, further, head_length(item.posed)))
     return image, persons
 
 

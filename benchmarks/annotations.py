@@ -1,0 +1,72 @@
+"""Full-size annotation files from disk to the persons table and its verdict. Run: python -m benchmarks.annotations FOLDER
+
+FOLDER holds `annotations/` with the rebuilt annotations of COCO train2017 (149,813 persons), CrowdPose's val and MPII's valid, without
+images. Each measurement is a process of its own, so that its peak of memory is its own; the import of Great Expectations is part of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from components.base.config import PARAMS, load_yaml, parse
+from components.datasets.fetch import fetch
+from components.datasets.params import DataParams, SplitFiles, SplitShares
+from components.datasets.validate import validate
+
+RUNS = 3
+FILES = {  # data set → its file and split
+    "coco": ("coco_person_keypoints_train2017_rebuilt.json.gz", "train"),
+    "crowdpose": ("crowdpose_val.json.gz", "val"),
+    "mpii": ("mpii_valid_2958.json.gz", "val"),
+}
+
+
+def measure(folder: Path, dataset: str) -> dict[str, Any]:
+    """Seconds of fetch and validate, and the peak of the process's memory after each, MiB."""
+    name, split = FILES[dataset]
+    entries: DataParams = parse(DataParams, load_yaml(PARAMS / "data.yaml")["data"], "data")
+    files = {split: SplitFiles(f"annotations/{name}", "images")}
+    entry = dataclasses.replace(entries.sources[dataset], splits=files, manifest=None)
+    params = DataParams(dataset, {dataset: entry}, "unchecked", SplitShares())
+    with tempfile.TemporaryDirectory() as scratch:
+        before, start = _peak_mib(), time.perf_counter()
+        summary = fetch(params, folder, Path(scratch) / "persons", None).splits[split]
+        fetched, middle = _peak_mib(), time.perf_counter()
+        verdict = validate(Path(scratch) / "persons", folder, params, Path(scratch) / "validation")
+        spent = {"fetch_s": middle - start, "validate_s": time.perf_counter() - middle}
+    counts = {"persons": summary.persons, "images": summary.images, "checks": len(verdict.checks), "failed": len(verdict.failed)}
+    return {**counts, **spent, "imports_mib": before, "fetch_peak_mib": fetched, "validate_peak_mib": _peak_mib()}
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(folder: str) -> None:
+    rows = []
+    for dataset in FILES:
+        command = [sys.executable, "-m", "benchmarks.annotations", folder, dataset]
+        runs = [
+            json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]) for _ in range(RUNS)
+        ]
+        spread = {key: [round(run[key], 2) for run in runs] for key in ("fetch_s", "validate_s", "fetch_peak_mib", "validate_peak_mib")}
+        counts = {key: runs[0][key] for key in ("persons", "images", "checks", "failed", "imports_mib")}
+        rows.append({"data set": dataset, "file": FILES[dataset][0], **counts, "n": RUNS, **spread})
+        print(json.dumps(rows[-1]))
+    report.write("annotations", *rows)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        print(json.dumps(measure(Path(sys.argv[1]), sys.argv[2])))
+    else:
+        main(sys.argv[1])
