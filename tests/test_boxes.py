@@ -59,7 +59,7 @@ def test_a_wrong_box_is_named(tmp_path: Path, read: Any, case: str) -> None:
 @READERS
 def test_wrong_boxes_of_others_do_not_matter(tmp_path: Path, read: Any) -> None:
     found = read(tmp_path, BOX, BOX | {"image_id": 9, "bbox": [1, 1, -1, -1]}, BOX | {"category_id": 3, "bbox": [1, 1, -1, -1]})
-    assert len(found) == 1 and found.left_out == {"of other images": 1, "of other classes": 1}
+    assert len(found) == 1 and found.left_out == {"on other images": 1, "of other classes": 1}
 
 
 @READERS
@@ -70,8 +70,8 @@ def test_boxes_that_can_show_nobody_are_left_out_by_name(tmp_path: Path, read: A
     assert found.bbox_xywh.tolist() == near
     assert found.left_out == {"without an area": 2, "outside their image": 3}
     assert found.notes == (
-        "2 of 7 boxes left out: without an area (record 0, record 1)",
-        "3 of 7 boxes left out: outside their image (record 2, record 3, record 4)",
+        "2 of 7 boxes are without an area and were left out (record 0, record 1)",
+        "3 of 7 boxes are outside their image and were left out (record 2, record 3, record 4)",
     )
 
 
@@ -128,8 +128,8 @@ def test_no_class_called_person_lists_the_classes(tmp_path: Path) -> None:
 
 def test_more_images_than_are_used_are_counted(tmp_path: Path) -> None:
     found = of_images(tmp_path, *(BOX | {"image_id": number} for number in (1, 2, 3, 4, 4)))
-    assert found.image_id.tolist() == [1, 2] and found.notes == ("3 of 5 boxes left out: of other images",)
-    with pytest.raises(FarposeError, match="none of its 1 boxes belongs to one of the 2 images"):
+    assert found.image_id.tolist() == [1, 2] and found.notes == ("3 of 5 boxes are on other images and were left out",)
+    with pytest.raises(FarposeError, match="no box is on one of these images: its 1 boxes"):
         of_images(tmp_path, BOX | {"image_id": 5})
 
 
@@ -186,8 +186,8 @@ def test_predict_takes_persons_only_and_their_category(tmp_path: Path) -> None:
     value["annotations"] = [box | {"category_id": 0, "bbox": [100, 50, 60, 120]}, box | {"category_id": 3, "bbox": [0, 0, 50, 50]}]
     located = photographs.given(write(tmp_path, value), shots)
     assert located.boxes[1].tolist() == [[100, 50, 60, 120]] and located.category_id == 0
-    assert located.notes == ("1 of 2 boxes left out: of other classes",)
-    with pytest.raises(FarposeError, match=r"no box belongs to one of these images: 1 of 1 boxes left out.*1 is plain\.jpg"):
+    assert located.notes == ("1 of 2 boxes are of other classes and were left out",)
+    with pytest.raises(FarposeError, match=r"no box belongs to one of these images: 1 of 1 boxes are on other.*1 is plain\.jpg"):
         photographs.given(write(tmp_path, [BOX | {"image_id": 8}]), shots)
 
 

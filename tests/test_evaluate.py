@@ -175,7 +175,7 @@ GOOD = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4.5], "score": 0.5}
         (json.dumps([GOOD, 3]), "record 1: expected a mapping"),
         (json.dumps([{"image_id": 1, "bbox": [1, 2, 3, 4]}]), "record 0: score is missing"),
         (json.dumps([GOOD | {"image_id": "1"}]), "image_id is no integer"),
-        (json.dumps([GOOD | {"image_id": 77}]), "none of its 1 boxes belongs to one of the 2 images"),
+        (json.dumps([GOOD | {"image_id": 77}]), "no box is on one of these images: its 1 boxes"),
         (json.dumps([GOOD | {"bbox": [1, 2, 3]}]), "bbox needs 4 numbers"),
         (json.dumps([GOOD, GOOD | {"bbox": [1, 2, float("nan"), 4]}]), "record 1: bbox holds nan"),
         (json.dumps([GOOD | {"bbox": [1, 2, "3", 4]}]), "bbox holds '3'"),

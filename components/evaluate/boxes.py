@@ -19,7 +19,7 @@ PEOPLE = ("person", "persons", "people", "human", "humans", "pedestrian", "pedes
 CLASS_KEYS = ("category_name", "class_name", "category", "class", "label", "name")  # of a record's class, where it has a name
 HUGE = 10.0  # sides of the image that a box's side may have
 LISTED = 3
-EXPECTED = OTHER_IMAGE, OTHER_CLASS, CROWD = "of other images", "of other classes", "crowd regions"  # reasons to leave a box out
+EXPECTED = OTHER_IMAGE, OTHER_CLASS, CROWD = "on other images", "of other classes", "crowd regions"  # reasons to leave a box out
 NO_AREA, OUTSIDE = "without an area", "outside their image"
 FORM = "give a COCO annotation file, or a list of detections, each with image_id, bbox (left, top, width, height) and score"
 
@@ -68,7 +68,8 @@ def boxes_of_images(path: Path, sizes: Mapping[int, Size | None], category_id: i
 
     found = _persons(path, records, names, pick, sizes, category_id)
     if records and not {record["image_id"] for record in records} & sizes.keys():
-        raise FarposeError(f"none of its {len(records)} boxes belongs to one of the {len(sizes)} images", where=path, fix="name their file")
+        problem = f"no box is on one of these images: its {len(records):,} boxes are on others than these {len(sizes):,}"
+        raise FarposeError(problem, where=path, fix="give the detections of the same images")
     return found
 
 
@@ -158,7 +159,7 @@ def _persons(
             first.setdefault(reason, []).append(where.rpartition(": ")[2])
     for reason, count in left_out.items():
         some = f" ({', '.join(first[reason][:LISTED])}{', ...' * (count > LISTED)})" if count and reason not in EXPECTED else ""
-        notes += [f"{count} of {len(records)} boxes left out: {reason}{some}"] if count else []
+        notes += [f"{count:,} of {len(records):,} boxes are {reason} and were left out{some}"] if count else []
     return PersonBoxes(
         np.array([image for image, _, _ in kept], np.int64),
         np.array([box for _, box, _ in kept], np.float64).reshape(-1, 4),
