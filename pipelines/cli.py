@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--no-verify", action="store_true", help="leave out the checks that come before the first stage")
 
     stage = command("stage", "run:stage", "run one stage's code directly, as dvc.yaml does; its inputs must be there")
-    stage.add_argument("name", metavar="NAME", help="plan, fetch, validate, degrade, train, evaluate, compare or register")
+    stage.add_argument("name", metavar="NAME", help="plan, fetch, validate, degrade, train, evaluate, compare, report or register")
     stage.add_argument("item", nargs="?", metavar="ITEM", help="shards for degrade; variant for train, evaluate and register")
 
     train = command("train", "run:train", "train one variant")
@@ -68,6 +68,37 @@ def parser() -> argparse.ArgumentParser:
 
     compare = command("compare", "models:compare", "print the table of all variants; or, of two, which is better and how sure that is")
     compare.add_argument("names", nargs="*", metavar="NAME", help="two variants, groups of seeds, peers, or evaluations' folders")
+    text = "say what is wrong with predictions, by person height and joint, what fixing it would gain, and show the worst"
+    errors = command("errors", "asks:errors", text)
+    errors.add_argument("name", metavar="NAME", help="a variant, a peer, an evaluation's folder, or a COCO results file")
+    errors.add_argument("--condition", metavar="NAME", help="the predictions under this condition, such as h32 or detector_boxes")
+    text = "folder of persons.parquet and images.parquet (artifacts/persons)"
+    errors.add_argument("--data", type=Path, metavar="FOLDER", help=text)
+    errors.add_argument("--images", type=Path, metavar="FOLDER", help="the folder that the table's image paths start in (data/<source>)")
+    errors.add_argument("--split", choices=("val", "dev"), help="the split that was predicted, for a results file (evaluate.split)")
+    errors.add_argument("--no-gallery", action="store_true", help="numbers and plot alone, without reading images")
+    errors.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (scratch/NAME/errors)")
+
+    text = "AP, AR and PCK against person height and input size for any set of models, and where each stops being useful"
+    curve = command("curve", "asks:curve", text)
+    curve.add_argument(
+        "names", nargs="*", metavar="NAME", help="variants, peers, evaluations' folders, results files (all that is evaluated)"
+    )
+    text = "another network's predictions, as COCO results; NAME@h32=FILE: its predictions of persons at most 32 px high"
+    curve.add_argument("--results", action="append", metavar="NAME=FILE", help=text)
+    curve.add_argument("--size", action="append", metavar="NAME=HxW", help="input of a network whose name is none of a variant, px")
+    text = "part of the AP at large heights under which a method is no longer useful (0.5)"
+    curve.add_argument("--share", type=float, default=0.5, metavar="PART", help=text)
+    text = "folder of persons.parquet and images.parquet (artifacts/persons)"
+    curve.add_argument("--data", type=Path, metavar="FOLDER", help=text)
+    curve.add_argument("--split", choices=("val", "dev"), help="the split that was predicted, for results files (evaluate.split)")
+    curve.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (scratch/curve)")
+
+    text = "write one HTML page of what is evaluated now: leaderboard, differences, curves, errors, pictures, provenance"
+    page = command("report", "asks:report", text)
+    page.add_argument("--images", type=Path, metavar="FOLDER", help="the folder that the table's image paths start in (data/<source>)")
+    page.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (scratch/report)")
+
     verify = command("verify", "verify:verify", "run the checks that need no training: AP of the truth, flips, round trips, bounds")
     verify.add_argument("--without-crops", action="store_true", help="do not compare crops with the table (they may be about to be made)")
 

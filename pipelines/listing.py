@@ -1,8 +1,8 @@
-"""The list in dvc.yaml of the files that `compare` reads: those of the pipeline's variants and peers only.
+"""The lists in dvc.yaml of the files that `compare` and `report` read: those of the pipeline's variants and peers only.
 
 DVC cannot build a stage's dependencies from a list of names, and a parent folder would also hold the files of variants that
-were removed from the pipeline, so the same state would give other hashes. So dvc.yaml holds the list, between two marks;
-`farpose params` and `farpose run` keep it in step with params/pipeline.yaml, and the first stage checks it.
+were removed from the pipeline, so the same state would give other hashes. So dvc.yaml holds the lists, each between two marks;
+`farpose params` and `farpose run` keep them in step with params/pipeline.yaml, and the first stage checks them.
 
 dvc.lock is kept in step too. Entries of stages that left the graph are moved to artifacts/retired.lock and come back with their
 stage, which is then up to date if nothing else has changed.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,66 +22,90 @@ from components.base.files import atomic_file
 from pipelines import paths
 from pipelines.settings import Pipeline
 
-BEGIN, END = "# variants: written by `farpose params`", "# end of variants"
-BLOCK = re.compile(rf"(?P<begin>^(?P<indent> *){re.escape(BEGIN)}[^\n]*\n)(?P<lines>.*?)(?P<end>^ *{re.escape(END)}$)", re.M | re.S)
 FILES = ("results/pipeline/train/{}.json", "results/pipeline/evaluate/{}.json", "artifacts/evaluations/{}")
 FIX = "`farpose params` writes it again"
 
 
+@dataclass(frozen=True)
+class List:
+    """One list: the stage whose dependencies it is, and the word in its marks."""
+
+    stage: str
+    word: str
+
+    @property
+    def begin(self) -> str:
+        return f"# {self.word}: written by `farpose params`"
+
+    @property
+    def end(self) -> str:
+        return f"# end of {self.word}"
+
+    def block(self, text: str) -> re.Match[str]:
+        """Where the list stands in dvc.yaml's text.
+
+        Raises:
+            FarposeError: nowhere.
+        """
+        begin, end = re.escape(self.begin), re.escape(self.end)
+        found = re.search(rf"(?P<begin>^(?P<indent> *){begin}[^\n]*\n)(?P<lines>.*?)(?P<end>^ *{end}$)", text, re.M | re.S)
+        if found is None:
+            raise FarposeError(f"no list between `{self.begin}` and `{self.end}`", where="dvc.yaml", fix="`git checkout dvc.yaml`")
+        return found
+
+    def files(self, pipeline: Pipeline) -> list[str]:
+        """Of each variant its results, of peers their predictions and the persons that these are scored on; for the report also the
+        shards' contact sheets."""
+        files = [file.format(name) for name in pipeline.variants for file in FILES]
+        peers = list(dict.fromkeys(f"data/{file}" for peer in pipeline.peers.values() for file in peer.files))
+        if self.stage == "report":  # which reads the persons in any case
+            return [*files, *peers, *(f"artifacts/shards/{name}/contact_sheet.png" for name in pipeline.shards)]
+        return [*files, *(["artifacts/persons"] if peers else []), *peers]
+
+
+LISTS = List("compare", "variants"), List("report", "report")
+
+
 def check(pipeline: Pipeline, repository: Path = paths.REPOSITORY) -> None:
-    """Whether dvc.yaml lists what `compare` reads.
+    """Whether dvc.yaml lists what `compare` and `report` read.
 
     Raises:
         FarposeError: it lists another variant's files, or not all.
     """
-    listed, wanted = _listed(_block(repository / "dvc.yaml")), _wanted(pipeline)
-    differences = [
-        f"{text} {path}" for text, found in (("lacks", wanted - listed), ("still names", listed - wanted)) for path in sorted(found)
-    ]
-    if differences:
-        more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
-        raise FarposeError(f"the list of what `compare` reads {differences[0]}{more}", where="dvc.yaml", fix=FIX)
+    text = (repository / "dvc.yaml").read_text()
+    for one in LISTS:
+        listed, wanted = _listed(one.block(text)), set(one.files(pipeline))
+        differences = [
+            f"{text} {path}" for text, found in (("lacks", wanted - listed), ("still names", listed - wanted)) for path in sorted(found)
+        ]
+        if differences:
+            more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
+            raise FarposeError(f"the list of what `{one.stage}` reads {differences[0]}{more}", where="dvc.yaml", fix=FIX)
 
 
 def keep_in_step(pipeline: Pipeline, repository: Path = paths.REPOSITORY) -> bool:
-    """Write the list again, and print that, if it differs; bring dvc.lock's entries in step. Returns whether the list differed.
+    """Write the lists again, and print that, if they differ; bring dvc.lock's entries in step. Returns whether one differed.
 
     Raises:
         FarposeError: dvc.yaml holds no such list.
     """
-    path = repository / "dvc.yaml"
-    block = _block(path)
-    differs = _listed(block) != _wanted(pipeline)
-    if differs:
-        lines = [f"{block['indent']}- {file}\n" for file in _files(pipeline)]
+    path, differs = repository / "dvc.yaml", False
+    for one in LISTS:
         text = path.read_text()
+        block = one.block(text)
+        if _listed(block) == set(one.files(pipeline)):
+            continue
+        differs = True
+        lines = [f"{block['indent']}- {file}\n" for file in one.files(pipeline)]
         with atomic_file(path) as temporary:
             temporary.write_text(f"{text[: block.start('lines')]}{''.join(lines)}{text[block.end('lines') :]}")
-        print("dvc.yaml: the list of what `compare` reads follows params/pipeline.yaml again")
+        print(f"dvc.yaml: the list of what `{one.stage}` reads follows params/pipeline.yaml again")
     _retire(pipeline, repository)
     return differs
 
 
-def _block(path: Path) -> re.Match[str]:
-    found = BLOCK.search(path.read_text())
-    if found is None:
-        raise FarposeError(f"no list between `{BEGIN}` and `{END}`", where=path, fix="`git checkout dvc.yaml`")
-    return found
-
-
 def _listed(block: re.Match[str]) -> set[str]:
     return {line.strip().removeprefix("- ") for line in block["lines"].splitlines() if line.strip()}
-
-
-def _wanted(pipeline: Pipeline) -> set[str]:
-    return set(_files(pipeline))
-
-
-def _files(pipeline: Pipeline) -> list[str]:
-    """What `compare` reads: of each variant its results, of peers their predictions and the persons that these are scored on."""
-    files = [file.format(name) for name in pipeline.variants for file in FILES]
-    peers = [f"data/{file}" for peer in pipeline.peers.values() for file in peer.files]
-    return [*files, *(["artifacts/persons"] if peers else []), *dict.fromkeys(peers)]
 
 
 def _retire(pipeline: Pipeline, repository: Path) -> None:

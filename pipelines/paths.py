@@ -21,6 +21,7 @@ SHARDS = ARTIFACTS / "shards"
 MODELS = ARTIFACTS / "models"
 EVALUATIONS = ARTIFACTS / "evaluations"
 COMPARISON = ARTIFACTS / "comparison"
+REPORT = ARTIFACTS / "report"
 REGISTRATION = ARTIFACTS / "registration"
 CHECKPOINTS = ARTIFACTS / "checkpoints"
 WEIGHTS = ARTIFACTS / "weights"  # made of authors' files; not DVC's

@@ -236,6 +236,20 @@ def _kept(row: dict[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in keys if key in row}
 
 
+def report() -> None:
+    """What was compared → one HTML page, with the numbers behind it."""
+    from components.base.files import atomic_directory
+    from components.registry import tracking
+    from pipelines import reporting
+
+    with tracking.run("report", params={"evaluate": settings.evaluation()}, tags={"kind": "report"}) as run:
+        with atomic_directory(paths.REPORT) as folder:
+            said = reporting.make(folder, reporting.reader(None, None))
+        run.artifact(paths.REPORT / reporting.PAGE)
+        run.note(f"{said}. The page is at Artifacts, {reporting.PAGE}; it needs no other file.")
+        print(said)
+
+
 def register(name: str | None = None) -> None:
     """One variant's model, or every one of the pipeline → MLflow's registry, with its card and the alias `challenger`."""
     from pipelines import registration
@@ -287,6 +301,7 @@ STAGES: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "compare": compare,
+    "report": report,
     "register": register,
 }
 WITH_ITEM = ("degrade", "train", "evaluate", "register")

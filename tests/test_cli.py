@@ -18,7 +18,22 @@ from pipelines import cli, photographs, settings
 from pipelines.commands import models
 from tests.repositories import REPOSITORY, Console, copy_of_this, farpose, git
 
-COMMANDS = ("acquire", "run", "stage", "train", "evaluate", "compare", "verify", "predict", "params", "doctor", "weights")
+COMMANDS = (
+    "acquire",
+    "run",
+    "stage",
+    "train",
+    "evaluate",
+    "compare",
+    "verify",
+    "predict",
+    "params",
+    "doctor",
+    "weights",
+    "errors",
+    "curve",
+    "report",
+)
 
 
 @pytest.fixture(scope="module")

@@ -172,6 +172,7 @@ def statuses(repository: Path) -> list[str]:
         ("validate", ["datasets.validate"]),
         ("degrade", ["degrade.stage", "degrade.contact_sheet"]),
         ("compare", ["evaluate.compare"]),
+        ("report", ["evaluate.report", "evaluate.error_gains", "evaluate.error_pictures", "evaluate.usefulness_plot", "degrade.images"]),
     ],
 )
 def test_a_stage_depends_on_the_code_that_it_imports(stage, modules):

@@ -111,7 +111,7 @@ def test_no_output_names_a_run(finished):
     client, experiment_id = store.open_store(finished)
     runs = [run.info.run_id for run in client.search_runs([experiment_id])]
     texts = [content for path, content in outputs(finished).items() if not path.endswith((".png", ".npy", ".parquet", ".safetensors"))]
-    assert len(runs) == 11 and not any(run.encode() in text for run in runs for text in texts)
+    assert len(runs) == 12 and not any(run.encode() in text for run in runs for text in texts)
 
 
 def test_models_are_registered_as_challengers(finished):
@@ -148,7 +148,7 @@ def test_a_variants_parameter_reruns_only_what_depends_on_it_and_comes_back_from
     edit(table, **{f"{FIRST}__train__learning_rate": 1e-4})
     done = dvc(finished, "repro")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert ran(done.stdout) == {"plan", f"train@{FIRST}", f"evaluate@{FIRST}", "compare", f"register@{FIRST}"}
+    assert ran(done.stdout) == {"plan", f"train@{FIRST}", f"evaluate@{FIRST}", "compare", "report", f"register@{FIRST}"}
     assert outputs(finished)[f"artifacts/models/{BOTTOM_UP}/model.safetensors"] == made[f"artifacts/models/{BOTTOM_UP}/model.safetensors"]
 
     table.write_text(before)

@@ -28,6 +28,7 @@ from components.evaluate.headline import GT
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predict import outputs_of, predict
 from components.evaluate.predictions import Predictions
+from components.evaluate.reduced_detector import origin_of, reduced_detector_crops
 from components.evaluate.rescoring import finish, person_scores
 from components.evaluate.targets import perfect_predictions
 from components.models.export import Form, Joints, spread
@@ -84,6 +85,13 @@ class Crops:
             at = self._found(context, found, DETECTOR, persons_of(crops).select(np.zeros(0, np.int64)), np.zeros(0))
             counts = {f"boxes_{reason.replace(' ', '_')}": count for reason, count in given.left_out.items()}
             yield replace(at, seen={**at.seen, "notes": list(given.notes)} if given.notes else at.seen, counts={**at.counts, **counts})
+
+        for reduction in params.detector_reductions:
+            crops, scores = reduced_detector_crops(context, reduction)
+            found = replace(self._joints(context, crops, scores), annotation_id=np.full(len(crops), -1))
+            nobody = persons_of(crops).select(np.zeros(0, np.int64))
+            at = self._found(context, found, f"{DETECTOR}_x{reduction}", nobody, np.zeros(0))
+            yield replace(at, seen={**at.seen, **origin_of(reduction)}, counts={f"detections_x{reduction}": len(found)})
 
     def _joints(self, context: EvaluationContext, crops: EvalCrops, box_scores: np.ndarray | None = None) -> Predictions:
         codec, params = as_crop_codec(context.codec), context.params

@@ -169,7 +169,13 @@ class Boxes:
 
 
 def crop_boxes(
-    boxes: Boxes, convention: Convention, spec: ShardSpec, params: DegradeParams, skeleton: Skeleton, most_height: float | None = None
+    boxes: Boxes,
+    convention: Convention,
+    spec: ShardSpec,
+    params: DegradeParams,
+    skeleton: Skeleton,
+    most_height: float | None = None,
+    reduction: float = 1.0,
 ) -> EvalCrops:
     """Crops of boxes, made exactly as evaluation crops are.
 
@@ -177,6 +183,7 @@ def crop_boxes(
 
     Args:
         most_height: px; around higher boxes the image is reduced until the box has this height, see `degrade.limit`. None: no limit.
+        reduction: the image is reduced so many times around every box, as by `degrade.limit`; without `most_height`.
     Raises:
         FarposeError: an image is missing or damaged.
     """
@@ -185,7 +192,7 @@ def crop_boxes(
     matrices = spec.geometry(convention).image_to_crop(center, size)
     pixels = np.zeros((len(bbox_xywh), 3, *spec.input_size), np.uint8)
     seeds = [int(digest_of(np.round(box, 2).tolist())[:15], 16) for box in bbox_xywh]
-    steps = np.ones(len(bbox_xywh)) if most_height is None else bbox_xywh[:, 3] / most_height
+    steps = np.full(len(bbox_xywh), float(reduction)) if most_height is None else bbox_xywh[:, 3] / most_height
 
     def work(image: np.ndarray, rows: np.ndarray) -> None:
         for row in rows:

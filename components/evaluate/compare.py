@@ -140,5 +140,5 @@ def _plot_differences(axes: Any, rows: Sequence[Row]) -> None:
         low, value, high = (100 * row[f"difference{end}"] for end in ("_low", "", "_high"))
         axes.plot([low, high], [place, place], color=colour, linewidth=1.6, zorder=3)
         axes.plot(value, place, "o", color=colour, markersize=4.5, zorder=4)
-    axes.set_xlabel("difference to best, AP in percent\n95 % interval; grey: cannot be told apart", fontsize=9)
+    axes.set_xlabel("difference to best, AP in percent\n95 % interval\ngrey: cannot be told apart", fontsize=9)
     axes.tick_params(axis="y", left=False, labelleft=False)

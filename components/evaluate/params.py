@@ -53,6 +53,7 @@ class EvaluateParams:
         boxes: "gt" scores annotated boxes; "detector" also scores a detector's boxes.
         detections: COCO results file of a detector, relative to data/<source>.
         detector_score_threshold: boxes that score lower are not cropped.
+        detector_reductions: also score boxes of the shipped detector on images reduced so many times, see `evaluate.reduced_detector`.
         in_vis_threshold: joints that score lower do not count in a person's score; None takes the codec's `score_threshold`.
         oks_nms_threshold: OKS above which the weaker of two persons is dropped, in (0, 1].
         soft_nms: soft instead of hard suppression.
@@ -77,6 +78,7 @@ class EvaluateParams:
     boxes: Literal["gt", "detector"] = "gt"
     detections: str | None = None
     detector_score_threshold: float = 0.0
+    detector_reductions: tuple[int, ...] = ()
     in_vis_threshold: float | None = None
     oks_nms_threshold: float = 0.9
     soft_nms: bool = False
@@ -92,6 +94,8 @@ class EvaluateParams:
     def __post_init__(self) -> None:
         if len(set(self.conditions)) < len(self.conditions):
             raise ValueError(f"conditions must be different, got {list(self.conditions)}")
+        if len(set(self.detector_reductions)) < len(self.detector_reductions) or min(self.detector_reductions, default=1) < 1:
+            raise ValueError(f"detector_reductions must be different whole numbers from 1 upwards, got {list(self.detector_reductions)}")
         if self.boxes == "detector" and not self.detections:
             raise ValueError("boxes: detector needs detections, the detector's COCO results file")
         if min(self.batch_size, self.bootstrap_resamples, self.gallery_size) < 1:

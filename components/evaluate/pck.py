@@ -30,16 +30,27 @@ def pck(persons: Persons, predictions: Predictions) -> dict[str, float]:
     Returns:
         The two numbers; nothing for a skeleton without these joints or where every person is left out.
     """
+    name, near, counted, left_out = joints_near(persons, predictions)
+    if not counted.any():
+        return {}
+    return {f"PCK_{name}": float(near.sum() / counted.sum()), f"PCK_{name}_left_out": float(left_out)}
+
+
+def joints_near(persons: Persons, predictions: Predictions) -> tuple[str, np.ndarray, np.ndarray, int]:
+    """Joint by joint, what `pck` counts.
+
+    Returns:
+        Which length serves, "head" or "torso"; (P, K) bool of the labelled persons: the joint is near its true place; the joint counts; and
+        how many persons are left out.
+    """
     labelled = persons.labelled()
     name, lengths = _lengths(labelled)
     known = np.isfinite(lengths) & (lengths > 0)
-    if not known.any():
-        return {}
     joints, found = labelled.keypoints, own_joints(labelled, predictions)
     counted = (joints[..., 2] > 0) & known[:, None]
     distance = np.linalg.norm(found - joints[..., :2], axis=-1)
     near = distance <= NEAR * np.where(known, lengths, 0.0)[:, None]
-    return {f"PCK_{name}": float((near & counted).sum() / counted.sum()), f"PCK_{name}_left_out": float((~known).sum())}
+    return name, near & counted, counted, int((~known).sum())
 
 
 def _lengths(persons: Persons) -> tuple[str, np.ndarray]:

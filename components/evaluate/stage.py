@@ -29,8 +29,8 @@ def evaluate(approach: Approach, context: EvaluationContext) -> dict[str, Any]:
 
     Returns:
         `split`, and flat numbers, where B names the boxes that were given (`gt_boxes`, `no_boxes` or `no_boxes_letterbox`): `AP_B`,
-        `AP_B_low` and `AP_B_high` (95 %), the other nine as `AP50_B` …, the same with `detector_boxes`, and under other decodings and
-        conditions (`gt_boxes_h32`), where asked for;
+        `AP_B_low` and `AP_B_high` (95 %), the other nine as `AP50_B` …, the same with `detector_boxes`, with `detector_boxes_x4` (the
+        shipped detector's on images reduced four times), and under other decodings and conditions (`gt_boxes_h32`), where asked for;
         `mean_OKS_B` (of the labelled persons, 0 for those not found) and `PCK_head_B` or `PCK_torso_B`, see `pck`; with the boxes of
         the main AP `target_AP`, `target_AP50`, `target_AP75` (of the method's own perfect targets) and `bound_AP` (the best AP over
         all maps that the decoder could be given); `persons` (labelled), `images`, and the approach's own counts. A number without

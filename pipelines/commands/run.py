@@ -133,6 +133,7 @@ def _reproduce(kind: str, variant: str) -> None:
 
 def _where_next() -> str:
     places = {
+        "all of it on one page": paths.REPORT / "report.html",
         "table and plots of all variants": paths.COMPARISON / "comparison.html",
         "AP against person height": paths.COMPARISON / "by_height.png",
         "best, median and worst predictions": paths.EVALUATIONS / "*" / "gallery.png",
