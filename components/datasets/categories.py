@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from components.base.errors import FarposeError
 from components.datasets.records import Records
+from components.pose.people import compact, is_people
 from components.pose.skeleton import Skeleton
 
 PERSON = "person"  # the default of `person_category`, which is taken for what it plainly means
-PEOPLE = ("person", "persons", "people", "human", "humans", "pedestrian", "pedestrians")
 
 
 def person_ids(
@@ -61,7 +60,7 @@ def person_ids(
 
 def _plainly_persons(titles: list[str], fits: list[bool], exact: list[int]) -> list[int]:
     """Rows of the categories that "person" plainly means."""
-    alike = exact or [i for i, title in enumerate(titles) if _compact(title) in PEOPLE]
+    alike = exact or [i for i, title in enumerate(titles) if is_people(title)]
     jointed = [i for i in alike if fits[i]]
     return jointed or alike or [i for i, fit in enumerate(fits) if fit]
 
@@ -96,7 +95,7 @@ def _difference(listed: object, skeleton: Skeleton, names: Mapping[str, str], fi
         return ""
     for k, name in enumerate(listed):
         expected = file_joints[k] if file_joints else names.get(own[k], own[k])
-        if not (_compact(name) in spellings(expected) or (not file_joints and _compact(name) in spellings(own[k]))):
+        if not (compact(name) in spellings(expected) or (not file_joints and compact(name) in spellings(own[k]))):
             return f"; joint {k + 1} is {name!r}, expected {expected!r}"
     return None
 
@@ -105,10 +104,6 @@ def spellings(name: str) -> set[str]:
     """Ways to write a joint's name, in small letters and digits alone: `left_hip` as lefthip, lhip, hipleft, hipl."""
     for side, short in (("left", ("l", "lt")), ("right", ("r", "rt"))):
         if name.startswith(f"{side}_"):
-            base = _compact(name.removeprefix(f"{side}_"))
+            base = compact(name.removeprefix(f"{side}_"))
             return {place for word in (side, *short) for place in (word + base, base + word)}
-    return {_compact(name)}
-
-
-def _compact(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return {compact(name)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
@@ -13,9 +12,9 @@ import numpy as np
 
 from components.base.errors import FarposeError
 from components.base.files import read_json
+from components.pose.people import is_people
 from components.pose.persons import COCO_PERSON
 
-PEOPLE = ("person", "persons", "people", "human", "humans", "pedestrian", "pedestrians")
 CLASS_KEYS = ("category_name", "class_name", "category", "class", "label", "name")  # of a record's class, where it has a name
 HUGE = 10.0  # sides of the image that a box's side may have
 LISTED = 3
@@ -187,9 +186,9 @@ def _classes(path: Path, records: Sequence[dict[str, Any]], names: Mapping[int, 
     """
     titles = [_title(record, names) for record in records]
     if names or any(title is not None for title in titles):
-        people = [title is not None and _compact(title) in PEOPLE for title in titles]
+        people = [title is not None and is_people(title) for title in titles]
         known = sorted({*names.values(), *(title for title in titles if title is not None)})
-        if not any(_compact(title) in PEOPLE for title in known):
+        if not any(is_people(title) for title in known):
             fix = "name the persons' class 'person' in its categories, or remove the other boxes and the names"
             raise FarposeError(f"no class is called person; its classes: {', '.join(known)}", where=path, fix=fix)
         found = [record["category_id"] for record, person in zip(records, people, strict=True) if person and "category_id" in record]
@@ -209,10 +208,6 @@ def _title(record: dict[str, Any], names: Mapping[int, str]) -> str | None:
     if record.get("category_id") in names:
         return names[record["category_id"]]
     return next((record[key] for key in CLASS_KEYS if isinstance(record.get(key), str)), None)
-
-
-def _compact(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _box(record: dict[str, Any], where: str, size: Size | None) -> list[float]:
