@@ -41,7 +41,7 @@ def reader(images: Path | None, data: Path | None, persons: Persons) -> Read:
         data: of the tables; None: the pipeline's.
     """
     root, known = images or paths.DATA / settings.data().source, asked.image_paths(data)
-    return lambda image: np.ascontiguousarray(read_image(root / known[image])[..., ::-1])
+    return lambda image: np.ascontiguousarray(read_image(root / known[image], persons.upright)[..., ::-1])
 
 
 def make(folder: Path, images: Path | None = None) -> str:
