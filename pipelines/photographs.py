@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from components.base.errors import FarposeError
-from components.base.files import read_json
 
 Boxes = dict[int, np.ndarray]  # image number -> (N, 4) left, top, width, height, px of the image
 SHEET, SHEET_FROM = "contact_sheet.png", 3  # all images on one page, of so many images
@@ -39,12 +38,13 @@ class Photograph:
             FarposeError: it is damaged or not an image.
         """
         from components.degrade.images import read_image
+        from components.pose.orientation import STORED, orientation_of
 
         try:
-            upright, stored = read_image(path, upright=True), read_image(path)
+            upright = read_image(path, upright=True)
         except FarposeError as error:  # its advice is about data sets
             raise FarposeError(error.problem, where=path, fix="give another file, or this one in another format") from error
-        return cls(path, upright.shape[1], upright.shape[0], not np.array_equal(upright, stored))
+        return cls(path, upright.shape[1], upright.shape[0], orientation_of(path.read_bytes()) != STORED)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -59,11 +59,15 @@ class Located:
         boxes: at least an empty array for every image.
         scores: of a detector's boxes, by image number (N,); None for a user's.
         origin: for the provenance.
+        category_id: of persons, which predictions carry.
+        notes: what was left out or decided, for the terminal.
     """
 
     boxes: Boxes
     scores: dict[int, np.ndarray] | None
     origin: str
+    category_id: int = 1
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return sum(map(len, self.boxes.values()))
@@ -114,34 +118,22 @@ def whole(photographs: dict[int, Photograph]) -> Located:
 
 
 def given(path: Path, photographs: dict[int, Photograph]) -> Located:
-    """Boxes of a COCO annotation file (matched by file name) or a list of COCO detections (by image number).
+    """Persons' boxes of a COCO annotation file (matched by file name) or a list of COCO detections (by image number or file name).
 
     Raises:
-        FarposeError: another file, or none of its boxes belongs to one of the images.
+        FarposeError: another file, a wrong box (see `components.evaluate.boxes`), or no box of a person in one of the images.
     """
-    located = Located(boxes_of(path, photographs), None, str(path))
-    if not len(located):
-        raise FarposeError("no box belongs to one of these images", where=path, fix="boxes are matched by file name")
-    return located
+    from components.evaluate.boxes import boxes_of_files
 
-
-def boxes_of(path: Path, photographs: dict[int, Photograph]) -> Boxes:
-    """See `given`."""
-    from components.evaluate.predictions import read_detections
-
-    value = read_json(path)
-    if isinstance(value, list):
-        found = read_detections(path)
-        return {number: found.bbox_xywh[found.image_id == number] for number in photographs}
-    try:
-        names = {record["id"]: Path(record["file_name"]).name for record in value["images"]}
-        rows = [(names[record["image_id"]], record["bbox"]) for record in value["annotations"] if not record.get("iscrowd")]
-        names_of = {number: photograph.path.name for number, photograph in photographs.items()}
-        return {number: np.array([box for name, box in rows if name == own], float).reshape(-1, 4) for number, own in names_of.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise FarposeError(
-            f"neither COCO annotations nor COCO detections: {error!r}", where=path, fix="see docs of COCO's format"
-        ) from error
+    files = {number: photograph.path for number, photograph in photographs.items()}
+    found = boxes_of_files(path, files, {number: (float(shot.width), float(shot.height)) for number, shot in photographs.items()})
+    if not len(found):
+        seen = f": {'; '.join(found.notes)}" if found.notes else ""
+        numbers = ", ".join(f"{number} is {file.name}" for number, file in list(files.items())[:3])
+        fix = f"boxes are matched by file name, or by number in a list of detections ({numbers})"
+        raise FarposeError(f"no box belongs to one of these images{seen}", where=path, fix=fix)
+    boxes = {number: found.bbox_xywh[found.image_id == number] for number in photographs}
+    return Located(boxes, None, str(path), found.category_id, found.notes)
 
 
 def detected(photographs: dict[int, Photograph], score: float | None, tile: int | None) -> Located:

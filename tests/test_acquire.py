@@ -7,11 +7,11 @@ import pytest
 
 from components.base.errors import FarposeError
 from components.datasets.acquire import acquire
-from components.datasets.acquire.listing import parse_checksums, safe_path, wanted
+from components.datasets.acquire.listing import kinds_of, parse_checksums, safe_path, wanted
 from components.datasets.manifest import check_manifest, read_manifest
 from components.datasets.params import SourceParams, SplitFiles
 from components.datasets.synthetic import SyntheticParams
-from tests.acquire_support import FILES, NOT_WANTED, assert_complete, contents, put, sha256, short_pauses, take  # noqa: F401
+from tests.acquire_support import FILES, NOT_WANTED, assert_complete, contents, put, sha256, short_pauses, take, tarred, zipped  # noqa: F401
 from tests.coco_files import COMMITTED
 
 
@@ -157,10 +157,30 @@ def test_synthetic_people_are_acquired_and_verified(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "yes"), [("a/b.JPG", True), ("x.json.gz", True), ("__MACOSX/a.jpg", False), ("a.npz", False), ("SHA256SUMS", False)]
+    ("path", "yes"),
+    [("x.json.gz", True), ("__MACOSX/a.jpg", False), ("a.npz", False), ("SHA256SUMS", False)]
+    + [(f"a/b.{kind}", True) for kind in ("JPG", "jpeg", "jfif", "WebP", "BMP", "TIF", "tiff", "AVIF", "PNG")],
 )
 def test_wanted_kinds(path, yes):
     assert wanted(path) == yes
+
+
+OTHERS = {"train2017/x.heic": b"1", "train2017/Y.HEIC": b"2", "film.mp4": b"3", "Makefile": b"4"}
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar"])
+def test_files_of_other_kinds_are_left_out_by_name(take, tmp_path, form):
+    files = FILES | OTHERS | {".hidden.jpg": b"no"}
+    if form == "folder":
+        place = put(tmp_path / "from", files)
+    else:
+        place = tmp_path / f"all.{form}"
+        place.write_bytes(zipped(files) if form == "zip" else tarred(files, mode="w"))
+    done = take(str(place))
+    assert sorted(done.left_out) == sorted(OTHERS)
+    said = kinds_of(done.left_out)
+    assert said == "2 .heic (train2017/Y.HEIC, train2017/x.heic), 1 .mp4 (film.mp4), 1 without ending (Makefile)"
+    assert_complete(tmp_path)
 
 
 def test_safe_paths_stay_as_they_are():

@@ -280,14 +280,14 @@ def test_boxes_are_matched_by_file_name_or_by_number(tmp_path):
     }
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps(annotations))
-    found = photographs.boxes_of(path, files)
+    found = photographs.given(path, files).boxes
     assert len(found[7]) == 0 and np.array_equal(found[9], [[1, 2, 3, 4]])
     path.write_text(json.dumps([{"image_id": 7, "bbox": [5, 6, 7, 8], "score": 0.5, "category_id": 1}]))
-    found = photographs.boxes_of(path, files)
+    found = photographs.given(path, files).boxes
     assert len(found[9]) == 0 and np.array_equal(found[7], [[5, 6, 7, 8]])
     path.write_text(json.dumps({"images": [{}], "annotations": []}))
     with pytest.raises(FarposeError, match="neither COCO annotations nor COCO detections"):
-        photographs.boxes_of(path, files)
+        photographs.given(path, files)
 
 
 def test_images_are_numbered_by_coco_names_or_counted(tmp_path):

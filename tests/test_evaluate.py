@@ -23,11 +23,12 @@ from components.codecs.codec import Codec
 from components.degrade.augment import normalise
 from components.evaluate import curves, oks, stage
 from components.evaluate.approach import EvaluationContext, EvaluationData
+from components.evaluate.boxes import boxes_of_images
 from components.evaluate.gallery import choose
 from components.evaluate.overview import far_persons, overview
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predict import predict
-from components.evaluate.predictions import Predictions, read_coco_results, read_detections, write_coco_results
+from components.evaluate.predictions import Predictions, read_coco_results, write_coco_results
 from components.evaluate.rescoring import finish
 from components.evaluate.targets import perfect_predictions
 from components.pose.crop import CropGeometry, transform
@@ -174,7 +175,7 @@ GOOD = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4.5], "score": 0.5}
         (json.dumps([GOOD, 3]), "record 1: expected a mapping"),
         (json.dumps([{"image_id": 1, "bbox": [1, 2, 3, 4]}]), "record 0: score is missing"),
         (json.dumps([GOOD | {"image_id": "1"}]), "image_id is no integer"),
-        (json.dumps([GOOD, GOOD | {"image_id": 77}]), "record 1: image 77 is not in the data set"),
+        (json.dumps([GOOD | {"image_id": 77}]), "no box is on one of these images: its 1 boxes"),
         (json.dumps([GOOD | {"bbox": [1, 2, 3]}]), "bbox needs 4 numbers"),
         (json.dumps([GOOD, GOOD | {"bbox": [1, 2, float("nan"), 4]}]), "record 1: bbox holds nan"),
         (json.dumps([GOOD | {"bbox": [1, 2, "3", 4]}]), "bbox holds '3'"),
@@ -186,7 +187,7 @@ def test_malformed_detections_are_named(tmp_path: Path, text: str, problem: str)
     path = tmp_path / "boxes.json"
     path.write_text(text)
     with pytest.raises(FarposeError, match=problem) as caught:
-        read_detections(path, {1, 2})
+        boxes_of_images(path, {1: None, 2: None})
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -207,7 +208,7 @@ def test_malformed_keypoints_are_named(tmp_path: Path) -> None:
 
 def test_detections_of_persons_only(tmp_path: Path) -> None:
     (tmp_path / "boxes.json").write_text(json.dumps([GOOD, GOOD | {"category_id": 3}, GOOD | {"image_id": 2, "score": 0.1}]))
-    found = read_detections(tmp_path / "boxes.json", [1, 2])
+    found = boxes_of_images(tmp_path / "boxes.json", {1: None, 2: None})
     assert found.image_id.tolist() == [1, 2] and found.bbox_xywh.tolist() == [[1, 2, 3, 4.5]] * 2 and found.scores.tolist() == [0.5, 0.1]
 
 

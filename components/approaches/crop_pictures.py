@@ -28,7 +28,7 @@ def tiles(crops: EvalCrops, predictions: Predictions, oks: np.ndarray, data_root
     height, width = _tile_size(crops)
 
     def draw(person: int) -> np.ndarray:
-        image = np.ascontiguousarray(read_image(data_root / str(crops.image_path[person]))[..., ::-1])
+        image = np.ascontiguousarray(read_image(data_root / str(crops.image_path[person]), crops.upright)[..., ::-1])
         around = cv2.warpAffine(image, _image_to_tile(crops, person)[0], (width, height), flags=cv2.INTER_LINEAR)
         pair = _drawn(around, crops, predictions, person), draw_prediction(crops, predictions, person)
         return np.concatenate([pair[0], np.full((height, GAP, 3), 255, np.uint8), pair[1]], 1)
@@ -45,7 +45,7 @@ def tiles(crops: EvalCrops, predictions: Predictions, oks: np.ndarray, data_root
 
 def look(crops: EvalCrops, predictions: Predictions, person: int, data_root: Path) -> Look:
     """At one person: the image around it (all of it, if it is small), with its box, and its crop."""
-    image = read_image(data_root / str(crops.image_path[person]))[..., ::-1]
+    image = read_image(data_root / str(crops.image_path[person]), crops.upright)[..., ::-1]
     half, center = FIELD * crops.size[person].max() / 2, crops.center[person]
     (left, top), (right, bottom) = np.maximum(center - half, 0), np.minimum(center + half, image.shape[1::-1])
     height, width = crops.geometry.input_size

@@ -80,9 +80,11 @@ class Crops:
             at = self._found(context, joints, f"{GT}_{condition.name}", persons_of(seen), own)
             yield replace(at, seen={**at.seen, **condition.seen()})
         if params.boxes == "detector":
-            crops, scores = detector_crops(context)
+            crops, scores, given = detector_crops(context)
             found = replace(self._joints(context, crops, scores), annotation_id=np.full(len(crops), -1))
-            yield self._found(context, found, DETECTOR, persons_of(crops).select(np.zeros(0, np.int64)), np.zeros(0))
+            at = self._found(context, found, DETECTOR, persons_of(crops).select(np.zeros(0, np.int64)), np.zeros(0))
+            counts = {f"boxes_{reason.replace(' ', '_')}": count for reason, count in given.left_out.items()}
+            yield replace(at, seen={**at.seen, "notes": list(given.notes)} if given.notes else at.seen, counts={**at.counts, **counts})
 
         for reduction in params.detector_reductions:
             crops, scores = reduced_detector_crops(context, reduction)

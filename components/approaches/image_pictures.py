@@ -52,7 +52,7 @@ def look(images: EvalImages, found: Found, person: int, threshold: float, data_r
     corner = np.clip(bbox[:2] + bbox[2:] / 2 - side / 2, 0, np.array([width, height]) - side)
     input_height, input_width = images.input_sizes[row]
     return Look(
-        image=read_image(data_root / str(images.image_path[row]))[..., ::-1],
+        image=read_image(data_root / str(images.image_path[row]), images.upright)[..., ::-1],
         part=(0, 0, width, height),
         frame_xywh=(*corner.tolist(), side, side),
         seen=_view(images, row, found, threshold, corner, side),
@@ -66,7 +66,7 @@ def _tile(images: EvalImages, row: int, found: Found, threshold: float, data_roo
     truth = found.persons.bbox_xywh[found.persons.frame["image_id"].to_numpy() == images.image_id[row]]
     boxes = np.concatenate([truth, found.predictions.bbox_xywh[found.predictions.image_id == images.image_id[row]]])
     left, top, width, height = view_of(boxes, int(images.width[row]), int(images.height[row]))
-    part = read_image(data_root / str(images.image_path[row]))[top : top + height, left : left + width, ::-1]
+    part = read_image(data_root / str(images.image_path[row]), images.upright)[top : top + height, left : left + width, ::-1]
     factor = min(TILE[0] / height, TILE[1] / width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     picture = cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import pandas as pd
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_directory
+from components.datasets.derived import RULES
+from components.datasets.file_names import match
 from components.datasets.ignored import CROWD, UNLABELLED, ignored_regions
 from components.datasets.params import DEV, TRAIN, DataParams, FilterParams
 from components.datasets.reader import AnnotationFile, read_split, reader_of, require_evaluator
@@ -36,6 +38,8 @@ class SplitSummary:
         boxes_cut: boxes that extended beyond their image and were cut to it.
         images: rows of the images table; `images_dropped` had no file, `images_repeated` were listed twice.
         other_categories: annotations of categories other than persons.
+        images_matched: images whose file has nearly the annotated name, see `datasets.file_names`.
+        derived: persons by the key that their annotations lack, see `datasets.derived`; empty where nothing is missing.
     """
 
     persons_read: int
@@ -48,6 +52,8 @@ class SplitSummary:
     images_dropped: int
     images_repeated: int
     other_categories: int
+    images_matched: int = 0
+    derived: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,14 @@ class FetchSummary:
             ("  repeated entries merged", [s.images_repeated for s in splits]),
             ("annotations of other categories", [s.other_categories for s in splits]),
         ]
-        lines = [f"{self.source:34}" + "".join(f"{name:>10}" for name in self.splits)]
-        return "\n".join(lines + [f"{label:34}" + "".join(f"{count:10d}" for count in counts) for label, counts in rows])
+        if any(s.images_matched for s in splits):
+            rows.append(("  matched: file named alike", [s.images_matched for s in splits]))
+        for key, rule in RULES.items():
+            if any(key in s.derived for s in splits):
+                rows.append((f"{key} missing: {rule}", [s.derived.get(key, 0) for s in splits]))
+        width = max(34, *(len(label) + 1 for label, _ in rows))
+        lines = [f"{self.source:{width}}" + "".join(f"{name:>10}" for name in self.splits)]
+        return "\n".join(lines + [f"{label:{width}}" + "".join(f"{count:10d}" for count in counts) for label, counts in rows])
 
 
 def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None) -> FetchSummary:
@@ -149,7 +161,8 @@ def in_dev(source: str, image_ids: np.ndarray, share: float) -> np.ndarray:
 def _filtered(
     read: AnnotationFile, params: DataParams, root: Path, split: str
 ) -> tuple[Persons, pd.DataFrame, IgnoredRegions, SplitSummary]:
-    present = _present(read.images, params, root)
+    read, matched, hint = _matched(read, params, root, split)
+    present = _present(read.images, params, root, hint)
     present_ids = read.images["image_id"].to_numpy()[present]
     persons, boxes_cut = _cut_to_image(read.persons)
     cut = persons
@@ -174,10 +187,28 @@ def _filtered(
         images_dropped=int((~present).sum()),
         images_repeated=len(read.repeated),
         other_categories=len(read.others),
+        images_matched=matched,
+        derived={key: int(mask.sum()) for key, mask in read.derived.items()},
     )  # fmt: skip
 
 
-def _present(images: pd.DataFrame, params: DataParams, root: Path) -> np.ndarray:
+def _matched(read: AnnotationFile, params: DataParams, root: Path, split: str) -> tuple[AnnotationFile, int, str]:
+    """The same with the paths of files that are named nearly as annotated, their number, and in words what names are ambiguous."""
+    paths = read.images["image_path"]
+    if params.images == "unchecked":
+        return read, 0, ""
+    there = np.array([(root / path).is_file() for path in paths], dtype=bool)
+    if there.all():
+        return read, 0, ""
+    folder = params.files.splits[TRAIN if split == DEV and params.splits.dev else split].images
+    found = match(root, folder, paths[~there], taken=paths[there])
+    persons = read.persons.frame.assign(image_path=read.persons.frame["image_path"].replace(found.paths))
+    images = read.images.assign(image_path=paths.replace(found.paths))
+    said = found.said()
+    return replace(read, persons=replace(read.persons, frame=persons), images=images), len(found.paths), f"; {said}" if said else ""
+
+
+def _present(images: pd.DataFrame, params: DataParams, root: Path, hint: str = "") -> np.ndarray:
     """(M,) bool: which image files exist or are not required."""
     if params.images == "unchecked":
         return np.ones(len(images), dtype=bool)
@@ -186,7 +217,7 @@ def _present(images: pd.DataFrame, params: DataParams, root: Path) -> np.ndarray
         missing = images[~present]
         raise FarposeError(
             f"image file not found (image {missing['image_id'].iloc[0]}; {len(missing)} of {len(images)} in split "
-            f"{missing['split'].iloc[0]!r} are missing)",
+            f"{missing['split'].iloc[0]!r} are missing){hint}",
             where=root / missing["image_path"].iloc[0],
             fix="acquire the images, or set data.images in params/data.yaml to drop_missing",
         )
@@ -200,7 +231,7 @@ def _cut_to_image(persons: Persons) -> tuple[Persons, np.ndarray]:
     beyond = ((near < 0) | (far > size)).any(axis=1)
     cut_near, cut_far = np.clip(near, 0, size), np.clip(far, 0, size)
     bbox_xywh = np.where(beyond[:, None], np.hstack([cut_near, cut_far - cut_near]), persons.bbox_xywh)
-    return Persons(persons.frame, bbox_xywh, persons.keypoints, persons.skeleton), beyond
+    return replace(persons, bbox_xywh=bbox_xywh), beyond
 
 
 def _unfit(read: Persons, cut: Persons, filters: FilterParams, present_ids: np.ndarray, training: bool) -> dict[str, np.ndarray]:
@@ -233,9 +264,9 @@ def _ignored(read: Persons, fate: np.ndarray, present_ids: np.ndarray) -> np.nda
 
 
 def _concatenated(persons: list[Persons]) -> Persons:
-    return Persons(
-        pd.concat([some.frame for some in persons], ignore_index=True),
-        np.concatenate([some.bbox_xywh for some in persons]),
-        np.concatenate([some.keypoints for some in persons]),
-        persons[0].skeleton,
+    return replace(
+        persons[0],
+        frame=pd.concat([some.frame for some in persons], ignore_index=True),
+        bbox_xywh=np.concatenate([some.bbox_xywh for some in persons]),
+        keypoints=np.concatenate([some.keypoints for some in persons]),
     )

@@ -82,7 +82,10 @@ class SourceParams:
         splits: files of each split ("train", "val").
         mapping: name of a `pose.mapping` from `skeleton`, which the files have, to the joints that the persons table gets; None: the same.
         manifest: committed list of SHA-256 digests of the raw files, relative to the repository; null: unchecked.
+        orientation: "stored": annotations refer to the stored pixels, as COCO's do; "upright": to the images as viewers turn them by EXIF.
         person_category: name, id or ids of the persons' category.
+        file_joints: the files' names of the joints, in the order of the skeleton; None: the skeleton's own, however they are written;
+            empty: the files name none, and their joints are the skeleton's in its order.
         tolerances: take precedence over `validation`.
         description, licence: for readers.
     """
@@ -92,8 +95,10 @@ class SourceParams:
     evaluator: Literal["oks", "crowdpose", "wholebody", "pckh"]
     splits: dict[str, SplitFiles] = field(default_factory=dict)
     manifest: str | None = None
+    orientation: Literal["stored", "upright"] = "stored"
     mapping: str | None = None
     person_category: str | int | tuple[int, ...] = "person"
+    file_joints: tuple[str, ...] | None = None
     tolerances: Tolerances = field(default_factory=Tolerances)
     description: str = "A data set of one's own."
     licence: str = "not stated"

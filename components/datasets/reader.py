@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from components.base.records import records
 from components.datasets.params import READERS, SourceParams
 from components.datasets.records import Records
 from components.pose.mapping import mapping_of
-from components.pose.persons import Persons
+from components.pose.persons import UPRIGHT, Persons
 from components.pose.skeleton import WHOLEBODY_133
 
 NEEDS = {"crowdpose": "crowd_index", "pckh": "head_size"}  # evaluator → the optional column that it is computed from
@@ -29,6 +29,7 @@ class AnnotationFile:
         persons: one row per annotated person, in the file's order; `records` are their annotations.
         images: one row (`IMAGE_COLUMNS`) per image, with or without persons, in the file's order.
         repeated: (R,) image ids of removed entries, which repeat an earlier entry.
+        derived: by key of the annotations the (N,) bool mask of values that the file lacks, see `datasets.derived`.
         others: (O,) image ids of removed annotations, whose category is not persons; -1 without an image.
     """
 
@@ -37,6 +38,7 @@ class AnnotationFile:
     images: pd.DataFrame
     repeated: np.ndarray
     others: np.ndarray
+    derived: dict[str, np.ndarray] = field(default_factory=dict)
 
     def part(self, image_ids: np.ndarray, split: str, inverse: bool = False) -> AnnotationFile:
         """The part for some of the images (`inverse`: for all others), as the split `split`."""
@@ -49,6 +51,7 @@ class AnnotationFile:
             images.assign(split=split),
             self.repeated[np.isin(self.repeated, image_ids, invert=inverse)],
             self.others[np.isin(self.others, image_ids, invert=inverse)],
+            {key: mask[rows] for key, mask in self.derived.items()},
         )
 
 
@@ -115,4 +118,6 @@ def read_split(name: str, source: SourceParams, root: Path, split: str) -> Annot
     if split not in source.splits:
         raise unknown_name("split", split, source.splits, where=f"data set {name}")
     found = reader_of(name, source).read(name, source, Path(root), split)
-    return found if source.mapping is None else replace(found, persons=mapping_of(source.mapping).persons(found.persons))
+    mapped = found.persons if source.mapping is None else mapping_of(source.mapping).persons(found.persons)
+    about = {"upright": source.orientation == UPRIGHT, "category_id": found.persons.category_id}
+    return replace(found, persons=replace(mapped, **about))

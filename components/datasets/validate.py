@@ -16,6 +16,7 @@ from components.datasets.params import DataParams
 from components.datasets.reader import reader_of
 from components.datasets.validate_columns import image_columns, person_columns
 from components.datasets.validate_docs import write_docs
+from components.datasets.validate_orientation import said_of_orientation, turned_images
 from components.datasets.validate_suite import Check, run_suites
 from components.pose.images import IMAGES_FILE, read_images
 from components.pose.persons import SCALAR_COLUMNS, Persons
@@ -28,6 +29,8 @@ class ValidationSummary:
     Attributes:
         source, skeleton: names of the data set and of its joints.
         images_opened: whether image files were decoded.
+        images_turned: images whose EXIF orientation is not 1.
+        notes: what a person should look at, though no check fails.
     """
 
     source: str
@@ -35,6 +38,8 @@ class ValidationSummary:
     persons: int
     images: int
     images_opened: bool
+    images_turned: int
+    notes: tuple[str, ...]
     checks: tuple[Check, ...]
 
     @property
@@ -49,14 +54,18 @@ class ValidationSummary:
     def facts(self) -> dict[str, str]:
         """What was checked, in words."""
         opened = "every file opened" if self.images_opened else "files not opened (data.images is unchecked)"
-        return {"Data set": f"{self.source} ({self.skeleton})", "Persons": str(self.persons), "Images": f"{self.images}, {opened}"}
+        facts = {"Data set": f"{self.source} ({self.skeleton})", "Persons": str(self.persons), "Images": f"{self.images}, {opened}"}
+        if self.images_opened:
+            facts["Images with an EXIF orientation"] = str(self.images_turned)
+        return facts | ({"Note": "; ".join(self.notes)} if self.notes else {})
 
     def table(self) -> str:
         """The summary for the terminal."""
-        facts = "; ".join(f"{name}: {value}" for name, value in self.facts().items())
+        facts = "; ".join(f"{name}: {value}" for name, value in self.facts().items() if name != "Note")
+        notes = [f"  note: {note}" for note in self.notes]
         verdict = f"{len(self.failed)} of {len(self.checks)} checks failed" if self.failed else f"all {len(self.checks)} checks passed"
         tolerated = [f"  tolerated: {check.failure()}" for check in self.checks if check.success and check.unexpected]
-        return "\n".join([facts, verdict, *(f"  failed: {check.failure()}" for check in self.failed), *tolerated])
+        return "\n".join([facts, verdict, *(f"  failed: {check.failure()}" for check in self.failed), *tolerated, *notes])
 
 
 def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) -> ValidationSummary:
@@ -82,10 +91,14 @@ def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) 
     opened = params.images != "unchecked"
     tables = {
         "persons": person_columns(persons, raw, images),
-        "images": image_columns(images, data_root if opened else None, params.validation.threads),
+        "images": image_columns(images, data_root if opened else None, params.validation.threads, persons.upright),
     }
     checks, results = run_suites(tables, params.split_names, params.validation.of(params.files), persons.skeleton, reader)
-    summary = ValidationSummary(params.source, persons.skeleton.name, len(persons), len(images), opened, tuple(checks))
+    notes = said_of_orientation(tables["images"], params.source, persons.upright)
+    turned = turned_images(tables["images"])
+    summary = ValidationSummary(
+        params.source, persons.skeleton.name, len(persons), len(images), opened, turned, tuple(notes), tuple(checks)
+    )
     failed_out = out.with_name(f"{out.name}_failed")
     with atomic_directory(failed_out if summary.failed else out) as directory:
         write_json(directory / "summary.json", summary.metrics())
@@ -94,7 +107,7 @@ def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) 
         raise FarposeError(
             f"{len(summary.failed)} of {len(checks)} checks failed: " + "; ".join(check.failure() for check in summary.failed),
             where=persons_dir,
-            fix=f"read {failed_out / 'docs' / 'index.html'}, correct the data and run the fetch stage again",
+            fix="; ".join([f"read {failed_out / 'docs' / 'index.html'}, correct the data and run the fetch stage again", *notes]),
         )
     shutil.rmtree(failed_out, ignore_errors=True)  # of an earlier table
     return summary

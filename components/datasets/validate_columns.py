@@ -82,25 +82,30 @@ def _image_entry(persons: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
     return entry
 
 
-def image_columns(images: pd.DataFrame, root: Path | None, threads: int) -> pd.DataFrame:
+def image_columns(images: pd.DataFrame, root: Path | None, threads: int, upright: bool = False) -> pd.DataFrame:
     """The images table and the columns that the checks on images need.
 
     Args:
         root: the data set's root; None: no file is opened, and the columns about files are absent.
+        upright: whether annotations refer to the images as EXIF turns them.
     Returns:
         M rows: `images` and `same_id_elsewhere` (path of an image of another split with the same id, or None).
-        With files also `file`, `size_error_px`, `same_content_elsewhere` (the same by the files' bytes, where train and dev count
+        With files also `file`, `file_width`, `file_height`, `size_error_px`, `orientation`,
+        `same_content_elsewhere` (the same by the files' bytes, where train and dev count
         as one split) and `same_content_in_training` (between train and dev).
     """
     columns = images.assign(same_id_elsewhere=_elsewhere(images, images["image_id"], images["split"]))
     if root is None:
         return columns
-    files = inspect_images(root, images["image_path"], threads)
+    files = inspect_images(root, images["image_path"], threads, upright)
     annotated = images[["image_width", "image_height"]].to_numpy()
     error = np.abs(files[["width", "height"]].to_numpy() - annotated).max(axis=1)
     training = images["split"].isin((TRAIN, DEV))
     return columns.assign(
         file=files["file"].to_numpy(),
+        file_width=files["width"].to_numpy(),
+        file_height=files["height"].to_numpy(),
+        orientation=files["orientation"].to_numpy(),
         size_error_px=error,
         same_content_elsewhere=_elsewhere(images, files["sha256"], images["split"].mask(training, TRAIN)),
         same_content_in_training=_elsewhere(images, files["sha256"].where(training.to_numpy(), None), images["split"]),

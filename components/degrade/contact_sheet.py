@@ -57,7 +57,7 @@ def contact_sheet(source: Source, spec: ShardSpec, params: DegradeParams) -> np.
 
 def _card(persons: Persons, row: int, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
     frame = persons.frame.iloc[row]
-    image = read_image(data_root / frame["image_path"])[..., ::-1]
+    image = read_image(data_root / frame["image_path"], persons.upright)[..., ::-1]
     center, size = box_center_and_size(persons.bbox_xywh[[row]], spec)
     height, width = spec.input_size
     zoom = max(round(PANEL_HEIGHT / height), 1)
@@ -87,7 +87,7 @@ def _native(image: np.ndarray, to_panel: np.ndarray, size: tuple[int, int], inte
 
 def _image_card(persons: Persons, frame: pd.Series, data_root: Path, spec: ShardSpec, params: DegradeParams) -> np.ndarray:
     image_id, width, height = (int(frame[name]) for name in ("image_id", "image_width", "image_height"))
-    image = read_image(data_root / str(frame["image_path"]))
+    image = read_image(data_root / str(frame["image_path"]), persons.upright)
     pixels = eval_image(image, spec, "short_side", params, image_id).transpose(1, 2, 0)
     zoom = PANEL_HEIGHT / max(pixels.shape[0], pixels.shape[1] / 2)
     size = max(round(zoom * pixels.shape[1]), 1), max(round(zoom * pixels.shape[0]), 1)

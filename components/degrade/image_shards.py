@@ -37,7 +37,7 @@ from components.degrade.shard import (
     persons_table,
 )
 from components.pose.ignored import IgnoredRegions
-from components.pose.persons import SCALAR_COLUMNS, Persons
+from components.pose.persons import SCALAR_COLUMNS, UPRIGHT, Persons
 from components.pose.skeleton import Skeleton
 from components.pose.whole_image import FITS, Fit, ImageGeometry
 
@@ -219,6 +219,7 @@ class EvalImages:
             protocol=spec.protocol,
             flat=opened.pixels(inputs_file(split, fit)),
             offset=_offsets(sizes),
+            upright=opened.about.get("orientation") == UPRIGHT,
         )
 
     def pixels(self, index: int) -> np.ndarray:

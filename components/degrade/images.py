@@ -7,21 +7,28 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from components.base.errors import FarposeError
+from components.pose import pictures
+
+AGAIN = "acquire it again"
+PROBLEMS = {  # of an image file, and the way out
+    pictures.EMPTY: ("image file is empty", AGAIN),
+    pictures.CUT: ("image file is cut short", AGAIN),
+    pictures.DAMAGED: ("image file is damaged", AGAIN),
+    pictures.TOO_LARGE: ("image is larger than OpenCV decodes (2^30 px)", "make it smaller"),
+    pictures.OTHER: ("OpenCV cannot decode the file as an image", AGAIN),
+}
 
 
 def read_image(path: str | Path, upright: bool = False) -> np.ndarray:
     """(H, W, 3) uint8 BGR pixels of an image file.
 
-    Grey levels and palettes become colours, 16 bits become the upper 8, and transparency is dropped.
-
     Args:
-        upright: rotate the image by its EXIF orientation, as viewers do. False: pixels as stored, which annotations refer to.
+        upright: rotate the image by its EXIF orientation, as viewers do. False: pixels as stored.
     Raises:
-        FarposeError: the file is missing, empty, cut short, too large for OpenCV or not an image.
+        FarposeError: the file is missing, empty, cut short, damaged, too large for OpenCV or not an image (see `pose.pictures.pixels`).
     """
     path = Path(path)
     try:
@@ -30,26 +37,11 @@ def read_image(path: str | Path, upright: bool = False) -> np.ndarray:
         raise FarposeError("image not found", where=path, fix="run the fetch stage again") from None
     except OSError as error:
         raise FarposeError(f"image cannot be read: {error.strerror}", where=path) from error
-    if not data:
-        raise FarposeError("image file is empty", where=path, fix="acquire it again")
-    if _cut_short(data):
-        raise FarposeError("image file is cut short", where=path, fix="acquire it again")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
-    except cv2.error as error:  # its size is checked before it is decoded
-        raise FarposeError("image is larger than OpenCV decodes (2^30 px)", where=path, fix="make it smaller") from error
-    if image is None:
-        raise FarposeError("OpenCV cannot decode the file as an image", where=path, fix="acquire it again")
-    return image
-
-
-def _cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end: OpenCV would silently fill the rest with grey."""
-    if data[:2] == b"\xff\xd8":  # the end marker must follow the last scan; an embedded thumbnail's own comes earlier
-        return data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
-    if data[:4] == b"\x89PNG":
-        return b"IEND\xae\x42\x60\x82" not in data  # the last chunk; cameras may append data after it
-    return False
+        return pictures.pixels(data, upright)
+    except pictures.Unreadable as error:
+        problem, fix = PROBLEMS[error.kind]
+        raise FarposeError(problem + (f": {error.said}" if error.said else ""), where=path, fix=fix) from error
 
 
 def for_each_image(

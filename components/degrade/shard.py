@@ -36,7 +36,7 @@ from components.degrade.protocol import View, protocol
 from components.degrade.regions import BORDER, Regions
 from components.pose.crop import Convention
 from components.pose.ignored import IgnoredRegions
-from components.pose.persons import Persons
+from components.pose.persons import UPRIGHT, Persons
 from components.pose.skeleton import Skeleton
 
 TRAIN = "train"
@@ -59,6 +59,11 @@ class Source:
     data_root: Path
     images: pd.DataFrame | None = None
     ignored: IgnoredRegions | None = None
+
+    @property
+    def upright(self) -> bool:
+        """Whether the persons' coordinates refer to the images as viewers turn them."""
+        return self.persons.upright
 
     @property
     def evaluated(self) -> list[str]:
@@ -149,6 +154,7 @@ class Writer:
     data_root: Path
     folder: Path
     progress: bool
+    upright: bool = False
 
     def write(self, plan: Plan) -> None:
         """All files but shard.json and the contact sheet."""
@@ -194,12 +200,14 @@ class Writer:
         def checked(image: np.ndarray, of_image: np.ndarray) -> None:
             found, said = (image.shape[1], image.shape[0]), tuple(rows.image_size[of_image[0]])
             if found != said:
+                exif = "; its EXIF orientation may exchange the sides, see `orientation` in params/data.yaml" if found == said[::-1] else ""
+                fix = f"run the fetch stage again{exif}"
                 problem = f"image is {found[0]}x{found[1]} px, its table says {said[0]}x{said[1]}"
-                raise FarposeError(problem, where=self.data_root / str(rows.image_path[of_image[0]]), fix="run the fetch stage again")
+                raise FarposeError(problem, where=self.data_root / str(rows.image_path[of_image[0]]), fix=fix)
             work(image, of_image)
 
         label = f"{self.spec.name} {split}" if self.progress else None
-        for_each_image(rows.image_path, self.data_root, checked, self.params.threads, label)
+        for_each_image(rows.image_path, self.data_root, checked, self.params.threads, label, self.upright)
 
     def _memory(self, name: str, shape: tuple[int, ...]) -> np.memmap:
         return np.lib.format.open_memmap(self.folder / name, mode="w+", dtype=np.uint8, shape=shape)
@@ -216,6 +224,7 @@ class Writer:
             "params": self.params.of(self.spec.protocol),
             "skeleton": skeleton.plain(),
             "opencv": cv2.__version__,
+            **({"orientation": UPRIGHT} if self.upright else {}),
             "splits": splits,
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(self.folder.iterdir())},
         }

@@ -19,7 +19,7 @@ from components.degrade.protocol import View
 from components.degrade.regions import box_center_and_size, plan_regions
 from components.degrade.shard import TRAIN, TRAIN_PIXELS, Layout, Opened, Plan, Rows, Source, Stored, eval_input, inputs_file
 from components.pose.crop import CONVENTIONS, Convention, CropGeometry
-from components.pose.persons import Persons
+from components.pose.persons import UPRIGHT, Persons
 from components.pose.skeleton import Skeleton
 
 
@@ -101,6 +101,7 @@ class EvalCrops:
         keypoints_image: (N, K, 3) x, y in image px and visibility; zeros for detector boxes.
         area: (N,) px² of the annotation; of the box for detector boxes.
         geometry: of the crops; its heatmap size is not used.
+        upright: coordinates refer to the images as EXIF turns them.
     """
 
     pixels: np.ndarray
@@ -115,6 +116,7 @@ class EvalCrops:
     skeleton: Skeleton
     protocol: str
     geometry: CropGeometry
+    upright: bool = False
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -144,6 +146,7 @@ class EvalCrops:
             skeleton=opened.skeleton,
             protocol=spec.protocol,
             geometry=spec.geometry(convention),
+            upright=opened.about.get("orientation") == UPRIGHT,
         )
 
 
@@ -210,4 +213,5 @@ def crop_boxes(
         skeleton=skeleton,
         protocol=spec.protocol,
         geometry=spec.geometry(convention),
+        upright=boxes.upright,
     )

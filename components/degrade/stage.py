@@ -25,7 +25,7 @@ def degrade(source: Source, spec: ShardSpec, params: DegradeParams, out: Path, p
     """
     plan = plan_images(source, spec) if spec.images else plan_crops(source, spec)
     with atomic_directory(out) as folder:
-        writer = Writer(spec, params, source.data_root, folder, progress)
+        writer = Writer(spec, params, source.data_root, folder, progress, source.upright)
         writer.write(plan)
         write_png(folder / "contact_sheet.png", contact_sheet(source, spec, params))
         about = writer.about(source.persons.skeleton, _counts(source, spec, plan))

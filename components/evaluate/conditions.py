@@ -69,6 +69,6 @@ def condition_crops(condition: Condition, data: EvaluationData) -> EvalCrops:
     own: EvalCrops = data.inputs
     spec = ShardSpec(own.geometry.input_size, condition.protocol or own.protocol)
     given = own.bbox_xywh if condition.box_iou is None else jittered(own.bbox_xywh, condition.box_iou, own.annotation_id)
-    boxes = Boxes(data.data_root, own.image_path, own.image_id, given)
+    boxes = Boxes(data.data_root, own.image_path, own.image_id, given, own.upright)
     made = crop_boxes(boxes, own.geometry.convention, spec, data.degrade, own.skeleton, condition.person_height)
     return replace(made, annotation_id=own.annotation_id, keypoints_image=own.keypoints_image, area=own.area)

@@ -14,9 +14,10 @@ import numpy as np
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, read_json
 from components.pose.crop import BOX_PADDING
+from components.pose.persons import COCO_PERSON
 from components.pose.skeleton import Skeleton
 
-PERSON_CATEGORY = 1  # COCO's category id of persons
+PERSON_CATEGORY = COCO_PERSON
 
 
 @dataclass(frozen=True)
@@ -57,24 +58,13 @@ class Predictions:
         return Predictions(**{name: column[rows] for name, column in columns.items() if column is not None})
 
 
-@dataclass(frozen=True)
-class Detections:
-    """N person boxes of a detector: image_id (N,), bbox_xywh (N, 4) image px, scores (N,)."""
-
-    image_id: np.ndarray
-    bbox_xywh: np.ndarray
-    scores: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.image_id)
-
-
 def write_coco_results(
     path: str | Path,
     predictions: Predictions,
     scores: np.ndarray,
     provenance: Mapping[str, Any],
     files: Mapping[int, str] | None = None,
+    category_id: int = PERSON_CATEGORY,
 ) -> None:
     """Write a COCO keypoint results list; `pycocotools.COCO.loadRes` reads it and scores it as `evaluate.oks` does.
 
@@ -85,6 +75,7 @@ def write_coco_results(
         scores: (N,) score of each person.
         provenance: what made the predictions; repeated in every record.
         files: by image id the name of a user's image, which is nobody's to score: it is stored as `file_name`, and the box as `bbox` too.
+        category_id: of persons in the data set's annotations, see `Persons.category_id`.
     Raises:
         FarposeError: a coordinate or score is not finite.
     """
@@ -95,7 +86,7 @@ def write_coco_results(
             f"prediction {row} (image {predictions.image_id[row]}) is not finite", where=path, fix="look at this model's loss and weights"
         )
     joints = np.concatenate([predictions.keypoints_image, predictions.keypoint_scores[..., None]], -1)
-    records = [_record(predictions, joints, scores, provenance, row) for row in range(len(predictions))]
+    records = [_record(predictions, joints, scores, provenance, row) | {"category_id": category_id} for row in range(len(predictions))]
     if files is not None:
         records = [{**record, "file_name": files[record["image_id"]], "bbox": record["box_xywh"]} for record in records]
     text = ",\n".join(map(json.dumps, records))
@@ -161,20 +152,6 @@ def _boxes(records: list[dict[str, Any]], keypoints: np.ndarray, path: str | Pat
     if all("box_xywh" in record for record in records):
         return _numbers(records, "box_xywh", 4, path)
     return np.concatenate([keypoints.min(1), np.ptp(keypoints, axis=1)], 1)
-
-
-def read_detections(path: str | Path, image_ids: Collection[int] | None = None) -> Detections:
-    """Read a detector's person boxes from a COCO results file; records of other categories are left out.
-
-    Args:
-        image_ids: the images that may appear; None allows any.
-    Raises:
-        FarposeError: no JSON list of boxes, a value that is not finite or an unknown image; names the record.
-    """
-    records = _records(path, "bbox", 4, image_ids)
-    boxes, scores = _numbers(records, "bbox", 4, path), _numbers(records, "score", 1, path)[:, 0]
-    persons = np.array([r.get("category_id", PERSON_CATEGORY) == PERSON_CATEGORY for r in records], bool)
-    return Detections(np.array([r["image_id"] for r in records], np.int64)[persons], boxes[persons], scores[persons])
 
 
 def _records(path: str | Path, key: str, length: int, image_ids: Collection[int] | None) -> list[dict[str, Any]]:

@@ -61,7 +61,13 @@ def evaluate(approach: Approach, context: EvaluationContext) -> dict[str, Any]:
 def _scored(found: Found, context: EvaluationContext, end: str = "") -> dict[str, float]:
     """Write predictions<end>.json and matches<end>.npz; the evaluator's numbers."""
     data, out = context.data, context.out
-    write_coco_results(out / f"predictions{end}.json", found.predictions, found.scores, {**context.provenance, **found.seen})
+    write_coco_results(
+        out / f"predictions{end}.json",
+        found.predictions,
+        found.scores,
+        {**context.provenance, **found.seen},
+        category_id=data.persons.category_id,
+    )
     return scored(found.predictions, found.scores, found.boxes, data.truth, context.params, out / f"matches{end}.npz")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ SCALAR_COLUMNS = {
     "licence": "str",
 }
 
+COCO_PERSON = 1  # COCO's category id of persons
+UPRIGHT = "upright"  # the other `orientation` than "stored"
 OPTIONAL_COLUMNS = ("head_size", "crowd_index")  # given by some data sets only
 
 
@@ -44,12 +46,16 @@ class Persons:
         bbox_xywh: (N, 4) float64, left, top, width, height in image px.
         keypoints: (N, K, 3) float64, x and y in image px, visibility in {0: unlabelled, 1: hidden, 2: visible}.
         skeleton: names the K joints.
+        upright: coordinates refer to the images as viewers turn them by EXIF, not to the stored pixels.
+        category_id: of persons in the data set's annotation files, which predictions carry too; the most frequent one of several.
     """
 
     frame: pd.DataFrame
     bbox_xywh: np.ndarray
     keypoints: np.ndarray
     skeleton: Skeleton
+    upright: bool = False
+    category_id: int = COCO_PERSON
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -57,7 +63,8 @@ class Persons:
     def select(self, rows: np.ndarray) -> Persons:
         """The rows of a bool mask or an index array, in order."""
         rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=np.int64)
-        return Persons(self.frame.iloc[rows].reset_index(drop=True), self.bbox_xywh[rows], self.keypoints[rows], self.skeleton)
+        frame = self.frame.iloc[rows].reset_index(drop=True)
+        return replace(self, frame=frame, bbox_xywh=self.bbox_xywh[rows], keypoints=self.keypoints[rows])
 
     def split(self, name: str) -> Persons:
         """The rows of one split ("train", "dev", "val").
@@ -79,7 +86,9 @@ class Persons:
         columns = {name: pa.array(self.frame[name].astype(kind)) for name, kind in SCALAR_COLUMNS.items()}
         columns["bbox_xywh"] = _fixed_lists(self.bbox_xywh)
         columns["keypoints"] = _fixed_lists(self.keypoints.reshape(len(self), -1))
-        table = pa.table(columns).replace_schema_metadata({"skeleton": json.dumps(self.skeleton.plain())})
+        about = {"skeleton": json.dumps(self.skeleton.plain()), **({"orientation": UPRIGHT} if self.upright else {})}
+        about |= {"category_id": str(self.category_id)} if self.category_id != COCO_PERSON else {}
+        table = pa.table(columns).replace_schema_metadata(about)
         with atomic_file(path) as temporary:
             pq.write_table(table, temporary)
 
@@ -92,7 +101,9 @@ class Persons:
         """
         try:
             table = pq.read_table(path)
-            skeleton = Skeleton.of(json.loads((table.schema.metadata or {})[b"skeleton"]))
+            about = table.schema.metadata or {}
+            skeleton, upright = Skeleton.of(json.loads(about[b"skeleton"])), about.get(b"orientation") == UPRIGHT.encode()
+            category_id = int(about.get(b"category_id", COCO_PERSON))
             frame = table.select(list(SCALAR_COLUMNS)).to_pandas().astype(SCALAR_COLUMNS)
             bbox_xywh = _matrix(table["bbox_xywh"], 4)
             keypoints = _matrix(table["keypoints"], 3 * len(skeleton)).reshape(-1, len(skeleton), 3)
@@ -100,7 +111,7 @@ class Persons:
             raise FarposeError("persons table not found", where=path, fix="run the fetch stage first") from None
         except (pa.ArrowInvalid, KeyError, ValueError, OSError, FarposeError) as error:
             raise FarposeError(f"not a persons table: {error}", where=path, fix="run the fetch stage again") from error
-        return cls(frame, bbox_xywh, keypoints, skeleton)
+        return cls(frame, bbox_xywh, keypoints, skeleton, upright, category_id)
 
 
 def _fixed_lists(matrix: np.ndarray) -> pa.Array:

@@ -76,8 +76,11 @@ class Journal:
         self._since = now
         return self.progress
 
-    def close(self) -> None:
+    def close(self, remark: str = "") -> None:
+        """End the bar; a remark is printed."""
         self._bar.close()
+        if remark:
+            tqdm.write(f"{self.name}  {remark}", file=sys.stderr)
 
     def _line(self, row: dict[str, float], timing: dict[str, float]) -> str:
         ap = f"  AP {row[self.metric]:.3f}" if self.metric in row else ""

@@ -62,8 +62,8 @@ def train(
         Summary, which timing.json holds too: variant, device, precision, crops (or images), steps, parameters, loss, the AP,
             train_seconds (of all runs, if resumed), images_per_second, data_share, memory_mib, and model_sha256 of the file.
     Raises:
-        FarposeError: the shard does not fit the variant, a loss is not finite, a batch supervises nothing, or the disk is full;
-            `output` stays as it was.
+        FarposeError: the shard does not fit the variant, a loss is not finite, many batches in a row or all of them supervise
+            nothing, or the disk is full; `output` stays as it was.
     """
     device = torch.device(device)
     _configure(recipe, device)
@@ -115,10 +115,10 @@ def train(
             validates = recipe.validates_after(progress.step // batches.steps_per_epoch)
             journal.end_epoch(learning_rate, _validation(model, average, feed, recipe, device) if validates else None)
         if progress.step == last or store.due(progress.step):
-            guard.check()
+            guard.conclude() if progress.step == last else guard.check()
             store.save(model, optimiser, journal.settle(), average)
 
-    journal.close()
+    journal.close(guard.conclude())
     metadata = {
         "variant": variant.name,
         "recipe": json.dumps(key["recipe"]),

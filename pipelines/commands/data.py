@@ -14,6 +14,7 @@ from pipelines import paths, settings
 def acquire(options: argparse.Namespace) -> None:
     """Fill data/SOURCE, write its manifest, and add data/ to DVC."""
     from components.datasets.acquire import acquire as collect
+    from components.datasets.acquire.listing import IMAGES, kinds_of
     from components.datasets.synthetic import SyntheticParams
 
     params = parse(SyntheticParams, load_yaml(PARAMS / "data.yaml").get("synthetic", {}), "params/data.yaml: synthetic")
@@ -28,6 +29,8 @@ def acquire(options: argparse.Namespace) -> None:
         progress=sys.stderr.isatty(),
     )
     print(f"{options.source}: {got.files} files, {got.size_bytes / 1e6:.0f} MB in data/{options.source}")
+    if got.left_out:
+        print(f"left out, of no kind that is read (images: {', '.join(IMAGES)}): {kinds_of(got.left_out)}")
     _add_to_dvc()
     print("data.dvc is up to date; next: farpose run")
 

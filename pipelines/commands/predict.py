@@ -60,7 +60,9 @@ def predict(options: argparse.Namespace) -> None:
         found, scores = shown.find(subject.built, given, subject.evaluate, stages.device_name())
     provenance = {"variant": subject.built.variant.name, "weights": subject.metadata, "boxes": located.origin}
     names = {number: shot.path.name for number, shot in shots.items()}
-    write_coco_results(options.output / "predictions.json", found, scores, provenance, names)
+    write_coco_results(options.output / "predictions.json", found, scores, provenance, names, located.category_id)
+    for note in located.notes:
+        print(f"note: {note}")
     write_json(options.output / "images.json", {number: shot.record for number, shot in shots.items()})
     usual = shown.draw_above if located.scores is None else DETECTED_ABOVE
     strong = (usual if options.draw_above is None else options.draw_above) < scores

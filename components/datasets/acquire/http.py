@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from components.base.errors import FarposeError
-from components.datasets.acquire.listing import CHECKSUM_LISTS, BrokenTransfer, Entry, Stream, parse_checksums, wanted
+from components.datasets.acquire.listing import CHECKSUM_LISTS, BrokenTransfer, Entry, Stream, parse_checksums, visible, wanted
 
 CHUNK = 1 << 18
 TIMEOUT_S = (10, 60)  # to connect, and between two packets
@@ -22,7 +22,7 @@ class HttpPlace:
     def __init__(self, url: str, single: bool = False) -> None:
         import requests
 
-        self.url, self.single = url, single
+        self.url, self.single, self.left_out = url, single, list[str]()
         self._session = requests.Session()
         # Bytes must arrive as they are stored, so that offsets and sizes refer to the file.
         self._session.headers["Accept-Encoding"] = "identity"
@@ -34,6 +34,7 @@ class HttpPlace:
             response = self._get(self._address(name), {})
             if response.status_code == 200:
                 listed = parse_checksums(name, response.content, self._address(name))
+                self.left_out = [entry.path for entry in listed if visible(entry.path) and not wanted(entry.path)]
                 return sorted((entry for entry in listed if wanted(entry.path)), key=lambda entry: entry.path)
             response.close()
             if response.status_code >= 500:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from components.base.errors import FarposeError
 
-KINDS = (".jpg", ".jpeg", ".png", ".json", ".json.gz", ".mat", ".txt", ".md")
+# What OpenCV decodes and `pose.pictures` judges.
+IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif")
+KINDS = (*IMAGES, ".json", ".json.gz", ".mat", ".txt", ".md")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 CHECKSUM_LISTS = ("MANIFEST.json", "SHA256SUMS")
 
@@ -50,6 +52,7 @@ class Place(Protocol):
     """A source of files."""
 
     threads: int  # transfers at the same time
+    left_out: list[str]  # visible files of other kinds, once `entries` was called
 
     def entries(self) -> list[Entry]:
         """All offered files of a known kind. Raises FarposeError if the place cannot be listed."""
@@ -60,9 +63,21 @@ class Place(Protocol):
 
 def wanted(path: str) -> bool:
     """Whether a file is of a known kind (image, annotation or note) and neither hidden nor a checksum list."""
-    parts = PurePosixPath(path).parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return path.lower().endswith(KINDS) and not hidden and path not in CHECKSUM_LISTS
+    return path.lower().endswith(KINDS) and visible(path)
+
+
+def visible(path: str) -> bool:
+    """Whether a file is one that a person put there: neither hidden nor a checksum list."""
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(path).parts)
+    return not hidden and path not in CHECKSUM_LISTS
+
+
+def kinds_of(paths: Iterable[str]) -> str:
+    """Files by their endings, in words: "3 .heic (a.heic, b.heic, c.heic), 1 .mp4 (film.mp4)"."""
+    groups: dict[str, list[str]] = {}
+    for path in sorted(paths):
+        groups.setdefault(PurePosixPath(path).suffix.lower() or "without ending", []).append(path)
+    return ", ".join(f"{len(some)} {kind} ({', '.join(some[:3])}{', ...' * (len(some) > 3)})" for kind, some in sorted(groups.items()))
 
 
 def is_archive(name: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from components.base.errors import FarposeError
-from components.datasets.acquire.listing import CHECKSUM_LISTS, BrokenTransfer, Entry, Stream, parse_checksums, wanted
+from components.datasets.acquire.listing import CHECKSUM_LISTS, BrokenTransfer, Entry, Stream, parse_checksums, visible, wanted
 
 CHUNK = 1 << 20
 
@@ -19,7 +19,7 @@ class LocalFolder:
     threads = 4
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.left_out = folder, list[str]()
 
     def entries(self) -> list[Entry]:
         checksums = self._checksums()
@@ -47,6 +47,7 @@ class LocalFolder:
 
     def _found(self) -> list[Entry]:
         entries, visited = [], set()
+        self.left_out.clear()
         for folder, names, files in os.walk(self.folder, followlinks=True):
             real = os.path.realpath(folder)
             if real in visited:  # a link back up
@@ -56,7 +57,9 @@ class LocalFolder:
             for name in files:
                 path = Path(folder, name)
                 relative = path.relative_to(self.folder).as_posix()
-                if wanted(relative) and path.is_file():
+                if visible(relative) and not wanted(relative):
+                    self.left_out.append(relative)
+                elif wanted(relative) and path.is_file():
                     status = path.stat()
                     entries.append(Entry(relative, status.st_size, f"{status.st_size}-{status.st_mtime_ns}"))
         return sorted(entries, key=lambda entry: entry.path)

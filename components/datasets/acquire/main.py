@@ -15,7 +15,7 @@ from components.base.config import PARAMS
 from components.base.errors import FarposeError, unknown_name
 from components.datasets.acquire import transfer
 from components.datasets.acquire.http import HttpPlace
-from components.datasets.acquire.listing import BrokenTransfer, Entry, Place, is_archive
+from components.datasets.acquire.listing import BrokenTransfer, Entry, Place, is_archive, kinds_of
 from components.datasets.acquire.local import LocalFolder
 from components.datasets.acquire.s3 import S3Place
 from components.datasets.acquire.sources import require_parts, write_readme
@@ -33,13 +33,15 @@ WORK = ".cache"  # inside the data root, so that the last step is a rename; .dvc
 
 @dataclass(frozen=True)
 class Acquired:
-    """What was acquired: its folder, manifest, number of files, size, and whether it differs from the earlier manifest."""
+    """What was acquired: its folder, manifest, number of files, size, whether it differs from the earlier manifest, and files of other
+    kinds that were left out."""
 
     folder: Path
     manifest: Path
     files: int
     size_bytes: int
     changed: bool
+    left_out: tuple[str, ...] = ()
 
 
 def acquire(
@@ -88,10 +90,10 @@ def acquire(
             if location is not None:
                 raise FarposeError(f"{source} is rendered here, not fetched", where=location, fix="leave out --from")
             write_synthetic(staging, synthetic or SyntheticParams(), progress, annotate=ANNOTATE[source])
-            digests = digest_tree(staging)
+            digests, left_out = digest_tree(staging), list[str]()
         else:
             expected = {**({} if accept_changes else committed), **(sha256 or {})}
-            digests = _collect(source, location, root, endpoint, expected, progress)
+            digests, left_out = _collect(source, location, root, endpoint, expected, progress)
         require_parts(entry, staging, where=location or source)
         different = differences(committed, digests) if committed else []
         if different and not accept_changes:
@@ -102,20 +104,20 @@ def acquire(
         save_manifest(digests, manifest, where=root / source)
         write_readme(root, sources)
         shutil.rmtree(root / WORK)
-    return Acquired(root / source, manifest, len(digests), size, bool(different))
+    return Acquired(root / source, manifest, len(digests), size, bool(different), tuple(left_out))
 
 
 def _collect(
     source: str, location: str | None, root: Path, endpoint: str | None, expected: Mapping[str, str], progress: bool
-) -> dict[str, str]:
-    """Copy the files from `location` into the staging folder; returns their digests."""
+) -> tuple[dict[str, str], list[str]]:
+    """Copy the files from `location` into the staging folder; returns their digests, and the files that are left out."""
     if not location:
         raise FarposeError(f"no location is given for {source}", fix=f"farpose acquire {source} --from PATH|URL|s3://bucket/prefix")
     work, staging = root / WORK, root / WORK / source
     place = _place(location, endpoint)
     if place is None:
-        unpack(Path(location).expanduser(), staging, progress)
-        return digest_tree(staging)
+        left_out = unpack(Path(location).expanduser(), staging, progress)
+        return digest_tree(staging), left_out
     ledger = Ledger(work / f"{source}.jsonl", location)
     archives = work / f"{source}.archive"
     if not ledger.continues:
@@ -124,15 +126,15 @@ def _collect(
     entries = _entries(place, location)
     if len(entries) == 1 and is_archive(entries[0].path):
         Transfer(place, archives, ledger, expected, progress=progress).run(entries)
-        unpack(archives / entries[0].path, staging, progress)
-        return digest_tree(staging)
+        left_out = unpack(archives / entries[0].path, staging, progress)
+        return digest_tree(staging), left_out
     Transfer(place, staging, ledger, expected, root / source, progress).run(entries)
     digests = digest_tree(staging)
     for path, digest in digests.items():
         if digest != ledger.files[path]["sha256"]:
             (staging / path).unlink()
             raise FarposeError("the file changed on disk after its transfer", where=path, fix="run the same command again")
-    return digests
+    return digests, place.left_out
 
 
 def _place(location: str, endpoint: str | None) -> Place | None:
@@ -163,7 +165,8 @@ def _entries(place: Place, location: str) -> list[Entry]:
                 raise FarposeError(f"cannot reach it: {error}", where=location, fix="check the address and the network") from error
             time.sleep(transfer.FIRST_PAUSE_S * 2**attempt)
     if not entries:
-        raise FarposeError("no images or annotations there", where=location, fix="check the address")
+        other = f" but {kinds_of(place.left_out)}" if place.left_out else ""
+        raise FarposeError(f"no images or annotations there{other}", where=location, fix="check the address")
     return entries
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from components.base.errors import FarposeError
-from components.datasets.acquire.listing import BrokenTransfer, Entry, Stream, is_archive, safe_path, wanted
+from components.datasets.acquire.listing import BrokenTransfer, Entry, Stream, is_archive, safe_path, visible, wanted
 
 CHUNK = 1 << 18
 
@@ -29,6 +29,7 @@ class S3Place:
 
         parts = urlsplit(url)
         self.url, self.bucket, self.prefix = url, parts.netloc, parts.path.strip("/")
+        self.left_out: list[str] = []
         if not self.bucket:
             raise FarposeError("the address names no bucket", where=url, fix="write s3://bucket/prefix")
         endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
@@ -47,12 +48,15 @@ class S3Place:
         folder = self.prefix if self.single or not self.prefix else self.prefix + "/"
         base = self.prefix.rpartition("/")[0] + "/" if self.single and "/" in self.prefix else ("" if self.single else folder)
         entries = []
+        self.left_out.clear()
         try:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=folder):
                 for item in page.get("Contents", ()):
                     path = item["Key"].removeprefix(base)
                     if (self.single and item["Key"] == self.prefix) or (not self.single and wanted(path)):
                         entries.append(Entry(safe_path(path, self.url), item["Size"], item["ETag"]))
+                    elif not self.single and visible(path) and not path.endswith("/"):
+                        self.left_out.append(path)
         except (BotoCoreError, ClientError) as error:
             raise self._refused(error) from error
         if not entries:

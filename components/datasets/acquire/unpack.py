@@ -14,17 +14,20 @@ from typing import IO, Any
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_directory
-from components.datasets.acquire.listing import safe_path, wanted
+from components.datasets.acquire.listing import safe_path, visible, wanted
 
 # Photographs hardly compress and JSON compresses 5 to 30 times, so an archive that grows more than this is malicious.
 MAX_GROWTH, ALWAYS_ALLOWED_BYTES = 60, 64 << 20
 CHUNK = 1 << 20
 
 
-def unpack(archive: Path, folder: Path, progress: bool = True) -> None:
+def unpack(archive: Path, folder: Path, progress: bool = True) -> list[str]:
     """Unpack a .zip, .tar, .tar.gz or .tgz into `folder`, which appears whole or not at all.
 
     A single enclosing folder is removed. Files of unknown kinds and hidden files are left out.
+
+    Returns:
+        The visible files of unknown kinds.
 
     Raises:
         FarposeError: the archive is damaged; a name is absolute, leads out of the folder or occurs twice; a member is a link,
@@ -33,9 +36,10 @@ def unpack(archive: Path, folder: Path, progress: bool = True) -> None:
     from tqdm import tqdm
 
     members = _zip_members if archive.name.lower().endswith(".zip") else _tar_members
+    left_out: list[str] = []
     with atomic_directory(folder) as temporary:
         budget = _Budget(archive, temporary)
-        for path, stream in tqdm(members(archive), desc=f"unpacking {archive.name}", unit="file", disable=not progress):
+        for path, stream in tqdm(members(archive, left_out), desc=f"unpacking {archive.name}", unit="file", disable=not progress):
             target = temporary / path
             if target.exists():
                 raise FarposeError(f"{path} occurs twice", where=archive, fix="do not use this archive")
@@ -45,6 +49,7 @@ def unpack(archive: Path, folder: Path, progress: bool = True) -> None:
                     budget.spend(len(chunk))
                     file.write(chunk)
         _lift_single_folder(temporary)
+    return left_out
 
 
 class _Budget:
@@ -64,7 +69,7 @@ class _Budget:
             raise FarposeError("the contents do not fit on the disk", where=self.archive, fix="free some space and run again")
 
 
-def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _zip_members(archive: Path, left_out: list[str]) -> Iterator[tuple[str, IO[bytes]]]:
     with _damage_named(archive), zipfile.ZipFile(archive) as opened:
         for member in opened.infolist():
             path = safe_path(member.filename, archive)
@@ -73,12 +78,14 @@ def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 raise _refused(archive, path, "is a link or a device")
             if member.flag_bits & 1:
                 raise _refused(archive, path, "is encrypted")
-            if not member.is_dir() and wanted(path):
+            if not member.is_dir() and not wanted(path) and visible(path):
+                left_out.append(path)
+            elif not member.is_dir() and wanted(path):
                 with opened.open(member) as stream:
                     yield path, stream
 
 
-def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _tar_members(archive: Path, left_out: list[str]) -> Iterator[tuple[str, IO[bytes]]]:
     with _damage_named(archive), tarfile.open(archive) as opened:
         for member in opened:
             if member.name in (".", "./"):
@@ -86,6 +93,8 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
             path = safe_path(member.name, archive)
             if not (member.isreg() or member.isdir()):
                 raise _refused(archive, path, "is a link or a device")
+            if member.isreg() and not wanted(path) and visible(path):
+                left_out.append(path)
             stream: Any = opened.extractfile(member) if member.isreg() and wanted(path) else None
             if stream is not None:
                 yield path, stream

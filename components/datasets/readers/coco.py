@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from components.base.errors import FarposeError
+from components.datasets.categories import person_ids
+from components.datasets.derived import RULES, with_derived
+from components.datasets.file_names import relative
 from components.datasets.params import SourceParams
 from components.datasets.reader import AnnotationFile, Reader
 from components.datasets.records import Records, load_annotation_file
@@ -40,8 +42,9 @@ COCO = CocoForm()
 def read(name: str, source: SourceParams, root: Path, split: str, form: CocoForm = COCO) -> AnnotationFile:
     """Read the COCO keypoint file of one split.
 
-    Besides COCO's keys, three keys of resized copies of COCO are supported: `orig_area` of an annotation (px² of the
-    original image, decides AP(M) and AP(L); default `area`), and `source_split` and `license` of an image.
+    Missing `area`, `iscrowd` and `num_keypoints` are derived (`datasets.derived`). Besides COCO's keys, three keys of resized copies of
+    COCO are supported: `orig_area` of an annotation (px² of the original image, decides AP(M) and AP(L); default `area`), and
+    `source_split` and `license` of an image.
 
     Args:
         name: of the data set, as in params/data.yaml.
@@ -62,13 +65,17 @@ def of_value(name: str, source: SourceParams, path: Path, value: dict[str, Any],
     entries, repeated = _distinct_images(Records.of(path, value, "images", "image"))
     images = _images_frame(entries, value, files.images, split)
     annotations = Records.of(path, value, "annotations", "annotation")
-    is_person = _is_person(annotations, Records.of(path, value, "categories", "category"), source.person_category, skeleton, form)
+    categories = Records.of(path, value, "categories", "category")
+    wanted = person_ids(categories, source.person_category, skeleton, form.joint_names, source.file_joints)
+    is_person, category_id = _is_person(annotations, categories, wanted)
     origins = np.array([f"{name}/{entry.get('source_split', files.images)}" for entry in entries], dtype=object)
-    records, others = annotations.select(is_person), annotations.select(~is_person)
+    others = annotations.select(~is_person)
+    rules = [key for key in RULES if key != "area" or form.area_of_box is None]
+    records, derived = with_derived(annotations.select(is_person), skeleton.counted_mask, rules)
     of_image = {"origin": origins, "crowd_index": _crowd_index(entries, form)}
     of_others = [image_id if isinstance(image_id := other.get("image_id"), int) else -1 for other in others]
-    persons = _persons(records, images, of_image, skeleton, form)
-    return AnnotationFile(persons, records, images, repeated, np.array(of_others, dtype=np.int64))
+    persons = replace(_persons(records, images, of_image, skeleton, form), category_id=category_id)
+    return AnnotationFile(persons, records, images, repeated, np.array(of_others, dtype=np.int64), derived)
 
 
 READER = Reader("coco", read)
@@ -90,9 +97,10 @@ def _distinct_images(images: Records) -> tuple[Records, np.ndarray]:
 
 
 def _images_frame(images: Records, value: dict[str, Any], folder: str, split: str) -> pd.DataFrame:
-    names = images.column("file_name", str)
+    names = [relative(name) for name in images.column("file_name", str)]
     outside = np.array([not name or ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute() for name in names], dtype=bool)
-    images.refuse(outside, lambda i: f"'file_name' is {names[i]!r}, expected a path inside {folder}")
+    fix = "write the path relative to that folder"
+    images.refuse(outside, lambda i: f"'file_name' is {images.items[i]['file_name']!r}, expected a path inside {folder}", fix)
     listed = Records.of(images.file, {"licenses": [], **value}, "licenses", "licence")
     licences = {str(licence.get("id")): str(licence.get("name")) for licence in listed}
     frame = {
@@ -111,40 +119,13 @@ def _crowd_index(images: Records, form: CocoForm) -> np.ndarray:
     return np.full(len(images), np.nan) if form.crowd_index is None else images.numbers(form.crowd_index, at_least=0)
 
 
-def _is_person(
-    annotations: Records, categories: Records, wanted: str | int | tuple[int, ...], skeleton: Skeleton, form: CocoForm
-) -> np.ndarray:
-    """(N,) bool: which annotations are persons by the entry's `person_category`; its joints must be the skeleton's."""
-    ids, names = categories.column("id", int), categories.column("name", str)
-    listed = ", ".join(f"{name!r} (id {number})" for number, name in zip(ids, names, strict=True)) or "none"
-    fix = f"set the data set's `person_category` in params/data.yaml; the file's categories: {listed}"
-    if isinstance(wanted, str):
-        wanted_ids = [number for number, name in zip(ids, names, strict=True) if name == wanted]
-        if len(wanted_ids) != 1:
-            raise FarposeError(f"{len(wanted_ids)} categories are named {wanted!r}, expected one", where=categories.file, fix=fix)
-    else:
-        wanted_ids = [wanted] if isinstance(wanted, int) else list(wanted)
-    for number in wanted_ids:
-        if ids.count(number) != 1:
-            raise FarposeError(f"{ids.count(number)} categories have the id {number}, expected one", where=categories.file, fix=fix)
-        _check_joints(categories, ids.index(number), skeleton, form)
+def _is_person(annotations: Records, categories: Records, wanted: list[int]) -> tuple[np.ndarray, int]:
+    """(N,) bool: which annotations are of the `wanted` categories; and the one that most of them have."""
     category: np.ndarray = annotations.integers("category_id")
-    annotations.refuse(~np.isin(category, ids), lambda i: f"its category {category[i]} is not listed in 'categories'")
-    return np.asarray(np.isin(category, wanted_ids))
-
-
-def _check_joints(categories: Records, index: int, skeleton: Skeleton, form: CocoForm) -> None:
-    listed = categories.items[index].get("keypoints")
-    expected = [form.joint_names.get(name, name) for name in skeleton.keypoint_names]
-    allowed = [(name, own) for name, own in zip(expected, skeleton.keypoint_names, strict=True)]
-    problem = f"the category's keypoints are {listed}, expected those of {skeleton.name}: {expected}"
-    if isinstance(listed, list) and len(listed) == len(expected):
-        wrong = [k for k, name in enumerate(listed) if name not in allowed[k]]
-        if not wrong:
-            return
-        problem += f"; joint {wrong[0] + 1} is {listed[wrong[0]]!r}, expected {expected[wrong[0]]!r}"
-    fix = "name the data set whose joints these are as the source, or correct its `skeleton` in params/data.yaml"
-    raise FarposeError(problem, where=categories.file, fix=fix)
+    known = np.isin(category, categories.column("id", int))
+    annotations.refuse(~known, lambda i: f"its category {category[i]} is not listed in 'categories'")
+    frequent = max(wanted, key=lambda number: (category == number).sum())  # the first, of equals
+    return np.asarray(np.isin(category, wanted)), frequent
 
 
 def _persons(annotations: Records, images: pd.DataFrame, of_image: dict[str, np.ndarray], skeleton: Skeleton, form: CocoForm) -> Persons:
