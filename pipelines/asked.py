@@ -89,7 +89,8 @@ def find(name: str) -> list[Asked]:
             raise FarposeError("no such results file", where=name, fix="give the path of a COCO results list")
         return [Asked(path.name.removesuffix(".gz").removesuffix(".json"), path, peer=True)]
     if path.is_dir() and (path / "metrics.json").is_file():
-        return [_evaluated(path.resolve().name, path)]
+        whole = path.resolve()
+        return [_evaluated(whole.parent.name if whole.name == "evaluation" else whole.name, path)]  # scratch/NAME/evaluation
     members = [other for other in pipeline.variants if name in (other, comparing.group_of(other))]
     folders = {other: paths.EVALUATIONS / other for other in members} or {name: paths.SCRATCH / name / "evaluation"}
     made = {other: folder for other, folder in folders.items() if (folder / "metrics.json").is_file()}

@@ -33,35 +33,29 @@ SHOWN = 12  # annotated persons on the page
 Read = Callable[[int], np.ndarray]
 
 
-def reader(images: Path | None, data: Path | None) -> Read:
-    """A function from an image's id to its px, (H, W, 3) uint8 RGB.
+def reader(images: Path | None, data: Path | None, persons: Persons) -> Read:
+    """A function from an image's id to its px, (H, W, 3) uint8 RGB, as the persons' coordinates take them.
 
     Args:
         images: the folder that the tables' paths are relative to; None: data/<source>.
         data: of the tables; None: the pipeline's.
     """
-    root = images or paths.DATA / settings.data().source
-    known: dict[int, str] = {}
-
-    def read(image: int) -> np.ndarray:
-        if not known:  # at the first picture, so that what is wrong before that is told first
-            known.update(asked.image_paths(data))
-        return np.ascontiguousarray(read_image(root / known[image])[..., ::-1])
-
-    return read
+    root, known = images or paths.DATA / settings.data().source, asked.image_paths(data)
+    return lambda image: np.ascontiguousarray(read_image(root / known[image], persons.upright)[..., ::-1])
 
 
-def make(folder: Path, read: Read) -> str:
+def make(folder: Path, images: Path | None = None) -> str:
     """Write the page into `folder`, and its numbers as curve.csv, curve.json and errors/NAME.json; a sentence on what it holds.
 
     Args:
-        read: an image's id → (H, W, 3) uint8 RGB.
+        images: the folder that the table's image paths are relative to; None: data/<source>.
     Raises:
         FarposeError: nothing is evaluated, or what reading predictions and images raises.
     """
     given, params = curves.everything(), settings.evaluation()
     split = curves.one_split(given, None, params.split)
     truth = asked.truth_of(None, split)
+    read = reader(images, None, truth.persons)
     rows, matches = _rows(given)
     whole, runs = merged(rows, matches)
     order = ranked(whole, runs)

@@ -244,7 +244,7 @@ def report() -> None:
 
     with tracking.run("report", params={"evaluate": settings.evaluation()}, tags={"kind": "report"}) as run:
         with atomic_directory(paths.REPORT) as folder:
-            said = reporting.make(folder, reporting.reader(None, None))
+            said = reporting.make(folder)
         run.artifact(paths.REPORT / reporting.PAGE)
         run.note(f"{said}. The page is at Artifacts, {reporting.PAGE}; it needs no other file.")
         print(said)

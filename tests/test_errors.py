@@ -294,6 +294,24 @@ def test_missing_images_leave_nothing(tables: Path, capsys: pytest.CaptureFixtur
     assert [path.name for path in tables.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("upright", [False, True], ids=["stored", "upright"])
+def test_pictures_are_turned_as_the_coordinates_take_them(tables: Path, upright: bool) -> None:
+    from PIL import Image
+
+    from pipelines import reporting
+
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:20] = 255  # white above as stored; turned by 180 degrees for a viewer
+    exif = Image.Exif()
+    exif[274] = 3
+    first = PERSONS.frame.iloc[0]
+    Image.fromarray(pixels).save(tables / first["image_path"], exif=exif, quality=95)
+    read = reporting.reader(tables, tables, dataclasses.replace(PERSONS, upright=upright))
+    shown = read(int(first["image_id"]))
+    white = shown[:10].mean() > 200, shown[30:].mean() > 200
+    assert white == ((False, True) if upright else (True, False))
+
+
 def test_a_folder_of_something_else_is_not_replaced(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tables / "mine").mkdir()
     (tables / "mine" / "thesis.txt").write_text("mine")

@@ -213,3 +213,23 @@ def test_models_of_different_splits_do_not_mix() -> None:
     with pytest.raises(FarposeError, match=r"several splits \(a: val, b: dev\)"):
         command.one_split(given, None, "val")
     assert command.one_split(given[1:], None, "val") == "dev" and command.one_split([], None, "val") == "val"
+
+
+def test_what_a_name_means(tmp_path: Path) -> None:
+    """A folder of scratch/ is named like its model; its conditions are the files beside the main predictions."""
+    from pipelines import asked
+
+    folder = tmp_path / "hrnet_tiny_coco_64x48" / "evaluation"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text('{"split": "dev"}')
+    with pytest.raises(FarposeError, match=r"evaluation: the evaluation's folder holds no predictions\.json.*name the file itself"):
+        asked.find(str(folder))
+    for end in ("", "_gt_boxes_h64", "_gt_boxes_h32", "_gt_boxes_antialias", "_detector_boxes"):
+        (folder / f"predictions{end}.json").write_text("[]")
+    (one,) = asked.find(str(folder))
+    assert (one.name, one.split, one.input_size, one.peer) == ("hrnet_tiny_coco_64x48", "dev", (64, 48), False)
+    assert list(one.heights) == [32, 64] and set(one.conditions) == {"h32", "h64", "antialias", "detector_boxes"}
+    with pytest.raises(FarposeError, match=r"unknown condition 'h16'"):
+        one.under("h16")
+    (file,) = asked.find(str(folder / "predictions.json"))
+    assert file.peer and file.name == "predictions" and not file.conditions

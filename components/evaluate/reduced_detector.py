@@ -30,12 +30,12 @@ def reduced_detector_crops(context: EvaluationContext, reduction: int) -> tuple[
     own = data.inputs
     paths, ids, boxes, scores = [], [], [], []
     for image_id, path in zip(data.images["image_id"].tolist(), data.images["image_path"].tolist(), strict=True):
-        found = finder.find(reduced(read_image(data.data_root / path), reduction), SCORE)
+        found = finder.find(reduced(read_image(data.data_root / path, own.upright), reduction), SCORE)
         paths += [path] * len(found.scores)
         ids += [image_id] * len(found.scores)
         boxes.append(found.bbox_xywh * reduction)
         scores.append(found.scores)
-    given = Boxes(data.data_root, np.array(paths, dtype=object), np.array(ids, np.int64), np.concatenate(boxes).reshape(-1, 4))
+    given = Boxes(data.data_root, np.array(paths, dtype=object), np.array(ids, np.int64), np.concatenate(boxes).reshape(-1, 4), own.upright)
     spec, convention = ShardSpec(own.geometry.input_size, own.protocol), own.geometry.convention
     crops = crop_boxes(given, convention, spec, data.degrade, own.skeleton, reduction=reduction)
     return crops, np.concatenate(scores).astype(np.float64)

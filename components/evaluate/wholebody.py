@@ -58,7 +58,8 @@ def part_of(persons: Persons, part: str) -> Persons:
     joints, own = PARTS[part], persons.skeleton
     keypoints = persons.keypoints[:, joints]
     skeleton = Skeleton(f"{own.name}_{part}", own.keypoint_names[joints], own.sigmas[joints], flips=())
-    return Persons(persons.frame.assign(num_keypoints=(keypoints[..., 2] > 0).sum(1)), persons.bbox_xywh, keypoints, skeleton)
+    frame = persons.frame.assign(num_keypoints=(keypoints[..., 2] > 0).sum(1))
+    return replace(persons, frame=frame, keypoints=keypoints, skeleton=skeleton)
 
 
 def _joints(predictions: Predictions, joints: slice) -> Predictions:

@@ -7,7 +7,7 @@ so numbers over a mapping compare models, not data sets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -45,7 +45,8 @@ class JointMapping:
         keypoints = np.zeros((len(persons), len(self.target), 3))
         keypoints[:, theirs] = persons.keypoints[:, ours]
         counted = (keypoints[:, self.target.counted_mask, 2] > 0).sum(1)
-        return Persons(persons.frame.assign(num_keypoints=counted), persons.bbox_xywh, keypoints, self.target)
+        frame = persons.frame.assign(num_keypoints=counted)
+        return replace(persons, frame=frame, keypoints=keypoints, skeleton=self.target)
 
 
 def _same(*names: str) -> tuple[tuple[str, str], ...]:

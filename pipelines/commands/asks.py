@@ -36,7 +36,7 @@ def errors(options: argparse.Namespace) -> None:
         error_gains.write(folder, result)
         error_pictures.plot(folder / "errors.png", title, result)
         if not options.no_gallery:
-            read = reporting.reader(options.images, options.data)
+            read = reporting.reader(options.images, options.data, truth.persons)
             pictures = error_pictures.worst(truth, (predictions, scores), found, read, params.gallery_size)
             if pictures:
                 error_pictures.gallery(folder / "worst.png", title, pictures)
@@ -121,6 +121,6 @@ def report(options: argparse.Namespace) -> None:
 
     out = options.output or paths.SCRATCH / "report"
     with atomic_directory(_new_or_ours(out, reporting.PAGE)) as folder:
-        said = reporting.make(folder, reporting.reader(options.images, None))
+        said = reporting.make(folder, options.images)
     size = (out / reporting.PAGE).stat().st_size / 2**20
     print(f"{said}\n{paths.shown(out / reporting.PAGE)} ({size:.1f} MiB, needs no other file)")

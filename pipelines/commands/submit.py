@@ -78,18 +78,18 @@ def detected(path: Path, files: dict[int, Path], threshold: float) -> tuple[dict
     """A detector's boxes (n, 4) and their scores (n,), by image id; images without boxes are left out.
 
     Raises:
-        FarposeError: what `boxes_of_images` raises, or no box is on one of the images.
+        FarposeError: what `boxes_of_images` raises, or no box scores enough.
     """
     from components.evaluate.boxes import boxes_of_images
 
     found = boxes_of_images(path, dict.fromkeys(files))
     for note in found.notes:
         print(f"note: {note}")
-    likely = found.scores >= threshold
-    if not likely.any():
-        raise FarposeError("no box is on one of these images", where=path, fix="give the detections of the same images")
-    ids = np.unique(found.image_id[likely]).tolist()
-    own = {number: np.flatnonzero((found.image_id == number) & likely) for number in ids}
+    kept = found.scores >= threshold
+    if not kept.any():
+        problem = f"none of {len(found)} boxes has a score of at least {threshold:g}"
+        raise FarposeError(problem, where=path, fix="lower evaluate.detector_score_threshold")
+    own = {number: np.flatnonzero(kept & (found.image_id == number)) for number in np.unique(found.image_id[kept]).tolist()}
     return {n: found.bbox_xywh[r] for n, r in own.items()}, {n: found.scores[r] for n, r in own.items()}
 
 

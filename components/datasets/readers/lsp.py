@@ -47,8 +47,8 @@ def read(name: str, source: SourceParams, root: Path, split: str) -> AnnotationF
     names = [f"im{number:0{digits}d}.jpg" for number in range(first, first + len(joints))]
     persons = Records(path, "person", [{"id": name} for name in names])
     labelled = joints[..., 2] > 0
-    persons.refuse(~np.isfinite(joints).all((1, 2)), lambda i: "a joint is not finite")
-    persons.refuse(~labelled.any(1), lambda i: "no joint is labelled")
+    persons.refuse(np.asarray(~np.isfinite(joints).all((1, 2))), lambda i: "a joint is not finite")
+    persons.refuse(np.asarray(~labelled.any(1)), lambda i: "no joint is labelled")
     places = np.where(labelled[..., None], joints[..., :2] - FIRST_PX, 0.0)
     low = np.where(labelled[..., None], places, np.inf).min(1)
     extent = np.where(labelled[..., None], places, -np.inf).max(1) - low

@@ -127,5 +127,7 @@ def _pairs(persons: Records, key: str) -> np.ndarray:
 def _flags(persons: Records, key: str) -> np.ndarray:
     """(N, 16) bool."""
     flags = persons.matrix(key, JOINTS, "one flag per joint")
-    persons.refuse(~np.isin(flags, (0, 1)).all(1), lambda i: f"{key!r} holds {flags[i][~np.isin(flags[i], (0, 1))][0]:g}, expected 0 or 1")
+    persons.refuse(
+        np.asarray(~np.isin(flags, (0, 1)).all(1)), lambda i: f"{key!r} holds {flags[i][~np.isin(flags[i], (0, 1))][0]:g}, expected 0 or 1"
+    )
     return np.asarray(flags > 0)

@@ -57,7 +57,7 @@ def _joined(annotations: Records) -> list[dict[str, Any]]:
     parts = [annotations.matrix(key, 3 * count, f"{count} joints, each x, y, visibility") for key, count in lengths.items()]
     joints = np.concatenate(parts, 1).reshape(len(annotations), -1, 3)
     flags = joints[..., 2]
-    annotations.refuse((flags < 0).any(1), lambda i: f"a visibility flag is negative: {flags[i].min():g}")
+    annotations.refuse(np.asarray((flags < 0).any(1)), lambda i: f"a visibility flag is negative: {flags[i].min():g}")
     stated, counted = annotations.integers("num_keypoints"), (flags[:, :BODY] > 0).sum(1)
     wrong = "'num_keypoints' is {}, the body has {} labelled joints"
     annotations.refuse(stated != counted, lambda i: wrong.format(stated[i], counted[i]))
