@@ -38,13 +38,13 @@ def measure(folder: Path, dataset: str) -> dict[str, Any]:
     entry = dataclasses.replace(entries.sources[dataset], splits=files, manifest=None)
     params = DataParams(dataset, {dataset: entry}, "unchecked", SplitShares())
     with tempfile.TemporaryDirectory() as scratch:
-        before, start, clock = _peak_mib(), time.process_time(), time.perf_counter()
+        start, clock = time.process_time(), time.perf_counter()
         summary = fetch(params, folder, Path(scratch) / "persons", None).splits[split]
         fetched, middle = _peak_mib(), time.process_time()
         verdict = validate(Path(scratch) / "persons", folder, params, Path(scratch) / "validation")
         spent = {"fetch_s": middle - start, "validate_s": time.process_time() - middle, "wall_s": time.perf_counter() - clock}
     counts = {"persons": summary.persons, "images": summary.images, "checks": len(verdict.checks), "failed": len(verdict.failed)}
-    return {**counts, **spent, "imports_mib": before, "fetch_peak_mib": fetched, "validate_peak_mib": _peak_mib()}
+    return {**counts, **spent, "fetch_peak_mib": fetched, "validate_peak_mib": _peak_mib()}
 
 
 def _peak_mib() -> float:
@@ -59,7 +59,7 @@ def main(folder: str) -> None:
         command = [sys.executable, "-m", "benchmarks.annotations", folder, dataset]
         done = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(times)]
         runs = [json.loads(output.splitlines()[-1]) for output in done]
-        counts = {key: runs[0][key] for key in ("persons", "images", "checks", "failed", "imports_mib")}
+        counts = {key: runs[0][key] for key in ("persons", "images", "checks", "failed")}
         spread = {key: [round(run[key], 2) for run in runs] for key in SPREAD}
         rows.append({"name": dataset, "file": name, **counts, "n": times, **spread})
         report.write("annotations", rows)  # after each, because the last one takes minutes
