@@ -119,5 +119,5 @@ def read_split(name: str, source: SourceParams, root: Path, split: str) -> Annot
         raise unknown_name("split", split, source.splits, where=f"data set {name}")
     found = reader_of(name, source).read(name, source, Path(root), split)
     mapped = found.persons if source.mapping is None else mapping_of(source.mapping).persons(found.persons)
-    about = {"upright": source.orientation == UPRIGHT, "category_id": found.persons.category_id}
-    return replace(found, persons=replace(mapped, **about))
+    upright, category_id = source.orientation == UPRIGHT, found.persons.category_id
+    return replace(found, persons=replace(mapped, upright=upright, category_id=category_id))
