@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from components.base.config import load_yaml
 from components.base.errors import FarposeError
 from components.base.files import write_json
 from components.evaluate.by_condition import by_condition
@@ -215,15 +216,16 @@ def test_the_pipelines_peers_are_scored_for_the_comparison(tables: Path, tmp_pat
     assert comparing.evaluated("theirs")[0][0]["variant"] == "theirs", "`farpose compare theirs …` finds it"
 
 
-def test_compare_depends_on_the_peers_files(tmp_path: Path) -> None:
+def test_compare_and_report_depend_on_the_peers_files(tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").write_text((REPOSITORY / "dvc.yaml").read_text())
     (tmp_path / "artifacts").mkdir()
     pipeline = pipeline_with_peers()
     with pytest.raises(FarposeError, match=r"lacks artifacts/persons and 2 more"):
         listing.check(pipeline, tmp_path)
     assert listing.keep_in_step(pipeline, tmp_path)
-    text = (tmp_path / "dvc.yaml").read_text()
-    assert text.count("- data/peers/a.json.gz\n") == 1 and text.count("- data/peers/b.json.gz\n") == 1
+    stages = load_yaml(tmp_path / "dvc.yaml")["stages"]
+    for stage in ("compare", "report"):
+        assert [stages[stage]["deps"].count(f"data/peers/{name}.json.gz") for name in ("a", "b")] == [1, 1]
     listing.check(pipeline, tmp_path)
 
 
