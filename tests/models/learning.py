@@ -20,7 +20,7 @@ from tests.tiny_shard import write_tiny_shard
 CPU = torch.device("cpu")
 
 
-def learned_share(variant: Variant, folder: Path, steps: int = 200, init: str = "none") -> float:
+def learned_share(variant: Variant, folder: Path, steps: int = 200, init: str = "none", rate: float | None = None) -> float:
     """PCK on four crops after up to `steps` steps on them; stops at 0.95."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -28,6 +28,7 @@ def learned_share(variant: Variant, folder: Path, steps: int = 200, init: str = 
     starts.initialise(built.model, init, variant.skeleton)
     model, codec = built.model.train(), built.codec
     recipe = dataclasses.replace(recipes.load(), num_threads=1)
+    recipe = recipe if rate is None else dataclasses.replace(recipe, learning_rate=rate)
     step = eager_step(model, codec, build_optimiser(model, recipe, CPU, graphed=False), recipe, CPU)
     crops = TrainCrops.open(write_tiny_shard(folder))
     batch = Augmenter(codec.geometry, AugmentParams.none(), crops.skeleton)(crops.to(CPU), torch.arange(4), 0)
