@@ -24,6 +24,7 @@ from benchmarks import report
 from benchmarks.detector import about
 from components.base.files import read_json, sha256_of, write_json
 from components.detect.boxes import areas, intersections, overlaps
+from components.evaluate.matching import object_keypoint_similarity
 from components.pose.skeleton import COCO_17
 from components.registry import released
 
@@ -44,12 +45,12 @@ def predictions(files: list[Path], folder: Path) -> list[dict[str, Any]]:
     return [{**record, "image": index[Path(numbers[record["image_id"]]).name]} for record in found]
 
 
-def oks(found: np.ndarray, person: dict[str, Any]) -> float:
-    """Of joints (K, 2), px, with an annotated person, over its labelled joints."""
-    truth = np.array(person["keypoints"], float).reshape(-1, 3)
-    labelled = truth[:, 2] > 0
-    squared = ((found - truth[:, :2]) ** 2).sum(-1)[labelled]
-    return float(np.exp(-squared / (2 * person["area"] * (2 * np.array(COCO_17.sigmas)[labelled]) ** 2)).mean())
+def similarities(found: np.ndarray, persons: list[dict[str, Any]]) -> np.ndarray:
+    """(N,) OKS of joints (K, 2), px, with N annotated persons."""
+    truth = np.array([person["keypoints"] for person in persons], float).reshape(len(persons), -1, 3)
+    sizes = np.array([person["area"] for person in persons], float)
+    boxes = np.array([person["bbox"] for person in persons], float).reshape(-1, 4)
+    return object_keypoint_similarity(np.repeat(found[None], len(persons), 0), truth, sizes, boxes, np.array(COCO_17.sigmas))
 
 
 def corners(persons: list[dict[str, Any]]) -> np.ndarray:
@@ -67,7 +68,7 @@ def judged(record: dict[str, Any], persons: list[dict[str, Any]]) -> dict[str, b
     single = corners([person for person in persons if not person.get("iscrowd")])
     in_crowd = bool((intersections(box, crowds) > INSIDE * areas(box)).any())
     near = bool((overlaps(box, single) > NEAR).any())
-    right = any(oks(joints, person) > RIGHT for person in labelled)
+    right = bool(labelled) and bool((similarities(joints, labelled) > RIGHT).any())
     return {"right": right, "nobody": not near and not in_crowd, "crowd": in_crowd}
 
 
