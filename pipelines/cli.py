@@ -33,6 +33,12 @@ def parser() -> argparse.ArgumentParser:
     acquire.add_argument("--endpoint", metavar="URL", help="S3 endpoint other than Amazon's")
     acquire.add_argument("--accept-changes", action="store_true", help="replace the committed manifest if the files differ from it")
 
+    text = "write a data set's annotations in another form, one file per split; nothing is filtered, and ids stay"
+    convert = command("convert", "data:convert", text)
+    convert.add_argument("name", metavar="NAME", help="a data set of params/data.yaml whose files are in data/NAME")
+    convert.add_argument("--to", choices=("coco",), default="coco", help="the form: COCO keypoints (coco)")
+    convert.add_argument("output", type=Path, metavar="OUTPUT", help="folder that gets train.json, val.json, …")
+
     run = command("run", "run:run", "bring every stage up to date, as a Prefect flow over DVC's graph")
     run.add_argument("targets", nargs="*", metavar="STAGE", help="only these stages and what they need (such as compare, train@NAME)")
     run.add_argument("--no-verify", action="store_true", help="leave out the checks that come before the first stage")

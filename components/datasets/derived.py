@@ -56,11 +56,8 @@ def _values(key: str, annotations: Records, counted: np.ndarray) -> list[Any]:
     if key == "bbox":
         joints = annotations.matrix("keypoints", 3 * len(counted), "each joint x, y, visibility").reshape(len(annotations), -1, 3)
         labelled = joints[..., 2] > 0
-        annotations.refuse(
-            np.asarray(~labelled.any(1)),
-            lambda i: "it has neither a 'bbox' nor labelled joints",
-            "draw a box around the person, or leave it out",
-        )
+        fix = "draw a box around the person, or leave it out"
+        annotations.refuse(np.asarray(~labelled.any(1)), lambda i: "it has neither a 'bbox' nor labelled joints", fix)
         return box_around(joints[..., :2], labelled).tolist()
     if key == "area":
         sides = annotations.matrix("bbox", 4, "left, top, width, height")[:, 2:]

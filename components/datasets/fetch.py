@@ -14,7 +14,7 @@ import pandas as pd
 from components.base.errors import FarposeError
 from components.base.files import atomic_directory
 from components.datasets.derived import RULES
-from components.datasets.file_names import match
+from components.datasets.found_images import with_found
 from components.datasets.ignored import CROWD, UNLABELLED, ignored_regions
 from components.datasets.numbering import raises
 from components.datasets.params import DEV, TRAIN, DataParams, FilterParams
@@ -230,18 +230,11 @@ def _filtered(
 
 def _matched(read: AnnotationFile, params: DataParams, root: Path, split: str) -> tuple[AnnotationFile, int, str]:
     """The same with the paths of files that are named nearly as annotated, their number, and in words what names are ambiguous."""
-    paths = read.images["image_path"]
     if params.images == "unchecked":
         return read, 0, ""
-    there = np.array([(root / path).is_file() for path in paths], dtype=bool)
-    if there.all():
-        return read, 0, ""
     folder = params.files.splits[TRAIN if split == DEV and params.splits.dev else split].images
-    found = match(root, folder, paths[~there], taken=paths[there])
-    persons = read.persons.frame.assign(image_path=read.persons.frame["image_path"].replace(found.paths))
-    images = read.images.assign(image_path=paths.replace(found.paths))
-    said = found.said()
-    return replace(read, persons=replace(read.persons, frame=persons), images=images), len(found.paths), f"; {said}" if said else ""
+    found, count, said = with_found(read, root, folder)
+    return found, count, f"; {said}" if said else ""
 
 
 def _present(images: pd.DataFrame, params: DataParams, root: Path, hint: str = "") -> np.ndarray:
