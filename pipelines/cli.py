@@ -130,6 +130,8 @@ def parser() -> argparse.ArgumentParser:
     submit.add_argument("images", type=Path, metavar="LIST", help="JSON with COCO's `images`, such as image_info_test-dev2017.json")
     submit.add_argument("--folder", type=Path, required=True, metavar="FOLDER", help="of the image files, such as test2017")
     submit.add_argument("--boxes", type=Path, metavar="FILE", help="a detector's COCO results on these images, for models that take boxes")
+    text = "the data set of params/data.yaml that they belong to: its category id and its `orientation` (the one that the model learned)"
+    submit.add_argument("--data-set", metavar="NAME", help=text)
     submit.add_argument("--variant", metavar="NAME", help="a trained variant, or any with --weights (the released model)")
     submit.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
     text = ".json, or .zip with one JSON file of its name (person_keypoints_test-dev2017_farpose_results.zip)"
