@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from components.base.errors import FarposeError
 from components.datasets.acquire import acquire
 from components.datasets.fetch import fetch
-from components.datasets.params import DataParams, SplitFiles
+from components.datasets.params import DataParams, SplitFiles, SplitShares
 from components.datasets.validate import validate
 from components.pose.images import read_images
 from components.pose.persons import Persons
+from components.registry.tracking import numbers
 from tests import tool_exports as tools
 
 
@@ -146,3 +149,52 @@ def test_label_studios_coco_export_of_single_persons(tmp_path: Path) -> None:
     assert persons.keypoints[0].tolist() == [[25, 25, 2], [12, 40, 2], [0, 0, 0], [26, 45, 2]] and len(persons) == 1
     assert persons.bbox_xywh.tolist() == [[12, 25, 14, 20]] and persons.frame["area"][0] == pytest.approx(0.53 * 280)
     assert persons.category_id == 1 and summary.splits["val"].other_categories == 1
+
+
+@pytest.mark.parametrize("form", ["cvat", "label_studio"])
+def test_what_is_left_out_is_said_and_can_be_recorded(tmp_path: Path, form: str) -> None:
+    """Rows of the terminal's table, and names that MLflow takes for metrics."""
+    if form == "cvat":
+        (tmp_path / "all.txt").write_text(tools.cvat_xml(tools.CVAT_A + '<polygon label="car"></polygon><a_b.c label="car"></a_b.c>'))
+        row = "left out: shapes of the kind polygon"
+    else:
+        more = [{"id": "p", "type": "polygonlabels"}, {"id": "q", "type": "a, b: c"}]
+        tools.write_json(tmp_path / "all.txt", tools.label_studio(results=tools.label_studio_results() + more))
+        row = "left out: results of the kind polygonlabels"
+    tools.write_images(tmp_path / "images")
+    summary = fetch(tools.params(form, {"val": SplitFiles("all.txt", "images")}), tmp_path, tmp_path / "persons", None)
+    (line,) = [line for line in summary.table().splitlines() if line.startswith(row)]
+    assert line.split()[-1] == "1" and len(summary.splits["val"].left_out) == 2
+    for name in numbers(summary.metrics()):
+        assert re.fullmatch(r"[/\w.\- ]+", name), name
+
+
+def test_ids_of_one_image_in_two_splits_stay(tmp_path: Path) -> None:
+    """The same image in both splits is a mistake that validation must find; only ids of different images move."""
+    tools.write_json(tmp_path / "a.json", tools.roboflow())
+    tools.write_images(tmp_path / "images")
+    splits = {split: SplitFiles("a.json", "images") for split in ("train", "val")}
+    summary = fetch(tools.params("coco", splits), tmp_path, tmp_path / "persons", None)
+    assert {split.ids_raised for split in summary.splits.values()} == {(0, 0)}
+    with pytest.raises(FarposeError, match="No image is in two splits, by its id: not so in 4 of 4 images"):
+        validate(tmp_path / "persons", tmp_path, tools.params("coco", splits), tmp_path / "validation")
+
+
+def test_development_images_move_with_their_files_others(tmp_path: Path) -> None:
+    """Their choice depends on the files' ids, so that it stays when another split is added."""
+    export = EXPORTS["Roboflow"]
+    chosen = {}
+    for seed, splits in enumerate([("train",), ("train", "val")]):
+        root = tmp_path / str(seed)
+        for number, split in enumerate(splits):
+            export.write(root, split, number)
+        files = {split: export.splits[split] for split in splits}
+        value = tools.roboflow()
+        value["annotations"][1]["image_id"] = 1  # one person an image
+        tools.write_json(root / "train" / "_annotations.coco.json", value)
+        params = replace(tools.params("coco", files), splits=SplitShares(dev=0.5))  # SHA-256 of own/0 and own/1: 0.31 and 0.78
+        fetch(params, root, root / "persons", None)
+        images = read_images(root / "persons" / "images.parquet")
+        chosen[seed] = images.groupby("split")["image_path"].apply(list).to_dict()
+        assert images["image_id"].is_unique
+    assert chosen[1].pop("val") and chosen[0] == chosen[1] == {"dev": ["train/a.png"], "train": ["train/b.png"]}

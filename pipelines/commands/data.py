@@ -18,17 +18,19 @@ def acquire(options: argparse.Namespace) -> None:
     from components.datasets.synthetic import SyntheticParams
 
     params = parse(SyntheticParams, load_yaml(PARAMS / "data.yaml").get("synthetic", {}), "params/data.yaml: synthetic")
+    sources = settings.data().sources
     got = collect(
         options.source,
         options.origin,
         paths.DATA,
-        settings.data().sources,
+        sources,
         endpoint=options.endpoint,
         accept_changes=options.accept_changes,
         synthetic=params,
         progress=sys.stderr.isatty(),
     )
     print(f"{options.source}: {got.files} files, {got.size_bytes / 1e6:.0f} MB in data/{options.source}")
+    print(f"licence, as data/README.md records it: {sources[options.source].licence}")
     if got.left_out:
         print(f"left out, of no kind that is read (images: {', '.join(IMAGES)}): {kinds_of(got.left_out)}")
     _add_to_dvc()

@@ -31,6 +31,7 @@ from components.datasets.params import SourceParams
 from components.datasets.reader import AnnotationFile, Reader
 from components.datasets.readers import coco
 from components.datasets.records import DAMAGED
+from components.pose.people import compact
 
 HEADER = 4096  # bytes in which a document type would be declared
 
@@ -147,7 +148,7 @@ class _Image:
                     raise FarposeError(f"the joint {label!r} is there twice in group {group}", where=self.where, fix="remove one")
                 single[group][label] = places[0]
             else:
-                left_out[f"shapes of the kind {shape.tag}"] += 1
+                left_out[f"shapes of the kind {compact(shape.tag)}"] += 1
         yield from self._grouped(image_id, boxes, skeletons, single)
 
     def _grouped(

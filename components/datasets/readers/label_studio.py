@@ -158,7 +158,7 @@ class _Task:
                 box = upright_box(left, top, width, height, float(degrees), about_center=False)
                 rectangles[str(item.get("id"))] = Drawn(self.number, self._label(item), self._where, bbox_xywh=box)
             elif item.get("type") not in (POINT, CHOICES, RELATION):
-                left_out[f"results of the kind {item.get('type')}"] += 1
+                left_out[f"results of the kind {compact(str(item.get('type')))}"] += 1
         joints: dict[str, dict[str, tuple[float, float, float]]] = {}
         for item in results:
             if item.get("type") == POINT:
