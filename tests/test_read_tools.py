@@ -16,6 +16,7 @@ from components.base.errors import FarposeError
 from components.datasets.acquire import acquire
 from components.datasets.fetch import fetch
 from components.datasets.params import DataParams, SplitFiles, SplitShares
+from components.datasets.reader import read_split
 from components.datasets.validate import validate
 from components.pose.images import read_images
 from components.pose.persons import Persons
@@ -198,3 +199,16 @@ def test_development_images_move_with_their_files_others(tmp_path: Path) -> None
         chosen[seed] = images.groupby("split")["image_path"].apply(list).to_dict()
         assert images["image_id"].is_unique
     assert chosen[1].pop("val") and chosen[0] == chosen[1] == {"dev": ["train/a.png"], "train": ["train/b.png"]}
+
+
+def test_boxes_without_any_joint_are_unlabelled_persons(tmp_path: Path) -> None:
+    """The reader takes them; a split that has nothing else is refused for what it lacks."""
+    boxes = [item for item in tools.label_studio_results() if item["type"] == "rectanglelabels"]
+    tools.write_json(tmp_path / "all.json", tools.label_studio(results=boxes))
+    tools.write_images(tmp_path / "images")
+    splits = {"val": SplitFiles("all.json", "images")}
+    found = read_split("own", tools.entry("label_studio", splits), tmp_path, "val").persons
+    assert found.frame["num_keypoints"].tolist() == [0, 0] and not found.keypoints.any()
+    np.testing.assert_allclose(found.bbox_xywh, tools.BOXES)
+    with pytest.raises(FarposeError, match="no labelled person is left in split 'val' of 2 read"):
+        fetch(tools.params("label_studio", splits), tmp_path, tmp_path / "persons", None)

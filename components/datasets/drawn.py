@@ -13,7 +13,7 @@ import numpy as np
 
 from components.base.errors import FarposeError
 from components.datasets.categories import spellings
-from components.pose.people import compact
+from components.pose.people import compact, is_people
 from components.pose.skeleton import Skeleton
 
 PERSONS_PER_IMAGE = 1000  # annotation ids are this times the image's id plus the object's number in its image
@@ -66,13 +66,18 @@ def coco_of(
     used: dict[str, dict[str, None]] = {label: {} for label in sorted({item.label for item in objects} | {*(declared or ())})}
     for item in objects:
         used[item.label] |= dict.fromkeys(item.joints)
-    categories, fits = [], {}
-    for number, (label, names) in enumerate(used.items(), start=1):
+    fits = {}
+    for label, names in used.items():
         found = [index.get(compact(name)) for name in listed.get(label, names)]
         whole = sorted(k for k in found if k is not None) == list(range(len(own))) or label not in listed
         fits[label] = bool(found) and None not in found and whole
-        categories.append({"id": number, "name": label, "keypoints": own if fits[label] else listed.get(label, list(names))})
-    ids = {category["name"]: category["id"] for category in categories}
+    if not any(fits.values()):  # nobody drew a joint: persons are there, but not labelled
+        fits |= {label: True for label, names in used.items() if is_people(label) and not names and label not in listed}
+    ids = {label: number for number, label in enumerate(used, start=1)}
+    categories = [
+        {"id": ids[label], "name": label, "keypoints": own if fits[label] else listed.get(label, list(names))}
+        for label, names in used.items()
+    ]
     counts: dict[int, int] = {}
     annotations = []
     for item in objects:
