@@ -74,10 +74,8 @@ def coco_of(
     if not any(fits.values()):  # nobody drew a joint: persons are there, but not labelled
         fits |= {label: True for label, names in used.items() if is_people(label) and not names and label not in listed}
     ids = {label: number for number, label in enumerate(used, start=1)}
-    categories = [
-        {"id": ids[label], "name": label, "keypoints": own if fits[label] else listed.get(label, list(names))}
-        for label, names in used.items()
-    ]
+    names_of = {label: own if fits[label] else listed.get(label, list(names)) for label, names in used.items()}
+    categories = [{"id": ids[label], "name": label, "keypoints": names} for label, names in names_of.items()]
     counts: dict[int, int] = {}
     annotations = []
     for item in objects:
