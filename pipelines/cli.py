@@ -159,7 +159,9 @@ def parser() -> argparse.ArgumentParser:
     params = command("params", "params:params", "check all parameters and print them, or one variant's")
     params.add_argument("variant", nargs="?", metavar="NAME", help="print this variant with everything resolved")
     params.add_argument("--apply", metavar="NAME", help="lay params/examples/NAME over params/")
-    params.add_argument("--force", action="store_true", help="with --apply: also over edits that are not committed")
+    text = "put these variants in the place of those in params/, with their data set and the crops or images that they need"
+    params.add_argument("--only", nargs="+", metavar="NAME", help=text)
+    params.add_argument("--force", action="store_true", help="with --apply and --only: also over edits that are not committed")
 
     models = command("models", "models:models", "list every variant with its parameters, multiply-adds and what its paper reports")
     models.add_argument("--method", metavar="NAME", help="only this method, such as srpose")

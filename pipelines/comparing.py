@@ -1,4 +1,4 @@
-"""What a comparison needs of each evaluated variant: its metrics, its name and seed group, and its per-image matches."""
+"""What a comparison needs of each evaluated variant: its metrics, its name and seed group, and its per-image outcome."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Any
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import read_json
 from components.evaluate.headline import GT
-from components.evaluate.matching import Matches
 from components.evaluate.peers import score_results
+from components.evaluate.resampling import Outcome
 from components.evaluate.scoring import Truth
-from components.evaluate.significance import read_matches
+from components.evaluate.significance import MATCHES, read_outcome
 from components.models import zoo
 from components.pose.images import IMAGES_FILE, read_images
 from components.pose.persons import Persons
 from pipelines import paths, settings
 
-MATCHES = "matches.npz"  # in an evaluation's folder, with its metrics.json
 PEERS = "peers"  # in the comparison's folder: the peers' evaluations
 
 
@@ -79,8 +78,8 @@ def group_of(name: str) -> str:
     return zoo.group_of(zoo.variant(name))
 
 
-def matches(names: Iterable[str], peers: Mapping[str, Path] | None = None) -> dict[str, Matches]:
-    """Per-image matches of evaluated variants of the pipeline, and of peers.
+def matches(names: Iterable[str], peers: Mapping[str, Path] | None = None) -> dict[str, Outcome]:
+    """What the leading numbers are made of, per image, of evaluated variants of the pipeline, and of peers.
 
     Args:
         peers: name → folder that it was scored into.
@@ -88,18 +87,21 @@ def matches(names: Iterable[str], peers: Mapping[str, Path] | None = None) -> di
         FarposeError: an evaluation has none.
     """
     folders = {name: paths.EVALUATIONS / name for name in names} | dict(peers or {})
-    return {name: read_matches(folder / MATCHES) for name, folder in folders.items()}
+    return {name: read_outcome(folder) for name, folder in folders.items()}
 
 
-def condition_matches(conditions: Iterable[str], names: Iterable[str], peers: Mapping[str, Path]) -> dict[str, dict[str, Matches]]:
-    """By condition and name, the per-image matches of those that were scored under it."""
+def condition_matches(conditions: Iterable[str], names: Iterable[str], peers: Mapping[str, Path]) -> dict[str, dict[str, Outcome]]:
+    """By condition and name, the same of those that were scored under it."""
     folders = {name: paths.EVALUATIONS / name for name in names} | dict(peers)
-    files = {one: {name: folder / f"matches_{GT}_{one}.npz" for name, folder in folders.items()} for one in conditions}
-    return {one: {name: read_matches(file) for name, file in each.items() if file.is_file()} for one, each in files.items()}
+    found: dict[str, dict[str, Outcome]] = {}
+    for one in conditions:
+        end = f"_{GT}_{one}"
+        found[one] = {name: read_outcome(folder, end) for name, folder in folders.items() if (folder / MATCHES.format(end)).is_file()}
+    return found
 
 
-def evaluated(name: str) -> list[tuple[dict[str, Any], Matches]]:
-    """Metrics and matches of what a user names: a variant, the name of a group of seeds, a peer, or an evaluation's folder.
+def evaluated(name: str) -> list[tuple[dict[str, Any], Outcome]]:
+    """Metrics of what a user names: a variant, the name of a group of seeds, a peer, or an evaluation's folder.
 
     Raises:
         FarposeError: nothing of this name is evaluated.
@@ -127,5 +129,5 @@ def evaluated(name: str) -> list[tuple[dict[str, Any], Matches]]:
     return [_read(where, identity(other)) for other, where in folders.items()]
 
 
-def _read(folder: Path, more: dict[str, Any]) -> tuple[dict[str, Any], Matches]:
-    return {**read_json(folder / "metrics.json"), **more}, read_matches(folder / MATCHES)
+def _read(folder: Path, more: dict[str, Any]) -> tuple[dict[str, Any], Outcome]:
+    return {**read_json(folder / "metrics.json"), **more}, read_outcome(folder)

@@ -16,7 +16,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.base.errors import FarposeError
 from components.base.files import read_json
-from components.evaluate.headline import headline_ap
+from components.evaluate.leading import leading, leading_value
 from pipelines import graph, settings
 from pipelines.driver import Driver, StageResult
 from pipelines.environment import REPOSITORY
@@ -63,7 +63,8 @@ def farpose_flow(targets: list[str] | None = None, verify: bool = True, reposito
         parent.tags({f"outcome.{result.name}": result.outcome for result in results})
         table, numbers = root / COMPARISON, root / NUMBERS
         if not targets and table.is_file():
-            parent.metrics({"AP": {name: headline_ap(row) for name, row in read_json(numbers).items()}})
+            for name, row in read_json(numbers).items():
+                parent.metrics({tracking.key_name(leading(row).label): {name: leading_value(row)}})
             parent.tags({"mlflow.note.content": table.read_text()})
             create_markdown_artifact(table.read_text(), key="comparison", description="All variants of this run")
     return results

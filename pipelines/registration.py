@@ -10,6 +10,7 @@ from typing import Any
 from components.base.files import atomic_directory, read_json, write_json
 from pipelines import paths, plan, settings
 
+UNKNOWN = "unknown"  # licence of an image whose annotations state none
 MEASURED = ("train_seconds", "images_per_second", "data_share", "memory_mib")  # differ from run to run, so the model card leaves them out
 
 
@@ -34,7 +35,7 @@ def register(name: str, shards: str) -> None:
 
 def _candidate(name: str, shards: str) -> Any:
     from components.base import imports
-    from components.evaluate.headline import headline
+    from components.evaluate.leading import leading_key
     from components.models import zoo
     from components.models.weights import read_metadata
     from components.registry.model_card import Facts, model_card
@@ -59,14 +60,14 @@ def _candidate(name: str, shards: str) -> Any:
         metrics=metrics,
         **training_facts(trained, training),
     )
-    ap = f"AP_{headline(metrics)}"
+    main = leading_key(metrics)
     return Candidate(
         variant=variant,
         weights=weights,
         card=model_card(variant, training["model_sha256"], facts),
         metrics=metrics,
         examples=_examples(variant, shards),
-        tags={"shards": shards, ap: f"{metrics[ap]:.4f}", **_lock_tags(name)},
+        tags={"shards": shards, main: f"{metrics[main]:.4f}", **_lock_tags(name)},
         preparation=preparation(shards),
         sources={module: sources[module] for module in planned[plan.REGISTER]["modules"]},
     )
@@ -97,10 +98,12 @@ def training_facts(trained: Mapping[str, str], summary: Mapping[str, Any]) -> di
 
 
 def licences() -> str:
-    """The licences of the persons table's images."""
+    """The licence of the data set's entry, and those that its annotations state of single images."""
     from components.pose.persons import Persons
 
-    return ", ".join(sorted(Persons.read(paths.PERSONS / "persons.parquet").frame["licence"].unique()))
+    stated = ", ".join(sorted(set(Persons.read(paths.PERSONS / "persons.parquet").frame["licence"].unique()) - {UNKNOWN}))
+    own = settings.data().files.licence
+    return f"{own}; images: {stated}" if stated and stated != own else own
 
 
 def preparation(shards: str) -> dict[str, dict[str, Any]]:

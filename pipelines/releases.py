@@ -48,7 +48,7 @@ def make(making: Making, folder: Path, scratch: Path, evaluation: Path | None = 
         FarposeError: no weights, an origin that is not known, an evaluation of other weights, an ONNX file that finds other joints,
             or a file too large for a clone.
     """
-    from components.evaluate.headline import headline_ap
+    from components.evaluate.leading import leading, leading_value
     from components.models import zoo
     from components.registry import package, released
     from components.registry.model_card import model_card
@@ -68,7 +68,7 @@ def make(making: Making, folder: Path, scratch: Path, evaluation: Path | None = 
     card = model_card(variant, sha256_of(weights), stated, USE.format(name=making.name))
     released.write(folder, variant, files, registration.preparation(making.shards), stated, card, _notice(stated))
     released.check(folder)
-    return f"AP {headline_ap(metrics):.3f}; {compared}"
+    return f"{leading(metrics).label} {leading_value(metrics):.3f}; {compared}"
 
 
 def register(repository: Path = paths.REPOSITORY) -> list[str]:
@@ -96,12 +96,12 @@ def candidate(name: str, root: Path) -> Any:
     """A released model as a `Candidate` of the registry, see `components.registry.register`."""
     from components.base import imports
     from components.base.config import load_yaml
-    from components.evaluate.headline import headline
+    from components.evaluate.leading import leading_key
     from components.registry import package, released
     from components.registry.register import Candidate
 
     found, stated, sources = released.read(name, root), released.facts(name, root), imports.read(paths.REPOSITORY)
-    ap = f"AP_{headline(stated.metrics)}"
+    main = leading_key(stated.metrics)
     modules = plan.code(plan.REGISTER, found.variant, found.spec.protocol, sources)["modules"]
     return Candidate(
         variant=found.variant,
@@ -109,7 +109,7 @@ def candidate(name: str, root: Path) -> Any:
         card=(found.folder / released.README).read_text(),
         metrics=stated.metrics,
         examples=np.full((1, 3, *found.variant.input_size), GREY, np.uint8),
-        tags={**stated.lineage, "released": name, ap: f"{stated.metrics[ap]:.4f}"},
+        tags={**stated.lineage, "released": name, main: f"{stated.metrics[main]:.4f}"},
         preparation=load_yaml(found.folder / package.PREPARATION),
         sources={module: sources.paths[module] for module in modules},
     )

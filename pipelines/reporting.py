@@ -14,11 +14,12 @@ from components.base.files import read_json, sha256_of, write_json
 from components.degrade.images import read_image
 from components.evaluate import error_gains, error_pictures, report, usefulness
 from components.evaluate.by_condition import title_of
-from components.evaluate.headline import PROTOCOLS, headline, headline_ap
-from components.evaluate.matching import Matches
+from components.evaluate.headline import PROTOCOLS, headline
+from components.evaluate.leading import label_of, leading, leading_value
 from components.evaluate.params import EvaluateParams
 from components.evaluate.ranking import merged, ranked
 from components.evaluate.report import Picture, Section
+from components.evaluate.resampling import Outcome
 from components.evaluate.scoring import Truth
 from components.evaluate.table import columns, name_of, notes_of
 from components.evaluate.usefulness_plot import plot
@@ -63,7 +64,7 @@ def make(folder: Path, images: Path | None = None) -> str:
     best = order[0]
     lead = [
         f"{len(order)} models on split {split} of {settings.data().source}: {len(truth.persons.labelled()):,} persons on "
-        f"{len(truth.image_ids):,} images. Best: {name_of(best)} with AP {100 * headline_ap(best):.1f}."
+        f"{len(truth.image_ids):,} images. Best: {name_of(best)} with {leading(best).label} {100 * leading_value(best):.1f}."
     ]
     sections = [
         Section("leaderboard", "Leaderboard", tables=[report.leaderboard(order, notes_of(order))], pictures=_comparison()),
@@ -76,13 +77,13 @@ def make(folder: Path, images: Path | None = None) -> str:
         _provenance(given, rows),
     ]
     report.write(folder / PAGE, f"Farpose report: {settings.data().source}", lead, sections)
-    return f"{len(order)} models; best: {name_of(best)}, AP {100 * headline_ap(best):.1f}"
+    return f"{len(order)} models; best: {name_of(best)}, {leading(best).label} {100 * leading_value(best):.1f}"
 
 
-def _rows(given: Sequence[Asked]) -> tuple[list[dict[str, Any]], dict[str, Matches]]:
+def _rows(given: Sequence[Asked]) -> tuple[list[dict[str, Any]], dict[str, Outcome]]:
     """The comparison's rows of what is evaluated, and their matches."""
     rows: list[dict[str, Any]] = []
-    matches: dict[str, Matches] = {}
+    matches: dict[str, Outcome] = {}
     for one in given:
         if one.folder is not None:
             rows.append(_row(one.name, one.folder))
@@ -110,12 +111,12 @@ def _comparison() -> list[Picture]:
     return [report.png(paths.COMPARISON / name, caption) for name, caption in known.items() if (paths.COMPARISON / name).is_file()]
 
 
-def _differences(order: Sequence[Mapping[str, Any]], runs: Mapping[str, Sequence[Matches]], params: EvaluateParams) -> Section:
+def _differences(order: Sequence[Mapping[str, Any]], runs: Mapping[str, Sequence[Outcome]], params: EvaluateParams) -> Section:
     """Of all pairs of rows that were given the same boxes."""
     tables = []
     for suffix, boxes in PROTOCOLS.items():
         names = [str(row["variant"]) for row in order if headline(row) == suffix and row["variant"] in runs]
-        table = report.pairs({name: runs[name] for name in names}, params, f"Boxes given: {boxes}.")
+        table = report.pairs({name: runs[name] for name in names}, params, f"Boxes given: {boxes}.", label_of(order))
         tables += [table] if table else []
     return Section("differences", "Paired differences", [] if tables else ["No two models with the same boxes to compare."], tables)
 

@@ -129,7 +129,6 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
     """
     from components.approaches import approach
     from components.evaluate.approach import EvaluationContext
-    from components.evaluate.headline import headline_ap
     from components.evaluate.stage import evaluate as score
     from components.models import costs, zoo
     from components.registry import lineage, tracking
@@ -159,13 +158,21 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
         metrics |= {"params_m": spent.params / 1e6, "gmacs": spent.macs / 1e9}
         scored_on = settings.data().source
         metrics |= {"scored_on": scored_on} if scored_on != variant.dataset else {}
-        metrics |= {"paper_AP": variant.paper.ap / 100} if variant.paper.ap is not None and scored_on == variant.dataset else {}
+        metrics |= _printed(variant.paper) if scored_on == variant.dataset else {}
         run.metrics(metrics)
         run.note(in_words(metrics))
         for picture in sorted(folder.glob("*.png")):
             run.artifact(picture)
         write_json(paths.RESULTS / "evaluate" / f"{name}.json" if output is None else folder / "metrics.json", metrics)
-        print(f"{name}: AP {headline_ap(metrics):.3f} (its perfect targets {metrics['target_AP']:.3f}), pictures in {folder}")
+        print(f"{name}: {in_words(metrics)} Perfect targets: AP {100 * metrics['target_AP']:.1f} %. Pictures in {folder}")
+
+
+def _printed(paper: Any) -> dict[str, float]:
+    """What the variant's paper prints as its leading number, under the key that a comparison shows."""
+    from components.evaluate.leading import AP, PCKH
+
+    found = {AP: paper.ap, PCKH: paper.pckh50}
+    return {f"paper_{number.name}": value / 100 for number, value in found.items() if value is not None}
 
 
 def trained(variant: Any, weights: Path) -> Any:
@@ -204,7 +211,7 @@ def compare() -> None:
     from components.base.files import atomic_directory
     from components.evaluate.by_condition import by_condition
     from components.evaluate.compare import compare as tabulate
-    from components.evaluate.headline import headline_ap
+    from components.evaluate.leading import leading, leading_value
     from components.registry import tracking
     from pipelines import comparing
 
@@ -220,7 +227,7 @@ def compare() -> None:
             conditions = settings.evaluation().conditions
             by_condition([*rows, *others], folder, comparing.condition_matches(conditions, names, peers))
         run.artifact(paths.COMPARISON)
-        run.metrics({f"AP {row['variant']}": headline_ap(row) for row in (*rows, *others)})
+        run.metrics({f"{leading(row).label} {row['variant']}": leading_value(row) for row in (*rows, *others)})
         write_json(paths.RESULTS / "comparison.json", {row["variant"]: _kept(row) for row in (*rows, *others)})
         table = (paths.COMPARISON / "comparison.md").read_text()
         run.note(table)
@@ -230,9 +237,10 @@ def compare() -> None:
 def _kept(row: dict[str, Any]) -> dict[str, Any]:
     """What `results/` keeps of a row."""
     from components.evaluate.headline import headline
+    from components.evaluate.leading import leading_key
 
-    boxes = headline(row)
-    keys = (f"AP_{boxes}", f"AP_{boxes}_low", f"AP_{boxes}_high", "target_AP", "bound_AP", "params_m", "gmacs")
+    mains = dict.fromkeys((leading_key(row), f"AP_{headline(row)}"))
+    keys = (*(f"{main}{end}" for main in mains for end in ("", "_low", "_high")), "target_AP", "bound_AP", "params_m", "gmacs")
     return {key: row[key] for key in keys if key in row}
 
 

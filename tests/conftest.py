@@ -28,6 +28,15 @@ def parity() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases() -> Path:
+    """Folder of small inputs that once failed."""
+    folder = Path(os.environ.get("FARPOSE_CASES", REPOSITORY.parent / "shared" / "cases"))
+    if not folder.is_dir():
+        pytest.skip("no small inputs here; set FARPOSE_CASES to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real annotated images."""
     value = os.environ.get("FARPOSE_DATA")

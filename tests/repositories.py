@@ -110,15 +110,15 @@ def dvc(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
 
 def python(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     """Run code in the repository in `folder`."""
-    return subprocess.run([PYTHON, "-c", code], cwd=folder, env=_variables(), capture_output=True, text=True, check=False)
+    return subprocess.run([PYTHON, "-c", code], cwd=folder, env=variables(), capture_output=True, text=True, check=False)
 
 
 def module(folder: Path, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [PYTHON, "-m", name, *arguments]
-    return subprocess.run(command, cwd=folder, env=_variables() | environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, env=variables() | environment, capture_output=True, text=True, check=False)
 
 
-def _variables() -> dict[str, str]:
+def variables() -> dict[str, str]:
     """This process's environment without what would lead to another store or server."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PREFECT_", "FARPOSE_", "PYTEST_"))}
     path = os.pathsep.join([str(Path(PYTHON).parent), kept.get("PATH", "")])
@@ -157,7 +157,7 @@ class Console:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._process = subprocess.Popen(
-            [PYTHON, "-c", CONSOLE], cwd=folder, env=_variables(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [PYTHON, "-c", CONSOLE], cwd=folder, env=variables(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def farpose(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -174,6 +174,14 @@ REAL: dict[str, tuple[Callable[[Path, Path], None], set[str]]] = {
 }
 
 
+LABELS = {
+    "mpii": ("PCKh@0.5", "PCKh@0.1"),
+    "crowdpose": ("AP medium",),
+    "wholebody": ("AP body", "AP foot", "AP right hand"),
+    "lspet": ("AP",),
+}
+
+
 @pytest.mark.slow  # a minute each on one core
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", REAL)
@@ -197,6 +205,10 @@ def test_real_samples_run_from_acquire_to_the_registry(name: str, real_data: Pat
     metrics = read_json(repository / "results" / "pipeline" / "evaluate" / f"{variant}.json")
     assert numbers <= metrics.keys() and all(math.isfinite(metrics[key]) for key in numbers)
     assert list((repository / "mlruns").rglob("variant.yaml"))
+    card = (repository / "artifacts" / "registration" / variant / "model_card.md").read_text()
+    table, page = ((repository / "artifacts" / where).read_text() for where in ("comparison/comparison.md", "report/report.html"))
+    assert f"licences | {COMMITTED[name].licence}" in card
+    assert all(label in text for label in LABELS[name] for text in (card.split("## Results")[0], table, page))
     readme = (repository / "data" / "README.md").read_text()
     assert COMMITTED[name].licence in readme and (repository / "params" / "manifests" / f"{name}.sha256").is_file()
 

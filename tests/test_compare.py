@@ -16,7 +16,8 @@ from components.base.errors import FarposeError
 from components.base.files import write_json
 from components.evaluate import curves
 from components.evaluate.compare import compare
-from components.evaluate.headline import PROTOCOLS, boxes_of, headline, headline_ap
+from components.evaluate.headline import PROTOCOLS, boxes_of, headline
+from components.evaluate.leading import leading_value
 from components.evaluate.matching import Matches
 from components.evaluate.oks import match, summarise
 from components.evaluate.ranking import verdict
@@ -241,7 +242,7 @@ def test_the_pipelines_rows_have_their_group_recipe_and_matches(tmp_path: Path, 
 @pytest.mark.parametrize("suffix", PROTOCOLS)
 def test_the_main_ap_names_whose_boxes(suffix: str) -> None:
     metrics = {f"AP_{suffix}": 0.25, "AP_detector_boxes": 0.9, "target_AP": 1.0, "AP_other_boxes": 0.5}
-    assert (headline(metrics), headline_ap(metrics), boxes_of(metrics)) == (suffix, 0.25, PROTOCOLS[suffix])
+    assert (headline(metrics), leading_value(metrics), boxes_of(metrics)) == (suffix, 0.25, PROTOCOLS[suffix])
 
 
 def test_a_mapping_without_a_main_ap_is_named() -> None:

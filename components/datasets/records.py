@@ -16,6 +16,7 @@ import numpy as np
 from components.base.errors import FarposeError
 
 DAMAGED = "the file is damaged or not an annotation file; acquire it again"
+CORRECT = "correct it in the file, or leave it out"
 
 
 def load_annotation_file(path: Path) -> dict[str, Any]:
@@ -88,9 +89,9 @@ class Records:
         return Records(self.file, self.kind, [item for item, kept in zip(self.items, keep, strict=True) if kept])
 
     def error(self, index: int, problem: str, fix: str | None = None) -> FarposeError:
-        """The error for record `index`."""
+        """The error for record `index`; the way out is `CORRECT` where there is no other."""
         name = self.items[index].get("id", f"number {index} (no id)")
-        return FarposeError(problem, where=f"{self.file}: {self.kind} {name}", fix=fix)
+        return FarposeError(problem, where=f"{self.file}: {self.kind} {name}", fix=fix or CORRECT)
 
     def column(self, key: str, *kinds: type) -> list[Any]:
         """The value of `key` in every record; each must have exactly one of the types `kinds` (true is not an integer)."""

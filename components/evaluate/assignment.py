@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from components.evaluate.matching import object_keypoint_similarity, rows_of
+from components.evaluate.matching import by_image, object_keypoint_similarity, rows_of
 from components.evaluate.predictions import Predictions
 from components.pose.persons import Persons
 
@@ -18,8 +18,8 @@ def assign(persons: Persons, predictions: Predictions) -> tuple[np.ndarray, np.n
     """
     oks, rows = np.zeros(len(persons)), np.full(len(persons), -1)
     areas, sigmas = persons.frame["area"].to_numpy(np.float64), np.asarray(persons.skeleton.sigmas)
-    found = _by_image(predictions.image_id)
-    for image, own in _by_image(persons.frame["image_id"].to_numpy()).items():
+    found = by_image(predictions.image_id)
+    for image, own in by_image(persons.frame["image_id"].to_numpy()).items():
         candidates = found.get(image, np.zeros(0, np.int64))
         p, d = np.repeat(own, len(candidates)), np.tile(candidates, len(own))
         joints = predictions.keypoints_image[d]
@@ -35,10 +35,3 @@ def mean_by_image(image_ids: np.ndarray, person_image: np.ndarray, oks: np.ndarr
     images, index = np.unique(person_image, return_inverse=True)
     means = np.bincount(index, oks) / np.maximum(np.bincount(index), 1)
     return np.append(means, np.nan)[rows_of(images, image_ids)]
-
-
-def _by_image(image_id: np.ndarray) -> dict[int, np.ndarray]:
-    """Image → its rows, ascending."""
-    order = np.argsort(image_id, kind="stable")
-    images, first = np.unique(image_id[order], return_index=True)
-    return dict(zip(images.tolist(), np.split(order, first[1:]), strict=True)) if len(images) else {}

@@ -13,14 +13,15 @@ from components.base.files import atomic_file, write_json
 from components.evaluate.conditions import HEIGHT
 from components.evaluate.curves import tick_sizes
 from components.evaluate.headline import GT
-from components.evaluate.matching import Matches
+from components.evaluate.leading import label_of, leading_interval, leading_value
 from components.evaluate.ranking import Row, merged, ranked
-from components.evaluate.table import columns, interval_of, markdown, name_of, notes_of
+from components.evaluate.resampling import Outcome
+from components.evaluate.table import columns, markdown, name_of, notes_of
 
 KEPT = ("variant", "group", "seed", "recipe", "peer_note")
 
 
-def by_condition(rows: Sequence[Row], out: Path, matches: Mapping[str, Mapping[str, Matches]]) -> dict[str, list[dict[str, Any]]]:
+def by_condition(rows: Sequence[Row], out: Path, matches: Mapping[str, Mapping[str, Outcome]]) -> dict[str, list[dict[str, Any]]]:
     """Write conditions.md, conditions.json and, for two heights or more, by_limited_height.png into `out`; return the ranked rows.
 
     Nothing is written where no row was scored under a condition.
@@ -64,7 +65,7 @@ def _under(condition: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def plot_heights(path: Path, heights: Mapping[int, Sequence[Row]]) -> None:
-    """AP with its interval, and mean OKS, of every row against the height that persons are limited to, as PNG; peers are dashed.
+    """The leading number with its interval, and mean OKS, of every row over the height that persons are limited to; peers are dashed.
 
     Args:
         heights: px → the rows under that limit, ascending.
@@ -77,13 +78,14 @@ def plot_heights(path: Path, heights: Mapping[int, Sequence[Row]]) -> None:
         known = {height: row for height, rows in heights.items() for row in rows if row["variant"] == name}
         first = next(iter(known.values()))
         style = {"linestyle": "--" if first.get("peer_note") else "-", "marker": "o", "markersize": 4, "linewidth": 1.8}
-        (line,) = left.plot(list(known), [100 * row[f"AP_{GT}"] for row in known.values()], label=name_of(first), **style)
-        ends = {height: interval_of(row) for height, row in known.items() if None not in interval_of(row)}
+        (line,) = left.plot(list(known), [100 * leading_value(row) for row in known.values()], label=name_of(first), **style)
+        ends = {height: leading_interval(row) for height, row in known.items() if None not in leading_interval(row)}
         low, high = 100 * np.array(list(ends.values()), float).reshape(-1, 2).T
         left.fill_between(list(ends), low, high, color=line.get_color(), alpha=0.13, linewidth=0)
         means = {height: row[f"mean_OKS_{GT}"] for height, row in known.items() if row.get(f"mean_OKS_{GT}") is not None}
         right.plot(list(means), list(means.values()), color=line.get_color(), **style)
-    left.set(ylabel="AP in percent, with its 95 % interval", ylim=(0, None))
+    label = label_of([row for rows in heights.values() for row in rows])
+    left.set(ylabel=f"{label} in percent, with its 95 % interval", ylim=(0, None))
     right.set(ylabel="mean OKS", ylim=(0, None))
     for axes in (left, right):
         tick_sizes(axes, list(heights))

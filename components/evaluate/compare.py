@@ -11,25 +11,27 @@ import pandas as pd
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, write_json
 from components.evaluate import curves
-from components.evaluate.headline import GT, LETTERBOX, NONE, PROTOCOLS, boxes_of, headline, headline_ap
-from components.evaluate.matching import Matches
+from components.evaluate.headline import GT, LETTERBOX, NONE, PROTOCOLS, boxes_of, headline
+from components.evaluate.leading import AP, label_of, leading, leading_interval, leading_value
 from components.evaluate.ranking import LEVEL, Row, merged, ranked
-from components.evaluate.table import PEER, columns, interval_of, markdown, name_of, notes_of, page, several_protocols
+from components.evaluate.resampling import Outcome
+from components.evaluate.table import PEER, columns, markdown, name_of, notes_of, page, paper_key, several_protocols
 
 PEER_BAR = "#8c8c8c"
 BARS = {GT: "#4c78a8", NONE: "#b279a2", LETTERBOX: "#d8b5d0"}  # by the boxes that the model was given
-MARKS = {  # key → legend and colour
+PAPER = "paper"
+MARKS = {  # what is marked beside the leading number → legend and colour
     "target_AP": ("AP of the method's own perfect targets", "#f2a541"),
     "bound_AP": ("bound of the decoder: best AP of any maps", "#e45756"),
-    "paper_AP": ("paper's AP, on its own data, boxes and start", "#54a24b"),
+    PAPER: ("paper's number, on its own data, boxes and start", "#54a24b"),
 }
 
 
-def compare(rows: Sequence[Row], out: Path, note: str = "", matches: Mapping[str, Matches] | None = None) -> pd.DataFrame:
+def compare(rows: Sequence[Row], out: Path, note: str = "", matches: Mapping[str, Outcome] | None = None) -> pd.DataFrame:
     """Write the table of all variants, best first within each protocol, into the directory `out`, and return it.
 
     Files: comparison.csv and .json (all keys, fractions of 1), comparison.md and .html (for people, percent; the page has more
-    columns), comparison.png (AP with intervals, target AP and bound AP), by_height.png (all variants' AP by person height).
+    columns), comparison.png (the leading number with intervals, target AP and bound AP), by_height.png (all variants' AP by person height).
 
     Args:
         rows: one mapping per variant: `variant` and a main AP (see `headline`) at least; what an evaluation returns; where known
@@ -38,7 +40,7 @@ def compare(rows: Sequence[Row], out: Path, note: str = "", matches: Mapping[str
             words), `by_height` (list of `curves.Point` mappings) and `peer_note` (another network's predictions: whose, and their
             licence). Other keys are kept in CSV and JSON.
         note: added below the table, such as the hardware and the data.
-        matches: of the variants' evaluations (`significance.read_matches`), for their differences to the best.
+        matches: of the variants' evaluations (`significance.read_outcome`), for their differences to the best.
     Raises:
         FarposeError: no rows, a row without its name or AP, a variant twice, or seeds that do not go together.
     """
@@ -82,25 +84,25 @@ def _label(row: Row, rows: Sequence[Row]) -> str:
 
 
 def _plot(path: Path, rows: Sequence[Row]) -> None:
-    """AP with its interval per variant, best on top, marks of targets, bound and paper; next to it the differences to the best."""
+    """The leading number with its interval per variant, best on top, and marks; next to it the differences to the best."""
     from matplotlib.figure import Figure
 
     compared = any(row.get("difference") is not None for row in rows)
     figure = Figure(figsize=(10.5 if compared else 7.5, 1.5 + 0.42 * len(rows)), dpi=130, layout="constrained")
     axes, *beside = figure.subplots(1, 1 + compared, width_ratios=[1.0, 0.42][: 1 + compared], sharey=True, squeeze=False)[0]
     for place, row in enumerate(rows):
-        value, (low, high) = headline_ap(row), interval_of(row)
+        value, (low, high) = leading_value(row), leading_interval(row)
         axes.barh(place, value, height=0.55, color=_colour(row), zorder=2)
         if low is not None and high is not None:
             axes.plot([low, high], [place, place], color="#222", linewidth=1.6, zorder=3)
         inside = (low or value) > 0.09  # else the interval would cross it
         at, colour = (0.01, "white") if inside else (max(value, high or 0) + 0.01, "#222")
         axes.text(at, place, f"{100 * value:.1f}", va="center", fontsize=8, color=colour, zorder=4)
-        for key, (_, colour) in MARKS.items():
-            if row.get(key) is not None:
-                axes.plot([row[key]] * 2, [place - 0.35, place + 0.35], color=colour, linewidth=2.2, zorder=3)
+        for key, marked in _marks(row).items():
+            colour = MARKS[key][1]
+            axes.plot([marked] * 2, [place - 0.35, place + 0.35], color=colour, linewidth=2.2, zorder=3)
     _legend(axes, rows)
-    axes.set(xlim=(0, 1.01), xticks=[i / 5 for i in range(6)], yticks=range(len(rows)), xlabel="AP in percent")
+    axes.set(xlim=(0, 1.01), xticks=[i / 5 for i in range(6)], yticks=range(len(rows)), xlabel=f"{label_of(rows)} in percent")
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
     axes.set_yticklabels([name_of(row) for row in rows], fontsize=8)
     axes.invert_yaxis()
@@ -114,19 +116,26 @@ def _plot(path: Path, rows: Sequence[Row]) -> None:
         figure.savefig(temporary, format="png")
 
 
+def _marks(row: Row) -> dict[str, float]:
+    """What is marked beside the leading number, by the keys of `MARKS`: of AP what its targets and its decoder reach, and the paper's."""
+    reached = {key: row.get(key) for key in ("target_AP", "bound_AP")} if leading(row) == AP else {}
+    return {key: float(value) for key, value in {**reached, PAPER: row.get(paper_key(row))}.items() if value is not None}
+
+
 def _colour(row: Row) -> str:
     return PEER_BAR if row.get("peer_note") else BARS[headline(row)]
 
 
 def _legend(axes: Any, rows: Sequence[Row]) -> None:
+    led = label_of(rows)
     for suffix in dict.fromkeys(headline(row) for row in rows if not row.get("peer_note")):
-        axes.plot([], [], color=BARS[suffix], linewidth=4, label=f"AP, boxes given: {PROTOCOLS[suffix]}")
+        axes.plot([], [], color=BARS[suffix], linewidth=4, label=f"{led}, boxes given: {PROTOCOLS[suffix]}")
     if any(row.get("peer_note") for row in rows):
-        axes.plot([], [], color=PEER_BAR, linewidth=4, label=f"{PEER} AP of another network's predictions")
-    if any(interval_of(row)[0] is not None for row in rows):
+        axes.plot([], [], color=PEER_BAR, linewidth=4, label=f"{PEER} {led} of another network's predictions")
+    if any(leading_interval(row)[0] is not None for row in rows):
         axes.plot([], [], color="#222", linewidth=1.6, label="95 % interval of the row alone")
     for key, (label, colour) in MARKS.items():
-        if any(row.get(key) is not None for row in rows):
+        if any(key in _marks(row) for row in rows):
             axes.plot([], [], color=colour, linewidth=4, label=label)
 
 
@@ -140,5 +149,5 @@ def _plot_differences(axes: Any, rows: Sequence[Row]) -> None:
         low, value, high = (100 * row[f"difference{end}"] for end in ("_low", "", "_high"))
         axes.plot([low, high], [place, place], color=colour, linewidth=1.6, zorder=3)
         axes.plot(value, place, "o", color=colour, markersize=4.5, zorder=4)
-    axes.set_xlabel("difference to best, AP in percent\n95 % interval\ngrey: cannot be told apart", fontsize=9)
+    axes.set_xlabel(f"difference to best, {label_of(rows)} in percent\n95 % interval\ngrey: cannot be told apart", fontsize=9)
     axes.tick_params(axis="y", left=False, labelleft=False)

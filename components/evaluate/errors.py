@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from components.base.errors import FarposeError
-from components.evaluate.matching import object_keypoint_similarity, rows_of
+from components.evaluate.matching import by_image, joint_similarity, object_keypoint_similarity, rows_of
 from components.evaluate.oks import MAX_DETECTIONS
 from components.evaluate.predictions import Predictions
 from components.evaluate.scoring import Truth
@@ -148,11 +148,6 @@ def kinds_of(joints: np.ndarray, own: int, rows: np.ndarray, persons: Persons) -
     return np.where(labelled, kind, -1).astype(np.int8), np.where(labelled, np.maximum(nearest, 0.0), 0.0)
 
 
-def joint_similarity(squared_px: np.ndarray, areas: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
-    """KS of squared distances (..., K), px², for persons of these areas, px²."""
-    return np.exp(-squared_px / (2 * sigmas) ** 2 / (areas + np.spacing(1)) / 2)
-
-
 def corrected(
     truth: Truth, predictions: Predictions, errors: Errors, kinds: Collection[int], joints: np.ndarray | None = None
 ) -> Predictions:
@@ -189,10 +184,3 @@ def _oks(persons: Persons, predictions: Predictions, rows: np.ndarray, found: np
 def counted_persons(persons: Persons) -> np.ndarray:
     """(P,) bool, persons that are to be found."""
     return ((persons.frame["num_keypoints"] > 0) & ~persons.frame["iscrowd"]).to_numpy(bool)
-
-
-def by_image(image_id: np.ndarray) -> dict[int, np.ndarray]:
-    """Image → its rows, ascending."""
-    order = np.argsort(image_id, kind="stable")
-    images, first = np.unique(image_id[order], return_index=True)
-    return dict(zip(images.tolist(), np.split(order, first[1:]), strict=True)) if len(images) else {}

@@ -16,8 +16,9 @@ from components.evaluate.crowdpose import check_crowdpose, crowdpose_numbers
 from components.evaluate.matching import Matches
 from components.evaluate.oks import summarise
 from components.evaluate.pck import pck
-from components.evaluate.pckh import check_pckh, pckh_numbers
+from components.evaluate.pckh import check_pckh, pckh_numbers, pckh_shares
 from components.evaluate.predictions import Predictions
+from components.evaluate.resampling import Shares
 from components.evaluate.wholebody import check_wholebody, wholebody_numbers
 from components.pose.persons import Persons
 
@@ -33,11 +34,13 @@ class Evaluator:
             where there is no person to be found.
         check: (all persons) → raises FarposeError where the table lacks what the numbers need, before anything is predicted or written.
         located: of each person's own prediction, whatever its score: (all persons, predictions) → numbers.
+        shares: where its tables lead with a share of joints instead of AP, what that is made of: (all persons, predictions, image ids).
     """
 
     ranked: Ranked
     located: Callable[[Persons, Predictions], dict[str, float]]
     check: Callable[[Persons], None] = lambda persons: None
+    shares: Callable[[Persons, Predictions, np.ndarray], Shares] | None = None
 
 
 def _coco(
@@ -60,7 +63,7 @@ EVALUATORS = {
     "oks": Evaluator(_coco, pck),
     "crowdpose": Evaluator(_crowdpose, pck, check_crowdpose),
     "wholebody": Evaluator(wholebody_numbers, pck, check_wholebody),
-    "pckh": Evaluator(_coco, _pckh, check_pckh),
+    "pckh": Evaluator(_coco, _pckh, check_pckh, pckh_shares),
 }
 
 

@@ -26,11 +26,6 @@ def headline(metrics: Mapping[str, Any]) -> str:
     return found
 
 
-def headline_ap(metrics: Mapping[str, Any]) -> float:
-    """The main AP, a fraction of 1. Raises what `headline` does."""
-    return float(metrics[f"AP_{headline(metrics)}"])
-
-
 def boxes_of(metrics: Mapping[str, Any]) -> str:
     """The boxes of the main AP, in words. Raises what `headline` does."""
     return PROTOCOLS[headline(metrics)]

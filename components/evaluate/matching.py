@@ -63,8 +63,26 @@ def object_keypoint_similarity(
         difference[bare] = np.maximum(0, low - points) + np.maximum(0, points - high)
         labelled = labelled | bare[:, None]
         count = np.where(bare, labelled.shape[1], count)
-    error = (difference[..., 0] ** 2 + difference[..., 1] ** 2) / (sigmas * 2) ** 2 / (areas[:, None] + np.spacing(1)) / 2
-    return np.where(labelled, np.exp(-error), 0.0).sum(1) / count
+    similarity = joint_similarity(difference[..., 0] ** 2 + difference[..., 1] ** 2, areas[:, None], sigmas)
+    return np.where(labelled, similarity, 0.0).sum(1) / count
+
+
+def joint_similarity(squared_px: np.ndarray, areas: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
+    """KS, the similarity of one joint: exp(−d² / (2 · area · (2σ)²)), as pycocotools computes it.
+
+    Args:
+        squared_px: (..., K) squared distances, px².
+        areas: of the persons, px²; must broadcast.
+        sigmas: (K,).
+    """
+    return np.exp(-squared_px / (sigmas * 2) ** 2 / (areas + np.spacing(1)) / 2)
+
+
+def by_image(image_id: np.ndarray) -> dict[int, np.ndarray]:
+    """Image → its rows, ascending."""
+    order = np.argsort(image_id, kind="stable")
+    images, first = np.unique(image_id[order], return_index=True)
+    return dict(zip(images.tolist(), np.split(order, first[1:]), strict=True)) if len(images) else {}
 
 
 def rows_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from components.base.errors import FarposeError
+from components.evaluate.matching import rows_of
 from components.evaluate.pck import own_joints
 from components.evaluate.predictions import Predictions
+from components.evaluate.resampling import Shares
 from components.pose.persons import Persons
 
 LEFT_OUT = ("pelvis", "thorax")  # of the mean
@@ -32,21 +34,46 @@ def pckh_numbers(persons: Persons, predictions: Predictions) -> dict[str, float]
     Raises:
         FarposeError: a head size is zero, negative or infinite, or no labelled person has one.
     """
-    labelled = persons.labelled()
-    sizes = _head_sizes(labelled)
-    known = ~np.isnan(sizes)
-    kept = labelled.select(known)
-    seen = kept.keypoints[..., 2] > 0
-    distance = np.linalg.norm(own_joints(kept, predictions) - kept.keypoints[..., :2], axis=-1) / sizes[known, None]
+    kept, distance, seen, mean, left_out = _measured(persons, predictions)
     names = kept.skeleton.keypoint_names
-    mean = seen & ~np.isin(names, LEFT_OUT)
     numbers = {f"PCKh_{name}": _share(distance <= limit, mean) for name, limit in THRESHOLDS.items()}
     near = distance <= THRESHOLDS["50"]
     for group, joints in _groups(names).items():
         shares = [_share(near[:, joint], seen[:, joint]) for joint in joints]
         numbers[f"PCKh_50_{group}"] = float(np.mean(shares))
     kept_numbers = {name: value for name, value in numbers.items() if np.isfinite(value)}
-    return kept_numbers | {"PCKh_left_out": float((~known).sum())}
+    return kept_numbers | {"PCKh_left_out": float(left_out)}
+
+
+def pckh_shares(persons: Persons, predictions: Predictions, image_ids: np.ndarray) -> Shares:
+    """What `PCKh_50` is made of, per image. Arguments and errors as in `pckh_numbers`.
+
+    Args:
+        image_ids: (I,) every image of the split.
+    """
+    kept, distance, _, mean, _ = _measured(persons, predictions)
+    images = np.unique(image_ids)
+    place = rows_of(images, kept.frame["image_id"].to_numpy())
+    near, there = (distance <= THRESHOLDS["50"]) & mean, place >= 0
+    counts = [np.bincount(place[there], joints[there].sum(1), len(images)).astype(np.int64) for joints in (near, mean)]
+    return Shares(images, *counts)
+
+
+def _measured(persons: Persons, predictions: Predictions) -> tuple[Persons, np.ndarray, np.ndarray, np.ndarray, int]:
+    """
+    Returns:
+        The P labelled persons with a head size; (P, K) distances in head sizes; (P, K) bool: the joint is labelled; it belongs to the
+        mean; how many labelled persons are left out.
+    Raises:
+        FarposeError: see `pckh_numbers`.
+    """
+    labelled = persons.labelled()
+    sizes = _head_sizes(labelled)
+    known = ~np.isnan(sizes)
+    kept = labelled.select(known)
+    seen = kept.keypoints[..., 2] > 0
+    distance = np.linalg.norm(own_joints(kept, predictions) - kept.keypoints[..., :2], axis=-1) / sizes[known, None]
+    return kept, distance, seen, seen & ~np.isin(kept.skeleton.keypoint_names, LEFT_OUT), int((~known).sum())
 
 
 def check_pckh(persons: Persons) -> None:

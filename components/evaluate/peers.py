@@ -24,9 +24,8 @@ from components.evaluate.matching import rows_of
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predictions import Predictions, read_coco_results
 from components.evaluate.scoring import Truth, localisation, scored, write_curve
+from components.evaluate.significance import MATCHES, SHARES
 from components.pose.persons import Persons
-
-MATCHES = "matches{}.npz"
 
 
 def score_results(
@@ -52,14 +51,14 @@ def score_results(
     out.mkdir(parents=True, exist_ok=True)
     metrics: dict[str, Any] = {"split": params.split, "persons": len(truth.persons.labelled()), "images": len(truth.image_ids)}
     metrics |= {"peer_note": note or f"predictions of {name}", "results_sha256": sha256_of(path)}
-    metrics |= _numbers(predictions, scores, boxes, boxes, truth, params, out / MATCHES.format(""))
+    metrics |= _numbers(predictions, scores, boxes, boxes, truth, params, out, "")
     for condition, file in (conditions or {}).items():
         predictions_there, scores_there, given = read_results(file, truth)
         if given != boxes:
             problem = f"boxes given: {PROTOCOLS[given]}; in {path.name}: {PROTOCOLS[boxes]}"
             raise FarposeError(problem, where=file, fix="give files of one kind")
         suffix = f"{boxes}_{condition}"
-        metrics |= _numbers(predictions_there, scores_there, boxes, suffix, truth, params, out / MATCHES.format(f"_{suffix}"))
+        metrics |= _numbers(predictions_there, scores_there, boxes, suffix, truth, params, out, f"_{suffix}")
     sizes, labels = curves.heights(truth.persons, predictions), (name, curves.HEIGHT_LABEL)
     write_curve("by_height", sizes, params.height_bins_px, (predictions, scores), truth, params, out, labels)
     write_json(out / "metrics.json", metrics)
@@ -67,10 +66,11 @@ def score_results(
 
 
 def _numbers(
-    predictions: Predictions, scores: np.ndarray, boxes: str, suffix: str, truth: Truth, params: EvaluateParams, path: Path
+    predictions: Predictions, scores: np.ndarray, boxes: str, suffix: str, truth: Truth, params: EvaluateParams, out: Path, end: str
 ) -> dict[str, float]:
-    found = scored(predictions, scores, suffix, truth, params, path)
-    return found | localisation(suffix, _oks(truth.persons, predictions, boxes), truth, predictions)
+    found = scored(predictions, scores, suffix, truth, params, out / MATCHES.format(end))
+    oks = _oks(truth.persons, predictions, boxes)
+    return found | localisation(suffix, oks, truth, predictions, params, out / SHARES.format(end))
 
 
 def read_results(path: Path, truth: Truth) -> tuple[Predictions, np.ndarray, str]:

@@ -18,6 +18,7 @@ from components.pose.persons import COCO_PERSON
 from components.pose.skeleton import Skeleton
 
 PERSON_CATEGORY = COCO_PERSON
+CORRECT = "correct the record, or leave it out"
 
 
 @dataclass(frozen=True)
@@ -126,15 +127,15 @@ def read_coco_results(path: str | Path, skeleton: Skeleton, image_ids: Collectio
     scores = _numbers(records, "score", 1, path)[:, 0]
     boxes = _boxes(records, joints[..., :2], path)
     padded = BOX_PADDING**2 * boxes[:, 2:].prod(1)
-    areas = [record.get("box_area_padded", own) for record, own in zip(records, padded.tolist(), strict=True)]
+    told = [{"box_score": r["score"], "box_area_padded": own, **r} for r, own in zip(records, padded.tolist(), strict=True)]
     predictions = Predictions(
         image_id=np.array([r["image_id"] for r in records], np.int64),
         annotation_id=np.array([_annotation_of(r, f"{path}: record {row}") for row, r in enumerate(records)], np.int64),
         keypoints_image=joints[..., :2],
         keypoint_scores=joints[..., 2],
-        box_scores=np.array([r.get("box_score", r["score"]) for r in records], np.float64),
+        box_scores=_numbers(told, "box_score", 1, path)[:, 0],
         bbox_xywh=boxes,
-        areas=np.array(areas, np.float64),
+        areas=_numbers(told, "box_area_padded", 1, path)[:, 0],
     )
     return predictions, scores
 
@@ -143,13 +144,17 @@ def _annotation_of(record: dict[str, Any], where: str) -> int:
     """The annotated person whose box was given; -1 where the record names none."""
     found = record.get("annotation_id", record.get("person", -1))
     if type(found) is not int:
-        raise FarposeError(f"the person's id is no integer: {found!r}", where=where)
+        raise FarposeError(f"the person's id is no integer: {found!r}", where=where, fix=CORRECT)
     return found
 
 
 def _boxes(records: list[dict[str, Any]], keypoints: np.ndarray, path: str | Path) -> np.ndarray:
     """(N, 4) the stored boxes, or the extent of the keypoints where a record has none."""
     if all("box_xywh" in record for record in records):
+        for row, record in enumerate(records):
+            if not isinstance(record["box_xywh"], list) or len(record["box_xywh"]) != 4:
+                problem = f"box_xywh needs 4 numbers, got {record['box_xywh']!r:.60}"
+                raise FarposeError(problem, where=f"{path}: record {row}", fix=CORRECT)
         return _numbers(records, "box_xywh", 4, path)
     return np.concatenate([keypoints.min(1), np.ptp(keypoints, axis=1)], 1)
 
@@ -160,24 +165,26 @@ def _records(path: str | Path, key: str, length: int, image_ids: Collection[int]
         raise FarposeError("expected a list of COCO results", where=path, fix=f"each with image_id, {key} and score")
     known = None if image_ids is None else {int(i) for i in image_ids}
     for row, record in enumerate(records):
-        problem = _problem(record, key, length, known)
-        if problem:
-            raise FarposeError(problem, where=f"{path}: record {row}")
+        found = _problem(record, key, length, known)
+        if found:
+            raise FarposeError(found[0], where=f"{path}: record {row}", fix=found[1])
     return records
 
 
-def _problem(record: Any, key: str, length: int, known: set[int] | None) -> str | None:
+def _problem(record: Any, key: str, length: int, known: set[int] | None) -> tuple[str, str] | None:
+    """What is wrong with a record, and the way out."""
     if not isinstance(record, dict):
-        return f"expected a mapping, got {record!r:.60}"
+        return f"expected a mapping, got {record!r:.60}", CORRECT
     missing = [name for name in ("image_id", key, "score") if name not in record]
     if missing:
-        return f"{missing[0]} is missing"
+        return f"{missing[0]} is missing", CORRECT
     if type(record["image_id"]) is not int:
-        return f"image_id is no integer: {record['image_id']!r}"
+        return f"image_id is no integer: {record['image_id']!r}", CORRECT
     if known is not None and record["image_id"] not in known:
-        return f"image {record['image_id']} is not in the data set"
+        return f"image {record['image_id']} is not in the data set", "give the results of this data set and split, or leave the record out"
     if not isinstance(record[key], list) or len(record[key]) != length:
-        return f"{key} needs {length} numbers, got {record[key]!r:.60}"
+        fix = f"give predictions of the data set's {length // 3} joints, each x, y, score" if key == "keypoints" else CORRECT
+        return f"{key} needs {length} numbers, got {record[key]!r:.60}", fix
     return None
 
 
@@ -189,4 +196,4 @@ def _numbers(records: list[dict[str, Any]], key: str, width: int, path: str | Pa
         if np.isfinite(numbers).all():
             return numbers
     bad = next(i for i, value in enumerate(flat) if type(value) not in (int, float) or not math.isfinite(value))
-    raise FarposeError(f"{key} holds {flat[bad]!r}, which is no finite number", where=f"{path}: record {bad // width}")
+    raise FarposeError(f"{key} holds {flat[bad]!r}, which is no finite number", where=f"{path}: record {bad // width}", fix=CORRECT)

@@ -12,10 +12,9 @@ import numpy as np
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_file
-from components.evaluate.matching import Matches
 from components.evaluate.params import EvaluateParams
 from components.evaluate.ranking import LEVEL, Row
-from components.evaluate.resampling import average_precision, ends, once, resampled
+from components.evaluate.resampling import Outcome, ends, measure_of, once, resampled, rows_in
 from components.evaluate.significance import holm
 from components.evaluate.table import columns
 
@@ -105,20 +104,21 @@ def leaderboard(rows: Sequence[Row], notes: Sequence[str]) -> Table:
     return Table([column.heading for column in shown], made, notes)
 
 
-def pairs(runs: Mapping[str, Sequence[Matches]], params: EvaluateParams, note: str = "") -> Table | None:
-    """AP of each row minus that of each column, with its interval, on the same resampled images; None for fewer than two rows.
+def pairs(runs: Mapping[str, Sequence[Outcome]], params: EvaluateParams, note: str = "", label: str = "AP") -> Table | None:
+    """AP, or another leading number, of each row minus that of each column, with its interval; None for fewer than two rows.
 
-    Of several seeds the mean AP counts. Rows of other images than the first one's are left out.
+    Of several seeds the mean counts. Rows of other images than the first one's are left out.
 
     Args:
         note: added below the table.
+        label: of the number.
     """
     images = next((group[0].image_ids for group in runs.values()), np.zeros(0))
     kept = {name: group for name, group in runs.items() if all(np.array_equal(run.image_ids, images) for run in group)}
     if len(kept) < 2:
         return None
-    measures = {f"{i} {j}": average_precision(run) for i, group in enumerate(kept.values()) for j, run in enumerate(group)}
-    most = max(len(run.image) for group in kept.values() for run in group)
+    measures = {f"{i} {j}": measure_of(run) for i, group in enumerate(kept.values()) for j, run in enumerate(group)}
+    most = max(rows_in(run) for group in kept.values() for run in group)
     draws = resampled(measures, len(images), params.bootstrap_resamples, params.bootstrap_seed, most)
     of = lambda i, values: np.mean([value for name, value in values.items() if name.startswith(f"{i} ")], axis=0)  # noqa: E731
     whole = {name: np.float64(once(measure, len(images))) for name, measure in measures.items()}
@@ -132,8 +132,8 @@ def pairs(runs: Mapping[str, Sequence[Matches]], params: EvaluateParams, note: s
             cells.append(Cell("") if i == j else _pair(*found[min(i, j), max(i, j)], adjusted[min(i, j), max(i, j)], 1 if i < j else -1))
         rows.append(cells)
     rule = (
-        f"AP of the row minus AP of the column, in points, with its 95 % interval over the same resampled images; bold: p < {LEVEL:g} "
-        f"after Holm's correction for all {len(order)} pairs. Rows of several seeds count with their mean AP."
+        f"{label} of the row minus {label} of the column, in points, with its 95 % interval over the same resampled images; bold: "
+        f"p < {LEVEL:g} after Holm's correction for all {len(order)} pairs. Rows of several seeds count with their mean."
     )
     return Table(["row minus column", *(f"{i + 1}" for i in range(len(kept)))], rows, [f"{rule} {note}".strip()])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +14,34 @@ CELLS_PER_BATCH = 1 << 21  # resamples times detections held at a time
 
 # (B, I) how often each image counts → (B,) or (B, M) the measure; NaN where nothing is to be found
 Measure = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What a share over all images is made of, such as PCKh; I images.
+
+    Attributes:
+        image_ids: (I,) int64, ascending.
+        right: (I,) how many joints of the image are near enough.
+        counted: (I,) how many are labelled.
+    """
+
+    image_ids: np.ndarray
+    right: np.ndarray
+    counted: np.ndarray
+
+
+Outcome = Matches | Shares  # of an evaluation, per image
+
+
+def measure_of(outcome: Outcome, index: int = 0) -> Measure:
+    """The number that an evaluation leads with: AP in range `index`, or a share."""
+    return share(outcome.right, outcome.counted) if isinstance(outcome, Shares) else average_precision(outcome, index)
+
+
+def rows_in(outcome: Outcome) -> int:
+    """How many rows its measure holds for each resample."""
+    return 1 if isinstance(outcome, Shares) else len(outcome.image)
 
 
 def resampled(measures: Mapping[str, Measure], images: int, resamples: int, seed: int, rows: int = 1) -> dict[str, np.ndarray]:

@@ -10,10 +10,11 @@ import numpy as np
 
 from components.evaluate import curves
 from components.evaluate.evaluators import evaluator
+from components.evaluate.leading import PCKH
 from components.evaluate.oks import match
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predictions import Predictions
-from components.evaluate.significance import bootstrap_ap, write_matches
+from components.evaluate.significance import bootstrap_ap, write_matches, write_shares
 from components.pose.persons import Persons
 
 
@@ -50,20 +51,32 @@ def scored(predictions: Predictions, scores: np.ndarray, boxes: str, truth: Trut
     return numbers | {name: value for name, value in ends.items() if np.isfinite(value)}
 
 
-def localisation(boxes: str, oks: np.ndarray, truth: Truth, predictions: Predictions) -> dict[str, float]:
+def localisation(
+    boxes: str, oks: np.ndarray, truth: Truth, predictions: Predictions, params: EvaluateParams, path: Path
+) -> dict[str, float]:
     """How near the joints are, over the labelled persons and independent of the scores; persons not found count as wrong.
+
+    Where the benchmark's tables lead with a share of joints, also writes what it is made of, and adds its interval.
 
     Args:
         boxes: suffix of the numbers.
         oks: (P,) of the labelled persons with their own prediction.
         predictions: before repeats were dropped.
+        path: of the shares (.npz), which only such benchmarks have.
     Raises:
         FarposeError: what the evaluator raises.
     """
     known = np.isfinite(oks)
-    located = evaluator(truth.evaluator).located(truth.persons, predictions)
+    judge = evaluator(truth.evaluator)
     numbers = {"mean_OKS": float(oks[known].mean())} if known.any() else {}
-    return {f"{name}_{boxes}": value for name, value in (numbers | located).items()}
+    numbers |= judge.located(truth.persons, predictions)
+    ends = {}
+    if judge.shares is not None:
+        shares = judge.shares(truth.persons, predictions, truth.image_ids)
+        write_shares(path, shares)
+        interval = bootstrap_ap(shares, params.bootstrap_resamples, params.bootstrap_seed)
+        ends = {f"{PCKH.name}_{boxes}_low": interval.low, f"{PCKH.name}_{boxes}_high": interval.high}
+    return {f"{name}_{boxes}": value for name, value in numbers.items()} | {name: end for name, end in ends.items() if np.isfinite(end)}
 
 
 def write_curve(

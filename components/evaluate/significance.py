@@ -1,4 +1,4 @@
-"""Uncertainty of an AP: bootstrap over images, for one run and for the difference between two runs on the same images."""
+"""Uncertainty of an AP or a PCKh: bootstrap over images, for one run and for the difference between two runs on the same images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import numpy as np
 from components.base.errors import FarposeError
 from components.base.files import atomic_file
 from components.evaluate.matching import Matches
-from components.evaluate.oks import accumulate
+from components.evaluate.resampling import Outcome, Shares, measure_of, rows_in
 
 CELLS_PER_BATCH = 1 << 21  # resamples times detections held at a time
+MATCHES, SHARES = "matches{}.npz", "shares{}.npz"  # in an evaluation's folder
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """First run's AP minus the second's on the same images.
+    """First run's leading number minus the second's on the same images.
 
     Attributes:
         value: the difference; of means over seeds where there are several.
@@ -44,32 +45,34 @@ class Difference:
     images: int
 
 
-Runs = Matches | Sequence[Matches]  # one run, or several of the same settings under different seeds
+Runs = Outcome | Sequence[Outcome]  # one run, or several of the same settings under different seeds
 
 
 def bootstrap_ap(runs: Runs, resamples: int = 1000, seed: int = 0, level: float = 0.95, index: int = 0) -> Interval:
-    """AP in range `index` with its percentile interval over resampled images (Efron 1979); of several seeds, their mean AP.
+    """AP in range `index`, or a share, with its percentile interval over resampled images (Efron 1979); of several seeds, their mean.
 
     Images are drawn with replacement, as many as there are; matching within an image does not change, so only the
     accumulation is repeated.
     """
     group = _group(runs)
     draws = _draws([group], resamples, seed, index)[0]
-    return Interval(_mean_ap(group, index), *_ends(draws, level))
+    return Interval(_mean_value(group, index), *_ends(draws, level))
 
 
 def paired_bootstrap(first: Runs, second: Runs, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Difference:
-    """Difference in AP between two runs, resampling the same images for both, so that hard images cancel.
+    """Difference in AP, or in a share, between two runs, resampling the same images for both, so that hard images cancel.
 
     Of several seeds the difference is that of their means, and each resample draws as many seeds with replacement. Few seeds say
     little about their own spread: with two or three the interval describes these runs rather than the method.
 
     Raises:
-        FarposeError: the runs were scored on different images.
+        FarposeError: the runs were scored on different images, or by different numbers.
     """
     groups = _group(first), _group(second)
     image_ids = groups[0][0].image_ids
     for run in (*groups[0], *groups[1]):
+        if type(run) is not type(groups[0][0]):
+            raise FarposeError("one run leads with AP, the other with a share of joints", fix="evaluate both again, on the same data")
         if not np.array_equal(run.image_ids, image_ids):
             raise FarposeError(
                 f"the two runs were scored on different images ({len(image_ids)} and {len(run.image_ids)})",
@@ -81,7 +84,7 @@ def paired_bootstrap(first: Runs, second: Runs, resamples: int = 1000, seed: int
         return Difference(np.nan, np.nan, np.nan, 1.0, len(image_ids))
     beyond = min((draws <= 0).sum(), (draws >= 0).sum())
     p_value = min(1.0, 2 * (beyond + 1) / (len(draws) + 1))  # + 1: the data themselves are one arrangement
-    return Difference(_mean_ap(groups[0], 0) - _mean_ap(groups[1], 0), *_ends(draws, level), float(p_value), len(image_ids))
+    return Difference(_mean_value(groups[0], 0) - _mean_value(groups[1], 0), *_ends(draws, level), float(p_value), len(image_ids))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -127,8 +130,32 @@ def read_matches(path: str | Path) -> Matches:
         raise FarposeError(f"damaged matches: {error}", where=path, fix="evaluate it again") from error
 
 
-def _group(runs: Runs) -> list[Matches]:
-    return [runs] if isinstance(runs, Matches) else list(runs)
+def write_shares(path: str | Path, shares: Shares) -> None:
+    """Store what a share is made of, for paired comparisons of runs."""
+    with atomic_file(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, image_ids=shares.image_ids, right=shares.right.astype(np.int32), counted=shares.counted.astype(np.int32))
+
+
+def read_outcome(folder: str | Path, end: str = "") -> Outcome:
+    """What the leading number of an evaluation is made of: `shares<end>.npz` where it has one, else `matches<end>.npz`.
+
+    Args:
+        end: of the files' names, such as `_gt_boxes_h32` for a condition.
+    Raises:
+        FarposeError: the file is missing or damaged.
+    """
+    path = Path(folder) / SHARES.format(end)
+    if not path.is_file():
+        return read_matches(Path(folder) / MATCHES.format(end))
+    try:
+        with np.load(path) as file:
+            return Shares(file["image_ids"], file["right"].astype(np.int64), file["counted"].astype(np.int64))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise FarposeError(f"damaged shares: {error}", where=path, fix="evaluate it again") from error
+
+
+def _group(runs: Runs) -> list[Outcome]:
+    return [runs] if isinstance(runs, Matches | Shares) else list(runs)
 
 
 def _ends(draws: np.ndarray, level: float) -> tuple[float, float]:
@@ -137,12 +164,12 @@ def _ends(draws: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _mean_ap(group: list[Matches], index: int) -> float:
-    return float(np.mean([_ap(run, index) for run in group]))
+def _mean_value(group: list[Outcome], index: int) -> float:
+    return float(np.mean([_value(run, index) for run in group]))
 
 
-def _draws(groups: list[list[Matches]], resamples: int, seed: int, index: int) -> list[np.ndarray]:
-    """(resamples,) AP of each group on the same resampled images; of several seeds the mean over as many resampled seeds."""
+def _draws(groups: list[list[Outcome]], resamples: int, seed: int, index: int) -> list[np.ndarray]:
+    """(resamples,) number of each group on the same resampled images; of several seeds the mean over as many resampled seeds."""
     runs = [run for group in groups for run in group]
     each = _draws_of_runs(runs, resamples, seed, index)
     rng, start, means = np.random.default_rng([seed, 1]), 0, []
@@ -154,12 +181,11 @@ def _draws(groups: list[list[Matches]], resamples: int, seed: int, index: int) -
     return means
 
 
-def _draws_of_runs(runs: list[Matches], resamples: int, seed: int, index: int) -> list[np.ndarray]:
-    """(resamples,) AP of each run on the same resampled images."""
-    batch = max(1, CELLS_PER_BATCH // max(1, *(len(run.image) for run in runs)))
-    parts = [
-        [accumulate(run, index, weights)[0].mean(1) for run in runs] for weights in _weights(len(runs[0].image_ids), resamples, seed, batch)
-    ]
+def _draws_of_runs(runs: list[Outcome], resamples: int, seed: int, index: int) -> list[np.ndarray]:
+    """(resamples,) number of each run on the same resampled images."""
+    batch = max(1, CELLS_PER_BATCH // max(1, *map(rows_in, runs)))
+    measures = [measure_of(run, index) for run in runs]
+    parts = [[measure(weights) for measure in measures] for weights in _weights(len(runs[0].image_ids), resamples, seed, batch)]
     return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
@@ -172,5 +198,5 @@ def _weights(images: int, resamples: int, seed: int, batch: int) -> Iterator[np.
         yield np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images)
 
 
-def _ap(matches: Matches, index: int) -> float:
-    return float(accumulate(matches, index, np.ones((1, len(matches.image_ids)), np.int64))[0].mean())
+def _value(outcome: Outcome, index: int) -> float:
+    return float(measure_of(outcome, index)(np.ones((1, len(outcome.image_ids)), np.int64))[0])

@@ -12,10 +12,12 @@ from components.evaluate.approach import Approach, EvaluationContext, Found
 from components.evaluate.evaluators import evaluator
 from components.evaluate.gallery import gallery
 from components.evaluate.headline import PROTOCOLS
+from components.evaluate.leading import leading, leading_value
 from components.evaluate.oks import evaluate as coco_numbers
 from components.evaluate.overview import overview
 from components.evaluate.predictions import Predictions, write_coco_results
 from components.evaluate.scoring import localisation, scored, write_curve
+from components.evaluate.significance import MATCHES, SHARES
 
 REDUCTION_LABEL = "image px per px of the network's input"
 SPLITS = {"val": "validation split", "dev": "development split"}
@@ -24,7 +26,8 @@ SPLITS = {"val": "validation split", "dev": "development split"}
 def evaluate(approach: Approach, context: EvaluationContext) -> dict[str, Any]:
     """Score a model and write everything about it into the directory `context.out`.
 
-    Files: metrics.json, predictions.json and matches.npz (and both with the suffix of further numbers, such as _detector_boxes),
+    Files: metrics.json, predictions.json, matches.npz and, where the benchmark leads with a share of joints, shares.npz (and all
+    with the suffix of further numbers, such as _detector_boxes),
     by_height and by_reduction as .json, .csv and .png, gallery.png, overview.png where the data hold a far person.
 
     Returns:
@@ -42,13 +45,13 @@ def evaluate(approach: Approach, context: EvaluationContext) -> dict[str, Any]:
     evaluator(data.evaluator).check(data.persons)
     out.mkdir(parents=True, exist_ok=True)
     found, *others = approach.predict(context)
-    metrics: dict[str, Any] = {"split": data.split, **_scored(found, context), **_localised(found, context)}
+    metrics: dict[str, Any] = {"split": data.split, **_scored(found, context), **_localised(found, context, "")}
     metrics |= {"persons": len(found.persons), "images": len(data.images), **found.counts}
     metrics |= _reachable("target", ("AP", "AP50", "AP75"), approach.perfect(context.codec, data, context.device), context)
     metrics |= _reachable("bound", ("AP",), approach.bound(context.codec, data), context)
     for other in others:
         metrics |= _scored(other, context, f"_{other.boxes}") | dict(other.counts)
-        metrics |= _localised(other, context) if len(other.persons) else {}
+        metrics |= _localised(other, context, f"_{other.boxes}") if len(other.persons) else {}
     by_height = _write_curves(approach, context, found)
     title = f"{context.title}, {SPLITS[data.split]}".removeprefix(", ")
     gallery(out / "gallery.png", f"{title}: {_main(metrics, found.boxes)}", approach.tiles(context, found), context.params.gallery_size)
@@ -68,11 +71,12 @@ def _scored(found: Found, context: EvaluationContext, end: str = "") -> dict[str
         {**context.provenance, **found.seen},
         category_id=data.persons.category_id,
     )
-    return scored(found.predictions, found.scores, found.boxes, data.truth, context.params, out / f"matches{end}.npz")
+    return scored(found.predictions, found.scores, found.boxes, data.truth, context.params, out / MATCHES.format(end))
 
 
-def _localised(found: Found, context: EvaluationContext) -> dict[str, float]:
-    return localisation(found.boxes, found.oks, context.data.truth, found.before)
+def _localised(found: Found, context: EvaluationContext, end: str) -> dict[str, float]:
+    path = context.out / SHARES.format(end)
+    return localisation(found.boxes, found.oks, context.data.truth, found.before, context.params, path)
 
 
 def _reachable(kind: str, names: tuple[str, ...], reached: tuple[Predictions, np.ndarray], context: EvaluationContext) -> dict[str, float]:
@@ -82,8 +86,8 @@ def _reachable(kind: str, names: tuple[str, ...], reached: tuple[Predictions, np
 
 
 def _main(metrics: dict[str, Any], boxes: str) -> str:
-    ap = f"AP {metrics[f'AP_{boxes}']:.3f}" if f"AP_{boxes}" in metrics else "no labelled persons"
-    return f"{ap}, boxes given: {PROTOCOLS[boxes]}"
+    led = f"{leading(metrics).label} {leading_value(metrics):.3f}" if f"AP_{boxes}" in metrics else "no labelled persons"
+    return f"{led}, boxes given: {PROTOCOLS[boxes]}"
 
 
 def _write_curves(approach: Approach, context: EvaluationContext, found: Found) -> list[dict[str, Any]]:

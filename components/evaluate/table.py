@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from components.evaluate.headline import boxes_of, headline, headline_ap
+from components.evaluate.headline import boxes_of, headline
+from components.evaluate.leading import AP, BESIDE, PCKH, label_of, leading, leading_interval, leading_key, leading_value
 from components.evaluate.ranking import LEVEL, Row
 
 SAME = "≈"  # marks a row that cannot be told apart from the best
@@ -49,19 +50,13 @@ def _format(value: Any, form: Callable[[float], str]) -> str:
 
 
 def _interval(row: Row) -> str:
-    low, high = interval_of(row)
-    value = f"{100 * headline_ap(row):.1f}"
+    low, high = leading_interval(row)
+    value = f"{100 * leading_value(row):.1f}"
     return value if low is None or high is None else f"{value} ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def interval_of(row: Row) -> tuple[float | None, float | None]:
-    """Ends of the main AP's interval."""
-    name = f"AP_{headline(row)}"
-    return row.get(f"{name}_low"), row.get(f"{name}_high")
-
-
 def _spread(row: Row) -> str:
-    value = row.get(f"AP_{headline(row)}_spread")
+    value = row.get(f"{leading_key(row)}_spread")
     return "" if value is None else f"{row['seeds']}, ±{100 * value:.1f}"
 
 
@@ -92,8 +87,17 @@ def _pck_heading(rows: Sequence[Row]) -> str:
 
 def paper_marks(rows: Sequence[Row]) -> dict[str, str]:
     """The papers' boxes and start → the letter that marks them; no letter where they are the same for all."""
-    said = list(dict.fromkeys(_paper_note(row) for row in rows if row.get("paper_AP") is not None))
+    said = list(dict.fromkeys(_paper_note(row) for row in rows if row.get(paper_key(row)) is not None))
     return {note: f" [{letter}]" if len(said) > 1 else "" for note, letter in zip(said, string.ascii_lowercase, strict=False)}
+
+
+def paper_key(row: Row) -> str:
+    """The key of what the variant's paper prints."""
+    return f"paper_{leading(row).name}"
+
+
+def _paper(row: Row) -> str:
+    return _percent(paper_key(row))(row)
 
 
 def _paper_note(row: Row) -> str:
@@ -107,14 +111,16 @@ def name_of(row: Row) -> str:
 
 def columns(rows: Sequence[Row], wide: bool) -> list[Column]:
     """The columns that some row fills; the `wide` table has more."""
-    marks = paper_marks(rows)
+    marks, led = paper_marks(rows), label_of(rows)
     paper = next(iter(marks)) if len(marks) == 1 else "boxes and start differ"
     known = [
         Column("variant", name_of),
         *([Column("boxes given", boxes_of)] if several_protocols(rows) else []),
-        Column("AP (95 % interval)", _interval),
+        Column(f"{led} (95 % interval)", _interval),
         Column("seeds, spread", _spread),
         Column("difference to best (95 % interval)", _difference),
+        *(Column(number.label, _own(number.name)) for number in BESIDE),
+        *([] if led == AP.label else [Column("AP", _own("AP"))]),
         Column("AP50", _own("AP50")),
         Column("AP75", _own("AP75")),
         Column("AP(M)", _own("AP_M"), page_only=True),
@@ -125,7 +131,7 @@ def columns(rows: Sequence[Row], wide: bool) -> list[Column]:
         Column("AP, detector boxes", _percent("AP_detector_boxes")),
         Column("target AP", _percent("target_AP")),
         Column("bound AP", _percent("bound_AP")),
-        Column(f"paper's AP ({paper})", lambda row: _percent("paper_AP")(row) and _percent("paper_AP")(row) + marks[_paper_note(row)]),
+        Column(f"paper's {led} ({paper})", lambda row: _paper(row) and _paper(row) + marks[_paper_note(row)]),
         Column("recipe", lambda row: str(row.get("recipe") or "")),
         Column("params, M", _number("params_m", ".2f")),
         Column("GMACs", _number("gmacs", ".3f")),
@@ -138,25 +144,31 @@ def columns(rows: Sequence[Row], wide: bool) -> list[Column]:
 
 def notes_of(rows: Sequence[Row], note: str = "") -> list[str]:
     """What a reader of the table must know, one paragraph each; only what its columns need."""
-    notes = ["AP in percent with its 95 % bootstrap interval over images."]
+    led = label_of(rows)
+    notes = [f"{led} in percent with its 95 % bootstrap interval over images."]
     if several_protocols(rows):
         notes[0] += (
-            " Each row's AP is under its own protocol, named by the boxes that the model was given: annotated ones (top-down), or none, "
-            "where the model finds the persons of a whole image itself (bottom-up). Rows are ranked within a protocol: an AP with boxes "
-            "and one without do not compare methods."
+            f" Each row's {led} is under its own protocol, named by the boxes that the model was given: annotated ones (top-down), or "
+            "none, where the model finds the persons of a whole image itself (bottom-up). Rows are ranked within a protocol: a number with "
+            "boxes and one without do not compare methods."
         )
     else:
         notes[0] += f" Boxes given: {boxes_of(rows[0])}."
+    if any(leading(row) == PCKH for row in rows):
+        notes.append(
+            "PCKh: the labelled joints, but for pelvis and thorax, within half (@0.5) or a tenth (@0.1) of the head's size, as MPII's "
+            "authors count. AP over OKS is not a number of MPII; it is shown for comparison with other data."
+        )
     compared = [row for row in rows if row.get("difference") is not None]
     if compared:
         count = f" for the {len(compared)} comparisons" if len(compared) > 1 else ""
         notes.append(
             f"Difference to the best row of the protocol, with its own 95 % interval: both rows are scored on the same resampled images "
-            f"(paired bootstrap). The intervals of the AP column say nothing about a difference. {SAME}: cannot be told apart from the "
+            f"(paired bootstrap). The intervals of the {led} column say nothing about a difference. {SAME}: cannot be told apart from the "
             f"best (p ≥ {LEVEL:g} after Holm's correction{count})."
         )
     if any(row.get("seeds") for row in rows):
-        notes.append("Rows of several seeds are means; the spread is the standard deviation of AP over seeds.")
+        notes.append(f"Rows of several seeds are means; the spread is the standard deviation of {led} over seeds.")
     if any(_pck_kind(row) or row.get(f"mean_OKS_{headline(row)}") is not None for row in rows):
         notes.append(
             "Mean OKS and PCK (labelled joints within half of the head's or torso's size) measure localisation alone; AP mixes it with "
@@ -170,7 +182,7 @@ def notes_of(rows: Sequence[Row], note: str = "") -> list[str]:
     marks = paper_marks(rows)
     if marks:
         listed = "".join(f"{letter.strip()} {said}; " for said, letter in marks.items() if letter)
-        notes.append(f"The paper's AP: {listed}on its own data and crops, so it compares with a row only in part.")
+        notes.append(f"The paper's {led}: {listed}on its own data and crops, so it compares with a row only in part.")
     peers = "; ".join(f"{row['variant']}: {row['peer_note']}" for row in rows if row.get("peer_note"))
     if peers:
         notes.append(f"{PEER} Another network's predictions, scored as they are on the same persons. {peers}.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from components.approaches import approach
 from components.evaluate.headline import PROTOCOLS, boxes_of, headline
+from components.evaluate.leading import PCKH, beside, leading, leading_interval, leading_key, leading_value
 from components.models.variant import Variant
 from components.registry.lineage import as_text, nested
 
@@ -57,7 +58,7 @@ Method `{variant.method}` on backbone `{variant.backbone}`, crop convention `{va
 
 ## Results
 {_table(facts.metrics, ("number", "value"))}
-The main AP is {_main(facts.metrics)}. `target_AP` is the AP of the method's own
+The main {leading(facts.metrics).label} is {_main(facts.metrics)}. `target_AP` is the AP of the method's own
 perfect targets through the same codec, `bound_AP` the best AP over all maps that the decoder could be given. {_paper(variant)}
 
 ## Where it came from
@@ -85,13 +86,13 @@ The code is Apache-2.0. Weights carry what the training data's licences ask for:
 
 
 def in_words(metrics: Mapping[str, Any]) -> str:
-    """The main AP in percent, its 95 % interval and what it was measured on, as far as the evaluation's `metrics` say."""
-    ap = f"AP_{headline(metrics)}"
-    ends = [metrics.get(f"{ap}_{end}") for end in ("low", "high")]
+    """The leading number in percent, its 95 % interval, what the benchmark reports beside it and what it was measured on."""
+    ends = leading_interval(metrics)
     interval = "" if None in ends else " (95 % interval {:.1f} to {:.1f})".format(*(100 * float(end) for end in ends if end is not None))
     counted = [f"{metrics[key]:,} {key}" for key in ("persons", "images") if key in metrics]
     on = f", {' in '.join(counted)}" if counted else ""
-    return f"AP {100 * float(metrics[ap]):.1f} %{interval}; boxes: {boxes_of(metrics)}{on}."
+    others = "".join(f", {label} {100 * value:.1f} %" for label, value in beside(metrics).items())
+    return f"{leading(metrics).label} {100 * leading_value(metrics):.1f} %{interval}{others}; boxes: {boxes_of(metrics)}{on}."
 
 
 def _use(variant: Variant, usage: str) -> str:
@@ -109,16 +110,16 @@ def _start_licence(facts: Facts) -> str:
 
 
 def _main(metrics: Mapping[str, Any]) -> str:
-    suffix = headline(metrics)
-    return f"`AP_{suffix}`, boxes given: {PROTOCOLS[suffix]}"
+    return f"`{leading_key(metrics)}`, boxes given: {PROTOCOLS[headline(metrics)]}"
 
 
 def _paper(variant: Variant) -> str:
-    if variant.paper.ap is None:
+    printed = next((f"{name} {value:g}" for name, value in (("AP", variant.paper.ap), (PCKH.label, variant.paper.pckh50)) if value), None)
+    if printed is None:
         return "No paper reports this variant."
     departs = "".join(f" Ours differs: {text}." for text in variant.paper.departs)
     conditions = f"{variant.dataset} with {variant.paper.conditions}"
-    return f"The paper reports AP {variant.paper.ap:g} on {conditions} ({variant.paper.source}).{departs}"
+    return f"The paper reports {printed} on {conditions} ({variant.paper.source}).{departs}"
 
 
 def _table(values: dict[str, Any], head: tuple[str, str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from components.base.errors import FarposeError, unknown_name
 
 if TYPE_CHECKING:
-    from components.evaluate.matching import Matches
+    from components.evaluate.resampling import Outcome
     from components.models.costs import Costs
     from components.models.paper import Paper
     from components.models.variant import Variant
@@ -166,7 +166,7 @@ def _verdict(names: list[str]) -> str:
     from pipelines import comparing
 
     rows: list[dict[str, Any]] = []
-    runs: list[list[Matches]] = []
+    runs: list[list[Outcome]] = []
     for name in names:
         found = comparing.evaluated(name)
         named = {row["variant"]: matches for row, matches in found}

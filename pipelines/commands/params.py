@@ -1,4 +1,4 @@
-"""`params`: what would run, checked; and examples laid over it."""
+"""`params`: what would run, checked; and examples or variants laid over it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import difflib
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,11 @@ RULE = 60  # columns of the rule above a section
 
 
 def params(options: argparse.Namespace) -> None:
-    """Check everything in params/ and print it resolved, or one variant; or lay an example over params/."""
+    """Check everything in params/ and print it resolved, or one variant; or lay an example or variants over params/."""
     if options.apply:
         return apply(options.apply, options.force)
+    if options.only:
+        return only(options.only, options.force)
     found = checks.parameters()
     if options.variant:
         return _show_variant(options.variant, found)
@@ -48,12 +51,48 @@ def apply(name: str, force: bool) -> None:
     examples = sorted(path.name for path in paths.EXAMPLES.iterdir() if path.is_dir())
     if name not in examples:
         raise unknown_name("example", name, examples, where="params/examples")
-    if not force and _edited():
-        fix = "commit them, or repeat with --force"
-        raise FarposeError("these files hold edits that are not committed", where=", ".join(_edited()), fix=fix)
+    if not force:
+        _refuse_edits(_edited())
     source = paths.EXAMPLES / name
     overlays = {PARAMS / path.relative_to(source): path for path in sorted(source.rglob("*.yaml"))}
-    laid = {target: _laid_over(target, overlay) for target, overlay in overlays.items()}
+    _lay({target: _laid_over(target, overlay.read_text(), overlay) for target, overlay in overlays.items()}, name)
+
+
+def only(names: list[str], force: bool) -> None:
+    """Put variants in the place of those in the committed params/, with their data set and the shards that they need.
+
+    Raises:
+        FarposeError: an unknown variant, variants of several data sets, or params/ holds edits that are not committed and are not an
+            earlier `--only`.
+    """
+    laid = _only(names)
+    if not force:
+        _refuse_edits([place for place in _edited() if paths.REPOSITORY / place in laid and not _is_earlier(laid)])
+    _lay(laid, ", ".join(names))
+
+
+def _only(names: list[str]) -> dict[Path, str]:
+    from pipelines import chosen
+
+    return {PARAMS / file: _laid_over(PARAMS / file, overlay, "--only") for file, overlay in chosen.overlays(names).items()}
+
+
+def _is_earlier(targets: Iterable[Path]) -> bool:
+    """Whether the files are what `--only` makes of the variants that they name."""
+    try:
+        earlier = _only(list(settings.load().variants))
+    except FarposeError:  # they name what `--only` refuses
+        return False
+    return all(target.read_text() == earlier[target] for target in targets)
+
+
+def _refuse_edits(edited: list[str]) -> None:
+    if edited:
+        fix = "commit them, or repeat with --force"
+        raise FarposeError("these files hold edits that are not committed", where=", ".join(edited), fix=fix)
+
+
+def _lay(laid: dict[Path, str], name: str) -> None:
     for target, text in laid.items():
         _show_difference(target, text)
         with atomic_file(target) as temporary:
@@ -62,13 +101,13 @@ def apply(name: str, force: bool) -> None:
     listing.keep_in_step(settings.load())
 
 
-def _laid_over(target: Path, overlay: Path) -> str:
+def _laid_over(target: Path, overlay: str, where: object) -> str:
     """The text of a parameter file with the overlay on its committed state; the overlay itself if there is no such file."""
     place = str(target.relative_to(paths.REPOSITORY))
     committed = subprocess.run(["git", "show", f"HEAD:{place}"], cwd=paths.REPOSITORY, capture_output=True, text=True, check=False)
     if committed.returncode != 0 and not target.is_file():
-        return overlay.read_text()
-    return laid_over(committed.stdout if committed.returncode == 0 else target.read_text(), overlay.read_text(), overlay)
+        return overlay
+    return laid_over(committed.stdout if committed.returncode == 0 else target.read_text(), overlay, where)
 
 
 def _show_difference(old: Path, new: str) -> None:

@@ -75,6 +75,7 @@ def _score(options: argparse.Namespace) -> None:
 
     from components.base.files import atomic_directory
     from components.evaluate.headline import boxes_of, headline
+    from components.evaluate.leading import beside, leading, leading_key
     from components.evaluate.peers import score_results
     from components.models import zoo
     from pipelines import comparing
@@ -91,9 +92,11 @@ def _score(options: argparse.Namespace) -> None:
     with atomic_directory(paths.SCRATCH / name / "evaluation") as folder:
         found = score_results(options.results, truth, params, folder, name)
     boxes = headline(found)
-    ap, low, high = (100 * found[f"AP_{boxes}{end}"] for end in ("", "_low", "_high"))
+    value, low, high = (100 * found[f"{leading_key(found)}{end}"] for end in ("", "_low", "_high"))
+    others = "".join(f", {label} {100 * other:.1f}" for label, other in beside(found).items())
     oks = f", mean OKS {found[f'mean_OKS_{boxes}']:.3f}" if f"mean_OKS_{boxes}" in found else ""
-    print(f"{name}: AP {ap:.1f} ({low:.1f}–{high:.1f}){oks}, {found['persons']:,} persons, boxes given: {boxes_of(found)}")
+    led = f"{leading(found).label} {value:.1f} ({low:.1f}–{high:.1f}){others}{oks}"
+    print(f"{name}: {led}, {found['persons']:,} persons, boxes given: {boxes_of(found)}")
     print(f"written to {paths.shown(paths.SCRATCH / name / 'evaluation')}; next: farpose compare {name} VARIANT")
 
 
