@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.base import imports
+from components.base.errors import FarposeError
 from components.base.files import atomic_directory, read_json, write_json
 from components.base.imports import Sources
 from components.base.records import module_of
@@ -68,11 +69,30 @@ def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str,
             "variant": trained,
             "recipe": dataclasses.asdict(recipe),
             "start": starts.digest(recipe.init),
-            "teacher": teacher.digest(file),
+            "teacher": _teaching(variant, file),
         },
         EVALUATE: {"variant": entry, "evaluate": dataclasses.asdict(settings.evaluation())},
         REGISTER: {"variant": entry, "start": starts.described(recipe.init) | teacher.described(file)},
     }
+
+
+def _teaching(student: Variant, file: str | None) -> object:
+    """What decides a teacher's weights: its file's digest, or, where they are trained here, its own entry, recipe and start.
+
+    Raises:
+        FarposeError: the file is not there, no variant trains it, or it has a teacher of its own.
+    """
+    from components.models import zoo
+    from components.train import teacher
+
+    name = teacher.trained_here(file) if file else None
+    if name is None:
+        return teacher.digest(file)
+    decided = decisions(zoo.variant(name))[TRAIN]
+    if decided["teacher"] is not None:
+        problem = f"the teacher {name} has a teacher itself"
+        raise FarposeError(problem, where=f"variant {student.name}: teacher", fix="name one that is trained from labels alone")
+    return decided
 
 
 def code(stage: str, variant: Variant, protocol: str | None, sources: Sources) -> dict[str, Any]:
