@@ -63,10 +63,9 @@ def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str,
 
     entry, recipe = dataclasses.asdict(variant), recipes.resolve(variant, recipes.load(), kind)
     file = recipe.teacher
-    trained = {key: value for key, value in entry.items() if key not in TOLD}
     return {
         TRAIN: {
-            "variant": trained,
+            "variant": _trained(variant),
             "recipe": dataclasses.asdict(recipe),
             "start": starts.digest(recipe.init),
             "teacher": _teaching(variant, file),
@@ -79,20 +78,31 @@ def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str,
 def _teaching(student: Variant, file: str | None) -> object:
     """What decides a teacher's weights: its file's digest, or, where they are trained here, its own entry, recipe and start.
 
+    Neither its weights nor its start need be there yet.
+
     Raises:
-        FarposeError: the file is not there, no variant trains it, or it has a teacher of its own.
+        FarposeError: another file is not there, no variant trains it, or it has a teacher of its own.
     """
+    from components.base import origins
     from components.models import zoo
+    from components.train import recipe as recipes
     from components.train import teacher
 
     name = teacher.trained_here(file) if file else None
     if name is None:
         return teacher.digest(file)
-    decided = decisions(zoo.variant(name))[TRAIN]
-    if decided["teacher"] is not None:
+    variant = zoo.variant(name)
+    recipe, starts = recipes.resolve(variant, recipes.load()), origins.load("start")
+    if recipe.teacher is not None:
         problem = f"the teacher {name} has a teacher itself"
         raise FarposeError(problem, where=f"variant {student.name}: teacher", fix="name one that is trained from labels alone")
-    return decided
+    start = starts[recipe.init].sha256 if recipe.init in starts else recipe.init
+    return {"variant": _trained(variant), "recipe": dataclasses.asdict(recipe), "start": start}
+
+
+def _trained(variant: Variant) -> dict[str, Any]:
+    """The part of an entry that training depends on directly."""
+    return {key: value for key, value in dataclasses.asdict(variant).items() if key not in TOLD}
 
 
 def code(stage: str, variant: Variant, protocol: str | None, sources: Sources) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from components.approaches.crop_feed import CropFeed
+from components.base import origins
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.degrade.shards import EvalCrops
@@ -123,7 +124,9 @@ def test_a_teacher_trained_here_is_planned_by_what_decides_its_weights():
     """Its file need not be there yet; another recipe of the teacher retrains the student."""
     assert teachers.trained_here(RELEASED) is None and teachers.trained_here(TAUGHT.train["teacher"]) == SHARP.name
     planned = plan.decisions(TAUGHT)
-    assert planned[plan.TRAIN]["teacher"] == plan.decisions(SHARP)[plan.TRAIN]
+    teacher, recipe = planned[plan.TRAIN]["teacher"], recipes.resolve(SHARP, recipes.load())
+    assert teacher["variant"]["name"] == SHARP.name and teacher["recipe"] == dataclasses.asdict(recipe)
+    assert teacher["start"] == origins.load("start")[recipe.init].sha256
     assert planned[plan.REGISTER]["start"]["teacher"].startswith(SHARP.name)
     with pytest.raises(FarposeError, match=f"not there.*farpose run train@{SHARP.name}"):
         teachers.digest("artifacts/models/" + SHARP.name + "/model.safetensors")
