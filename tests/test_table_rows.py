@@ -52,7 +52,17 @@ NUMBERS = {  # what a row's columns are read from
     "crowdpose": {"AP", "AP_easy"},  # these drawings are alone in their images
     "wholebody": {"AP", *(f"AP_{part}" for part in PARTS)},
 }
-QUICK: set[str] = set()
+QUICK = {  # one of each kind: seconds each
+    "hrnet_w32_coco_64x48",
+    "udp_offset_hrnet_w32_coco_64x48",
+    "cal_hrnet_w32_coco_64x48",
+    "srpose_resnet50_coco_256x192",
+    "srpose_resnet50_mpii_256x256",
+    "srpose_resnet50_crowdpose_256x192",
+    "siu_resnet50_wholebody_256x192",
+    "litepose_xs_coco_256",
+    "litepose_xs_crowdpose_256",
+}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +113,7 @@ def short(name: str, generator: Path) -> Variant:
     return dataclasses.replace(variant, train={**variant.train, **SHORT}, network=network)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)  # HigherPose at 512x512 attends over 16,384 cells in twelve layers
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES])
 def test_a_row_takes_two_steps_and_is_scored(
     name: str, drawn: Callable[[str], Path], shards: Callable[[str, ShardSpec], Path], generator: Path, tmp_path: Path
