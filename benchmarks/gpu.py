@@ -14,7 +14,8 @@ import shutil
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ MINUTES = {128: 30.0, 256: 20.0}  # to reach, for 210 epochs, by batch size
 GRAPHED_TARGET, OUTSIDE_TARGET = 3.0, 0.10
 INPUT_SIZE = (64, 48)
 CROP_SIDES = (216, 162)  # height and width of a stored crop, px: a person of medium size with its margin
-SAME_STEPS, TOLERANCE = 10, 1e-3
+SAME_STEPS, TOLERANCE = 10, 1e-5
 
 
 def synthetic_crops(count: int, device: torch.device) -> TrainCrops:
@@ -122,14 +123,41 @@ def _forward_backward(model: torch.nn.Module, codec: Any, recipe: Recipe, device
 
 
 def same_losses(variant: Variant, recipe: Recipe, crops: TrainCrops) -> dict[str, Any]:
-    """Whether graphed steps compute what eager ones do, in fp32, from the same start on the same batches."""
+    """Whether graphed steps compute what eager ones do, in fp32, from the same start on the same batches.
+
+    Adam's first steps have the length of the learning rate whatever the gradient's, so that rounding alone drives losses apart. Two
+    eager runs say how far.
+    """
     recipe = dataclasses.replace(recipe, precision="fp32")
-    trainees = [Trainee(variant, recipe, crops, kind) for kind in ("eager", "graphed")]
-    eager, graphed = ([trainee.step().item() for _ in range(SAME_STEPS)] for trainee in trainees)
-    apart = [abs(a - b) / a for a, b in zip(eager, graphed, strict=True)]
-    print(f"{variant.name}: losses of {SAME_STEPS} graphed steps differ from eager by {apart[0]:.1e} (first), {max(apart):.1e} (most)")
-    return {"name": f"graphed equals eager, {variant.name}", "ratio": float(max(apart) <= TOLERANCE), "target": 1.0, "n": SAME_STEPS,
-            "spread": [min(apart), max(apart)], "losses": graphed}  # fmt: skip
+    with repeatable():
+        eager, again, graphed = (_losses(Trainee(variant, recipe, crops, kind)) for kind in ("eager", "eager", "graphed"))
+    noise, apart = (_apart(eager, other) for other in (again, graphed))
+    print(f"{variant.name}: losses of {SAME_STEPS} steps differ from eager by {max(apart):.1e} (graphed), {max(noise):.1e} (eager again)")
+    same = max(apart) <= max(TOLERANCE, 2 * max(noise))
+    return {"name": f"graphed equals eager, {variant.name}", "ratio": float(same), "target": 1.0, "n": SAME_STEPS,
+            "spread": [min(apart), max(apart)], "eager_again": max(noise), "losses": graphed}  # fmt: skip
+
+
+def _losses(trainee: Trainee) -> list[float]:
+    return [trainee.step().item() for _ in range(SAME_STEPS)]
+
+
+def _apart(one: list[float], other: list[float]) -> list[float]:
+    return [abs(a - b) / a for a, b in zip(one, other, strict=True)]
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Kernels that sum in the same order in every run, where there are such, and without TF32."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = False, True, False, False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def timed(variant: Variant, recipe: Recipe, crops: TrainCrops, steps: int, repeats: int) -> list[dict[str, Any]]:

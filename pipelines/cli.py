@@ -33,6 +33,12 @@ def parser() -> argparse.ArgumentParser:
     acquire.add_argument("--endpoint", metavar="URL", help="S3 endpoint other than Amazon's")
     acquire.add_argument("--accept-changes", action="store_true", help="replace the committed manifest if the files differ from it")
 
+    text = "write a data set's annotations in another form, one file per split; nothing is filtered, and ids stay"
+    convert = command("convert", "data:convert", text)
+    convert.add_argument("name", metavar="NAME", help="a data set of params/data.yaml whose files are in data/NAME")
+    convert.add_argument("--to", choices=("coco",), default="coco", help="the form: COCO keypoints (coco)")
+    convert.add_argument("output", type=Path, metavar="OUTPUT", help="folder that gets train.json, val.json, …")
+
     run = command("run", "run:run", "bring every stage up to date, as a Prefect flow over DVC's graph")
     run.add_argument("targets", nargs="*", metavar="STAGE", help="only these stages and what they need (such as compare, train@NAME)")
     run.add_argument("--no-verify", action="store_true", help="leave out the checks that come before the first stage")
@@ -124,6 +130,8 @@ def parser() -> argparse.ArgumentParser:
     submit.add_argument("images", type=Path, metavar="LIST", help="JSON with COCO's `images`, such as image_info_test-dev2017.json")
     submit.add_argument("--folder", type=Path, required=True, metavar="FOLDER", help="of the image files, such as test2017")
     submit.add_argument("--boxes", type=Path, metavar="FILE", help="a detector's COCO results on these images, for models that take boxes")
+    text = "the data set of params/data.yaml that they belong to: its category id and its `orientation` (the one that the model learned)"
+    submit.add_argument("--data-set", metavar="NAME", help=text)
     submit.add_argument("--variant", metavar="NAME", help="a trained variant, or any with --weights (the released model)")
     submit.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
     text = ".json, or .zip with one JSON file of its name (person_keypoints_test-dev2017_farpose_results.zip)"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.base import imports
+from components.base.errors import FarposeError
 from components.base.files import atomic_directory, read_json, write_json
 from components.base.imports import Sources
 from components.base.records import module_of
@@ -62,17 +63,46 @@ def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str,
 
     entry, recipe = dataclasses.asdict(variant), recipes.resolve(variant, recipes.load(), kind)
     file = recipe.teacher
-    trained = {key: value for key, value in entry.items() if key not in TOLD}
     return {
         TRAIN: {
-            "variant": trained,
+            "variant": _trained(variant),
             "recipe": dataclasses.asdict(recipe),
             "start": starts.digest(recipe.init),
-            "teacher": teacher.digest(file),
+            "teacher": _teaching(variant, file),
         },
         EVALUATE: {"variant": entry, "evaluate": dataclasses.asdict(settings.evaluation())},
         REGISTER: {"variant": entry, "start": starts.described(recipe.init) | teacher.described(file)},
     }
+
+
+def _teaching(student: Variant, file: str | None) -> object:
+    """What decides a teacher's weights: its file's digest, or, where they are trained here, its own entry, recipe and start.
+
+    Neither its weights nor its start need be there yet.
+
+    Raises:
+        FarposeError: another file is not there, no variant trains it, or it has a teacher of its own.
+    """
+    from components.base import origins
+    from components.models import zoo
+    from components.train import recipe as recipes
+    from components.train import teacher
+
+    name = teacher.trained_here(file) if file else None
+    if name is None:
+        return teacher.digest(file)
+    variant = zoo.variant(name)
+    recipe, starts = recipes.resolve(variant, recipes.load()), origins.load("start")
+    if recipe.teacher is not None:
+        problem = f"the teacher {name} has a teacher itself"
+        raise FarposeError(problem, where=f"variant {student.name}: teacher", fix="name one that is trained from labels alone")
+    start = starts[recipe.init].sha256 if recipe.init in starts else recipe.init
+    return {"variant": _trained(variant), "recipe": dataclasses.asdict(recipe), "start": start}
+
+
+def _trained(variant: Variant) -> dict[str, Any]:
+    """The part of an entry that training depends on directly."""
+    return {key: value for key, value in dataclasses.asdict(variant).items() if key not in TOLD}
 
 
 def code(stage: str, variant: Variant, protocol: str | None, sources: Sources) -> dict[str, Any]:

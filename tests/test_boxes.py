@@ -81,6 +81,7 @@ CLASSES: dict[str, tuple[list[Any], int, list[int]]] = {  # classes of the recor
     "COCO's": ([1, 3, 1, 90], 1, [0, 2]),
     "class 0 alone": ([0, 0], 1, [0, 1]),
     "class 0 alone, own 7": ([0, 0], 7, [0, 1]),
+    "COCO's alone, own 7": ([1, 1], 7, [0, 1]),
     "own 7": ([7, 0, 1, 7], 7, [0, 3]),
     "own 0": ([0, 1, 0], 0, [0, 2]),
     "names": (["car", "Person", "person"], 1, [1, 2]),

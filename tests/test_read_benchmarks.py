@@ -155,7 +155,7 @@ def test_wrong_mpii_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FarposeError, match=r"gt_valid.mat: 'headboxes_src' has the shape \(2, 2, 3\), expected \(2, 2, 8\)"):
         mpii(tmp_path, files.mpii_persons(5))
     for name, content, message in (
-        ("valid.h5", b"\x89HDF\r\n\x1a\n", "HDF5 files are not read"),
+        ("valid.h5", b"\x89HDF\r\n\x1a\n", "not an HDF5 file of MPII"),
         ("new.mat", b"MATLAB 7.3 MAT-file", "version 7.3 .HDF5., which is not read .*save -v7"),
         ("bad.mat", b"nothing of the kind" * 20, "not a Matlab file"),
     ):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,15 @@ import numpy as np
 import pytest
 
 from components.approaches import approach
+from components.base.errors import FarposeError
+from components.datasets.params import SourceParams
 from components.evaluate.approach import Files
 from components.registry import released
-from pipelines import cli
+from pipelines import cli, paths, settings
+from pipelines.commands import submit as submitting
+from tests.coco_files import random_coco, read_file, write_json
 from tests.released_people import draw_people
+from tests.test_everyday_images import turn_files
 
 NAME = "pose_64x48"
 
@@ -91,3 +98,87 @@ def test_what_is_wrong_is_named_and_nothing_written(
     arguments = ["submit", str(folder / listed), "--folder", str(folder / "images"), "--output", str(output), *more]
     assert cli.main(arguments) == 1
     assert re.search(message, capsys.readouterr().err) and not output.exists() and list(tmp_path.iterdir()) == []
+
+
+FARM = [{"id": 1, "name": "Horses"}, {"id": 7, "name": "Farmers", "keypoints": ["head"]}]
+TWICE = [{"id": 3, "name": "person"}, {"id": 4, "name": "person", "keypoints": ["head"]}, {"id": 0, "name": "people"}]
+CATEGORIES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], int]] = {  # of the list, changes of the entry, the persons' id
+    "none": ([], {}, 1),
+    "COCO's": ([{"id": 1, "name": "person", "supercategory": "person"}, {"id": 2, "name": "bicycle"}], {}, 1),
+    "own name": (FARM, {"person_category": "Farmers"}, 7),
+    "an id": (FARM, {"person_category": 5}, 5),
+    "several ids": ([], {"person_category": (9, 8)}, 9),
+    "twice, once with joints": (TWICE, {}, 4),
+    "named alike": ([{"id": 6, "name": "Pedestrian"}, {"id": 1, "name": "car"}], {}, 6),
+}
+
+
+@pytest.fixture
+def farm(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets the entry of a data set `farm`, in use or not."""
+
+    known = settings.data()
+
+    def set_entry(in_use: bool = False, **changes: Any) -> SourceParams:
+        entry = replace(known.sources["coco"], manifest=None, **changes)
+        entries = {**known.sources, "farm": entry}
+        monkeypatch.setattr(settings, "data", lambda: replace(known, source="farm" if in_use else known.source, sources=entries))
+        return entry
+
+    return set_entry
+
+
+@pytest.mark.parametrize("case", CATEGORIES)
+def test_the_persons_category_is_the_data_sets(tmp_path: Path, farm: Any, case: str) -> None:
+    categories, changes, expected = CATEGORIES[case]
+    (tmp_path / "list.json").write_text(json.dumps({"images": [], "categories": categories}))
+    assert submitting.persons_category(tmp_path / "list.json", "farm", farm(**changes)) == expected
+
+
+@pytest.mark.parametrize("categories", [FARM, [{"id": 3, "name": "person"}, {"id": 4, "name": "person"}]], ids=["none", "two"])
+def test_an_unclear_category_names_the_way_out(tmp_path: Path, farm: Any, categories: Any) -> None:
+    (tmp_path / "list.json").write_text(json.dumps({"images": [], "categories": categories}))
+    with pytest.raises(
+        FarposeError, match=r"list\.json: [02] categories are named 'person', expected one.*`person_category` of data\.sources\.farm"
+    ):
+        submitting.persons_category(tmp_path / "list.json", "farm", farm())
+
+
+def test_a_list_without_categories_takes_the_persons_tables(tmp_path: Path, farm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_json(tmp_path / "a.json", random_coco(0))
+    persons = read_file(tmp_path, "a.json", "images").persons
+    replace(persons, category_id=23).write(tmp_path / "persons" / "persons.parquet")
+    monkeypatch.setattr(paths, "PERSONS", tmp_path / "persons")
+    (tmp_path / "list.json").write_text(json.dumps({"images": []}))
+    for in_use, expected in ((True, 23), (False, 1)):
+        assert submitting.persons_category(tmp_path / "list.json", "farm", farm(in_use)) == expected
+
+
+def test_another_data_sets_category_and_orientation(
+    people: tuple[Path, dict[int, np.ndarray]], tmp_path: Path, capsys: Any, farm: Any
+) -> None:
+    """Photographs stored on their side, whose boxes and joints are the upright image's."""
+    folder = people[0]
+    farm(orientation="upright", person_category="Farmers")
+    shutil.copytree(folder / "images", tmp_path / "images")
+    turn_files(tmp_path, 6)
+    listed = json.loads((folder / "list.json").read_text()) | {"categories": FARM}
+    (tmp_path / "list.json").write_text(json.dumps(listed))
+    detected = json.loads((folder / "boxes.json").read_text())
+    own = [record | {"category_id": {1: 7, 3: 1}[record["category_id"]]} for record in detected]
+    (tmp_path / "boxes.json").write_text(json.dumps(own))
+    found = {}
+    for name, where, more in (("as drawn", folder, []), ("turned", tmp_path, ["--data-set", "farm"])):
+        output = tmp_path / f"{name}.json"
+        assert run(where, output, "--boxes", str(where / "boxes.json"), *more) == 0
+        found[name] = json.loads(output.read_text())
+    said = capsys.readouterr().out
+    assert "5 persons (category 1) in 6 images (stored pixels)" in said and "5 persons (category 7) in 6 images (upright pixels)" in said
+    assert {record["category_id"] for record in found["turned"]} == {7}
+    joints = [np.array([record["keypoints"] for record in found[name]]) for name in found]
+    np.testing.assert_allclose(joints[0], joints[1], atol=0.01)
+
+
+def test_an_unknown_data_set_is_named(people: tuple[Path, dict[int, np.ndarray]], tmp_path: Path, capsys: Any) -> None:
+    assert run(people[0], tmp_path / "a.json", "--boxes", str(people[0] / "boxes.json"), "--data-set", "farn") == 1
+    assert "unknown data set 'farn'" in capsys.readouterr().err and not (tmp_path / "a.json").exists()

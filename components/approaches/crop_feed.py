@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from components.evaluate.headline import GT
 from components.evaluate.predict import predict
 from components.evaluate.rescoring import person_scores
 from components.models.variant import Variant
+from components.pose.crop import CropGeometry
 from components.pose.persons import Persons
 from components.pose.skeleton import Skeleton
 
@@ -43,11 +45,18 @@ class CropFeed:
         self._codec = as_crop_codec(codec)
         self._augment = Augmenter(codec.geometry, recipe.augmentation, self.skeleton)
         self._on_device = self._crops.to(device)
+        self._views: dict[CropGeometry, Augmenter] = {}
 
     def draw(self, indices: Tensor, seed: int) -> Drawn:
         batch = self._augment(self._on_device, indices, seed)
         targets = self._codec.targets(batch.keypoints_crop, batch.visible)
         return Drawn(batch.images, targets, joint_inside(batch.keypoints_crop, batch.visible, self._input_size))
+
+    def view(self, indices: Tensor, seed: int, geometry: CropGeometry) -> Tensor:
+        if geometry not in self._views:
+            self._views[geometry] = Augmenter(geometry, self._augment.params, self.skeleton)
+        crops = dataclasses.replace(self._on_device, input_size=geometry.input_size)  # boxes, and so views, do not depend on it
+        return self._views[geometry](crops, indices, seed).images
 
     def name(self, indices: np.ndarray) -> str:
         return f"annotation ids {self._crops.annotation_id[indices].tolist()}"

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from components.base.errors import FarposeError
 from components.codecs.codec import Codec, as_image_codec
 from components.degrade.augment_images import ImageAugmenter
 from components.degrade.image_shards import EvalImages, TrainImages
@@ -17,6 +18,7 @@ from components.evaluate.headline import NONE
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predict_images import predict_images
 from components.models.variant import Variant
+from components.pose.crop import CropGeometry
 from components.pose.skeleton import Skeleton
 
 
@@ -45,6 +47,9 @@ class ImageFeed:
         batch = self._augment(self._on_device, indices, seed)
         # every pixel that is not masked is supervised, background included
         return Drawn(batch.images, self._codec.targets(batch.keypoints, batch.visible, batch.masks), batch.masks[0].any())
+
+    def view(self, indices: Tensor, seed: int, geometry: CropGeometry) -> Tensor:
+        raise FarposeError("whole images have one size for student and teacher", fix="remove `teacher` from the variant's recipe")
 
     def name(self, indices: np.ndarray) -> str:
         return f"image ids {self._images.image_id[indices].tolist()}"

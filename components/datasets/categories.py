@@ -22,7 +22,7 @@ def person_ids(
     """The ids of the persons' categories.
 
     An entry that names no category means the category "person". Of several of that name those with joints count; where there is none, a
-    category that is named alike ("Person", "people"), or else every one that has the skeleton's joints.
+    category that is named alike ("Person", "people") and has joints, or else every one that has the skeleton's joints.
 
     Args:
         wanted: the entry's `person_category`.
@@ -62,7 +62,7 @@ def _plainly_persons(titles: list[str], fits: list[bool], exact: list[int]) -> l
     """Rows of the categories that "person" plainly means."""
     alike = exact or [i for i, title in enumerate(titles) if is_people(title)]
     jointed = [i for i in alike if fits[i]]
-    return jointed or alike or [i for i, fit in enumerate(fits) if fit]
+    return jointed or [i for i, fit in enumerate(fits) if fit] or alike
 
 
 def check_joints(categories: Records, index: int, skeleton: Skeleton, names: Mapping[str, str], file_joints: Sequence[str] | None) -> None:

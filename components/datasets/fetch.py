@@ -14,8 +14,9 @@ import pandas as pd
 from components.base.errors import FarposeError
 from components.base.files import atomic_directory
 from components.datasets.derived import RULES
-from components.datasets.file_names import match
+from components.datasets.found_images import with_found
 from components.datasets.ignored import CROWD, UNLABELLED, ignored_regions
+from components.datasets.numbering import raises
 from components.datasets.params import DEV, TRAIN, DataParams, FilterParams
 from components.datasets.reader import AnnotationFile, read_split, reader_of, require_evaluator
 from components.pose.ignored import IGNORED_FILE, IgnoredRegions
@@ -40,6 +41,8 @@ class SplitSummary:
         other_categories: annotations of categories other than persons.
         images_matched: images whose file has nearly the annotated name, see `datasets.file_names`.
         derived: persons by the key that their annotations lack, see `datasets.derived`; empty where nothing is missing.
+        left_out: what else of the file is not read: in words → how many.
+        ids_raised: what was added to the file's ids of images and of annotations, see `datasets.numbering`.
     """
 
     persons_read: int
@@ -54,6 +57,8 @@ class SplitSummary:
     other_categories: int
     images_matched: int = 0
     derived: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    ids_raised: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,11 @@ class FetchSummary:
         for key, rule in RULES.items():
             if any(key in s.derived for s in splits):
                 rows.append((f"{key} missing: {rule}", [s.derived.get(key, 0) for s in splits]))
+        for reason in sorted({reason for s in splits for reason in s.left_out}):
+            rows.append((f"left out: {reason}", [s.left_out.get(reason, 0) for s in splits]))
+        for place, kind in enumerate(("images", "annotations")):
+            if any(s.ids_raised[place] for s in splits):
+                rows.append((f"ids of {kind} raised, to be unique", [s.ids_raised[place] for s in splits]))
         width = max(34, *(len(label) + 1 for label, _ in rows))
         lines = [f"{self.source:{width}}" + "".join(f"{name:>10}" for name in self.splits)]
         return "\n".join(lines + [f"{label:{width}}" + "".join(f"{count:10d}" for count in counts) for label, counts in rows])
@@ -124,11 +134,36 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
         persons.append(kept)
         images.append(kept_images)
         ignored.append(regions.frame)
+    summaries = _renumbered(persons, images, ignored, summaries, params)
     with atomic_directory(out) as directory:
         _concatenated(persons).write(directory / PERSONS_FILE)
         write_images(directory / IMAGES_FILE, pd.concat(images, ignore_index=True))
         IgnoredRegions(pd.concat(ignored, ignore_index=True)).write(directory / IGNORED_FILE)
     return FetchSummary(params.source, summaries)
+
+
+def _renumbered(
+    persons: list[Persons], images: list[pd.DataFrame], ignored: list[pd.DataFrame], summaries: dict[str, SplitSummary], params: DataParams
+) -> dict[str, SplitSummary]:
+    """Make ids unique over the splits, in place; the summaries that say so."""
+    made_of = [TRAIN if split == DEV and params.splits.dev else split for split in summaries]
+    of_file: list[dict[str, list[pd.Series]]] = [{}, {}]
+    for file, some, entries in zip(made_of, persons, images, strict=True):
+        of_file[0].setdefault(file, []).append(entries.set_index("image_id")["image_path"])
+        of_file[1].setdefault(file, []).append(some.frame.set_index("annotation_id")["image_path"])
+    raised = [raises({file: pd.concat(parts) for file, parts in paths.items()}) for paths in of_file]
+    for place, (file, split) in enumerate(zip(made_of, summaries, strict=True)):
+        more = (raised[0][file], raised[1][file])
+        if any(more):
+            persons[place] = replace(persons[place], frame=_more(persons[place].frame, more))
+            images[place], ignored[place] = _more(images[place], more), _more(ignored[place], more)
+            summaries[split] = replace(summaries[split], ids_raised=more)
+    return summaries
+
+
+def _more(frame: pd.DataFrame, more: tuple[int, int]) -> pd.DataFrame:
+    ids = dict(zip(("image_id", "annotation_id"), more, strict=True))
+    return frame.assign(**{name: frame[name] + number for name, number in ids.items() if name in frame})
 
 
 def _splits(params: DataParams, data_root: Path) -> Iterator[tuple[str, AnnotationFile]]:
@@ -189,23 +224,17 @@ def _filtered(
         other_categories=len(read.others),
         images_matched=matched,
         derived={key: int(mask.sum()) for key, mask in read.derived.items()},
+        left_out=read.left_out,
     )  # fmt: skip
 
 
 def _matched(read: AnnotationFile, params: DataParams, root: Path, split: str) -> tuple[AnnotationFile, int, str]:
     """The same with the paths of files that are named nearly as annotated, their number, and in words what names are ambiguous."""
-    paths = read.images["image_path"]
     if params.images == "unchecked":
         return read, 0, ""
-    there = np.array([(root / path).is_file() for path in paths], dtype=bool)
-    if there.all():
-        return read, 0, ""
     folder = params.files.splits[TRAIN if split == DEV and params.splits.dev else split].images
-    found = match(root, folder, paths[~there], taken=paths[there])
-    persons = read.persons.frame.assign(image_path=read.persons.frame["image_path"].replace(found.paths))
-    images = read.images.assign(image_path=paths.replace(found.paths))
-    said = found.said()
-    return replace(read, persons=replace(read.persons, frame=persons), images=images), len(found.paths), f"; {said}" if said else ""
+    found, count, said = with_found(read, root, folder)
+    return found, count, f"; {said}" if said else ""
 
 
 def _present(images: pd.DataFrame, params: DataParams, root: Path, hint: str = "") -> np.ndarray:

@@ -6,6 +6,8 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from components.pose.orientation import SWAPPING, orientation_of
+
 # JPEG's frame headers (ITU-T T.81, table B.1): all SOF markers, without DHT, JPG and DAC, which share their range.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
@@ -31,6 +33,16 @@ def image_size(path: Path) -> tuple[int, int] | None:
 
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     return None if image is None else (image.shape[1], image.shape[0])
+
+
+def annotated_size(path: Path, upright: bool) -> tuple[int, int] | None:
+    """(width, height) in px as annotations take the image, None for a file that is no image.
+
+    Args:
+        upright: annotations refer to the image as viewers turn it by EXIF.
+    """
+    size = image_size(path)
+    return size[::-1] if size is not None and upright and orientation_of(path.read_bytes()) in SWAPPING else size
 
 
 def _of_jpeg(stream: BinaryIO) -> tuple[int, int] | None:

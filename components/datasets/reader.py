@@ -31,6 +31,7 @@ class AnnotationFile:
         repeated: (R,) image ids of removed entries, which repeat an earlier entry.
         derived: by key of the annotations the (N,) bool mask of values that the file lacks, see `datasets.derived`.
         others: (O,) image ids of removed annotations, whose category is not persons; -1 without an image.
+        left_out: what else of the file is not read: in words → how many.
     """
 
     persons: Persons
@@ -39,9 +40,10 @@ class AnnotationFile:
     repeated: np.ndarray
     others: np.ndarray
     derived: dict[str, np.ndarray] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def part(self, image_ids: np.ndarray, split: str, inverse: bool = False) -> AnnotationFile:
-        """The part for some of the images (`inverse`: for all others), as the split `split`."""
+        """The part for some of the images (`inverse`: for all others), as the split `split`. What is left out counts for the others."""
         rows = np.isin(self.persons.frame["image_id"], image_ids, invert=inverse)
         persons = self.persons.select(rows)
         images = self.images[np.isin(self.images["image_id"], image_ids, invert=inverse)].reset_index(drop=True)
@@ -52,6 +54,7 @@ class AnnotationFile:
             self.repeated[np.isin(self.repeated, image_ids, invert=inverse)],
             self.others[np.isin(self.others, image_ids, invert=inverse)],
             {key: mask[rows] for key, mask in self.derived.items()},
+            self.left_out if inverse else {},
         )
 
 

@@ -181,8 +181,8 @@ def _unwanted(image: int | None, person: bool, record: dict[str, Any]) -> str:
 def _classes(path: Path, records: Sequence[dict[str, Any]], names: Mapping[int, str], own: int) -> tuple[list[bool], int, list[str]]:
     """Which records are persons, the persons' category id, and what had to be decided.
 
-    Names decide where the file has them. Otherwise it is the data set's own id; or, where only class 0 is there, that one, because
-    detectors count from 0 and persons come first.
+    Names decide where the file has them. Otherwise it is the data set's own id; or, where only class 0 or COCO's 1 is there, that one,
+    because detectors count from either and persons come first.
     """
     titles = [_title(record, names) for record in records]
     if names or any(title is not None for title in titles):
@@ -196,8 +196,8 @@ def _classes(path: Path, records: Sequence[dict[str, Any]], names: Mapping[int, 
     ids = sorted({record.get("category_id", own) for record in records}, key=str)
     if not records or (own in ids and (own != COCO_PERSON or 0 not in ids)):
         return [record.get("category_id", own) == own for record in records], own, []
-    if ids == [0]:
-        return [True] * len(records), own, [f"class 0 is taken for persons, because {path.name} has no other class and no names"]
+    if ids in ([0], [COCO_PERSON]):
+        return [True] * len(records), own, [f"class {ids[0]} is taken for persons, because {path.name} has no other class and no names"]
     numbers = ", ".join(map(str, ids[:10]))
     fix = f"keep the persons' boxes alone, as class {own}, or give the classes' names as `category_name` of each record"
     raise FarposeError(f"its classes have the ids {numbers} and no names: it is not plain which are persons", where=path, fix=fix)

@@ -19,6 +19,7 @@ from components.codecs.codec import Codec
 from components.degrade.augment import AugmentParams
 from components.degrade.augment_images import ImageAugmentParams
 from components.models.variant import Variant
+from components.pose.crop import CropGeometry
 from components.pose.skeleton import Skeleton
 
 
@@ -65,6 +66,14 @@ class Feed(Protocol):
 
     def draw(self, indices: Tensor, seed: int) -> Drawn:
         """The augmented batch of (B,) indices into the shard, with its targets; the same for the same seed."""
+        ...
+
+    def view(self, indices: Tensor, seed: int, geometry: CropGeometry) -> Tensor:
+        """(B, 3, H, W) normalised: what `draw` shows for the same seed, in crops of another geometry and the same shape.
+
+        Raises:
+            FarposeError: the feed is of whole images.
+        """
         ...
 
     def name(self, indices: np.ndarray) -> str:

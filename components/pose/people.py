@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 PEOPLE = ("person", "persons", "people", "human", "humans", "pedestrian", "pedestrians")
 
 
 def compact(name: str) -> str:
-    """A name's small letters and digits alone, so that case, spaces, hyphens and underscores do not count."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """A name's small letters and digits alone, of any script, so that case, spaces, hyphens and underscores do not count."""
+    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def is_people(name: str) -> bool:

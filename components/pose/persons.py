@@ -114,6 +114,20 @@ class Persons:
         return cls(frame, bbox_xywh, keypoints, skeleton, upright, category_id)
 
 
+def category_of(path: str | Path) -> int:
+    """The category id of a written persons table, without reading its rows.
+
+    Raises:
+        FarposeError: the file is missing or damaged.
+    """
+    try:
+        return int((pq.read_schema(path).metadata or {}).get(b"category_id", COCO_PERSON))
+    except FileNotFoundError:
+        raise FarposeError("persons table not found", where=path, fix="run the fetch stage first") from None
+    except (pa.ArrowInvalid, ValueError, OSError) as error:
+        raise FarposeError(f"not a persons table: {error}", where=path, fix="run the fetch stage again") from error
+
+
 def _fixed_lists(matrix: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix, np.float64).ravel()), matrix.shape[1])
 

@@ -34,7 +34,7 @@ from components.train.optimiser import build_optimiser, set_learning_rate
 from components.train.output import write_output
 from components.train.recipe import Recipe
 from components.train.step import Step, eager_step, precision_of
-from components.train.teacher import digest, open_teacher
+from components.train.teacher import VIEW, digest, open_teacher
 from components.train.tracker import NullTracker, Tracker
 
 CHECKPOINTS = REPOSITORY / "artifacts" / "checkpoints"
@@ -83,10 +83,15 @@ def train(
     guard = Guard(device, lambda step: feed.name(batches.indices(step).cpu().numpy()))
     look_every = SAMPLED_EVERY if device.type == "cuda" else 1  # reading a number makes the program wait for the GPU
 
-    def draw(step: int) -> Drawn:
-        return feed.draw(batches.indices(step), step_seed(recipe.seed, step))
-
     teacher = open_teacher(recipe.teacher, recipe.teacher_share, variant, codec, device) if recipe.teacher else None
+
+    def draw(step: int) -> Drawn:
+        indices, seed = batches.indices(step), step_seed(recipe.seed, step)
+        batch = feed.draw(indices, seed)
+        if teacher is not None and teacher.view is not None:
+            batch.targets[VIEW] = feed.view(indices, seed, teacher.view)
+        return batch
+
     run_step: Step = eager_step(model, codec, optimiser, recipe, device, teacher)
     if graphed and progress.step < last:
         example = draw(progress.step)

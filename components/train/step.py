@@ -28,10 +28,11 @@ def eager_step(
         optimiser.zero_grad(set_to_none=True)
         with precision():
             outputs = model(images)
+            wanted = () if teacher is None else teacher.maps(images, targets)
         outputs = tuple(output.float() for output in outputs)
         losses = codec.loss(outputs, targets)
         if teacher is not None:
-            losses |= teacher.loss(images, outputs, losses["loss"])
+            losses |= teacher.loss(outputs, wanted, losses["loss"])
         losses["loss"].backward()
         if recipe.gradient_clip is not None:
             nn.utils.clip_grad_norm_(parameters, recipe.gradient_clip)

@@ -1,4 +1,4 @@
-"""`acquire`: raw data into data/, owned by DVC."""
+"""`acquire`: raw data into data/, owned by DVC. `convert`: its annotations in COCO's form."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from components.base.config import PARAMS, load_yaml, parse
-from components.base.errors import FarposeError
+from components.base.errors import FarposeError, unknown_name
 from pipelines import paths, settings
 
 
@@ -18,17 +18,19 @@ def acquire(options: argparse.Namespace) -> None:
     from components.datasets.synthetic import SyntheticParams
 
     params = parse(SyntheticParams, load_yaml(PARAMS / "data.yaml").get("synthetic", {}), "params/data.yaml: synthetic")
+    sources = settings.data().sources
     got = collect(
         options.source,
         options.origin,
         paths.DATA,
-        settings.data().sources,
+        sources,
         endpoint=options.endpoint,
         accept_changes=options.accept_changes,
         synthetic=params,
         progress=sys.stderr.isatty(),
     )
     print(f"{options.source}: {got.files} files, {got.size_bytes / 1e6:.0f} MB in data/{options.source}")
+    print(f"licence, as data/README.md records it: {sources[options.source].licence}")
     if got.left_out:
         print(f"left out, of no kind that is read (images: {', '.join(IMAGES)}): {kinds_of(got.left_out)}")
     _add_to_dvc()
@@ -41,3 +43,23 @@ def _add_to_dvc() -> None:
     if done.returncode != 0:
         said = " ".join(done.stderr.split()).removeprefix("ERROR: ")
         raise FarposeError(f"DVC could not take the data: {said}", where=paths.DATA, fix="`python -m dvc add data` shows more")
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Write a data set's annotations in another form."""
+    from components.datasets.convert import to_coco
+
+    sources = settings.data().sources
+    if options.name not in sources:
+        raise unknown_name("source", options.name, sources, where="params/data.yaml")
+    if options.output.resolve().is_relative_to(paths.DATA.resolve()):
+        raise FarposeError(
+            "data/ is raw input, which `farpose acquire` alone fills", where=options.output, fix="give a folder outside of it"
+        )
+    source, root = sources[options.name], paths.DATA / options.name
+    if not root.is_dir():
+        raise FarposeError("its files are not there", where=root, fix=f"farpose acquire {options.name} --from PATH|URL|s3://…")
+    for split, written in to_coco(options.name, source, root, options.output).items():
+        categories = ", ".join(map(str, written.category_ids))
+        print(f"{split}: {written.persons:,} persons (category {categories}) in {written.images:,} images: {written.path}")
+    print(f"file names are relative to each split's `images` in data/{options.name}; coordinates are of the {source.orientation} pixels")

@@ -13,7 +13,7 @@ from components.base.errors import FarposeError
 
 # What OpenCV decodes and `pose.pictures` judges.
 IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif")
-KINDS = (*IMAGES, ".json", ".json.gz", ".mat", ".txt", ".yaml", ".yml", ".md")
+KINDS = (*IMAGES, ".json", ".json.gz", ".xml", ".mat", ".h5", ".hdf5", ".txt", ".yaml", ".yml", ".md")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 CHECKSUM_LISTS = ("MANIFEST.json", "SHA256SUMS")
 

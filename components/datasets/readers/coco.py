@@ -29,14 +29,17 @@ class CocoForm:
         joint_names: joints with other names in the files: the skeleton's name → the files' name.
         area_of_box: the persons' area as a share of their box before it is cut to the image; None: the annotation's `area`.
         crowd_index: key of the images' crowding; None: no such key.
+        boxes_drawn: every person has a `bbox`; where that is not so, it is derived from the joints.
     """
 
     joint_names: Mapping[str, str] = field(default_factory=dict)
     area_of_box: float | None = None
     crowd_index: str | None = None
+    boxes_drawn: bool = True
 
 
 COCO = CocoForm()
+DRAWN = CocoForm(boxes_drawn=False)  # what labelling tools export in forms of their own
 
 
 def read(name: str, source: SourceParams, root: Path, split: str, form: CocoForm = COCO) -> AnnotationFile:
@@ -70,7 +73,8 @@ def of_value(name: str, source: SourceParams, path: Path, value: dict[str, Any],
     is_person, category_id = _is_person(annotations, categories, wanted)
     origins = np.array([f"{name}/{entry.get('source_split', files.images)}" for entry in entries], dtype=object)
     others = annotations.select(~is_person)
-    rules = [key for key in RULES if key != "area" or form.area_of_box is None]
+    underivable = {"area": form.area_of_box is not None, "bbox": form.boxes_drawn}
+    rules = [key for key in RULES if not underivable.get(key, False)]
     records, derived = with_derived(annotations.select(is_person), skeleton.counted_mask, rules)
     of_image = {"origin": origins, "crowd_index": _crowd_index(entries, form)}
     of_others = [image_id if isinstance(image_id := other.get("image_id"), int) else -1 for other in others]

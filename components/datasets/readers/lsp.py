@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from components.base.errors import FarposeError
+from components.datasets.derived import box_around
 from components.datasets.matlab import load_matlab
 from components.datasets.named_images import coco_value, require_joints
 from components.datasets.params import TRAIN, SourceParams
@@ -27,7 +28,6 @@ from components.pose.skeleton import LSP_14
 
 FORM = coco.CocoForm(joint_names={"head_top": "top_head"})
 LSP_TRAINING = 1000  # persons; the rest of LSP is its test split
-AROUND = 0.15  # share of the joints' box that the box is larger on every side
 AREA_OF_BOX = 0.53
 FIRST_PX = 1.0
 
@@ -50,10 +50,7 @@ def read(name: str, source: SourceParams, root: Path, split: str) -> AnnotationF
     persons.refuse(np.asarray(~np.isfinite(joints).all((1, 2))), lambda i: "a joint is not finite")
     persons.refuse(np.asarray(~labelled.any(1)), lambda i: "no joint is labelled")
     places = np.where(labelled[..., None], joints[..., :2] - FIRST_PX, 0.0)
-    low = np.where(labelled[..., None], places, np.inf).min(1)
-    extent = np.where(labelled[..., None], places, -np.inf).max(1) - low
-    extent = np.maximum(extent, 1.0)  # px; a single joint
-    boxes = np.hstack([low - AROUND * extent, (1 + 2 * AROUND) * extent])
+    boxes = box_around(places, labelled)
     keypoints = np.concatenate([places, 2.0 * labelled[..., None]], 2).reshape(len(joints), -1)
     areas = AREA_OF_BOX * boxes[:, 2:].prod(1)
     columns = zip(boxes.tolist(), areas.tolist(), keypoints.tolist(), strict=True)

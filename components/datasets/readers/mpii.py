@@ -1,4 +1,4 @@
-"""MPII Human Pose (Andriluka et al. 2014): SimpleBaseline's JSON lists and the published .mat file.
+"""MPII Human Pose (Andriluka et al. 2014): SimpleBaseline's JSON lists, the stacked hourglass's HDF5 files and the published .mat file.
 
 JSON: a list of persons, each `image`, `center`, `scale`, `joints` (16 of x, y), `joints_vis` (16 of 0 or 1), px counted from 1 as in
 Matlab, and optionally `headsize` (px). Records with a key `visible` (16 of 0 or 1) are those of the stacked hourglass's HDF5 files: their
@@ -21,6 +21,7 @@ import numpy as np
 
 from components.base.errors import FarposeError
 from components.datasets.matlab import load_matlab
+from components.datasets.mpii_hdf5 import hdf5_persons
 from components.datasets.mpii_release import released_persons
 from components.datasets.named_images import coco_value, require_joints
 from components.datasets.params import SourceParams
@@ -39,7 +40,7 @@ FIRST_PX = 1.0  # Matlab's first pixel
 
 
 def read(name: str, source: SourceParams, root: Path, split: str) -> AnnotationFile:
-    """Read the annotation file of one split: SimpleBaseline's `.json` or `.json.gz`, or the release's `.mat`.
+    """Read the annotation file of one split: SimpleBaseline's `.json` or `.json.gz`, `.h5`, or the release's `.mat`.
 
     Raises:
         FarposeError: an unknown form, a missing key, another number of joints, a flag that is not 0 or 1, a scale or head size that is not
@@ -64,8 +65,7 @@ def _persons(path: Path, split: str) -> list[dict[str, Any]]:
     if path.suffix == ".mat":
         return released_persons(path, split)
     if path.suffix in (".h5", ".hdf5"):
-        fix = "write a JSON list of its imgname, center, scale, part, visible, normalize as image, center, scale, joints, visible, headsize"
-        raise FarposeError("HDF5 files are not read", where=path, fix=fix)
+        return hdf5_persons(path)
     value = load_annotations(path)
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise FarposeError("expected a JSON list of persons", where=path, fix=DAMAGED)

@@ -8,23 +8,22 @@ upright`). An image without a label file shows nobody. The files state no areas,
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from components.base.config import load_yaml
 from components.base.errors import FarposeError
 from components.datasets.acquire.listing import IMAGES
-from components.datasets.image_size import image_size
+from components.datasets.drawn import PERSONS_PER_IMAGE, path_id
+from components.datasets.image_size import annotated_size
 from components.datasets.params import SourceParams
 from components.datasets.reader import AnnotationFile, Reader
 from components.datasets.readers import coco
-from components.pose.orientation import SWAPPING, orientation_of
+from components.pose.persons import UPRIGHT
 from components.pose.skeleton import Skeleton
 
-PERSONS_PER_IMAGE = 1000  # annotation ids are this times the image's id plus the line's number
 LISTED = 3
 
 
@@ -48,8 +47,10 @@ def read(name: str, source: SourceParams, root: Path, split: str) -> AnnotationF
     _refuse_lonely(places, folder)
     images, annotations = [], []
     for place in places:
-        number = _id_of(place.relative_to(root).as_posix())
-        size = _size(place, source.orientation == "upright")
+        number = path_id(place.relative_to(root).as_posix())
+        size = annotated_size(place, source.orientation == UPRIGHT)
+        if size is None:
+            raise FarposeError("not an image", where=place, fix="acquire it again")
         images.append({"id": number, "file_name": place.relative_to(folder).as_posix(), "width": size[0], "height": size[1]})
         label = labels_of(place)
         lines = label.read_text().splitlines() if label.is_file() else []
@@ -108,19 +109,6 @@ def _refuse_lonely(images: list[Path], folder: Path) -> None:
         raise FarposeError(
             f"{len(lonely)} label files have no image: {some}", where=lonely[0].parent, fix="acquire the images, or remove them"
         )
-
-
-def _size(path: Path, upright: bool) -> tuple[int, int]:
-    """Width and height of an image as annotated, px."""
-    size = image_size(path)
-    if size is None:
-        raise FarposeError("not an image", where=path, fix="acquire it again")
-    return size[::-1] if upright and orientation_of(path.read_bytes()) in SWAPPING else size
-
-
-def _id_of(path: str) -> int:
-    """An image's id: 40 bits of its path's SHA-256, so that it stays when others are added."""
-    return int.from_bytes(hashlib.sha256(str(PurePosixPath(path)).encode()).digest()[:5], "big")
 
 
 def _person(line: str, where: str, classes: Mapping[int, str], joints: int, width: int, size: tuple[int, int]) -> dict[str, Any]:

@@ -1,0 +1,226 @@
+"""Train a list of variants side by side on a bare GPU machine. Run: bash benchmarks/study.sh, or python -m benchmarks.study STEP.
+
+    pack PERSONS IMAGES FOLDER     the images of the training and development persons and their table, in parts that travel
+    unpack FOLDER SHARDS           the crops of every input size that the list names, made of the parts as the degrade stage makes them
+    train LIST SHARDS OUT          every run of the list, most urgent first, within a time budget; one JSON and one weights file per run
+
+A list (params of `benchmarks/studies/*.yaml`) names runs: a variant, what its recipe changes, and the run that teaches it. A run whose
+JSON is in OUT is done; an interrupted one goes on from its checkpoint. The validation split does not travel: recipes are chosen on the
+development split, and published rows are scored by `farpose run` on the weights that come back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from components.base.config import REPOSITORY, load_yaml
+from components.base.files import atomic_directory, read_json, write_json
+
+DATA = "images"  # folder of a pack's images
+PERSONS = "persons"
+POLL = 0.2  # seconds between two looks at the runs
+
+
+def pack(persons_folder: Path, images: Path, folder: Path, parts: int) -> None:
+    """Write `parts` tar files of about the same size to `folder`."""
+    from components.pose.persons import Persons
+
+    persons = Persons.read(persons_folder / "persons.parquet")
+    frame = persons.frame
+    wanted = sorted(set(frame[frame["split"] != "val"]["image_path"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = [(images / name).stat().st_size for name in wanted]
+    whole, done = sum(sizes), 0
+    with contextlib.ExitStack() as stack:
+        archives = [stack.enter_context(tarfile.open(folder / f"part{number}.tar", "w")) for number in range(parts)]
+        for path in sorted(persons_folder.iterdir()):
+            archives[0].add(path, f"{PERSONS}/{path.name}")
+        for name, size in zip(wanted, sizes, strict=True):
+            archives[min(parts - 1, done * parts // whole)].add(images / name, f"{DATA}/{name}")
+            done += size
+    print(f"{len(wanted)} images, {whole / 2**20:.1f} MiB, {parts} parts")
+
+
+def unpack(folder: Path, shards: Path, sizes: list[tuple[int, int]]) -> None:
+    """Make the crops of `sizes` (height, width) in `shards`, for training and development."""
+    from components.degrade.params import DegradeParams, ShardSpec
+    from components.degrade.shard import Source, Writer
+    from components.degrade.shards import plan_crops
+    from components.pose.persons import Persons
+
+    raw = shards / "raw"
+    for path in sorted(folder.glob("part*.tar")):
+        with tarfile.open(path) as archive:
+            archive.extractall(raw, filter="data")
+    source = Source(Persons.read(raw / PERSONS / "persons.parquet"), raw / DATA)
+    for size in sizes:
+        spec, params = ShardSpec(size), DegradeParams()
+        if (shards / spec.name / "shard.json").is_file():
+            continue
+        plan = plan_crops(source, spec)
+        plan = dataclasses.replace(plan, evaluated={"dev": plan.evaluated["dev"]})
+        with atomic_directory(shards / spec.name) as made:
+            writer = Writer(spec, params, source.data_root, made, False, source.upright)
+            writer.write(plan)
+            write_json(made / "shard.json", writer.about(source.persons.skeleton, {"train": {}, "dev": {}}))
+        digest = read_json(shards / spec.name / "shard.json")["files"]["train_pixels.npy"]["sha256"]
+        print(f"{spec.name}: {len(plan.train)} crops, train_pixels {digest[:16]}", flush=True)
+
+
+def train_all(runs: dict[str, dict[str, Any]], shards: Path, out: Path, minutes: float, at_once: int) -> None:
+    """Start the runs in the list's order, `at_once` side by side; a run waits for its teacher. At the deadline the rest is stopped.
+
+    Raises:
+        SystemExit: a run failed; the others go on first.
+    """
+    deadline, active, failed = time.monotonic() + 60 * minutes, {}, []
+    waiting = [name for name in runs if not (out / f"{name}.json").is_file()]
+    while (waiting or active) and time.monotonic() < deadline:
+        for name, process in list(active.items()):
+            if process.poll() is not None:
+                del active[name]
+                if process.returncode:
+                    failed.append(name)
+                print(f"{time.strftime('%H:%M:%S')} {name}: {'failed' if process.returncode else _told(out / f'{name}.json')}", flush=True)
+        ready = [name for name in waiting if _teacher(runs, name, out) is not False]
+        for name in ready[: at_once - len(active)]:
+            waiting.remove(name)
+            active[name] = _start(name, runs[name], _teacher(runs, name, out) or None, shards, out)
+        time.sleep(POLL)
+    for name, process in active.items():
+        process.terminate()
+        print(f"{name}: out of time, its checkpoint stays", flush=True)
+    print(f"not started: {', '.join(waiting) or 'none'}; failed: {', '.join(failed) or 'none'}")
+    sys.exit(1 if failed else 0)
+
+
+def _teacher(runs: dict[str, dict[str, Any]], name: str, out: Path) -> Path | str | bool:
+    """The file of the run's teacher; "" where it has none, False where the teacher is not trained yet."""
+    teacher = runs[name].get("teacher")
+    if teacher is None:
+        return ""
+    path = out / teacher / "model.safetensors" if teacher in runs or (out / teacher).is_dir() else REPOSITORY / teacher
+    return path if path.is_file() else False
+
+
+def _start(name: str, run: dict[str, Any], teacher: Path | str | None, shards: Path, out: Path) -> subprocess.Popen[bytes]:
+    run = {**run, "train": {**run.get("train", {}), **({"teacher": str(teacher)} if teacher else {})}}
+    command = [sys.executable, "-m", "benchmarks.study", "one", name, json.dumps(run), str(shards), str(out)]
+    with (out / f"{name}.log").open("ab") as log:
+        threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **threads}, cwd=REPOSITORY)
+
+
+def _told(path: Path) -> str:
+    run = read_json(path)
+    speed = f"{run['images_per_second']:.0f} crops/s, {run['wall_seconds']:.0f} s"
+    return f"AP {100 * run['dev_AP_gt_boxes']:.1f} after {run['epochs']} epochs, {speed}"
+
+
+def train_one(name: str, run: dict[str, Any], shards: Path, out: Path) -> None:
+    """Train one run and write its JSON: command, hardware, versions, data, start, recipe, development AP of every validation."""
+    import torch
+
+    from components.degrade.params import ShardSpec
+    from components.models import zoo
+    from components.models.entries import merged
+    from components.train import recipe as recipes
+    from components.train.loop import train
+
+    started, variant = time.perf_counter(), zoo.variant(run["variant"])
+    variant = dataclasses.replace(variant, train=merged(variant.train, run.get("train", {})))
+    recipe = recipes.resolve(variant, recipes.load(), run.get("recipe", "published"))
+    directory = shards / ShardSpec(variant.input_size).name
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    summary = train(variant, directory, out / name, recipe, device, out / "checkpoints" / name)
+    files = read_json(directory / "shard.json")["files"]
+    facts = {
+        "run": name,
+        "epochs": recipe.epochs,
+        "hardware": report.hardware(),
+        "versions": report.versions(),
+        "data": {file: files[file]["sha256"] for file in ("train_pixels.npy", "train.parquet", "dev.parquet")},
+        "recipe": dataclasses.asdict(recipe) | ({"teacher": run["teacher"]} if run.get("teacher") else {}),
+        "history": read_json(out / name / "history.json"),
+        "wall_seconds": round(time.perf_counter() - started, 1),
+    }
+    write_json(out / f"{name}.json", {**summary, **facts})
+
+
+def bring(work: Path, out: Path, most: int = 14 * 2**20) -> None:
+    """Copy the runs' JSON into one file, and their weights in half precision into tar files of at most `most` bytes, to `out`."""
+    from components.models import zoo
+    from components.models.weights import read_metadata
+    from components.registry.package import halve
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "runs.json", {path.stem: read_json(path) for path in sorted(work.glob("*.json"))})
+    volumes: list[list[Path]] = [[]]
+    for path in sorted(work.glob("*/model.safetensors")):
+        half = path.with_name("half.safetensors")
+        halve(path, zoo.variant(read_metadata(path)["variant"]), half)
+        if sum(one.stat().st_size for one in [*volumes[-1], half]) > most:
+            volumes.append([])
+        volumes[-1].append(half)
+    for number, volume in enumerate(volumes):
+        with tarfile.open(out / f"weights{number}.tar", "w") as archive:
+            for half in volume:
+                archive.add(half, f"{half.parent.name}/model.safetensors")
+    with tarfile.open(out / "logs.tar.gz", "w:gz") as logs:
+        for path in sorted(work.glob("*.log")):
+            logs.add(path, path.name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    steps = parser.add_subparsers(dest="step", required=True)
+    step = steps.add_parser("pack")
+    step.add_argument("persons", type=Path)
+    step.add_argument("images", type=Path)
+    step.add_argument("folder", type=Path)
+    step.add_argument("--parts", type=int, default=2)
+    step = steps.add_parser("unpack")
+    step.add_argument("folder", type=Path)
+    step.add_argument("shards", type=Path)
+    step.add_argument("--sizes", nargs="+", default=["64x48"])
+    step = steps.add_parser("train")
+    step.add_argument("list", type=Path)
+    step.add_argument("shards", type=Path)
+    step.add_argument("out", type=Path)
+    step.add_argument("--minutes", type=float, default=9)
+    step.add_argument("--at-once", type=int, default=4)
+    step = steps.add_parser("bring")
+    step.add_argument("work", type=Path)
+    step.add_argument("out", type=Path)
+    step = steps.add_parser("one")
+    step.add_argument("name")
+    step.add_argument("run", type=json.loads)
+    step.add_argument("shards", type=Path)
+    step.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    if arguments.step == "pack":
+        pack(arguments.persons, arguments.images, arguments.folder, arguments.parts)
+    elif arguments.step == "unpack":
+        unpack(arguments.folder, arguments.shards, [tuple(map(int, size.split("x"))) for size in arguments.sizes])  # type: ignore[misc]
+    elif arguments.step == "train":
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        train_all(load_yaml(arguments.list), arguments.shards, arguments.out, arguments.minutes, arguments.at_once)
+    elif arguments.step == "bring":
+        bring(arguments.work, arguments.out)
+    else:
+        train_one(arguments.name, arguments.run, arguments.shards, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
