@@ -1,6 +1,6 @@
 """Six synthetic people, one an image, and the joints that a released model finds of them.
 
-`python -m tests.released_people` writes tests/golden/released_pose_64x48.json; run it after `farpose release … --as pose_64x48`.
+`python -m tests.released_people` writes tests/golden/released_NAME.json; run it after `farpose release … --as NAME`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ from components.datasets.synthetic.scene import render_scene
 from components.evaluate.approach import Files
 from components.registry import released
 
-NAME = "pose_64x48"
-GOLDEN = Path(__file__).parent / "golden" / f"released_{NAME}.json"
+NAMES = ("pose_64x48", "pose_128x96")
+NAME = NAMES[0]  # the main one
 PEOPLE = SyntheticParams(min_height_px=30, max_height_px=200, max_persons=1, empty_fraction=0)
 COUNT, SPLIT = 6, 7  # a split that the data set does not have
+
+
+def golden(name: str) -> Path:
+    """The file of a released model's golden joints."""
+    return Path(__file__).parent / "golden" / f"released_{name}.json"
 
 
 def draw_people(folder: Path) -> tuple[dict[int, Path], dict[int, np.ndarray]]:
@@ -51,15 +56,16 @@ def joints(model: released.Loaded, paths: dict[int, Path], boxes: dict[int, np.n
 
 
 def main() -> None:
-    """Write the golden joints of the released model."""
+    """Write the golden joints of the released models."""
     import tempfile
 
-    model = released.load(NAME)
-    with tempfile.TemporaryDirectory() as folder:
-        found = joints(model, *draw_people(Path(folder))).round(3).tolist()
-    content = {"weights_sha256": sha256_of(model.package.weights), "keypoints_image": found}
-    GOLDEN.write_text(json.dumps(content) + "\n")
-    print(f"{GOLDEN}: {len(found)} people")
+    for name in NAMES:
+        model = released.load(name)
+        with tempfile.TemporaryDirectory() as folder:
+            found = joints(model, *draw_people(Path(folder))).round(3).tolist()
+        content = {"weights_sha256": sha256_of(model.package.weights), "keypoints_image": found}
+        golden(name).write_text(json.dumps(content) + "\n")
+        print(f"{golden(name)}: {len(found)} people")
 
 
 if __name__ == "__main__":

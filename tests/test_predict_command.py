@@ -29,7 +29,7 @@ from tests.tiny_shard import STANDING
 
 VARIANTS = functools.cache(zoo.load_variants)
 DEMO = next(v for v in VARIANTS(zoo.VARIANTS).values() if (v.method, v.backbone, v.tag) == ("higherhrnet", "hrnet_tiny", None))
-BOTTOM_UP, TOP_DOWN = DEMO.name, "dark_hrnet_tiny_synthetic_64x48"
+BOTTOM_UP, TOP_DOWN, OTHER = DEMO.name, "dark_hrnet_tiny_synthetic_64x48", "hrnet_tiny_synthetic_64x48"
 SIDE = DEMO.input_size[0]
 SIZES = {"wide": (150, 240), "tall": (260, 120), "empty": (100, 256), "square": (200, 200)}  # (height, width)
 
@@ -38,7 +38,7 @@ SIZES = {"wide": (150, 240), "tall": (260, 120), "empty": (100, 256), "square": 
 def weights(tmp_path_factory) -> Path:
     """A folder of models with random weights that find some joints anywhere."""
     folder = tmp_path_factory.mktemp("models")
-    for name in (BOTTOM_UP, TOP_DOWN):
+    for name in (BOTTOM_UP, TOP_DOWN, OTHER):
         torch.manual_seed(0)
         model = zoo.network(zoo.variant(name)).eval()
         for parameter in model.parameters():

@@ -26,11 +26,10 @@ from components.models.weights import load_weights, save_weights
 from components.registry import lineage, package, register, released, store, tracking
 from pipelines import releases
 from tests import stand_in as stand_ins
-from tests.released_people import GOLDEN, NAME, draw_people, joints
+from tests.released_people import NAME, NAMES, draw_people, golden, joints
 from tests.repositories import REPOSITORY, commit, git
 
 VARIANT = "categorical_mobilenet_fpn_coco_64x48_x2"
-needs_the_model = pytest.mark.skipif(not (released.FOLDER / NAME).is_dir(), reason=f"released/{NAME} is not there yet: `farpose release`")
 
 
 @pytest.fixture(scope="module")
@@ -211,22 +210,22 @@ def test_the_named_commit_stands_for_the_training_s(trained, tmp_path, monkeypat
     assert traced == {"git.commit": head, "data.md5": "7"}
 
 
-@needs_the_model
-def test_the_released_files_are_those_that_were_made_and_say_from_what():
-    folder = released.FOLDER / NAME
+@pytest.mark.parametrize("name", NAMES)
+def test_the_released_files_are_those_that_were_made_and_say_from_what(name):
+    folder = released.FOLDER / name
     released.check(folder)
     assert {path.name for path in folder.iterdir()} == {line.split()[1] for line in (folder / released.SUMS).open()} | {released.SUMS}
     assert max(path.stat().st_size for path in folder.iterdir()) <= released.LARGEST
-    stated = released.facts(NAME)
+    stated = released.facts(name)
     assert len(stated.commit) == 40 and stated.data_md5 and stated.start["SHA-256"] in (folder / released.README).read_text()
 
 
-@needs_the_model
-def test_the_released_model_and_its_onnx_file_find_the_golden_joints(tmp_path):
-    golden, model = json.loads(GOLDEN.read_text()), released.load(NAME)
-    assert golden["weights_sha256"] == sha256_of(model.package.weights), "`python -m tests.released_people` writes the golden joints"
+@pytest.mark.parametrize("name", NAMES)
+def test_the_released_model_and_its_onnx_file_find_the_golden_joints(name, tmp_path):
+    written, model = json.loads(golden(name).read_text()), released.load(name)
+    assert written["weights_sha256"] == sha256_of(model.package.weights), "`python -m tests.released_people` writes the golden joints"
     paths, boxes = draw_people(tmp_path)
-    np.testing.assert_allclose(joints(model, paths, boxes), golden["keypoints_image"], atol=0.05)
+    np.testing.assert_allclose(joints(model, paths, boxes), written["keypoints_image"], atol=0.05)
 
     found, variant = model.package, model.built.variant
     places = np.array([str(path) for path in paths.values()], dtype=object)

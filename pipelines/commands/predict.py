@@ -48,7 +48,7 @@ def predict(options: argparse.Namespace) -> None:
     files = photographs.unique(options.images)
     drawings = photographs.drawings(options.output, files.values())
     _check(options)
-    subject = chosen(options.variant, options.weights, lambda variant: _refuse(options, variant))
+    subject = chosen(options.variant, options.weights, lambda variant: _refuse(options, variant), options.model)
     shown = approach(subject.built.variant.approach)
     shots = {number: Photograph.of(path) for number, path in files.items()}
     located = _located(options, shots) if shown.takes_boxes else photographs.Located({}, None, "none")
@@ -94,19 +94,22 @@ def _refuse(options: argparse.Namespace, variant: Any) -> None:
             raise FarposeError(problem, where=variant.name, fix=f"remove {option}")
 
 
-def chosen(name: str | None, weights: Path | None, check: Any = None) -> Subject:
+def chosen(name: str | None, weights: Path | None, check: Any = None, model: str | None = None) -> Subject:
     """The named variant; or else the released model, or the registry's champion.
 
     Args:
         weights: of the named variant, if not those that `train` made.
         check: called with the variant before its weights are read.
+        model: another released model than the main one.
     Raises:
-        FarposeError: the variant is not trained, or there is no model at all.
+        FarposeError: the variant is not trained, no released model has this name, both are named, or there is no model at all.
     """
     from components.models import zoo
     from components.models.weights import read_metadata
 
     check = check or (lambda variant: None)
+    if name is not None and model is not None:
+        raise FarposeError("--model and --variant both name what predicts", fix="give one of them")
     if name is not None:
         variant = zoo.variant(name)
         check(variant)
@@ -117,7 +120,8 @@ def chosen(name: str | None, weights: Path | None, check: Any = None) -> Subject
         raise FarposeError("--weights needs --variant", fix="name the variant that they belong to")
     from components.registry import released
 
-    found = released.read(paths.RELEASED.name, paths.RELEASED.parent) if paths.RELEASED.is_dir() else _champion()
+    named = model or (paths.RELEASED.name if paths.RELEASED.is_dir() else None)
+    found = released.read(named, paths.RELEASED.parent) if named else _champion()
     check(found.variant)
     return Subject(found.build(), read_metadata(found.weights), found.spec, found.degrade, found.evaluate)
 

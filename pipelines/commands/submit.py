@@ -39,7 +39,7 @@ def submit(options: argparse.Namespace) -> None:
             "the file must end in .json or .zip", where=options.output, fix="such as person_keypoints_test-dev2017_farpose_results.zip"
         )
     files = listed(options.images, options.folder)
-    subject = chosen(options.variant, options.weights)
+    subject = chosen(options.variant, options.weights, model=options.model)
     shown = approach(subject.built.variant.approach)
     if shown.takes_boxes != (options.boxes is not None):
         variant = subject.built.variant.name
