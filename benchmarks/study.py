@@ -3,6 +3,8 @@
     pack PERSONS IMAGES FOLDER     the images of the training and development persons and their table, in parts that travel
     unpack FOLDER SHARDS           the crops of every input size that the list names, made of the parts as the degrade stage makes them
     train LIST SHARDS OUT          every run of the list, most urgent first, within a time budget; one JSON and one weights file per run
+    bring WORK OUT                 the runs' JSON, and their weights in half precision, in few files
+    adopt WEIGHTS RUNS RUN SHARDS FOLDER    a run's weights as the pipeline's training would have written them, if its crops are the same
 
 A list (params of `benchmarks/studies/*.yaml`) names runs: a variant, what its recipe changes, and the run that teaches it. A run whose
 JSON is in OUT is done; an interrupted one goes on from its checkpoint. The validation split does not travel: recipes are chosen on the
@@ -182,6 +184,34 @@ def bring(work: Path, out: Path, most: int = 14 * 2**20) -> None:
             logs.add(path, path.name)
 
 
+def adopt(weights: Path, record: Path, run: str, shards: Path, folder: Path) -> None:
+    """Write a run's weights to `folder` as the pipeline's training would have, so that `farpose release` and `evaluate` take them.
+
+    Raises:
+        SystemExit: the pipeline's crops are not those of the run, or the variant's recipe is another one.
+    """
+    from components.base.files import sha256_of
+    from components.models import zoo
+    from components.models.weights import load_weights, read_metadata, save_weights
+    from components.train import recipe as recipes
+
+    told, metadata = read_json(record)[run], read_metadata(weights)
+    variant = zoo.variant(metadata["variant"])
+    files = read_json(shards / "shard.json")["files"]
+    if other := [name for name, digest in told["data"].items() if files[name]["sha256"] != digest]:
+        raise SystemExit(f"{shards}: not what {run} was trained on: {', '.join(other)}")
+    recipe = json.loads(json.dumps(dataclasses.asdict(recipes.resolve(variant, recipes.load()))))
+    ran = json.loads(metadata["recipe"])
+    if other := [key for key in recipe if recipe[key] != ran[key] and key != "teacher"]:
+        raise SystemExit(f"variant {variant.name}: its recipe is not that of {run}: {', '.join(other)}")
+    metadata |= {"shard": sha256_of(shards / "shard.json"), "recipe": json.dumps(recipe)}
+    save_weights(folder / "model.safetensors", load_weights(weights, variant), metadata)
+    kept = {key: value for key, value in told.items() if key not in ("history", "data", "recipe", "hardware", "versions", "run")}
+    kept |= {"model_sha256": sha256_of(folder / "model.safetensors"), "gpu": told["hardware"]["gpu"]}
+    write_json(folder / "timing.json", {"summary": kept, "epochs": []})
+    write_json(folder / "history.json", told["history"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(dest="step", required=True)
@@ -203,6 +233,12 @@ def main() -> None:
     step = steps.add_parser("bring")
     step.add_argument("work", type=Path)
     step.add_argument("out", type=Path)
+    step = steps.add_parser("adopt")
+    step.add_argument("weights", type=Path)
+    step.add_argument("record", type=Path)
+    step.add_argument("run")
+    step.add_argument("shards", type=Path)
+    step.add_argument("folder", type=Path)
     step = steps.add_parser("one")
     step.add_argument("name")
     step.add_argument("run", type=json.loads)
@@ -216,6 +252,8 @@ def main() -> None:
     elif arguments.step == "train":
         arguments.out.mkdir(parents=True, exist_ok=True)
         train_all(load_yaml(arguments.list), arguments.shards, arguments.out, arguments.minutes, arguments.at_once)
+    elif arguments.step == "adopt":
+        adopt(arguments.weights, arguments.record, arguments.run, arguments.shards, arguments.folder)
     elif arguments.step == "bring":
         bring(arguments.work, arguments.out)
     else:

@@ -63,11 +63,11 @@ def make(folder: Path, images: Path | None = None) -> str:
     models = [curves.model(one, truth) for one in given]
     best = order[0]
     lead = [
-        f"{len(order)} models on split {split} of {settings.data().source}: {len(truth.persons.labelled()):,} persons on "
+        f"{_count(order)} on split {split} of {settings.data().source}: {len(truth.persons.labelled()):,} persons on "
         f"{len(truth.image_ids):,} images. Best: {name_of(best)} with {leading(best).label} {100 * leading_value(best):.1f}."
     ]
     sections = [
-        Section("leaderboard", "Leaderboard", tables=[report.leaderboard(order, notes_of(order))], pictures=_comparison()),
+        Section("leaderboard", "Leaderboard", tables=[report.leaderboard(order, notes_of(order))], pictures=_comparison(label_of(order))),
         _differences(order, runs, params),
         *_conditions(),
         _curves(folder, truth, models, params),
@@ -77,7 +77,7 @@ def make(folder: Path, images: Path | None = None) -> str:
         _provenance(given, rows),
     ]
     report.write(folder / PAGE, f"Farpose report: {settings.data().source}", lead, sections)
-    return f"{len(order)} models; best: {name_of(best)}, {leading(best).label} {100 * leading_value(best):.1f}"
+    return f"{_count(order)}; best: {name_of(best)}, {leading(best).label} {100 * leading_value(best):.1f}"
 
 
 def _rows(given: Sequence[Asked]) -> tuple[list[dict[str, Any]], dict[str, Outcome]]:
@@ -104,10 +104,12 @@ def _row(name: str, folder: Path) -> dict[str, Any]:
     return {**read_json(folder / "metrics.json"), **comparing.identity(name)}
 
 
-def _comparison() -> list[Picture]:
-    known = {
-        "comparison.png": "AP with its interval; marks: target AP, bound AP and the paper's AP; beside it the differences to the best."
-    }
+def _count(rows: Sequence[Any]) -> str:
+    return f"{len(rows)} model{'' if len(rows) == 1 else 's'}"
+
+
+def _comparison(label: str) -> list[Picture]:
+    known = {"comparison.png": f"{label} with its interval, marks as the legend says, and beside it the differences to the best."}
     return [report.png(paths.COMPARISON / name, caption) for name, caption in known.items() if (paths.COMPARISON / name).is_file()]
 
 

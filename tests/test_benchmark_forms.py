@@ -189,9 +189,9 @@ def test_real_samples_run_from_acquire_to_the_registry(name: str, real_data: Pat
     raw, repository = tmp_path / "raw", copy_of_this(tmp_path / "repository")
     lay, numbers = REAL[name]
     lay(real_data, raw)
-    variant = f"dark_hrnet_tiny_{name}_64x48"
-    few = {"epochs": 1, "batch_size": 4, "validate_every": 0}
-    row = {"method": "dark", "backbone": "hrnet_tiny", "dataset": name, "input_size": list(SIZE), "network": {"branches": 3}, "train": few}
+    variant = f"categorical_mobilenet_fpn_{name}_64x48_x2"  # the released model's network, from MoveNet's weights
+    few = {"epochs": 24, "batch_size": 4, "validate_every": 0, "warmup_steps": 0}
+    row = {"like": "categorical_mobilenet_fpn_coco_64x48_x2", "dataset": name, "baseline": None, "exceptions": {}, "train": few}
     write_yaml(repository / "params" / "variants" / "sample.yaml", {variant: row})
     change(repository / "params" / "data.yaml", lambda value: value["data"].update(source=name, splits={"dev": 0}))
     change(repository / "params" / "train.yaml", lambda value: value["train"].update(validate_on="val"))

@@ -89,7 +89,7 @@ def in_words(metrics: Mapping[str, Any]) -> str:
     """The leading number in percent, its 95 % interval, what the benchmark reports beside it and what it was measured on."""
     ends = leading_interval(metrics)
     interval = "" if None in ends else " (95 % interval {:.1f} to {:.1f})".format(*(100 * float(end) for end in ends if end is not None))
-    counted = [f"{metrics[key]:,} {key}" for key in ("persons", "images") if key in metrics]
+    counted = [f"{metrics[key]:,} {key if metrics[key] != 1 else key[:-1]}" for key in ("persons", "images") if key in metrics]
     on = f", {' in '.join(counted)}" if counted else ""
     others = "".join(f", {label} {100 * value:.1f} %" for label, value in beside(metrics).items())
     return f"{leading(metrics).label} {100 * leading_value(metrics):.1f} %{interval}{others}; boxes: {boxes_of(metrics)}{on}."
