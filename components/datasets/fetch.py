@@ -125,7 +125,8 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
         if not summaries[split].labelled:
             removed = ", ".join(f"{count} {reason}" for reason, count in summaries[split].removed.items() if count) or "none removed"
             made_of = TRAIN if split == DEV and params.splits.dev else split
-            share = ", change data.splits.dev" if params.splits.dev and made_of == TRAIN else ""
+            few = f", change data.splits.dev (now {params.splits.dev:g} of the training images; 0: no such split)"
+            share = few if params.splits.dev and made_of == TRAIN else ""
             raise FarposeError(
                 f"no labelled person is left in split {split!r} of {summaries[split].persons_read} read ({removed})",
                 where=data_root / params.files.splits[made_of].annotations,

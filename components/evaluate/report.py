@@ -86,8 +86,8 @@ def write(path: Path, title: str, lead: Sequence[str], sections: Sequence[Sectio
 
 
 def table_of(headings: Sequence[str], cells: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> Table:
-    """A table of texts, sorted by the first number in each."""
-    return Table(headings, [[Cell(text, number_in(text)) for text in row] for row in cells], notes)
+    """A table of texts, sorted by the first number in each; the best row's difference is 0."""
+    return Table(headings, [[Cell(text, 0.0 if text == "best" else number_in(text)) for text in row] for row in cells], notes)
 
 
 def number_in(text: str) -> float | None:
@@ -99,9 +99,7 @@ def number_in(text: str) -> float | None:
 def leaderboard(rows: Sequence[Row], notes: Sequence[str]) -> Table:
     """All columns of the comparison's table; the best row has difference 0."""
     shown = columns(rows, wide=True)
-    cells = [[column.text(row) for column in shown] for row in rows]
-    made = [[Cell(text, 0.0 if text == "best" else number_in(text)) for text in row] for row in cells]
-    return Table([column.heading for column in shown], made, notes)
+    return table_of([column.heading for column in shown], [[column.text(row) for column in shown] for row in rows], notes)
 
 
 def pairs(runs: Mapping[str, Sequence[Outcome]], params: EvaluateParams, note: str = "", label: str = "AP") -> Table | None:

@@ -34,7 +34,12 @@ def acquire(options: argparse.Namespace) -> None:
     if got.left_out:
         print(f"left out, of no kind that is read (images: {', '.join(IMAGES)}): {kinds_of(got.left_out)}")
     _add_to_dvc()
-    print("data.dvc is up to date; next: farpose run")
+    print(f"data.dvc is up to date; next: {_next_step(options.source, settings.data().source)}")
+
+
+def _next_step(acquired: str, used: str) -> str:
+    """What follows: stages read the data set in use, which need not be the one that was acquired."""
+    return "farpose run" if acquired == used else f"`source: {acquired}` in params/data.yaml, where {used} is in use, then farpose run"
 
 
 def _add_to_dvc() -> None:

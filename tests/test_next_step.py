@@ -1,0 +1,14 @@
+"""What `farpose acquire` says comes next: stages read the data set in use, which need not be the one that was acquired."""
+
+from __future__ import annotations
+
+from pipelines.commands.data import _next_step
+
+
+def test_the_data_set_in_use_is_run() -> None:
+    assert _next_step("farm", "farm") == "farpose run"
+
+
+def test_another_one_is_named_with_the_key() -> None:
+    said = _next_step("farm", "synthetic")
+    assert "`source: farm` in params/data.yaml" in said and "synthetic is in use" in said and said.endswith("farpose run")
