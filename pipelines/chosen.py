@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import yaml
 
+from components.approaches import approach
 from components.base.errors import FarposeError
 from components.degrade.params import MARGIN_SCALE, ShardSpec
 from components.models import entries, zoo
@@ -35,10 +36,11 @@ def overlays(names: Sequence[str]) -> dict[str, str]:
 
 def shards_for(variant: Variant) -> ShardSpec:
     """The shards of the papers' protocol (`direct`) that hold what the variant's published recipe looks at."""
-    if variant.approach == "images":
-        return ShardSpec(variant.input_size, images=True)
+    spec = approach(variant.approach).spec(variant)
+    if spec.images:  # which have no margin
+        return spec
     needed = recipes.resolve(variant, recipes.load()).augmentation.margin_scale
-    return ShardSpec(variant.input_size, margin_scale=max(MARGIN_SCALE, round(needed, 6)))
+    return dataclasses.replace(spec, margin_scale=max(MARGIN_SCALE, round(needed, 6)))
 
 
 def _written(spec: ShardSpec) -> dict[str, object]:
