@@ -21,18 +21,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def parity() -> Path:
     """Folder of reference tensors made with the authors' published code."""
-    folder = Path(os.environ.get("FARPOSE_PARITY", REPOSITORY.parent / "shared" / "parity"))
-    if not folder.is_dir():
-        pytest.skip("no reference tensors here; set FARPOSE_PARITY to their folder")
-    return folder
+    return _beside("parity", "FARPOSE_PARITY", "reference tensors")
 
 
 @pytest.fixture(scope="session")
 def cases() -> Path:
     """Folder of small inputs that once failed."""
-    folder = Path(os.environ.get("FARPOSE_CASES", REPOSITORY.parent / "shared" / "cases"))
+    return _beside("cases", "FARPOSE_CASES", "small inputs")
+
+
+def _beside(name: str, variable: str, what: str) -> Path:
+    """The folder that the environment names, or that of this name in shared/ beside the repository."""
+    folder = Path(os.environ.get(variable, REPOSITORY.parent / "shared" / name))
     if not folder.is_dir():
-        pytest.skip("no small inputs here; set FARPOSE_CASES to their folder")
+        pytest.skip(f"no {what} here; set {variable} to their folder")
     return folder
 
 
