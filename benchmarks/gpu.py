@@ -42,7 +42,7 @@ from components.train.tracker import JsonLinesTracker
 PERSONS, EPOCHS = 149_813, 210  # annotated persons of COCO train2017, and the published schedule
 VARIANTS = ("hrnet_w32_coco_64x48_fused", "hrnet_w32_coco_64x48")  # with four branches, and with three as published at 64x48
 MINUTES = {128: 30.0, 256: 20.0}  # to reach, for 210 epochs, by batch size
-GRAPHED_TARGET, OUTSIDE_TARGET = 3.0, 0.10
+GRAPHED_TARGET, OUTSIDE_TARGET, REPEATING_TARGET = 3.0, 0.10, 0.5
 INPUT_SIZE = (64, 48)
 CROP_SIDES = (216, 162)  # height and width of a stored crop, px: a person of medium size with its margin
 SAME_STEPS, TOLERANCE = 10, 1e-5
@@ -147,11 +147,12 @@ def _apart(one: list[float], other: list[float]) -> list[float]:
 
 
 @contextmanager
-def repeatable() -> Iterator[None]:
-    """Kernels that sum in the same order in every run, where there are such, and without TF32."""
+def repeatable(tf32: bool = False) -> Iterator[None]:
+    """Kernels that sum in the same order in every run, where there are such, and without TF32 unless asked for."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = False, True, False, False
+    cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = False, True, tf32 and before[2], tf32 and before[3]
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
@@ -183,6 +184,17 @@ def timed(variant: Variant, recipe: Recipe, crops: TrainCrops, steps: int, repea
         _limit(f"210 epochs of COCO, minutes, {what}", MINUTES.get(recipe.batch_size, MINUTES[128]), minutes),
         _limit(f"share of the step outside the model, {what}", OUTSIDE_TARGET, outside),
     ]
+
+
+def repeating(variant: Variant, recipe: Recipe, crops: TrainCrops, steps: int, repeats: int) -> dict[str, Any]:
+    """What kernels that repeat cost (`deterministic: true`): a graphed step with the fastest kernels against one with those."""
+    trainees = {"fast": Trainee(variant, recipe, crops, "graphed")}
+    with repeatable(tf32=True):
+        trainees["repeatable"] = Trainee(variant, recipe, crops, "graphed")
+    seconds = report.interleave({name: _many(trainee, steps) for name, trainee in trainees.items()}, repeats)
+    facts = {f"{name}_ms": 1e3 * statistics.median(values) / steps for name, values in seconds.items()}
+    name = f"fastest / repeatable kernels, {variant.name}, batch {recipe.batch_size}"
+    return report.row(name, seconds["fast"], seconds["repeatable"], REPEATING_TARGET, **facts)
 
 
 def _many(trainee: Trainee, steps: int) -> Callable[[], None]:
@@ -231,7 +243,7 @@ def smoke(recipe: Recipe) -> None:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Print a short table."""
-    details = ("median", "graphed_ms", "eager_ms", "model_ms", "memory_mib", "waits_per_step")
+    details = ("median", "graphed_ms", "eager_ms", "model_ms", "fast_ms", "repeatable_ms", "memory_mib", "waits_per_step")
     print(f"\n{'':74}{'ratio':>8}{'target':>8}")
     for row in rows:
         detail = "".join(f"  {key} {row[key]:.4g}" for key in details if key in row)
@@ -243,6 +255,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="only a tiny run on the CPU")
     parser.add_argument("--variants", nargs="+", default=VARIANTS, help="what to time")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=list(MINUTES))
+    parser.add_argument("--record", default="gpu", help="name of the result file")
     parser.add_argument("--steps", type=int, default=50, help="steps per timed turn")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--shards", type=Path, help="crop shard to train --train-variant on, after the timings")
@@ -264,7 +277,8 @@ def main() -> None:
         for variant in variants:
             sized = dataclasses.replace(recipe, batch_size=batch_size)
             rows += timed(variant, sized, crops, arguments.steps, arguments.repeats)
-            show(rows[-3:])
+            rows.append(repeating(variant, sized, crops, arguments.steps, arguments.repeats))
+            show(rows[-4:])
     more: dict[str, Any] = {}
     out = Path(os.environ.get("OUT", report.RESULTS / "gpu"))
     if arguments.shards:
@@ -275,7 +289,7 @@ def main() -> None:
         )
         print(more["training"])
     show(rows)
-    path = report.write("gpu", rows, **more)
+    path = report.write(arguments.record, rows, **more)
     if "OUT" in os.environ:
         shutil.copy(path, out)
 

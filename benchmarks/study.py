@@ -1,14 +1,16 @@
 """Train a list of variants side by side on a bare GPU machine. Run: bash benchmarks/study.sh, or python -m benchmarks.study STEP.
 
-    pack PERSONS IMAGES FOLDER     the images of the training and development persons and their table, in parts that travel
-    unpack FOLDER SHARDS           the crops of every input size that the list names, made of the parts as the degrade stage makes them
+    pack PERSONS IMAGES SHARDS FOLDER   the images of the training and development persons, their table and what the pipeline's shards
+                                   are (SHARDS: artifacts/shards), in parts that travel
+    unpack FOLDER SHARDS           the crops of every input size that is asked for, made of the parts as the degrade stage makes them
     train LIST SHARDS OUT          every run of the list, most urgent first, within a time budget; one JSON and one weights file per run
     bring WORK OUT                 the runs' JSON, and their weights in half precision, in few files
     adopt WEIGHTS RUNS RUN SHARDS FOLDER    a run's weights as the pipeline's training would have written them, if its crops are the same
 
-A list (params of `benchmarks/studies/*.yaml`) names runs: a variant, what its recipe changes, and the run that teaches it. A run whose
-JSON is in OUT is done; an interrupted one goes on from its checkpoint. The validation split does not travel: recipes are chosen on the
-development split, and published rows are scored by `farpose run` on the weights that come back.
+A list (benchmarks/studies/*.yaml) names runs: a `variant`; `train`, what its recipe changes; `teacher`, the run or the file that teaches
+it; `after`, the run that it waits for; `place: true`, its weights go where the pipeline's training writes them, so that the recipes of
+later runs find them. A run whose JSON is in OUT is done; an interrupted one goes on from its checkpoint. The validation split does not
+travel: recipes are chosen on the development split, and published rows are scored by `farpose run` on the weights that come back.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -31,11 +34,14 @@ from components.base.files import atomic_directory, read_json, write_json
 
 DATA = "images"  # folder of a pack's images
 PERSONS = "persons"
+SHARDS = "shards"
+ABOUT = "shard.json"
+WEIGHTS = "model.safetensors"
 POLL = 0.2  # seconds between two looks at the runs
 
 
-def pack(persons_folder: Path, images: Path, folder: Path, parts: int) -> None:
-    """Write `parts` tar files of about the same size to `folder`."""
+def pack(persons_folder: Path, images: Path, shards: Path, folder: Path, parts: int) -> None:
+    """Write `parts` tar files of about the same size to `folder`, and the descriptions of the pipeline's shards to the first."""
     from components.pose.persons import Persons
 
     persons = Persons.read(persons_folder / "persons.parquet")
@@ -48,6 +54,8 @@ def pack(persons_folder: Path, images: Path, folder: Path, parts: int) -> None:
         archives = [stack.enter_context(tarfile.open(folder / f"part{number}.tar", "w")) for number in range(parts)]
         for path in sorted(persons_folder.iterdir()):
             archives[0].add(path, f"{PERSONS}/{path.name}")
+        for path in sorted(shards.glob(f"*/{ABOUT}")):
+            archives[0].add(path, f"{SHARDS}/{path.parent.name}/{ABOUT}")
         for name, size in zip(wanted, sizes, strict=True):
             archives[min(parts - 1, done * parts // whole)].add(images / name, f"{DATA}/{name}")
             done += size
@@ -55,7 +63,11 @@ def pack(persons_folder: Path, images: Path, folder: Path, parts: int) -> None:
 
 
 def unpack(folder: Path, shards: Path, sizes: list[tuple[int, int]]) -> None:
-    """Make the crops of `sizes` (height, width) in `shards`, for training and development."""
+    """Make the crops of `sizes` (height, width) in `shards`, for training and development, under the description of the pipeline's shard.
+
+    Raises:
+        SystemExit: the crops are not those of the pipeline.
+    """
     from components.degrade.params import DegradeParams, ShardSpec
     from components.degrade.shard import Source, Writer
     from components.degrade.shards import plan_crops
@@ -68,16 +80,19 @@ def unpack(folder: Path, shards: Path, sizes: list[tuple[int, int]]) -> None:
     source = Source(Persons.read(raw / PERSONS / "persons.parquet"), raw / DATA)
     for size in sizes:
         spec, params = ShardSpec(size), DegradeParams()
-        if (shards / spec.name / "shard.json").is_file():
+        if (shards / spec.name / ABOUT).is_file():
             continue
+        wanted = read_json(raw / SHARDS / spec.name / ABOUT)["files"]
         plan = plan_crops(source, spec)
         plan = dataclasses.replace(plan, evaluated={"dev": plan.evaluated["dev"]})
         with atomic_directory(shards / spec.name) as made:
             writer = Writer(spec, params, source.data_root, made, False, source.upright)
             writer.write(plan)
-            write_json(made / "shard.json", writer.about(source.persons.skeleton, {"train": {}, "dev": {}}))
-        digest = read_json(shards / spec.name / "shard.json")["files"]["train_pixels.npy"]["sha256"]
-        print(f"{spec.name}: {len(plan.train)} crops, train_pixels {digest[:16]}", flush=True)
+            files = writer.about(source.persons.skeleton, {"train": {}, "dev": {}})["files"]
+            if other := [name for name, one in files.items() if one["sha256"] != wanted[name]["sha256"]]:
+                raise SystemExit(f"{spec.name}: not the pipeline's crops: {', '.join(other)}")
+            shutil.copyfile(raw / SHARDS / spec.name / ABOUT, made / ABOUT)
+        print(f"{spec.name}: {len(plan.train)} crops, the pipeline's to the byte", flush=True)
 
 
 def train_all(runs: dict[str, dict[str, Any]], shards: Path, out: Path, minutes: float, at_once: int) -> None:
@@ -95,10 +110,10 @@ def train_all(runs: dict[str, dict[str, Any]], shards: Path, out: Path, minutes:
                 if process.returncode:
                     failed.append(name)
                 print(f"{time.strftime('%H:%M:%S')} {name}: {'failed' if process.returncode else _told(out / f'{name}.json')}", flush=True)
-        ready = [name for name in waiting if _teacher(runs, name, out) is not False]
+        ready = [name for name in waiting if _ready(runs, name, out)]
         for name in ready[: at_once - len(active)]:
             waiting.remove(name)
-            active[name] = _start(name, runs[name], _teacher(runs, name, out) or None, shards, out)
+            active[name] = _start(name, runs[name], _teacher(runs, name, out), shards, out)
         time.sleep(POLL)
     for name, process in active.items():
         process.terminate()
@@ -107,16 +122,21 @@ def train_all(runs: dict[str, dict[str, Any]], shards: Path, out: Path, minutes:
     sys.exit(1 if failed else 0)
 
 
-def _teacher(runs: dict[str, dict[str, Any]], name: str, out: Path) -> Path | str | bool:
-    """The file of the run's teacher; "" where it has none, False where the teacher is not trained yet."""
+def _teacher(runs: dict[str, dict[str, Any]], name: str, out: Path) -> Path | None:
+    """The file of the run's teacher; None where the list names none."""
     teacher = runs[name].get("teacher")
     if teacher is None:
-        return ""
-    path = out / teacher / "model.safetensors" if teacher in runs or (out / teacher).is_dir() else REPOSITORY / teacher
-    return path if path.is_file() else False
+        return None
+    return out / teacher / WEIGHTS if teacher in runs or (out / teacher).is_dir() else REPOSITORY / teacher
 
 
-def _start(name: str, run: dict[str, Any], teacher: Path | str | None, shards: Path, out: Path) -> subprocess.Popen[bytes]:
+def _ready(runs: dict[str, dict[str, Any]], name: str, out: Path) -> bool:
+    """Whether all that the run needs is there."""
+    teacher, before = _teacher(runs, name, out), runs[name].get("after")
+    return (teacher is None or teacher.is_file()) and (before is None or (out / f"{before}.json").is_file())
+
+
+def _start(name: str, run: dict[str, Any], teacher: Path | None, shards: Path, out: Path) -> subprocess.Popen[bytes]:
     run = {**run, "train": {**run.get("train", {}), **({"teacher": str(teacher)} if teacher else {})}}
     command = [sys.executable, "-m", "benchmarks.study", "one", name, json.dumps(run), str(shards), str(out)]
     with (out / f"{name}.log").open("ab") as log:
@@ -146,7 +166,9 @@ def train_one(name: str, run: dict[str, Any], shards: Path, out: Path) -> None:
     directory = shards / ShardSpec(variant.input_size).name
     device = "cuda" if torch.cuda.is_available() else "cpu"
     summary = train(variant, directory, out / name, recipe, device, out / "checkpoints" / name)
-    files = read_json(directory / "shard.json")["files"]
+    if run.get("place"):
+        shutil.copytree(out / name, REPOSITORY / "artifacts" / "models" / variant.name)
+    files = read_json(directory / ABOUT)["files"]
     facts = {
         "run": name,
         "epochs": recipe.epochs,
@@ -169,7 +191,7 @@ def bring(work: Path, out: Path, most: int = 14 * 2**20) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "runs.json", {path.stem: read_json(path) for path in sorted(work.glob("*.json"))})
     volumes: list[list[Path]] = [[]]
-    for path in sorted(work.glob("*/model.safetensors")):
+    for path in sorted(work.glob(f"*/{WEIGHTS}")):
         half = path.with_name("half.safetensors")
         halve(path, zoo.variant(read_metadata(path)["variant"]), half)
         if sum(one.stat().st_size for one in [*volumes[-1], half]) > most:
@@ -178,7 +200,7 @@ def bring(work: Path, out: Path, most: int = 14 * 2**20) -> None:
     for number, volume in enumerate(volumes):
         with tarfile.open(out / f"weights{number}.tar", "w") as archive:
             for half in volume:
-                archive.add(half, f"{half.parent.name}/model.safetensors")
+                archive.add(half, f"{half.parent.name}/{WEIGHTS}")
     with tarfile.open(out / "logs.tar.gz", "w:gz") as logs:
         for path in sorted(work.glob("*.log")):
             logs.add(path, path.name)
@@ -197,17 +219,17 @@ def adopt(weights: Path, record: Path, run: str, shards: Path, folder: Path) -> 
 
     told, metadata = read_json(record)[run], read_metadata(weights)
     variant = zoo.variant(metadata["variant"])
-    files = read_json(shards / "shard.json")["files"]
+    files = read_json(shards / ABOUT)["files"]
     if other := [name for name, digest in told["data"].items() if files[name]["sha256"] != digest]:
         raise SystemExit(f"{shards}: not what {run} was trained on: {', '.join(other)}")
     recipe = json.loads(json.dumps(dataclasses.asdict(recipes.resolve(variant, recipes.load()))))
     ran = json.loads(metadata["recipe"])
     if other := [key for key in recipe if recipe[key] != ran[key] and key != "teacher"]:
         raise SystemExit(f"variant {variant.name}: its recipe is not that of {run}: {', '.join(other)}")
-    metadata |= {"shard": sha256_of(shards / "shard.json"), "recipe": json.dumps(recipe)}
-    save_weights(folder / "model.safetensors", load_weights(weights, variant), metadata)
+    metadata |= {"shard": sha256_of(shards / ABOUT), "recipe": json.dumps(recipe)}
+    save_weights(folder / WEIGHTS, load_weights(weights, variant), metadata)
     kept = {key: value for key, value in told.items() if key not in ("history", "data", "recipe", "hardware", "versions", "run")}
-    kept |= {"model_sha256": sha256_of(folder / "model.safetensors"), "gpu": told["hardware"]["gpu"]}
+    kept |= {"model_sha256": sha256_of(folder / WEIGHTS), "gpu": told["hardware"]["gpu"]}
     write_json(folder / "timing.json", {"summary": kept, "epochs": []})
     write_json(folder / "history.json", told["history"])
 
@@ -218,6 +240,7 @@ def main() -> None:
     step = steps.add_parser("pack")
     step.add_argument("persons", type=Path)
     step.add_argument("images", type=Path)
+    step.add_argument("shards", type=Path)
     step.add_argument("folder", type=Path)
     step.add_argument("--parts", type=int, default=2)
     step = steps.add_parser("unpack")
@@ -246,7 +269,7 @@ def main() -> None:
     step.add_argument("out", type=Path)
     arguments = parser.parse_args()
     if arguments.step == "pack":
-        pack(arguments.persons, arguments.images, arguments.folder, arguments.parts)
+        pack(arguments.persons, arguments.images, arguments.shards, arguments.folder, arguments.parts)
     elif arguments.step == "unpack":
         unpack(arguments.folder, arguments.shards, [tuple(map(int, size.split("x"))) for size in arguments.sizes])  # type: ignore[misc]
     elif arguments.step == "train":

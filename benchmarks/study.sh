@@ -1,11 +1,26 @@
 #!/usr/bin/env bash
 # Trainings of a study on a bare GPU machine: bash benchmarks/study.sh LIST [MINUTES] [AT_ONCE]
-# Beforehand, where the data are: python -m benchmarks.study pack artifacts/persons data/coco artifacts/study/pack
+# Beforehand, where the data are: python -m benchmarks.study pack artifacts/persons data/coco artifacts/shards artifacts/study/pack
 # The parts may travel one by one. Results go to $OUT (or results/lowres), weights in half precision packed by tens of MiB.
 set -euo pipefail
 list=$1 minutes=${2:-8} at_once=${3:-4}
 out=${OUT:-results/lowres}
 shards=artifacts/study/shards work=artifacts/study/work
+
+# Small networks leave most of a GPU idle; with NVIDIA's multi-process service their kernels run beside each other.
+if command -v nvidia-cuda-mps-control >/dev/null && [ -z "${CUDA_MPS_PIPE_DIRECTORY:-}" ]; then
+  export CUDA_MPS_PIPE_DIRECTORY=/tmp/farpose-mps CUDA_MPS_LOG_DIRECTORY=/tmp/farpose-mps-log
+  mkdir -p "$CUDA_MPS_PIPE_DIRECTORY" "$CUDA_MPS_LOG_DIRECTORY"
+  trap 'echo quit | nvidia-cuda-mps-control >/dev/null 2>&1 || true' EXIT
+  if nvidia-cuda-mps-control -d && timeout 60 python3 -c 'import torch; torch.ones(1, device="cuda")' 2>/dev/null; then
+    echo "multi-process service: on"
+  else
+    echo quit | nvidia-cuda-mps-control >/dev/null 2>&1 || true
+    unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+    echo "multi-process service: not available"
+  fi
+fi
+
 python3 -m benchmarks.study unpack artifacts/study/pack "$shards" --sizes ${SIZES:-64x48 128x96 256x192}
 python3 -m benchmarks.study train "$list" "$shards" "$work" --minutes "$minutes" --at-once "$at_once" || true
 python3 -m benchmarks.study bring "$work" "$out"

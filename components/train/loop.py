@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def train(
     """Train a variant on a shard and write `output` (model.safetensors, history.json, timing.json, learning_curves.png).
 
     The weights are those after the last epoch, or their running average where the recipe asks for it. A run that was killed
-    continues from its last checkpoint, and ends with the same weights, bit for bit on a CPU.
+    continues from its last checkpoint, and ends with the same weights, bit for bit on a CPU and where the recipe is deterministic.
 
     Args:
         checkpoints: folder of all runs' checkpoints, outside of `output`; this run's are removed at the end.
@@ -141,11 +142,16 @@ def train(
 
 
 def _configure(recipe: Recipe, device: torch.device) -> None:
-    """Repeatable arithmetic on a CPU; the fastest kernels on a GPU."""
+    """Repeatable arithmetic on a CPU, and on a GPU where the recipe asks for it; else the fastest kernels there."""
+    on_gpu = device.type == "cuda"
+    repeatable = recipe.deterministic or not on_gpu
     torch.set_num_threads(recipe.num_threads)
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.use_deterministic_algorithms(repeatable)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it would only cost time
-    torch.backends.cudnn.benchmark = device.type == "cuda"
+    torch.backends.cudnn.benchmark = on_gpu and not repeatable  # measures kernels, and may choose others in the next run
+    torch.backends.cudnn.deterministic = repeatable
+    if on_gpu and repeatable:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products repeat only with a workspace of their own
 
 
 def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -> tuple[nn.Module, Codec]:

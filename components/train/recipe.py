@@ -73,6 +73,7 @@ class Recipe:
     seed: int
     precision: Literal["auto", "fp32", "bf16"]
     cuda_graphs: Literal["auto", "never"]
+    deterministic: bool
     num_threads: int
     validate_on: Literal["dev", "val"]
     validate_every: int

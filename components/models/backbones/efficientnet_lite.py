@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from components.degrade.sample import IMAGENET_MEAN, IMAGENET_STD
 from components.models.backbones.mobilenet_fpn import SameConv
+from components.models.resizing import bilinear
 
 GROUPS = (  # width, blocks, stride of the first, kernel, expansion
     (16, 1, 1, 3, 1), (24, 2, 2, 3, 6), (40, 2, 2, 5, 6), (80, 3, 2, 3, 6), (112, 3, 1, 5, 6), (192, 4, 2, 5, 6), (320, 1, 1, 3, 6),
@@ -76,7 +76,7 @@ class LightPyramid(nn.Module):
     def forward(self, taps: list[Tensor]) -> Tensor:
         x: Tensor = self.laterals[-1](taps[-1])
         for tap, lateral, smooth in zip(taps[-2::-1], list(self.laterals)[-2::-1], reversed(self.smooth), strict=True):
-            x = smooth(functional.interpolate(x, tap.shape[-2:], mode="bilinear", align_corners=False) + lateral(tap))
+            x = smooth(bilinear(x, tap.shape[-2:]) + lateral(tap))
         return x
 
 

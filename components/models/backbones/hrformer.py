@@ -23,6 +23,7 @@ from torch.nn import functional
 from components.models.backbones.blocks import Bottleneck, HighResolutionStem, conv1x1, published_initialisation
 from components.models.backbones.hrnet import Transition
 from components.models.backbones.imagenet import ImageNetBackbone
+from components.models.resizing import bilinear
 
 BRANCHES = 4
 
@@ -204,7 +205,7 @@ class HRFormerModule(nn.Module):
         moved = [path(x) for path, x in zip(paths, features, strict=True)]
         size = features[target].shape[-2:]
         finer, coarser = moved[: target + 1], moved[target + 1 :]
-        resized = [functional.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in coarser]
+        resized = [bilinear(x, size) for x in coarser]
         return self.relu(sum([*finer[1:], *resized], start=finer[0]))
 
 

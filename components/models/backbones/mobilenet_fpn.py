@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.degrade.sample import IMAGENET_MEAN, IMAGENET_STD
+from components.models.resizing import bilinear
 
 EXPANSION = 6
 GROUPS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))  # width, blocks, stride of the first
@@ -153,7 +154,7 @@ class MobileNetFPN(nn.Module):
 
     def enlarge(self, coarse: Tensor, level: int, like: Tensor) -> Tensor:
         """The level above `level`, at the size of `like`."""
-        return functional.interpolate(coarse, like.shape[-2:], mode="bilinear", align_corners=False)
+        return bilinear(coarse, like.shape[-2:])
 
     def forward(self, images: Tensor) -> Tensor:
         return self.branch(self.pyramid(images))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.models.heads.plain import PlainPose
+from components.models.resizing import bilinear
 
 
 class SubpixelPose(PlainPose):
@@ -31,5 +32,5 @@ class SubpixelPose(PlainPose):
     def forward(self, images: Tensor) -> tuple[Tensor]:
         features = self.backbone(images)
         between = functional.pixel_shuffle(self.between(features), self.finer)
-        coarse = functional.interpolate(self.final_layer(features), between.shape[-2:], mode="bilinear", align_corners=True)
+        coarse = bilinear(self.final_layer(features), between.shape[-2:], align_corners=True)
         return (coarse + between,)  # corner cells lie on corner cells, as in the codec's convention
