@@ -229,7 +229,7 @@ def adopt(weights: Path, record: Path, run: str, shards: Path, folder: Path) -> 
     metadata |= {"shard": sha256_of(shards / ABOUT), "recipe": json.dumps(recipe)}
     save_weights(folder / WEIGHTS, load_weights(weights, variant), metadata)
     kept = {key: value for key, value in told.items() if key not in ("history", "data", "recipe", "hardware", "versions", "run")}
-    kept |= {"model_sha256": sha256_of(folder / WEIGHTS), "gpu": told["hardware"]["gpu"]}
+    kept |= {"trained_sha256": told["model_sha256"], "model_sha256": sha256_of(folder / WEIGHTS), "gpu": told["hardware"]["gpu"]}
     write_json(folder / "timing.json", {"summary": kept, "epochs": []})
     write_json(folder / "history.json", told["history"])
 

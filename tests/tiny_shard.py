@@ -22,8 +22,15 @@ DEFAULTS = {"iscrowd": False, "head_size": np.nan, "crowd_index": np.nan, "sourc
 
 
 def write_tiny_shard(folder: Path, persons: int = 8, visible: bool = True, dev: int = 2) -> Path:
+    """The crops of `tiny_source`, 64x48 px."""
+    source = tiny_source(folder, persons, visible, dev)
+    degrade(source, ShardSpec((64, 48)), DegradeParams(threads=1), folder / "shard", progress=False)
+    return folder / "shard"
+
+
+def tiny_source(folder: Path, persons: int = 8, visible: bool = True, dev: int = 2) -> Source:
     """`persons` training persons with annotation ids from 100, as many for validation with ids from 200, and `dev` of the
-    development split with ids from 300; 64x48 px.
+    development split with ids from 300, each in an image of its own.
 
     Args:
         visible: label the joints inside the training crops; False moves them all out of sight.
@@ -43,9 +50,7 @@ def write_tiny_shard(folder: Path, persons: int = 8, visible: bool = True, dev: 
                      "split": split})  # fmt: skip
     frame = pd.DataFrame(rows)[list(SCALAR_COLUMNS)].astype(SCALAR_COLUMNS)
     boxes = np.tile([18.0, 8.0, 60.0, 112.0], (len(rows), 1))
-    table = Persons(frame, boxes, np.array(keypoints), COCO_17)
-    degrade(Source(table, folder), ShardSpec((64, 48)), DegradeParams(threads=1), folder / "shard", progress=False)
-    return folder / "shard"
+    return Source(Persons(frame, boxes, np.array(keypoints), COCO_17), folder)
 
 
 def _draw(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
