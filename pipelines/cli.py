@@ -202,7 +202,9 @@ def report(error: BaseException) -> int:
     from components.base.errors import FarposeError
 
     text = " ".join(str(error).split())
-    if not isinstance(error, FarposeError):
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in ("components", "pipelines"):
+        text = f"{sys.executable} lacks the package {error.name!r} (`make setup` once, then `.venv/bin/farpose` in place of this Python)"
+    elif not isinstance(error, FarposeError):
         text = f"{type(error).__name__}: {text} (not foreseen; `farpose --debug …` shows where)"
     print(f"farpose: error: {text}", file=sys.stderr)
     return 1
