@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     errors.add_argument("--no-gallery", action="store_true", help="numbers and plot alone, without reading images")
     errors.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (scratch/NAME/errors)")
 
-    text = "AP, AR and PCK against person height and input size for any set of models, and where each stops being useful"
+    text = "AP (of MPII PCKh), AR and PCK against person height and input size for any set of models, and where each stops being useful"
     curve = command("curve", "asks:curve", text)
     curve.add_argument(
         "names", nargs="*", metavar="NAME", help="variants, peers, evaluations' folders, results files (all that is evaluated)"
@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     text = "another network's predictions, as COCO results; NAME@h32=FILE: its predictions of persons at most 32 px high"
     curve.add_argument("--results", action="append", metavar="NAME=FILE", help=text)
     curve.add_argument("--size", action="append", metavar="NAME=HxW", help="input of a network whose name is none of a variant, px")
-    text = "part of the AP at large heights under which a method is no longer useful (0.5)"
+    text = "part of the AP (of MPII PCKh) at large heights under which a method is no longer useful (0.5)"
     curve.add_argument("--share", type=float, default=0.5, metavar="PART", help=text)
     text = "folder of persons.parquet and images.parquet (artifacts/persons)"
     curve.add_argument("--data", type=Path, metavar="FOLDER", help=text)
@@ -212,7 +212,9 @@ def report(error: BaseException) -> int:
     from components.base.errors import FarposeError
 
     text = " ".join(str(error).split())
-    if not isinstance(error, FarposeError):
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in ("components", "pipelines"):
+        text = f"{sys.executable} lacks the package {error.name!r} (`make setup` once, then `.venv/bin/farpose` in place of this Python)"
+    elif not isinstance(error, FarposeError):
         text = f"{type(error).__name__}: {text} (not foreseen; `farpose --debug …` shows where)"
     print(f"farpose: error: {text}", file=sys.stderr)
     return 1

@@ -159,10 +159,12 @@ def _reproduce(kind: str, variant: str) -> None:
 
 
 def _where_next() -> str:
+    from components.evaluate.leading import leads
+
     places = {
         "all of it on one page": paths.REPORT / "report.html",
         "table and plots of all variants": paths.COMPARISON / "comparison.html",
-        "AP against person height": paths.COMPARISON / "by_height.png",
+        f"{leads(settings.data().files.evaluator).label} against person height": paths.COMPARISON / "by_height.png",
         "best, median and worst predictions": paths.EVALUATIONS / "*" / "gallery.png",
         "what the networks see": paths.SHARDS / "*" / "contact_sheet.png",
         "verdict on the data": paths.VALIDATION / "docs" / "index.html",
