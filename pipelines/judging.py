@@ -101,7 +101,12 @@ def judge(model: Package, ground: Ground, split: str, folder: Path) -> dict[str,
         evaluator=ground.data.files.evaluator,
     )
     built, device = model.build(), stages.device_name()
-    provenance = {"model": model.variant.name, "weights_sha256": sha256_of(model.weights), "data_set": ground.data.source, "split": split}
+    provenance: dict[str, Any] = {
+        "model": model.variant.name,
+        "weights_sha256": sha256_of(model.weights),
+        "data_set": ground.data.source,
+        "split": split,
+    }
     provenance |= {"git_commit": lineage.git_commit(), "versions": lineage.versions()}
     context = EvaluationContext(built.model, built.codec, data, params, folder, provenance, device, model.variant.name)
     with stages.device_lock(device):
