@@ -57,13 +57,17 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("variant", metavar="NAME", help="a variant of the pipeline, or any other of params/variants/ (then into scratch/)")
     train.add_argument("--shards", help="crops for a variant that is not in the pipeline")
 
-    evaluate = command("evaluate", "run:evaluate", "evaluate one trained variant, or another network's predictions")
-    evaluate.add_argument("variant", nargs="?", metavar="VARIANT", help="as for `train`; none with --results")
+    text = "evaluate one trained variant, a registered model on any data set, or another network's predictions"
+    evaluate = command("evaluate", "run:evaluate", text)
+    text = "as for `train`; with --on a registered model: NAME@ALIAS, NAME@VERSION or NAME; none with --results"
+    evaluate.add_argument("variant", nargs="?", metavar="VARIANT", help=text)
+    text = "a data set of params/data.yaml on which a registered model is scored; into scratch/judged/DATASET/NAME"
+    evaluate.add_argument("--on", metavar="DATASET", help=text)
     evaluate.add_argument("--shards", help="crops for a variant that is not in the pipeline")
     text = "predictions of any network (COCO results, .json or .json.gz); `person` or `annotation_id` of a record: whose box was given"
     evaluate.add_argument("--results", type=Path, metavar="FILE", help=text)
     evaluate.add_argument("--name", help="with --results: for `farpose compare NAME …`; written to scratch/NAME (the file's name)")
-    evaluate.add_argument("--split", choices=("val", "dev"), help="with --results: the split that was predicted (evaluate.split)")
+    evaluate.add_argument("--split", choices=("val", "dev"), help="with --results and --on: the split (evaluate.split)")
     text = "with --results: folder of persons.parquet and images.parquet (artifacts/persons)"
     evaluate.add_argument("--data", type=Path, metavar="FOLDER", help=text)
     evaluate.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
@@ -91,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     errors.add_argument("--no-gallery", action="store_true", help="numbers and plot alone, without reading images")
     errors.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (scratch/NAME/errors)")
 
-    text = "AP, AR and PCK against person height and input size for any set of models, and where each stops being useful"
+    text = "AP (of MPII PCKh), AR and PCK against person height and input size for any set of models, and where each stops being useful"
     curve = command("curve", "asks:curve", text)
     curve.add_argument(
         "names", nargs="*", metavar="NAME", help="variants, peers, evaluations' folders, results files (all that is evaluated)"
@@ -99,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     text = "another network's predictions, as COCO results; NAME@h32=FILE: its predictions of persons at most 32 px high"
     curve.add_argument("--results", action="append", metavar="NAME=FILE", help=text)
     curve.add_argument("--size", action="append", metavar="NAME=HxW", help="input of a network whose name is none of a variant, px")
-    text = "part of the AP at large heights under which a method is no longer useful (0.5)"
+    text = "part of the AP (of MPII PCKh) at large heights under which a method is no longer useful (0.5)"
     curve.add_argument("--share", type=float, default=0.5, metavar="PART", help=text)
     text = "folder of persons.parquet and images.parquet (artifacts/persons)"
     curve.add_argument("--data", type=Path, metavar="FOLDER", help=text)
@@ -117,10 +121,10 @@ def parser() -> argparse.ArgumentParser:
     text = "find the joints of the persons in images of your own: drawings, and joints in px of the upright image as JSON"
     predict = command("predict", "predict:predict", text)
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a photograph, such as street.jpg")
-    text = "a trained variant, or any with --weights (the released model, or else the registry's champion)"
+    text = "a trained variant, or any with --weights (the registry's champion; the released model where there is none)"
     predict.add_argument("--variant", metavar="NAME", help=text)
     predict.add_argument(
-        "--model", metavar="NAME", help="a released model: pose_64x48 (unless another is named), pose_128x96 for larger persons"
+        "--model", metavar="NAME", help="a released model (pose_64x48, pose_128x96 for larger persons), or a registered one: NAME@champion"
     )
     predict.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
     text = "person boxes, px of the upright image: COCO detections or annotations (JSON); without them a detector finds persons"
@@ -143,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     submit.add_argument("--data-set", metavar="NAME", help=text)
     submit.add_argument("--variant", metavar="NAME", help="a trained variant, or any with --weights (the released model)")
     submit.add_argument(
-        "--model", metavar="NAME", help="a released model: pose_64x48 (unless another is named), pose_128x96 for larger persons"
+        "--model", metavar="NAME", help="a released model (pose_64x48, pose_128x96 for larger persons), or a registered one: NAME@champion"
     )
     submit.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
     text = ".json, or .zip with one JSON file of its name (person_keypoints_test-dev2017_farpose_results.zip)"
@@ -167,6 +171,12 @@ def parser() -> argparse.ArgumentParser:
     release.add_argument("--commit", help="the commit that holds the training's code, if MLflow's store does not know the training")
     release.add_argument("--example", metavar="NAME", help="the one of params/examples that trains it; the card names it")
     release.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (released/NAME)")
+
+    text = "make a registered model the champion if its data, targets and export are right and it is better than the present one"
+    promote = command("promote", "promote:promote", text)
+    promote.add_argument("name", nargs="?", metavar="NAME", help="NAME (its challenger), NAME@ALIAS or NAME@VERSION")
+    promote.add_argument("--split", choices=("val", "dev"), default="dev", help="the persons that both are scored on (dev)")
+    promote.add_argument("--rollback", action="store_true", help="give the alias back to the champion before the last promotion")
 
     params = command("params", "params:params", "check all parameters and print them, or one variant's")
     params.add_argument("variant", nargs="?", metavar="NAME", help="print this variant with everything resolved")
@@ -208,7 +218,9 @@ def report(error: BaseException) -> int:
     from components.base.errors import FarposeError
 
     text = " ".join(str(error).split())
-    if not isinstance(error, FarposeError):
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in ("components", "pipelines"):
+        text = f"{sys.executable} lacks the package {error.name!r} (`make setup` once, then `.venv/bin/farpose` in place of this Python)"
+    elif not isinstance(error, FarposeError):
         text = f"{type(error).__name__}: {text} (not foreseen; `farpose --debug …` shows where)"
     print(f"farpose: error: {text}", file=sys.stderr)
     return 1

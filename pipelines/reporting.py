@@ -141,7 +141,8 @@ def _curves(folder: Path, truth: Truth, models: Sequence[usefulness.Model], para
     usefulness.write(folder, found)
     tables, pictures = [], []
     for over, (headings, cells) in usefulness.tables(found).items():
-        note = f"AP / AR / PCK (½ {found.pck}) in percent, by the {usefulness.SIZES[over]}."
+        length = f", PCK of ½ {found.pck}" if usefulness.PCK in found.shown else ""
+        note = f"{found.heading} in percent{length}, by the {usefulness.SIZES[over]}."
         tables.append(report.table_of(headings, cells, [note]))
         one = dataclasses.replace(found, points=[point for point in found.points if point.over == over])
         path = folder / f"curve_{over}.png"
@@ -149,7 +150,8 @@ def _curves(folder: Path, truth: Truth, models: Sequence[usefulness.Model], para
             marks = f"other networks' predictions are dashed, bins of fewer than {usefulness.FEWEST} persons hollow"
             caption = f"By the {usefulness.SIZES[over]}, with 95 % intervals; {marks}."
             pictures.append(report.png(path, caption, wide=False))
-    rule = "A method is called useful down to the height at which its AP falls under half of its AP at large heights."
+    led = found.shown[0].label
+    rule = f"A method is called useful down to the height at which its {led} falls under half of its {led} at large heights."
     return Section("curves", "How far away still works", [rule, *(one.sentence() for one in found.limits)], tables, pictures)
 
 
@@ -160,7 +162,7 @@ def _errors(
     for one, model in zip(given, models, strict=True):
         result, found = error_gains.diagnose(truth, model.found, params)
         path = folder / "errors" / f"{one.name}.png"
-        error_pictures.plot(path, f"{one.name}: AP {100 * result['AP']:.1f}", result)
+        error_pictures.plot(path, f"{one.name}: {error_gains.title_of(result)}", result)
         write_json(folder / "errors" / f"{one.name}.json", {"name": one.name, **result})
         worst = error_pictures.worst(truth, model.found, found, read, params.gallery_size)
         tiles = [report.photograph(shown.picture, f"{shown.kind}: {shown.caption}") for shown in worst]

@@ -77,12 +77,26 @@ def degrade(name: str) -> None:
     spec = pipeline.shards[name]
     with tracking.run(f"degrade@{name}", params={"shards": spec, "degrade": params}, tags={"kind": "degrade"}) as run:
         persons = Persons.read(paths.PERSONS / "persons.parquet")
+        _require_scored(persons)
         images, ignored = read_images(paths.PERSONS / IMAGES_FILE), IgnoredRegions.read(paths.PERSONS / IGNORED_FILE)
         summary = cut(Source(persons, paths.DATA / settings.data().source, images, ignored), spec, params, paths.SHARDS / name)
         counts = ", ".join(f"{split} {found['persons']:,}" for split, found in summary["splits"].items())
         run.note(f"Protocol {spec.protocol} at {'x'.join(map(str, spec.input_size))} px; persons: {counts}. See contact_sheet.png.")
         _metrics(f"degrade/{name}.json", summary["splits"], run)
         run.artifact(paths.SHARDS / name / "contact_sheet.png")
+
+
+def _require_scored(persons: Any) -> None:
+    """
+    Raises:
+        FarposeError: the persons table has no split "val".
+    """
+    from components.datasets.params import VAL
+
+    if VAL not in set(persons.frame["split"]):
+        where = f"params/data.yaml: data.sources.{settings.data().source}"
+        fix = f"name its files under `splits`, or set `data.splits.{VAL}` to a share of the training images, such as 0.1"
+        raise FarposeError(f"the data set has no split {VAL!r}, on which models are scored", where=where, fix=fix)
 
 
 def train(name: str, shards: str | None = None, output: Path | None = None) -> None:

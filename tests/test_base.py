@@ -13,7 +13,7 @@ import pytest
 
 from components.base.config import load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
-from components.base.files import atomic_directory, atomic_file, digest_of, read_json, write_json
+from components.base.files import atomic_directory, atomic_file, digest_of, read_json, size_in_words, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,27 @@ def test_parse_builds_nested_dataclasses_with_exact_types():
     outer = parse(Outer, VALID, "file: key")
     assert outer == Outer("a", Inner(1.0, (64, 48)), "exact", 0.001, [1, 2], {"x": 1.0})
     assert type(outer.inner.sigma) is float and type(outer.table["x"]) is float
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    init: str = dataclasses.field(metadata={"null": "none"})
+
+
+def test_null_is_answered_with_the_value_that_is_meant():
+    with pytest.raises(FarposeError, match=r"place\.init: null is none of its values \(write `init: none`\)"):
+        parse(Start, {"init": None}, "place")
+    assert parse(Start, {"init": "none"}, "place") == Start("none")
+    with pytest.raises(FarposeError, match="'init' is missing"):
+        parse(Start, {}, "place")
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (412_345, "412 kB"), (2_449_000, "2.4 MB"), (18_930_000_000, "18.9 GB")],
+)
+def test_sizes_in_words(count, words):
+    assert size_in_words(count) == words
 
 
 @pytest.mark.parametrize(

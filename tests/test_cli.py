@@ -97,6 +97,22 @@ def test_an_unforeseen_error_is_named_as_such(capsys):
     assert capsys.readouterr().err == "farpose: error: KeyError: 'x\\ny' (not foreseen; `farpose --debug …` shows where)\n"
 
 
+@pytest.mark.parametrize("command", [["params"], ["--debug", "params"]], ids=["", "debug"])
+def test_a_python_without_the_packages_is_named_with_the_way_out(command: list[str]):
+    """`-S`: an interpreter that finds no installed package, as one outside of .venv does."""
+    done = subprocess.run([sys.executable, "-S", "-m", "pipelines.cli", *command], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 1
+    if "--debug" in command:
+        assert "Traceback" in done.stderr
+        return
+    assert_one_line(done, f"{sys.executable} lacks the package '", "(`make setup` once, then `.venv/bin/farpose` in place of this Python)")
+
+
+def test_our_own_missing_module_is_not_foreseen(capsys):
+    assert cli.report(ModuleNotFoundError("No module named 'components.x'", name="components.x")) == 1
+    assert "not foreseen" in capsys.readouterr().err
+
+
 def test_an_interruption_is_no_error(monkeypatch, capsys):
     from pipelines.commands import models as module
 
@@ -112,6 +128,7 @@ def test_an_interruption_is_no_error(monkeypatch, capsys):
     ("file", "changes", "parts"),
     [
         ("train.yaml", {"train__epoch": 3}, ("train.yaml: train", "unknown parameter 'epoch'", "did you mean 'epochs'?")),
+        ("train.yaml", {"train__init": None}, ("train.yaml: train.init: null is none of its values", "write `init: none`")),
         ("train.yaml", {"train__epochs": "many"}, ("train.epochs", "expected an integer, got 'many'")),
         ("degrade.yaml", {"degrad": {}}, ("degrade.yaml", "unknown parameter 'degrad'")),
         ("data.yaml", {"data__source": "cocoo"}, ("source", "did you mean 'coco'?")),

@@ -339,17 +339,23 @@ def test_a_package_repeats_and_a_damaged_one_is_one_line(released, images, weigh
     assert "preparation.yaml: file of a released model is missing" in error_of(capsys)
 
 
-def test_the_champion_follows_and_without_any_model_the_way_out_is_named(released, images, tmp_path, monkeypatch, capsys):
-    from components.registry import register
+def test_the_champion_predicts_and_without_any_model_the_way_out_is_named(released, images, tmp_path, monkeypatch, capsys):
+    """It comes before the released model, and the store of a clone in which nothing ran is not opened."""
+    from components.registry import promotion, store
 
     detect(monkeypatch, [[20, 10, 60, 130]], [0.9])
+    monkeypatch.setattr(store, "exists", lambda: True)
+    monkeypatch.setattr(promotion, "champion", lambda: "its version")
+    monkeypatch.setattr(promotion, "read", lambda version: package.read({"its version": released}[version]))
     monkeypatch.setattr(paths, "RELEASED", tmp_path / "none")
-    monkeypatch.setattr(register, "champion", lambda: package.read(released))
     assert cli.main(["predict", str(images["wide"]), "--output", str(tmp_path / "out")]) == 0
     assert records(tmp_path / "out")[0]["provenance"]["variant"] == TOP_DOWN
-    monkeypatch.setattr(register, "champion", lambda: None)
+    monkeypatch.setattr(promotion, "champion", lambda: None)
     assert cli.main(["predict", str(images["wide"]), "--output", str(tmp_path / "out")]) == 1
-    assert f"no champion in the registry (name a trained variant by --variant; trained: {TOP_DOWN}" in error_of(capsys)
+    assert f"(name a trained variant by --variant; trained: {TOP_DOWN}" in error_of(capsys)
+    monkeypatch.setattr(store, "exists", lambda: False)
+    monkeypatch.setattr(promotion, "champion", lambda: pytest.fail("a store was made"))
+    assert cli.main(["predict", str(images["wide"]), "--output", str(tmp_path / "out")]) == 1
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "width": (tools.cvat_xml().replace('width="60"', 'width="wide"'), r"image 'b\.png': 'width' of <image> is 'wide'"),
     "video": (
         '<annotations><version>1.1</version><track id="0" label="person"></track></annotations>',
-        "this is an export for videos .*export the task as `CVAT for images 1.1`",
+        "frames of this video have no image in images: none is there .*export the task as `CVAT for images 1.1`",
     ),
     "other XML": ("<html></html>", "the root is <html>, expected <annotations>"),
     "not XML": (tools.cvat_xml()[:-20], "not valid XML"),

@@ -40,6 +40,43 @@ def related() -> list[dict[str, Any]]:
     return without_parents() + links
 
 
+def in_two(results: list[dict[str, Any]], points: bool = True) -> list[dict[str, Any]]:
+    """The same regions by `Rectangle`, `KeyPoint` (or `KeyPointLabels`) and one `Labels`: shape and label are results of one id."""
+    made = []
+    for item in results:
+        kind = item["type"].removesuffix("labels")
+        if kind == item["type"] or (kind == "keypoint" and not points):
+            made.append(item)
+            continue
+        value = {key: number for key, number in item["value"].items() if key != item["type"]}
+        labels = {**item, "type": "labels", "from_name": "label", "value": {**value, "labels": item["value"][item["type"]]}}
+        made += [labels, {**item, "type": kind, "value": value}]
+    return made
+
+
+def unlabelled(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`Rectangle` without `Labels` beside `KeyPointLabels`."""
+    return [item for item in in_two(results, points=False) if item["type"] != "labels"]
+
+
+def below_the_first() -> list[dict[str, Any]]:
+    """Key points without rectangles, each person's below its head in the list of regions."""
+    points = [item for item in without_parents() if item["type"] != "rectanglelabels"]
+    return [item if item["id"].startswith("head") else {**item, "parentID": f"head{item['id'][-1]}"} for item in points]
+
+
+def below_polygons() -> list[dict[str, Any]]:
+    polygons = [{"id": f"box{n}", "type": "polygonlabels", "value": {"points": [[1, 1]], "polygonlabels": ["Person"]}} for n in range(2)]
+    return [item for item in tools.label_studio_results() if item["type"] != "rectanglelabels"] + polygons
+
+
+# 90 x 70 px around both persons, of another class
+BALL = tools.result(
+    "rectanglelabels", "ball", SIZE, {"x": 5, "y": 5, "width": 90, "height": 70, "rotation": 0, "rectanglelabels": ["ball"]}
+)
+LIMB = {"type": "relation", "from_id": "head1", "to_id": "belt1", "direction": "right"}  # says nothing of persons
+NOTE = {"id": "head0", "type": "textarea", "value": {"x": 1, "y": 1, "text": ["?"]}}  # a note to a region is not its shape
+AROUND = [12 - 0.15 * 14, 25 - 0.15 * 20, 1.3 * 14, 1.3 * 20]  # the first person's joints, from (12, 25) to (26, 45)
 TURNED = tools.result(
     # 40 x 30 px, turned by a quarter about its left upper corner at (40, 20): from (10, 20), 30 x 40 px
     "rectanglelabels", "box0", SIZE, {"x": 40, "y": 20, "width": 40, "height": 30, "rotation": 90, "rectanglelabels": ["Person"]},
@@ -49,6 +86,17 @@ WAYS: dict[str, tuple[list[dict[str, Any]], list[int]]] = {  # results, which pe
     "relations": (related(), [0, 1]),
     "the only rectangle": (without_parents(0), [0]),
     "no rectangle": ([item for item in without_parents(1) if item["type"] != "rectanglelabels"], [1]),
+    "inside one rectangle": (without_parents(), [0, 1]),
+    "Labels, Rectangle and KeyPoint": (in_two(tools.label_studio_results()), [0, 1]),
+    "Labels, inside one rectangle": (in_two(without_parents()), [0, 1]),
+    "Labels, relations": (in_two(related()), [0, 1]),
+    "Labels, the only rectangle": (in_two(without_parents(0)), [0]),
+    "Labels and Rectangle beside KeyPointLabels": (in_two(tools.label_studio_results(), points=False), [0, 1]),
+    "Rectangle beside KeyPointLabels": (unlabelled(without_parents()), [0, 1]),
+    "a result for the label alone": ([r for r in in_two(without_parents()) if r["type"] not in ("rectangle", "keypoint")], [0, 1]),
+    "Labels without a rectangle": (in_two([item for item in without_parents(1) if item["type"] != "rectanglelabels"]), [1]),
+    "related joints": ([*[item for item in without_parents(1) if item["type"] != "rectanglelabels"], LIMB], [1]),
+    "a note": ([*tools.label_studio_results(), NOTE], [0, 1]),
     "a turned rectangle": ([TURNED, *[item for item in without_parents(0) if item["type"] != "rectanglelabels"]], [0]),
 }
 
@@ -60,6 +108,22 @@ def test_whose_a_key_point_is(tmp_path: Path, way: str) -> None:
     np.testing.assert_allclose(found.keypoints, [tools.KEYPOINTS[n] for n in persons], atol=1e-9)
     np.testing.assert_allclose(found.bbox_xywh, [tools.BOXES[n] for n in persons], atol=1e-9)
     assert found.frame["image_id"].tolist() == [41] * len(persons)
+
+
+@pytest.mark.parametrize("results", [below_the_first(), in_two(below_the_first()), below_polygons()], ids=["joint", "Labels", "polygon"])
+def test_persons_without_rectangles_are_what_lies_below_one_region(tmp_path: Path, results: list[dict[str, Any]]) -> None:
+    found = read(tmp_path, tools.label_studio(results=results)).persons
+    np.testing.assert_allclose(found.keypoints, tools.KEYPOINTS, atol=1e-9)
+    np.testing.assert_allclose(found.bbox_xywh, [AROUND, tools.BOXES[1]], atol=1e-9)
+
+
+@pytest.mark.parametrize("results", [without_parents(), in_two(without_parents())], ids=["one result", "two"])
+def test_rectangles_of_other_classes_have_no_joints(tmp_path: Path, results: list[dict[str, Any]]) -> None:
+    """Where a class is plainly persons, its rectangles alone are looked at."""
+    found = read(tmp_path, tools.label_studio(results=[BALL, *results]))
+    np.testing.assert_allclose(found.persons.keypoints, tools.KEYPOINTS, atol=1e-9)
+    np.testing.assert_allclose(found.persons.bbox_xywh, tools.BOXES, atol=1e-9)
+    assert len(found.others) == 1
 
 
 NAMES = {
@@ -130,8 +194,53 @@ def of_task(**keys: Any) -> list[dict[str, Any]]:
     return tasks
 
 
+def widened(results: list[dict[str, Any]], **place: float) -> list[dict[str, Any]]:
+    """The first rectangle elsewhere (percent)."""
+    return [{**item, "value": {**item["value"], **place}} if item["id"] == "box0" else item for item in results]
+
+
+BOTH = {"x": 5, "y": 5, "width": 90, "height": 90}  # around both persons
+NOT_IT = {"x": 1, "y": 1, "width": 5, "height": 5}  # around none of its joints
+TWICE_RELATED = [{"type": "relation", "from_id": "head0", "to_id": f"box{n}"} for n in range(2)]
+LOOSE = [{key: value for key, value in item.items() if key != "parentID" or item["id"] != "belt1"} for item in below_the_first()]
 WRONG: dict[str, tuple[Any, str]] = {
-    "whose": (tools.label_studio(results=without_parents()), "task 41: the key point 'Head' could belong to each of 2 rectangles .drag"),
+    "inside two": (
+        tools.label_studio(results=widened(without_parents(), **BOTH)),
+        "task 41: the key point 'Head' could belong to each of 2 rectangles .drag",
+    ),
+    "inside two, by Labels": (
+        tools.label_studio(results=widened(in_two(without_parents()), **BOTH)),
+        "task 41: the key point 'Head' could belong to each of 2 rectangles .drag the key point onto its person's rectangle",
+    ),
+    "inside none": (
+        tools.label_studio(results=widened(without_parents(), **NOT_IT)),
+        "task 41: the key point 'Head' could belong to each of 2 rectangles .drag",
+    ),
+    "related to two": (
+        tools.label_studio(results=without_parents() + TWICE_RELATED),
+        "task 41: the key point 'Head' could belong to each of 2 rectangles .drag",
+    ),
+    "loose": (
+        tools.label_studio(results=LOOSE),
+        "task 41: the key point 'Belt' could belong to each of several persons .drag the key point onto a rectangle around its person",
+    ),
+    "no joint's name": (
+        tools.label_studio(results=[item for item in in_two(tools.label_studio_results()) if item["type"] != "labels"]),
+        r"task 41: the result 'head0' has the labels \[\], expected one .label it once",
+    ),
+    "two labels": (
+        tools.label_studio(
+            results=[
+                *tools.label_studio_results(),
+                {**tools.label_studio_results()[1], "value": {**tools.label_studio_results()[1]["value"], "keypointlabels": ["Belt"]}},
+            ]
+        ),
+        r"task 41: the result 'head0' has the labels \['Head', 'Belt'\], expected one",
+    ),
+    "two places": (
+        tools.label_studio(results=[*tools.label_studio_results(), *changed(1, value={"y": 3.0})[0]["annotations"][0]["result"][1:2]]),
+        "task 41: the results 'head0' of one region state 'y' as 31.25 and otherwise",
+    ),
     "twice": (changed(2, value={"keypointlabels": ["head"]}, parentID="box0"), "task 41: the joint 'head' is there twice"),
     "twice, spelled alike": (changed(2, value={"keypointlabels": ["Head"]}), "task 41: the key point 'Head' is there twice on one person"),
     "unknown joint": (changed(1, value={"keypointlabels": ["tail"]}), r"the category's keypoints are \['tail', .*expected those of own_4"),

@@ -23,7 +23,7 @@ from components.degrade.params import ShardSpec
 from components.degrade.shards import Boxes, crop_boxes
 from components.models import export, starts, zoo
 from components.models.weights import load_weights, save_weights
-from components.registry import lineage, package, register, released, store, tracking
+from components.registry import lineage, package, promotion, register, released, store, tracking
 from pipelines import releases
 from tests import stand_in as stand_ins
 from tests.released_people import NAME, NAMES, draw_people, golden, joints
@@ -159,7 +159,9 @@ def test_an_empty_store_gets_one_champion_which_it_keeps(repository, trained):
     own = {register.WEIGHTS_TAG: sha256_of(folder / package.WEIGHTS), "trained.sha256": "t" * 64, "released": NAME, "AP_gt_boxes": "0.2500"}
     assert {**digests, **own}.items() <= held.tags.items()
 
-    found, expected = register.champion(repository), released.read(NAME, folder.parent)
+    version = promotion.champion(repository)
+    assert version is not None
+    found, expected = promotion.read(version, repository), released.read(NAME, folder.parent)
     assert found is not None and (found.variant, found.spec, found.evaluate) == (expected.variant, expected.spec, expected.evaluate)
     assert sha256_of(found.weights) == sha256_of(expected.weights)
 

@@ -6,6 +6,7 @@ The skeleton has four joints. All numbers are px of the image. The scene is draw
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,58 @@ def cvat_xml(of_a: str = CVAT_A, labels: str = CVAT_LABELS, image: str = "", pre
   </image>
 </annotations>
 """
+
+
+# --- CVAT for video 1.1
+
+VIDEO_SIZE = (100, 80)  # px
+# Of each person the frames in which its track is listed, whether it is seen there, and whether a person drew it there. The first is
+# interpolated on frame 1 and ends with frame 2; the second comes in on frame 1 and lasts.
+LISTED: list[dict[int, tuple[bool, bool]]] = [
+    {0: (True, True), 1: (True, False), 2: (True, True), 3: (False, True)},
+    {1: (True, True), 2: (True, False), 3: (True, False), 4: (True, True)},
+]
+
+
+def moved(person: int, frame: int) -> np.ndarray:
+    """(4, 3) joints of a person, who walks by 2 px a frame along x; joints that are not labelled stay zero."""
+    joints = np.array(KEYPOINTS[person], np.float64)
+    joints[joints[:, 2] > 0, 0] += 2 * frame
+    return joints
+
+
+def cvat_video_xml(listed: list[dict[int, tuple[bool, bool]]] | None = None, task: str = "", track: str = "", frames: int = 5) -> str:
+    """`annotations.xml` of a video of five frames; the first person has a box. `task`: more of its <task>; `track`: more attributes."""
+    tracks = []
+    for person, of_frames in enumerate(LISTED if listed is None else listed):
+        boxes, skeletons = [], []
+        for frame, (seen, drawn) in of_frames.items():
+            left, top, width, height = BOXES[person]
+            left, flags = left + 2 * frame, f'outside="{int(not seen)}" occluded="0" keyframe="{int(drawn)}"'
+            sides = f'xtl="{left:.2f}" ytl="{top:.2f}" xbr="{left + width:.2f}" ybr="{top + height:.2f}"'
+            boxes.append(f'<box frame="{frame}" {flags} {sides} z_order="0"></box>')
+            points = []
+            for name, (x, y, flag) in zip(JOINTS, moved(person, frame), strict=True):
+                state = f'keyframe="{int(drawn)}" outside="{int(not seen or not flag)}" occluded="{int(flag == 1)}"'
+                points.append(f'<points label="{name}" {state} points="{x:.2f},{y:.2f}"></points>')
+            skeletons.append(f'<skeleton frame="{frame}" keyframe="{int(drawn)}" z_order="0">{"".join(points)}</skeleton>')
+        group = f' source="manual" group_id="{person + 1}"{track}'
+        if not person:
+            tracks.append(f'<track id="7" label="body"{group}>{"".join(boxes)}</track>')
+        tracks.append(f'<track id="{person}" label="person"{group}>{"".join(skeletons)}</track>')
+    meta = f"<id>7</id><size>{frames}</size><mode>interpolation</mode>{task}{CVAT_LABELS}"
+    size = f"<original_size><width>{VIDEO_SIZE[0]}</width><height>{VIDEO_SIZE[1]}</height></original_size>"
+    head = f'<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version><meta><task>{meta}{size}</task></meta>'
+    return f"{head}{''.join(tracks)}</annotations>"
+
+
+def write_frames(folder: Path, frames: Iterable[int] = range(5), ending: str = "PNG", seed: int = 0) -> None:
+    """The frames as CVAT names them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for frame in frames:
+        picture = rng.integers(0, 256, (VIDEO_SIZE[1], VIDEO_SIZE[0], 3), dtype=np.uint8)
+        (folder / f"frame_{frame:06d}.{ending}").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
 
 # --- CVAT's COCO Keypoints 1.0

@@ -58,7 +58,7 @@ def _type_hints(cls: Any) -> dict[str, Any]:
 
 
 def parse(cls: type[T], value: Any, where: str) -> T:
-    """Build the dataclass `cls` from a mapping, recursively.
+    """Build the dataclass `cls` from a mapping, recursively. `null` in a field's metadata is the value that people mean by null there.
 
     Args:
         where: place named in errors, such as `params/train.yaml: train`.
@@ -75,6 +75,9 @@ def parse(cls: type[T], value: Any, where: str) -> T:
     for name, field in fields.items():
         if name not in value and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise FarposeError(f"parameter {name!r} is missing", where=where)
+    for key, item in value.items():
+        if item is None and "null" in fields[key].metadata:
+            raise FarposeError("null is none of its values", where=f"{where}.{key}", fix=f"write `{key}: {fields[key].metadata['null']}`")
     parsed = {key: _convert(hints[key], item, f"{where}.{key}") for key, item in value.items()}
     try:
         return cls(**parsed)

@@ -108,6 +108,14 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def size_in_words(count: int) -> str:
+    """Bytes with the unit that suits them: `9 bytes`, `412 kB`, `2.4 MB`, `18.9 GB`."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.0f} kB" if count >= 1000 else f"{count} bytes"
+
+
 def digest_of(value: Any) -> str:
     """SHA-256 of a JSON-serialisable value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -17,7 +17,7 @@ from components.datasets.derived import RULES
 from components.datasets.found_images import with_found
 from components.datasets.ignored import CROWD, UNLABELLED, ignored_regions
 from components.datasets.numbering import raises
-from components.datasets.params import DEV, TRAIN, DataParams, FilterParams
+from components.datasets.params import DEV, TRAIN, VAL, DataParams, FilterParams
 from components.datasets.reader import AnnotationFile, read_split, reader_of, require_evaluator
 from components.pose.ignored import IGNORED_FILE, IgnoredRegions
 from components.pose.images import IMAGES_FILE, write_images
@@ -123,15 +123,7 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
     for split, read in _splits(params, data_root):
         kept, kept_images, regions, summaries[split] = _filtered(read, params, data_root, split)
         if not summaries[split].labelled:
-            removed = ", ".join(f"{count} {reason}" for reason, count in summaries[split].removed.items() if count) or "none removed"
-            made_of = TRAIN if split == DEV and params.splits.dev else split
-            few = f", change data.splits.dev (now {params.splits.dev:g} of the training images; 0: no such split)"
-            share = few if params.splits.dev and made_of == TRAIN else ""
-            raise FarposeError(
-                f"no labelled person is left in split {split!r} of {summaries[split].persons_read} read ({removed})",
-                where=data_root / params.files.splits[made_of].annotations,
-                fix=f"loosen data.filters in params/data.yaml{share} or acquire other data",
-            )
+            raise _empty(split, summaries[split], params, data_root)
         persons.append(kept)
         images.append(kept_images)
         ignored.append(regions.frame)
@@ -143,11 +135,23 @@ def fetch(params: DataParams, data_root: Path, out: Path, manifest: Path | None)
     return FetchSummary(params.source, summaries)
 
 
+def _empty(split: str, summary: SplitSummary, params: DataParams, data_root: Path) -> FarposeError:
+    """No labelled person is left in a split."""
+    removed = ", ".join(f"{count} {reason}" for reason, count in summary.removed.items() if count) or "none removed"
+    problem = f"no labelled person is left in split {split!r} of {summary.persons_read} read ({removed})"
+    ways = ["loosen data.filters in params/data.yaml"] if any(summary.removed.values()) else []
+    for name, share in params.splits.made.items() if params.file_of(split) == TRAIN else ():
+        if split in (name, TRAIN):
+            ways.append(f"change data.splits.{name} (now {share:g} of the training images; 0: no such split)")
+    where = data_root / params.files.splits[params.file_of(split)].annotations
+    return FarposeError(problem, where=where, fix=" or ".join([*ways, "acquire other data"]))
+
+
 def _renumbered(
     persons: list[Persons], images: list[pd.DataFrame], ignored: list[pd.DataFrame], summaries: dict[str, SplitSummary], params: DataParams
 ) -> dict[str, SplitSummary]:
     """Make ids unique over the splits, in place; the summaries that say so."""
-    made_of = [TRAIN if split == DEV and params.splits.dev else split for split in summaries]
+    made_of = [params.file_of(split) for split in summaries]
     of_file: list[dict[str, list[pd.Series]]] = [{}, {}]
     for file, some, entries in zip(made_of, persons, images, strict=True):
         of_file[0].setdefault(file, []).append(entries.set_index("image_id")["image_path"])
@@ -168,16 +172,18 @@ def _more(frame: pd.DataFrame, more: tuple[int, int]) -> pd.DataFrame:
 
 
 def _splits(params: DataParams, data_root: Path) -> Iterator[tuple[str, AnnotationFile]]:
-    """The contents of every split; development images are taken from the training split and follow it."""
+    """The contents of every split; those that are made of the training images follow it."""
     for split in params.files.splits:
         read = read_split(params.source, params.files, data_root, split)
-        if split != TRAIN or not params.splits.dev:
+        if split != TRAIN or not params.splits.made:
             yield split, read
             continue
         image_ids = read.images["image_id"].to_numpy()
-        chosen = image_ids[in_dev(params.source, image_ids, params.splits.dev)]
-        yield TRAIN, read.part(chosen, TRAIN, inverse=True)
-        yield DEV, read.part(chosen, DEV)
+        choose = {DEV: in_dev, VAL: in_val}
+        chosen = {name: image_ids[choose[name](params.source, image_ids, share)] for name, share in params.splits.made.items()}
+        yield TRAIN, read.part(np.concatenate([*chosen.values()]), TRAIN, inverse=True)
+        for name, ids in chosen.items():
+            yield name, read.part(ids, name)
 
 
 def in_dev(source: str, image_ids: np.ndarray, share: float) -> np.ndarray:
@@ -190,8 +196,18 @@ def in_dev(source: str, image_ids: np.ndarray, share: float) -> np.ndarray:
         source: the data set's name.
         image_ids: (M,) integers.
     """
+    return np.array([number < share * 2**64 for number in _numbers(source, image_ids)], dtype=bool)
+
+
+def in_val(source: str, image_ids: np.ndarray, share: float) -> np.ndarray:
+    """(M,) bool: which training images become images of "val": as `in_dev`, from the other end of the range, so no image is in both."""
+    return np.array([number >= (1 - share) * 2**64 for number in _numbers(source, image_ids)], dtype=bool)
+
+
+def _numbers(source: str, image_ids: np.ndarray) -> list[int]:
+    """From 0 to 2^64."""
     digests = (hashlib.sha256(f"{source}/{image_id}".encode()).digest() for image_id in image_ids.tolist())
-    return np.array([int.from_bytes(digest[:8], "big") < share * 2**64 for digest in digests], dtype=bool)
+    return [int.from_bytes(digest[:8], "big") for digest in digests]
 
 
 def _filtered(
@@ -233,7 +249,7 @@ def _matched(read: AnnotationFile, params: DataParams, root: Path, split: str) -
     """The same with the paths of files that are named nearly as annotated, their number, and in words what names are ambiguous."""
     if params.images == "unchecked":
         return read, 0, ""
-    folder = params.files.splits[TRAIN if split == DEV and params.splits.dev else split].images
+    folder = params.files.splits[params.file_of(split)].images
     found, count, said = with_found(read, root, folder)
     return found, count, f"; {said}" if said else ""
 

@@ -14,7 +14,7 @@ from components.pose.skeleton import Skeleton
 from components.pose.sources import SECTION, SOURCES_FILE, entries, mapped, spelled_out
 
 READERS = "components.datasets.readers"  # one module per `format`
-TRAIN, DEV = "train", "dev"
+TRAIN, DEV, VAL = "train", "dev", "val"
 MANIFESTS = PurePosixPath("params/manifests")
 
 
@@ -134,13 +134,23 @@ class SplitShares:
 
     Attributes:
         dev: share of the training images that become the split "dev", from 0 (no such split) up to, not including, 1.
+        val: the same for "val", of a data set all of whose images are in one file. Together they are less than 1.
     """
 
     dev: float = 0.0
+    val: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.dev < 1:
-            raise ValueError(f"dev is {self.dev:g}, expected a share from 0 up to, not including, 1")
+        for name, share in self.made.items():
+            if not 0 < share < 1:
+                raise ValueError(f"{name} is {share:g}, expected a share from 0 up to, not including, 1")
+        if self.dev + self.val >= 1:
+            raise ValueError(f"dev and val are {self.dev:g} and {self.val:g}, which leaves no training images")
+
+    @property
+    def made(self) -> dict[str, float]:
+        """Split that is made of the training images → its share."""
+        return {name: share for name, share in ((DEV, self.dev), (VAL, self.val)) if share}
 
 
 @dataclass(frozen=True)
@@ -222,8 +232,9 @@ class DataParams:
         require_format(self.source, source.format, f"source {self.source}")
         if not source.splits:
             raise ValueError(f"sources.{self.source}.splits is empty, expected at least one split")
-        if self.splits.dev and DEV in source.splits:
-            raise ValueError(f"sources.{self.source} has files of a split {DEV!r}: set splits.dev to 0")
+        for made in self.splits.made:
+            if made in source.splits:
+                raise ValueError(f"sources.{self.source} has files of a split {made!r}: set splits.{made} to 0")
 
     @property
     def files(self) -> SourceParams:
@@ -232,6 +243,9 @@ class DataParams:
 
     @property
     def split_names(self) -> list[str]:
-        """Splits of the tables: those of the source's files and, after "train", the one made from it."""
-        made = {TRAIN: [TRAIN, DEV]} if self.splits.dev else {}
-        return [name for split in self.files.splits for name in made.get(split, [split])]
+        """Splits of the tables: those of the source's files and, after "train", those made from it."""
+        return [name for split in self.files.splits for name in ([TRAIN, *self.splits.made] if split == TRAIN else [split])]
+
+    def file_of(self, split: str) -> str:
+        """The split whose file holds a split of the tables."""
+        return TRAIN if split in self.splits.made else split

@@ -31,7 +31,7 @@ def compare(rows: Sequence[Row], out: Path, note: str = "", matches: Mapping[str
     """Write the table of all variants, best first within each protocol, into the directory `out`, and return it.
 
     Files: comparison.csv and .json (all keys, fractions of 1), comparison.md and .html (for people, percent; the page has more
-    columns), comparison.png (the leading number with intervals, target AP and bound AP), by_height.png (all variants' AP by person height).
+    columns), comparison.png (the leading number with intervals, target AP and bound AP), by_height.png (the same by person height).
 
     Args:
         rows: one mapping per variant: `variant` and a main AP (see `headline`) at least; what an evaluation returns; where known

@@ -1,4 +1,4 @@
-"""AP and OKS against the size of the person: by height in the image and by image px per px of the network's input."""
+"""AP, or PCKh where that leads, and OKS against the size of the person: height in the image, and image px per px of the network's input."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from components.base.files import atomic_file, write_json
+from components.evaluate.leading import AP, PCKH, Number
 from components.evaluate.matching import object_keypoint_similarity, rows_of
 from components.evaluate.oks import Ranges, match, ranges_of
 from components.evaluate.predictions import Predictions
+from components.evaluate.resampling import Shares
 from components.evaluate.significance import bootstrap_ap
 from components.pose.crop import CropGeometry
 from components.pose.persons import Persons
@@ -32,6 +34,7 @@ class Point:
         AP, AP_low, AP_high: AP with its 95 % bootstrap interval; persons of other sizes are ignored, as in AP(M); None
             without persons.
         mean_OKS: of the predictions on the bin's annotated boxes; None for detector boxes and without boxes.
+        PCKh_50: with its interval, where it leads (`leading.leads`).
     """
 
     low: float
@@ -42,6 +45,13 @@ class Point:
     AP_low: float | None
     AP_high: float | None
     mean_OKS: float | None
+    PCKh_50: float | None = None
+    PCKh_50_low: float | None = None
+    PCKh_50_high: float | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values, without PCKh where that is not known."""
+        return {key: value for key, value in asdict(self).items() if self.PCKh_50 is not None or not key.startswith(PCKH.name)}
 
 
 def by_size(
@@ -53,17 +63,19 @@ def by_size(
     image_ids: np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    joints: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> list[Point]:
-    """AP by any measure of size.
+    """AP by any measure of size, and PCKh where that leads.
 
     Args:
         sizes: of the persons (P,) and of the predictions (N,).
         edges: ascending inner edges of the bins; the outer bins reach from 0 and to infinity.
+        joints: (P, K) bool of the labelled persons, near and counted, where a share of joints leads (`Evaluator.joints`).
     """
     lows, highs = [0.0, *edges], [*edges, np.inf]
     ranges: Ranges = ranges_of(*sizes, tuple((low, float(np.nextafter(high, 0))) for low, high in zip(lows, highs, strict=True)))
     matches = match(persons, predictions, scores, image_ids, ranges)
-    counted = ((persons.frame["num_keypoints"] > 0) & ~persons.frame["iscrowd"]).to_numpy()
+    counted = persons.labelled_rows()
     oks = similarity_to_own_person(persons, predictions)
     points = []
     for i, (low, high) in enumerate(zip(lows, highs, strict=True)):
@@ -80,9 +92,26 @@ def by_size(
                 AP_low=_known(interval.low),
                 AP_high=_known(interval.high),
                 mean_OKS=float(own.mean()) if len(own) else None,
+                **_share(persons, joints, (sizes[0] >= low) & (sizes[0] < high), (image_ids, resamples, seed)),
             )
         )
     return points
+
+
+def _share(
+    persons: Persons, joints: tuple[np.ndarray, np.ndarray] | None, inside: np.ndarray, draws: tuple[np.ndarray | None, int, int]
+) -> dict[str, float | None]:
+    """PCKh of the persons `inside` (P,) with its interval; nothing where it does not lead."""
+    if joints is None:
+        return {}
+    labelled, (image_ids, resamples, seed) = persons.labelled_rows(), draws
+    image = persons.frame["image_id"].to_numpy()[labelled]
+    images = np.unique(image if image_ids is None else image_ids)
+    place, part = rows_of(images, image), inside[labelled]
+    sums = [np.bincount(place[part], values[part].sum(1), len(images)).astype(np.int64) for values in joints]
+    interval = bootstrap_ap(Shares(images, *sums), resamples, seed)
+    ends = zip(("", "_low", "_high"), (interval.value, interval.low, interval.high), strict=True)
+    return {f"{PCKH.name}{end}": _known(value) for end, value in ends}
 
 
 def heights(persons: Persons, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
@@ -115,15 +144,16 @@ def similarity_to_own_person(persons: Persons, predictions: Predictions) -> np.n
 
 def write_points(folder: Path, name: str, points: list[Point]) -> None:
     """Write <name>.json and <name>.csv."""
-    write_json(folder / f"{name}.json", [asdict(point) for point in points])
+    write_json(folder / f"{name}.json", [point.plain() for point in points])
+    unused = () if any(point.PCKh_50 is not None for point in points) else tuple(f"{PCKH.name}{end}" for end in ("", "_low", "_high"))
     with atomic_file(folder / f"{name}.csv") as temporary, open(temporary, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(Point)])
+        writer = csv.DictWriter(stream, [field.name for field in fields(Point) if field.name not in unused])
         writer.writeheader()
-        writer.writerows(asdict(point) for point in points)
+        writer.writerows(point.plain() for point in points)
 
 
 def plot(path: str | Path, curves: Mapping[str, Sequence[Mapping[str, Any]]], size_label: str, dashed: Collection[str] = ()) -> None:
-    """Draw AP against size as PNG: a line and its interval per curve; for a single curve also mean OKS and the bins' persons.
+    """Draw AP, or PCKh where that leads, against size as PNG: a line and its interval per curve; for one also mean OKS and bins' persons.
 
     Args:
         curves: per label the bins, as `asdict(Point)` or as read back from JSON.
@@ -133,18 +163,20 @@ def plot(path: str | Path, curves: Mapping[str, Sequence[Mapping[str, Any]]], si
 
     figure = Figure(figsize=(7.5, 4.6), dpi=130, layout="constrained")
     axes = figure.subplots()
+    led = led_by(curves.values())
     for label, bins in curves.items():
-        known = [point for point in bins if point["AP"] is not None]
+        known = [point for point in bins if point.get(led.name) is not None]
         x = [point["middle"] for point in known]
         style = "o--" if label in dashed else "o-"
-        (line,) = axes.plot(x, [point["AP"] for point in known], style, markersize=4, linewidth=1.8, label=label)
-        low, high = ([point[key] for point in known] for key in ("AP_low", "AP_high"))
+        (line,) = axes.plot(x, [point[led.name] for point in known], style, markersize=4, linewidth=1.8, label=label)
+        low, high = ([point[key] for point in known] for key in (f"{led.name}_low", f"{led.name}_high"))
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         if len(curves) == 1:
             _details(axes, known)
-    if any(point["AP"] is not None for bins in curves.values() for point in bins):
+    if any(point.get(led.name) is not None for bins in curves.values() for point in bins):
         tick_sizes(axes, _ticks([point["middle"] for bins in curves.values() for point in bins if point["middle"]]))
-    axes.set(xlabel=size_label, ylabel="AP, with its 95 % interval", ylim=(0, 1 if len(curves) == 1 else top_of(curves.values())))
+    axes.set(xlabel=size_label, ylabel=f"{led.label}, with its 95 % interval")
+    axes.set_ylim(0, 1 if len(curves) == 1 else top_of(curves.values()))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
@@ -162,9 +194,15 @@ def tick_sizes(axes: Any, ticks: Sequence[float]) -> None:
     axes.set_xticks(ticks)
 
 
-def top_of(curves: Iterable[Sequence[Mapping[str, Any]]]) -> float:
-    """Upper end of an AP axis that shows all intervals large: a multiple of 0.1, at most 1."""
-    highest = max((point["AP_high"] for bins in curves for point in bins if point["AP_high"] is not None), default=1.0)
+def led_by(curves: Iterable[Sequence[Mapping[str, Any]]]) -> Number:
+    """The number that the bins lead with."""
+    return PCKH if any(point.get(PCKH.name) is not None for bins in curves for point in bins) else AP
+
+
+def top_of(curves: Collection[Sequence[Mapping[str, Any]]]) -> float:
+    """Upper end of an axis of the leading number that shows all intervals large: a multiple of 0.1, at most 1."""
+    key = f"{led_by(curves).name}_high"
+    highest = max((point[key] for bins in curves for point in bins if point.get(key) is not None), default=1.0)
     return float(min(1.0, np.ceil(10 * highest + 0.5) / 10))
 
 

@@ -1,4 +1,4 @@
-"""How often each kind of error is made, by person height and by joint, and what AP would be without it."""
+"""How often each kind of error is made, by person height and by joint, and what AP (of MPII PCKh@0.5) would be without it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import numpy as np
 from components.base.files import atomic_file, write_json
 from components.evaluate import errors as taxonomy
 from components.evaluate.errors import BACKGROUND, INVERSION, JITTER, KINDS, MISS, REPEAT, SWAP, Errors
-from components.evaluate.matching import Matches
+from components.evaluate.evaluators import evaluator
+from components.evaluate.leading import AP, PCKH, Number, leads
+from components.evaluate.matching import rows_of
 from components.evaluate.oks import match, ranges_of
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predictions import Predictions
-from components.evaluate.resampling import average_precision, ends, once, resampled
+from components.evaluate.resampling import Measure, average_precision, ends, once, resampled, share
 from components.evaluate.scoring import Truth
 from components.pose.skeleton import Skeleton
 
@@ -42,10 +44,11 @@ def diagnose(truth: Truth, found: Found, params: EvaluateParams) -> tuple[dict[s
     """The errors of predictions, counted, and what correcting each kind would gain, all others kept.
 
     Returns:
-        A mapping: `AP`; `kinds`, a list with `kind`, `errors` (joints, or persons), `share` (of the labelled joints of persons with a
-        prediction) and `gain` (in AP, with `gain_low` and `gain_high`, 95 % over images); `by_height`, a list of bins with `low`, `high`,
-        `persons`, `joints`, `AP`, and mappings `share`, `gain` and `persons_wrong` by kind; `by_joint`, a list with `joint` (both sides
-        together), `joints`, `share` by kind and `gain` without its four joint errors.
+        A mapping: `AP`, or what else the data set leads with, and `leads`, its key; `kinds`, a list with `kind`, `errors` (joints, or
+        persons), `share` (of the labelled joints of persons with a prediction) and `gain` (in that number, with `gain_low` and
+        `gain_high`, 95 % over images); `by_height`, a list of bins with `low`, `high`, `persons`, `joints`, that number, and mappings
+        `share`, `gain` and `persons_wrong` by kind; `by_joint`, a list with `joint` (both sides together), `joints`, `share` by kind and
+        `gain` without its four joint errors.
     Raises:
         FarposeError: what `errors.classify` raises.
     """
@@ -55,19 +58,29 @@ def diagnose(truth: Truth, found: Found, params: EvaluateParams) -> tuple[dict[s
     variants = {"": (truth, predictions, scores), **_corrections(truth, found, errors)}
     pairs = joint_pairs(truth.persons.skeleton)
     by_joint = {name: (truth, taxonomy.corrected(truth, predictions, errors, _all_kinds(), mask), scores) for name, mask in pairs.items()}
-    matches = {name: _matched(*of, edges) for name, of in variants.items()}
-    joints = {name: once(average_precision(_matched(*of, [])), len(truth.image_ids)) for name, of in by_joint.items()}
-    draws = _draws(matches, params)
-    whole = {name: once(average_precision(one), len(one.image_ids)) for name, one in matches.items()}
+    led, images = leads(truth.evaluator), len(truth.image_ids)
+    measures = {name: _measures(*of, edges) for name, of in variants.items()}
+    joints = {name: once(_measures(*of, edges[:1])[0], images) for name, of in by_joint.items()}
+    rows = max((len(of[1]) for of in variants.values()), default=1)
+    wholes = {name: of_bins[0] for name, of_bins in measures.items()}
+    draws = resampled(wholes, images, params.bootstrap_resamples, params.bootstrap_seed, rows)
+    whole = {name: once(one, images) for name, one in wholes.items()}
     result = {
-        "AP": whole[""],
+        "leads": led.name,
+        led.name: whole[""],
         "persons": int(taxonomy.counted_persons(truth.persons).sum()),
         "predictions": len(predictions),
-        "kinds": [_kind(name, errors, whole[name] - whole[""], draws[name] - draws[""]) for name in matches if name],
-        "by_height": _by_height(truth, predictions, errors, matches, edges),
+        "kinds": [_kind(name, errors, whole[name] - whole[""], draws[name] - draws[""]) for name in measures if name],
+        "by_height": _by_height(truth, predictions, errors, measures, edges),
         "by_joint": [_joint(name, mask, errors.kind, joints[name] - whole[""]) for name, mask in pairs.items()],
     }
     return result, errors
+
+
+def led_by(result: Mapping[str, Any]) -> tuple[Number, float]:
+    """The number that the gains are in, and its value."""
+    led = PCKH if result.get("leads") == PCKH.name else AP
+    return led, float(result[led.name])
 
 
 def _all_kinds() -> tuple[int, ...]:
@@ -87,17 +100,18 @@ def _corrections(truth: Truth, found: Found, errors: Errors) -> dict[str, tuple[
     return made
 
 
-def _matched(truth: Truth, predictions: Predictions, scores: np.ndarray, edges: Sequence[float]) -> Matches:
-    """In the range of all heights, then in each bin."""
-    limits = ((0.0, np.inf), *((low, float(np.nextafter(high, 0))) for low, high in itertools.pairwise(edges)))
-    ranges = ranges_of(truth.persons.bbox_xywh[:, 3], predictions.bbox_xywh[:, 3], limits)
-    return match(truth.persons, predictions, scores, truth.image_ids, ranges)
-
-
-def _draws(matches: Mapping[str, Matches], params: EvaluateParams) -> dict[str, np.ndarray]:
-    images, rows = len(matches[""].image_ids), max(len(one.image) for one in matches.values())
-    measures = {name: average_precision(one) for name, one in matches.items()}
-    return resampled(measures, images, params.bootstrap_resamples, params.bootstrap_seed, rows)
+def _measures(truth: Truth, predictions: Predictions, scores: np.ndarray, edges: Sequence[float]) -> list[Measure]:
+    """The leading number of all heights, then of each bin."""
+    judge, limits = evaluator(truth.evaluator), [(0.0, np.inf), *itertools.pairwise(edges)]
+    if judge.joints is None:
+        closed = tuple((low, float(np.nextafter(high, 0)) if index else np.inf) for index, (low, high) in enumerate(limits))
+        ranges = ranges_of(truth.persons.bbox_xywh[:, 3], predictions.bbox_xywh[:, 3], closed)
+        matches = match(truth.persons, predictions, scores, truth.image_ids, ranges)
+        return [average_precision(matches, index) for index in range(len(limits))]
+    labelled, joints = truth.persons.labelled(), judge.joints(truth.persons, predictions)
+    place, heights = rows_of(truth.image_ids, labelled.frame["image_id"].to_numpy()), labelled.bbox_xywh[:, 3]
+    inside = [(heights >= low) & (heights < high) & (place >= 0) for low, high in limits]
+    return [share(*(np.bincount(place[part], one[part].sum(1), len(truth.image_ids)) for one in joints)) for part in inside]
 
 
 def _kind(name: str, errors: Errors, gain: float, draws: np.ndarray) -> dict[str, Any]:
@@ -119,7 +133,7 @@ def _count(name: str, errors: Errors) -> int | None:
 
 
 def _by_height(
-    truth: Truth, predictions: Predictions, errors: Errors, matches: Mapping[str, Matches], edges: Sequence[float]
+    truth: Truth, predictions: Predictions, errors: Errors, measures: Mapping[str, Sequence[Measure]], edges: Sequence[float]
 ) -> list[dict[str, Any]]:
     heights, counted = truth.persons.bbox_xywh[:, 3], taxonomy.counted_persons(truth.persons)
     of_predictions = np.where(errors.person >= 0, heights[errors.person], predictions.bbox_xywh[:, 3])
@@ -128,7 +142,7 @@ def _by_height(
         kind = errors.kind[(of_predictions >= low) & (of_predictions < high)]
         fate = errors.fate[(of_predictions >= low) & (of_predictions < high)]
         inside = (heights >= low) & (heights < high) & counted
-        values = {name: once(average_precision(one, index), images) for name, one in matches.items()}
+        values = {name: once(of_bins[index], images) for name, of_bins in measures.items()}
         bins.append(
             {
                 "low": low,
@@ -136,7 +150,7 @@ def _by_height(
                 "middle": float(np.median(heights[inside])) if inside.any() else None,
                 "persons": int(inside.sum()),
                 "joints": int((kind >= 0).sum()),
-                "AP": _known(values[""]),
+                leads(truth.evaluator).name: _known(values[""]),
                 "share": shares(kind),
                 "gain": {name: _known(value - values[""]) for name, value in values.items() if name},
                 "persons_wrong": {
@@ -200,9 +214,15 @@ def in_words(name: str, result: Mapping[str, Any]) -> str:
     rows = sorted((row for row in result["kinds"] if row["gain"] is not None), key=lambda row: -row["gain"])
     named = [row for row in rows if row["kind"] != ALL_JOINTS and row["gain_high"]]
     if not named:
-        return f"{name}: AP {100 * result['AP']:.1f}; no correction changes it."
+        return f"{name}: {title_of(result)}; no correction changes it."
     told = ", ".join(f"{row['kind']} +{100 * row['gain']:.1f} ({_range(row)})" for row in named[:3])
-    return f"{name}: AP {100 * result['AP']:.1f}. What a perfect correction of one kind of error alone would add: {told}."
+    return f"{name}: {title_of(result)}. What a perfect correction of one kind of error alone would add: {told}."
+
+
+def title_of(result: Mapping[str, Any]) -> str:
+    """The leading number in percent."""
+    led, value = led_by(result)
+    return f"{led.label} {100 * value:.1f}"
 
 
 def _range(row: Mapping[str, Any]) -> str:
@@ -218,4 +238,10 @@ def table(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         + [f"{percent(row['gain'])} ({_range(row)})"]
         for row in rows
     ]
-    return ["error", "meaning", "joints or persons", "share of joints, %", "AP gained if corrected (95 % interval)"], cells
+    return [
+        "error",
+        "meaning",
+        "joints or persons",
+        "share of joints, %",
+        f"{led_by(result)[0].label} gained if corrected (95 % interval)",
+    ], cells

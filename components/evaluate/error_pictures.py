@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from components.base.files import atomic_file
+from components.evaluate import error_gains
 from components.evaluate.error_gains import JOINT_KINDS, Found
 from components.evaluate.errors import BACKGROUND, KINDS, REPEAT, Errors
+from components.evaluate.leading import Number
 from components.evaluate.predictions import Predictions
 from components.evaluate.scoring import Truth
 from components.pose.draw import DARK, TRUTH, draw_joints
@@ -142,8 +144,9 @@ def plot(path: Path, title: str, result: Mapping[str, Any]) -> None:
     named = sorted(named, key=lambda one: one["share"]["good"])[:24]  # of 133 joints the worst
     _stack(joints, [one["joint"] for one in named], named)
     joints.tick_params(axis="x", labelrotation=60)
-    _gains(gains, result["kinds"])
-    _gains_by_height(by_height, result["by_height"])
+    led = error_gains.led_by(result)[0]
+    _gains(gains, result["kinds"], led)
+    _gains_by_height(by_height, result["by_height"], led)
     shares.legend(*shares.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 1.13), ncols=5, frameon=False, fontsize=8)
     for axes in (shares, gains, joints, by_height):
         axes.spines[["top", "right"]].set_visible(False)
@@ -163,24 +166,24 @@ def _stack(axes: Any, labels: Sequence[str], rows: Sequence[Mapping[str, Any]]) 
     axes.tick_params(labelsize=8)
 
 
-def _gains(axes: Any, kinds: Sequence[Mapping[str, Any]]) -> None:
+def _gains(axes: Any, kinds: Sequence[Mapping[str, Any]], led: Number) -> None:
     known = [row for row in kinds if row["gain"] is not None][::-1]
     for place, row in enumerate(known):
         axes.barh(place, 100 * row["gain"], height=0.6, color=COLOURS.get(row["kind"], "#4c78a8"))
         if row["gain_low"] is not None:
             axes.plot([100 * row["gain_low"], 100 * row["gain_high"]], [place, place], color="#222", linewidth=1.4)
     axes.set_yticks(range(len(known)), [row["kind"] for row in known], fontsize=8)
-    axes.set(xlabel="AP points gained if this error alone is corrected, with the 95 % interval")
+    axes.set(xlabel=f"{led.label} points gained if this error alone is corrected, with the 95 % interval")
     axes.grid(axis="x", alpha=0.25)
 
 
-def _gains_by_height(axes: Any, bins: Sequence[Mapping[str, Any]]) -> None:
-    known = [one for one in bins if one["AP"] is not None and one["middle"] is not None]
+def _gains_by_height(axes: Any, bins: Sequence[Mapping[str, Any]], led: Number) -> None:
+    known = [one for one in bins if one[led.name] is not None and one["middle"] is not None]
     for kind in (*JOINT_KINDS, "background", "ranking"):
         points = [(one["middle"], 100 * one["gain"][kind]) for one in known if one["gain"][kind] is not None]
         if any(gain for _, gain in points):
             axes.plot(*zip(*points, strict=True), "o-", markersize=3.5, label=kind, color=COLOURS.get(kind))
-    axes.set(xlabel="person height, px of the image", ylabel="AP points gained in that bin", xscale="log")
+    axes.set(xlabel="person height, px of the image", ylabel=f"{led.label} points gained in that bin", xscale="log")
     from matplotlib.ticker import NullFormatter
 
     axes.set_xticks([one["middle"] for one in known], [f"{one['middle']:.0f}" for one in known], fontsize=8)

@@ -16,7 +16,7 @@ from components.evaluate.crowdpose import check_crowdpose, crowdpose_numbers
 from components.evaluate.matching import Matches
 from components.evaluate.oks import summarise
 from components.evaluate.pck import pck
-from components.evaluate.pckh import check_pckh, pckh_numbers, pckh_shares
+from components.evaluate.pckh import check_pckh, pckh_joints, pckh_numbers, pckh_shares
 from components.evaluate.predictions import Predictions
 from components.evaluate.resampling import Shares
 from components.evaluate.wholebody import check_wholebody, wholebody_numbers
@@ -35,12 +35,14 @@ class Evaluator:
         check: (all persons) → raises FarposeError where the table lacks what the numbers need, before anything is predicted or written.
         located: of each person's own prediction, whatever its score: (all persons, predictions) → numbers.
         shares: where its tables lead with a share of joints instead of AP, what that is made of: (all persons, predictions, image ids).
+        joints: the same joint by joint: (all persons, predictions) → (P, K) bool of the labelled persons, near and counted.
     """
 
     ranked: Ranked
     located: Callable[[Persons, Predictions], dict[str, float]]
     check: Callable[[Persons], None] = lambda persons: None
     shares: Callable[[Persons, Predictions, np.ndarray], Shares] | None = None
+    joints: Callable[[Persons, Predictions], tuple[np.ndarray, np.ndarray]] | None = None
 
 
 def _coco(
@@ -63,7 +65,7 @@ EVALUATORS = {
     "oks": Evaluator(_coco, pck),
     "crowdpose": Evaluator(_crowdpose, pck, check_crowdpose),
     "wholebody": Evaluator(wholebody_numbers, pck, check_wholebody),
-    "pckh": Evaluator(_coco, _pckh, check_pckh, pckh_shares),
+    "pckh": Evaluator(_coco, _pckh, check_pckh, pckh_shares, pckh_joints),
 }
 
 

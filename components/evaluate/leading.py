@@ -26,11 +26,17 @@ class Number:
 
 
 AP, PCKH = Number("AP", "AP"), Number("PCKh_50", "PCKh@0.5")
+OF_EVALUATOR = {"pckh": PCKH}  # of all others AP
 BESIDE = (
     Number("PCKh_10", "PCKh@0.1"),
     *(Number(f"AP_{level}", f"AP {level}") for level in ("easy", "medium", "hard")),
     *(Number(f"AP_{part}", f"AP {part.replace('hand', ' hand')}") for part in ("body", "foot", "face", "lefthand", "righthand")),
 )
+
+
+def leads(evaluator: str) -> Number:
+    """The number that counts for a data set of this evaluator."""
+    return OF_EVALUATOR.get(evaluator, AP)
 
 
 def leading(metrics: Mapping[str, Any]) -> Number:

@@ -1,4 +1,4 @@
-"""One picture that says what a model does: a far person, what the network saw and found, and AP against person height."""
+"""One picture that says what a model does: a far person, what the network saw and found, and AP (of MPII PCKh) against person height."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from components.base.files import atomic_file
 from components.evaluate.approach import Look
-from components.evaluate.curves import top_of
+from components.evaluate.curves import led_by, top_of
 from components.pose.persons import Persons
 
 FAR_PX = (24.0, 64.0)  # heights that count as far away, px of the image
@@ -68,13 +68,15 @@ def far_persons(persons: Persons, oks: np.ndarray) -> np.ndarray:
 
 
 def draw_curve(axes: Any, by_height: Sequence[Mapping[str, Any]]) -> None:
-    """AP and its interval against person height; far away is marked."""
-    known = [point for point in by_height if point["AP"] is not None]
+    """The leading number and its interval against person height; far away is marked."""
+    led = led_by([by_height])
+    known = [point for point in by_height if point.get(led.name) is not None]
     x = [point["middle"] for point in known]
-    axes.plot(x, [point["AP"] for point in known], "o-", color="#4c78a8", markersize=4)
-    axes.fill_between(x, [p["AP_low"] for p in known], [p["AP_high"] for p in known], color="#4c78a8", alpha=0.18, linewidth=0)
+    axes.plot(x, [point[led.name] for point in known], "o-", color="#4c78a8", markersize=4)
+    low, high = ([point[f"{led.name}_{end}"] for point in known] for end in ("low", "high"))
+    axes.fill_between(x, low, high, color="#4c78a8", alpha=0.18, linewidth=0)
     axes.axvspan(*FAR_PX, color="#ffdd00", alpha=0.15, linewidth=0)
-    axes.set(xlabel="person height, px of the image", ylabel="AP, with its 95 % interval", ylim=(0, top_of([by_height])))
+    axes.set(xlabel="person height, px of the image", ylabel=f"{led.label}, with its 95 % interval", ylim=(0, top_of([by_height])))
     axes.set_title("how far away still works")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -45,6 +45,21 @@ def pckh_numbers(persons: Persons, predictions: Predictions) -> dict[str, float]
     return kept_numbers | {"PCKh_left_out": float(left_out)}
 
 
+def pckh_joints(persons: Persons, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Joint by joint, what `PCKh_50` counts, so that parts of the persons can be looked at.
+
+    Returns:
+        (P, K) bool of the labelled persons: the joint is near its true place; the joint counts. Of a person without a head size none does.
+    """
+    labelled = persons.labelled()
+    sizes = labelled.frame["head_size"].to_numpy(np.float64)
+    near, counted = np.zeros((2, len(labelled), len(labelled.skeleton)), bool)
+    if (known := ~np.isnan(sizes)).any():
+        _, distance, _, mean, _ = _measured(labelled, predictions)
+        near[known], counted[known] = (distance <= THRESHOLDS["50"]) & mean, mean
+    return near, counted
+
+
 def pckh_shares(persons: Persons, predictions: Predictions, image_ids: np.ndarray) -> Shares:
     """What `PCKh_50` is made of, per image. Arguments and errors as in `pckh_numbers`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +88,22 @@ def write_curve(
     params: EvaluateParams,
     out: Path,
     labels: tuple[str, str],
+    before: Predictions | None = None,
 ) -> list[dict[str, Any]]:
-    """Write AP by a measure of size as `name`.json, .csv and .png; returns the bins.
+    """Write AP, and PCKh where that leads, by a measure of size as `name`.json, .csv and .png; returns the bins.
 
     Args:
         sizes: of the persons (P,) and of the predictions (N,).
         edges: ascending inner edges of the bins.
         found: the predictions and their (N,) scores.
         labels: of the curve, and of the measure.
+        before: the predictions before repeats were dropped, which PCKh is of; None: the same.
     """
+    judge = evaluator(truth.evaluator)
+    joints = judge.joints(truth.persons, found[0] if before is None else before) if judge.joints else None
     resampling = params.bootstrap_resamples, params.bootstrap_seed
-    points = curves.by_size(truth.persons, *found, sizes, edges, truth.image_ids, *resampling)
+    points = curves.by_size(truth.persons, *found, sizes, edges, truth.image_ids, *resampling, joints)
     curves.write_points(out, name, points)
-    bins = [asdict(point) for point in points]
+    bins = [point.plain() for point in points]
     curves.plot(out / f"{name}.png", {labels[0]: bins}, labels[1])
     return bins

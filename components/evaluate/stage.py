@@ -99,7 +99,7 @@ def _write_curves(approach: Approach, context: EvaluationContext, found: Found) 
     }
     both, truth = (found.predictions, found.scores), data.truth
     written = {
-        name: write_curve(name, sizes, edges, both, truth, params, context.out, (context.title or "model", label))
+        name: write_curve(name, sizes, edges, both, truth, params, context.out, (context.title or "model", label), found.before)
         for name, (sizes, edges, label) in measures.items()
     }
     return written["by_height"]

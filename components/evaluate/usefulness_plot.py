@@ -10,11 +10,11 @@ import numpy as np
 
 from components.base.files import atomic_file
 from components.evaluate.curves import tick_sizes
-from components.evaluate.usefulness import FEWEST, INPUT, SIZES, Curves, Model
+from components.evaluate.usefulness import FEWEST, INPUT, PCK, SIZES, Curves, Model
 
 
 def plot(path: Path, found: Curves, models: Sequence[Model], title: str = "") -> bool:
-    """Write AP, AR and PCK (rows) over each size (columns) as PNG, with 95 % intervals; peers are dashed, bins of few persons hollow.
+    """Write the numbers shown (rows) over each size (columns) as PNG, with 95 % intervals; peers are dashed, bins of few persons hollow.
 
     Returns:
         Whether there is a curve to draw; else nothing is written.
@@ -29,11 +29,11 @@ def plot(path: Path, found: Curves, models: Sequence[Model], title: str = "") ->
     grid = figure.subplots(3, len(shown), squeeze=False)
     colours = {model.name: f"C{place % 10}" for place, model in enumerate(models)}
     for column, over in enumerate(shown):
-        for row, number in enumerate(("AP", "AR", "PCK")):
-            _panel(grid[row][column], found, models, over, number, colours)
+        for row, number in enumerate(found.shown):
+            _panel(grid[row][column], found, models, over, number.name, colours)
         grid[2][column].set_xlabel(SIZES[over])
-    for row, label in enumerate(("AP", "AR", f"PCK, ½ {found.pck}")):
-        grid[row][0].set_ylabel(f"{label}, %")
+    for row, number in enumerate(found.shown):
+        grid[row][0].set_ylabel(f"{number.label}{f', ½ {found.pck}' if number is PCK else ''}, %")
     figure.legend(*_legend(grid), loc="outside upper left", ncols=max(1, len(shown)), frameon=False, fontsize=8, title=title or None)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png")
@@ -69,7 +69,7 @@ def _panel(axes: Any, found: Curves, models: Sequence[Model], over: str, number:
     ticks = sorted({p.size for p in found.points if p.over == over})
     spread = [size for i, size in enumerate(ticks) if i == 0 or size > 1.15 * ticks[i - 1]]
     tick_sizes(axes, [round(size) for size in spread])
-    for one in found.limits if number == "AP" else ():
+    for one in found.limits if number == found.shown[0].name else ():
         if one.over == over and one.height:
             axes.axvline(one.height, color=colours[one.model], linewidth=0.9, linestyle=":")
     axes.set_ylim(0, None)

@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def bilinear(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
-    """(B, C, H, W) → (B, C, *size), with half-pixel centres or with the corner cells' centres on each other.
+def bilinear(x: Tensor, size: tuple[int, ...], align_corners: bool = False) -> Tensor:
+    """(B, C, H, W) → (B, C, *size), size (height, width), with half-pixel centres or with the corner cells' centres on each other.
 
     The usual gradient on a GPU adds up with atomics, in another order each time; where repeatable kernels are asked for
     (`torch.use_deterministic_algorithms`) it is two products with the matrices of the resizing instead.
     """
     if x.is_cuda and torch.are_deterministic_algorithms_enabled():
-        return Bilinear.apply(x, size, align_corners)  # type: ignore[no-any-return]
+        return Bilinear.apply(x, size, align_corners)
     return functional.interpolate(x, size, mode="bilinear", align_corners=align_corners)
 
 
@@ -25,7 +25,7 @@ class Bilinear(torch.autograd.Function):
     """`functional.interpolate` with a gradient by matrix products."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, size: tuple[int, ...], align_corners: bool) -> Tensor:
         ctx.sides, ctx.align_corners = tuple(x.shape[-2:]), align_corners
         return functional.interpolate(x, size, mode="bilinear", align_corners=align_corners)
 

@@ -79,7 +79,11 @@ class Persons:
 
     def labelled(self) -> Persons:
         """The persons that can be trained and scored: no crowd regions, at least one labelled joint that counts."""
-        return self.select(((self.frame["num_keypoints"] > 0) & ~self.frame["iscrowd"]).to_numpy())
+        return self.select(self.labelled_rows())
+
+    def labelled_rows(self) -> np.ndarray:
+        """(N,) bool, the rows of `labelled`."""
+        return ((self.frame["num_keypoints"] > 0) & ~self.frame["iscrowd"]).to_numpy(bool)
 
     def write(self, path: str | Path) -> None:
         """Write as parquet (whole or not at all); the skeleton is stored in the file's metadata."""

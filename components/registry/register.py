@@ -181,28 +181,6 @@ def load(name: str, alias: str = CHALLENGER, repository: Path = REPOSITORY) -> A
         raise FarposeError(f"no model {name!r} with alias {alias!r}", where=store.tracking_uri(repository), fix="run register") from error
 
 
-def champion(repository: Path = REPOSITORY) -> package.Package | None:
-    """The model with the alias `champion`, copied from the store; None where no model has it; of several the one changed last.
-
-    Raises:
-        FarposeError: the store does not answer, or its files are not there.
-    """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    client, _ = store.open_store(repository)
-    named = _champions(client)
-    if not named:
-        return None
-    model = max(named, key=lambda model: model.last_updated_timestamp)
-    try:
-        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{model.name}@{CHAMPION}"))
-    except (MlflowException, OSError) as error:
-        fix = "run register, or name another model by --variant"
-        raise FarposeError(f"the files of {model.name!r} are not there", where=store.tracking_uri(repository), fix=fix) from error
-    return package.read(folder / "artifacts")
-
-
 def _registered(candidate: Candidate, run: Run) -> ModelVersion:
     """The version that packages the same, made if there is none, with its card."""
     client, name = run.client, candidate.variant.name

@@ -33,6 +33,11 @@ def tracking_uri(repository: Path = REPOSITORY) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository / 'mlruns' / 'mlflow.db'}"
 
 
+def exists(repository: Path = REPOSITORY) -> bool:
+    """Whether somebody made or named a store; reading from one that nobody made would make it."""
+    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (repository / "mlruns" / "mlflow.db").is_file()
+
+
 def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
     """A client and the id of experiment `farpose`, which is made on first use; runs that a crash left open are closed.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -67,7 +67,7 @@ class Recipe:
     gradient_clip: float | None
     drop_last: bool
     average: float | None
-    init: str
+    init: str = field(metadata={"null": "none"})
     teacher: str | None
     teacher_share: float
     seed: int

@@ -30,7 +30,7 @@ def errors(options: argparse.Namespace) -> None:
     name = f"{given.name}_{options.condition}" if options.condition else given.name
     result, found = error_gains.diagnose(truth, (predictions, scores), params)
     result = {"name": name, "split": split, "boxes": boxes, **result}
-    title = f"{name}, split {split}: AP {100 * result['AP']:.1f}"
+    title = f"{name}, split {split}: {error_gains.title_of(result)}"
     out = options.output or paths.SCRATCH / given.name / ("errors" if not options.condition else f"errors_{options.condition}")
     with atomic_directory(_new_or_ours(out, "errors.json")) as folder:
         error_gains.write(folder, result)
@@ -80,7 +80,7 @@ def _new_or_ours(folder: Path, mark: str) -> Path:
 
 
 def curve(options: argparse.Namespace) -> None:
-    """AP, AR and PCK of any models against person height and input size into scratch/curve, and where each stops being useful.
+    """AP (of MPII PCKh), AR and PCK of models against person height and input size into scratch/curve, and where each stops being useful.
 
     Raises:
         FarposeError: a name is unknown, options contradict each other, or what reading raises.
@@ -92,7 +92,7 @@ def curve(options: argparse.Namespace) -> None:
     from pipelines.commands.models import aligned
 
     if not 0 < options.share < 1:
-        raise FarposeError(f"--share must be between 0 and 1, got {options.share:g}", fix="0.5 is half of the AP at large heights")
+        raise FarposeError(f"--share must be between 0 and 1, got {options.share:g}", fix="0.5 is half of the value at large heights")
     given = curves.asked_for(options.names, options.results or [], options.size or [])
     params = settings.evaluation()
     split = curves.one_split(given, options.split, params.split)
@@ -104,7 +104,7 @@ def curve(options: argparse.Namespace) -> None:
         usefulness.write(folder, found, options.share)
         plot(folder / "curve.png", found, models, f"split {split}, {len(truth.persons.labelled()):,} persons")
     for over, (headings, cells) in usefulness.tables(found).items():
-        print(f"AP / AR / PCK in percent, by the {usefulness.SIZES[over]}")
+        print(f"{found.heading} in percent, by the {usefulness.SIZES[over]}")
         print(aligned(_table(headings, cells)).rstrip() + "\n")
     print("\n".join(one.sentence(options.share) for one in found.limits))
     print(f"written to {paths.shown(out)}: " + ", ".join(sorted(path.name for path in out.iterdir())))

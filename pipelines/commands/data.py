@@ -8,6 +8,7 @@ import sys
 
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
+from components.base.files import size_in_words
 from pipelines import paths, settings
 
 
@@ -29,7 +30,7 @@ def acquire(options: argparse.Namespace) -> None:
         synthetic=params,
         progress=sys.stderr.isatty(),
     )
-    print(f"{options.source}: {got.files} files, {got.size_bytes / 1e6:.0f} MB in data/{options.source}")
+    print(f"{options.source}: {got.files} files, {size_in_words(got.size_bytes)} in data/{options.source}")
     print(f"licence, as data/README.md records it: {sources[options.source].licence}")
     if got.left_out:
         print(f"left out, of no kind that is read (images: {', '.join(IMAGES)}): {kinds_of(got.left_out)}")

@@ -95,14 +95,14 @@ def _refuse(options: argparse.Namespace, variant: Any) -> None:
 
 
 def chosen(name: str | None, weights: Path | None, check: Any = None, model: str | None = None) -> Subject:
-    """The named variant; or else the released model, or the registry's champion.
+    """The named variant or model; or else the registry's champion, or the released model where the store has none.
 
     Args:
         weights: of the named variant, if not those that `train` made.
         check: called with the variant before its weights are read.
-        model: another released model than the main one.
+        model: a released model, or a registered one as NAME@ALIAS or NAME@VERSION.
     Raises:
-        FarposeError: the variant is not trained, no released model has this name, both are named, or there is no model at all.
+        FarposeError: the variant is not trained, no model has this name, both are named, or there is no model at all.
     """
     from components.models import zoo
     from components.models.weights import read_metadata
@@ -118,23 +118,29 @@ def chosen(name: str | None, weights: Path | None, check: Any = None, model: str
         return Subject(built, read_metadata(weights), _spec(variant), settings.degrade(), settings.evaluation())
     if weights is not None:
         raise FarposeError("--weights needs --variant", fix="name the variant that they belong to")
-    from components.registry import released
-
-    named = model or (paths.RELEASED.name if paths.RELEASED.is_dir() else None)
-    found = released.read(named, paths.RELEASED.parent) if named else _champion()
+    found = _named(model) if model else _usual()
     check(found.variant)
     return Subject(found.build(), read_metadata(found.weights), found.spec, found.degrade, found.evaluate)
 
 
-def _champion() -> Any:
-    """The registry's champion, as a `Package`."""
-    from components.registry import register
+def _named(model: str) -> Any:
+    """A registered or a released model, as a `Package`."""
+    from components.registry import promotion, released
 
-    found = register.champion()
-    if found is None:
-        fix = f"name a trained variant by --variant; trained: {', '.join(_trained()) or 'none'}"
-        raise FarposeError("no released model and no champion in the registry", where=paths.shown(paths.RELEASED), fix=fix)
-    return found
+    return promotion.read(promotion.find(model)) if "@" in model else released.read(model, paths.RELEASED.parent)
+
+
+def _usual() -> Any:
+    """The registry's champion; where there is no store or no champion in it, the model that comes with the clone."""
+    from components.registry import promotion, released, store
+
+    version = promotion.champion() if store.exists() else None
+    if version is not None:
+        return promotion.read(version)
+    if paths.RELEASED.is_dir():
+        return released.read(paths.RELEASED.name, paths.RELEASED.parent)
+    fix = f"name a trained variant by --variant; trained: {', '.join(_trained()) or 'none'}"
+    raise FarposeError("no champion in the registry and no released model", where=paths.shown(paths.RELEASED), fix=fix)
 
 
 def weights_of(name: str) -> Path:

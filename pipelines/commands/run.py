@@ -57,11 +57,14 @@ def evaluate(options: argparse.Namespace) -> None:
     """
     if options.results is not None:
         return _score(options)
+    if options.on is not None:
+        return _judge(options)
     if options.variant is None:
         raise FarposeError("nothing to evaluate", fix="name a variant, or another network's predictions with --results FILE")
     for name in ("name", "split", "data"):
         if getattr(options, name) is not None:
-            raise FarposeError(f"--{name} goes with --results", where=options.variant, fix="leave it out")
+            fix = "leave it out" if name != "split" else "leave it out, or name a data set with --on"
+            raise FarposeError(f"--{name} goes with --results", where=options.variant, fix=fix)
     if not _is_outside(options) and options.weights is None:
         return _reproduce("evaluate", options.variant)
     from pipelines import stages
@@ -103,6 +106,27 @@ def _score(options: argparse.Namespace) -> None:
     print(f"written to {paths.shown(paths.SCRATCH / name / 'evaluation')}; next: farpose compare {name} VARIANT")
 
 
+def _judge(options: argparse.Namespace) -> None:
+    """Score a registered model on a data set into scratch/judged/DATASET/MODEL."""
+    from components.base.files import atomic_directory
+    from components.registry import promotion
+    from components.registry.model_card import in_words
+    from pipelines import judging
+
+    if options.variant is None:
+        raise FarposeError("--on needs a registered model", where=options.on, fix="name it, such as NAME@champion")
+    for name in ("shards", "weights", "name", "data"):
+        if getattr(options, name) is not None:
+            raise FarposeError(f"--on takes no {name}: a registered model says itself how its inputs are made", fix="leave it out")
+    version = promotion.find(options.variant)
+    ground, split = judging.on(options.on), options.split or settings.evaluation().split
+    output = judging.JUDGED / options.on / f"{version.name}_version_{version.version}" / split
+    with atomic_directory(output) as folder:
+        found = judging.judge(promotion.read(version), ground, split, folder)
+    print(f"{promotion.label(version)} on {options.on}, {split}: {in_words(found)}")
+    print(f"written to {paths.shown(output)}; next: farpose compare {paths.shown(output)} OTHER")
+
+
 def _is_outside(options: argparse.Namespace) -> bool:
     """Whether the variant is not in the pipeline; then its shards must be named."""
     from components.datasets.params import require_reader
@@ -138,10 +162,12 @@ def _reproduce(kind: str, variant: str) -> None:
 
 
 def _where_next() -> str:
+    from components.evaluate.leading import leads
+
     places = {
         "all of it on one page": paths.REPORT / "report.html",
         "table and plots of all variants": paths.COMPARISON / "comparison.html",
-        "AP against person height": paths.COMPARISON / "by_height.png",
+        f"{leads(settings.data().files.evaluator).label} against person height": paths.COMPARISON / "by_height.png",
         "best, median and worst predictions": paths.EVALUATIONS / "*" / "gallery.png",
         "what the networks see": paths.SHARDS / "*" / "contact_sheet.png",
         "verdict on the data": paths.VALIDATION / "docs" / "index.html",

@@ -1,4 +1,6 @@
-"""CVAT's "CVAT for images 1.1": one XML file per task or project. (Its "COCO Keypoints 1.0" is read by `format: coco`.)
+"""CVAT's "CVAT for images 1.1" and "CVAT for video 1.1": one XML file per task or project.
+
+(Its "COCO Keypoints 1.0" is read by `format: coco`.) The tracks of a video become the same shapes frame by frame (`datasets.cvat_video`).
 
 What a person is:
 
@@ -24,6 +26,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from components.base.errors import FarposeError
+from components.datasets import cvat_video
 from components.datasets.categories import PERSON
 from components.datasets.drawn import HIDDEN, VISIBLE, Drawn, Joint, coco_of, path_id, upright_box
 from components.datasets.file_names import relative
@@ -32,6 +35,7 @@ from components.datasets.reader import AnnotationFile, Reader
 from components.datasets.readers import coco
 from components.datasets.records import DAMAGED
 from components.pose.people import compact
+from components.pose.persons import UPRIGHT
 
 HEADER = 4096  # bytes in which a document type would be declared
 
@@ -40,8 +44,8 @@ def read(name: str, source: SourceParams, root: Path, split: str) -> AnnotationF
     """Read the XML file of one split.
 
     Raises:
-        FarposeError: as `coco.read`; not XML, an export for videos, a shape without its numbers, or points of joints without a group. Names
-            file and image.
+        FarposeError: as `coco.read`; not XML, a video without its frames, a shape without its numbers, or points of joints without a
+            group. Names file and image.
     """
     files, skeleton = source.splits[split], source.skeleton_named(name)
     path = Path(root) / files.annotations
@@ -51,7 +55,8 @@ def read(name: str, source: SourceParams, root: Path, split: str) -> AnnotationF
     objects: list[Drawn] = []
     subsets: list[str | None] = []
     left_out: Counter[str] = Counter()
-    for element in _elements(path):
+    folder, upright = Path(root) / files.images, source.orientation == UPRIGHT
+    for element in cvat_video.with_frames(_elements(path), path, folder, upright, left_out):
         if element.tag == "label":
             parent, label = element.findtext("parent"), element.findtext("name", "")
             if parent is None:
@@ -76,7 +81,7 @@ READER = Reader("cvat", read)
 
 
 def _elements(path: Path) -> Iterator[Element]:
-    """The `label` and `image` elements of an export, one after another, so that a long file does not fill the memory."""
+    """The `label`, `meta`, `image` and `track` elements of an export, one after another; images do not fill the memory."""
     try:
         with path.open("rb") as stream:
             if b"<!DOCTYPE" in stream.read(HEADER):
@@ -88,12 +93,10 @@ def _elements(path: Path) -> Iterator[Element]:
                     opened = element
                     if element.tag != "annotations":
                         raise FarposeError(f"the root is <{element.tag}>, expected <annotations>", where=path, fix=DAMAGED)
-                if element.tag == "track":
-                    fix = "export the task as `CVAT for images 1.1`"
-                    raise FarposeError("this is an export for videos (<track>)", where=path, fix=fix)
-                if event == "end" and element.tag in ("label", "image"):
+                if event == "end" and element.tag in ("label", "meta", "image", "track"):
                     yield element
-                    element.clear()
+                    if element.tag in ("label", "image"):
+                        element.clear()
     except FileNotFoundError:
         raise FarposeError("annotation file not found", where=path, fix="acquire the data, or name the file in params/data.yaml") from None
     except ElementTree.ParseError as error:

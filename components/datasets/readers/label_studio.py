@@ -1,9 +1,11 @@
 """Label Studio's JSON export: one list of tasks, each with its image and annotations. (Not JSON-MIN, which loses whose a joint is.)
 
-A person is a rectangle (`rectanglelabels`) with the key points (`keypointlabels`) that belong to it: by their `parentID` or a relation,
-or because there is no other rectangle. Key points of an image without rectangles are one person, whose box is derived (`datasets.derived`).
-Coordinates are percent of the image as the tool shows it, which is upright (set the entry's `orientation: upright`). A key point is hidden
-if a choice of its region says so (`HIDDEN_CHOICES`). A turned rectangle becomes the upright one around it.
+A person is a rectangle with the key points that belong to it (`label_studio_regions.Owners`): by their `parentID` or a relation, because
+there is no other rectangle, or because they lie inside exactly one. Labels are those of `RectangleLabels` and `KeyPointLabels`, or of a
+`Labels` beside `Rectangle` and `KeyPoint`; a rectangle without any is a person. Key points of an image without rectangles are one person,
+or one for each region that they lie below in the list; the box is derived (`datasets.derived`). Coordinates are percent of the image as
+the tool shows it, which is upright (set the entry's `orientation: upright`). A key point is hidden if a choice of its region says so
+(`HIDDEN_CHOICES`). A turned rectangle becomes the upright one around it.
 
 Tasks that nobody finished are left out and counted, as are results of other kinds. Of several annotations of a task the one marked as
 ground truth counts. Images are identified by their task. Uploaded files may be named as they were before the upload, without the eight
@@ -15,7 +17,6 @@ shows one person.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -26,9 +27,10 @@ from typing import Any
 from components.base.errors import FarposeError
 from components.datasets.acquire.listing import IMAGES
 from components.datasets.categories import PERSON
-from components.datasets.drawn import HIDDEN, VISIBLE, Drawn, coco_of, upright_box
+from components.datasets.drawn import HIDDEN, VISIBLE, Drawn, Joint, coco_of
 from components.datasets.file_names import match, relative
 from components.datasets.image_size import annotated_size
+from components.datasets.label_studio_regions import CHOICES, PLACED, POINT, RECTANGLE, RELATION, Owners, Region, box_of, px, regions_of
 from components.datasets.params import SourceParams
 from components.datasets.reader import AnnotationFile, Reader
 from components.datasets.readers import coco
@@ -36,9 +38,7 @@ from components.datasets.records import DAMAGED, Records, load_annotations
 from components.pose.people import compact
 from components.pose.persons import UPRIGHT
 
-HIDDEN_CHOICES = ("hidden", "occluded", "invisible", "notvisible")  # in small letters alone
 UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # in front of the names of uploaded files
-RECTANGLE, POINT, CHOICES, RELATION = "rectanglelabels", "keypointlabels", "choices", "relation"
 UNFINISHED = "tasks that nobody finished"
 
 
@@ -135,7 +135,7 @@ class _Task:
         """Width and height of the image as the tool shows it, None if no result states them."""
         if any(item.get("image_rotation") for item in results):
             raise self.error("its image was turned in Label Studio", "turn the file itself, and label it again")
-        stated = [(item.get("original_width"), item.get("original_height")) for item in results if item.get("type") in (RECTANGLE, POINT)]
+        stated = [(item.get("original_width"), item.get("original_height")) for item in results if item.get("type") in PLACED]
         if not stated:
             return None
         width, height = stated[0]
@@ -147,45 +147,37 @@ class _Task:
 
     def objects(self, results: list[dict[str, Any]], size: tuple[int, int], left_out: Counter[str]) -> Iterator[Drawn]:
         """Persons and other objects; results of other kinds are counted."""
-        rectangles: dict[str, Drawn] = {}
-        hidden = {item.get("id") for item in results if item.get("type") == CHOICES and self._says_hidden(item)}
-        pairs = [(item.get("from_id"), item.get("to_id")) for item in results if item.get("type") == RELATION]
-        links = {start: end for pair in pairs for start, end in (pair, pair[::-1])}  # a key point's is its person's, in either direction
-        for item in results:
-            if item.get("type") == RECTANGLE:
-                left, top, width, height = self._px(item, ("x", "y", "width", "height"), size)
-                degrees = self._value(item).get("rotation") or 0
-                box = upright_box(left, top, width, height, float(degrees), about_center=False)
-                rectangles[str(item.get("id"))] = Drawn(self.number, self._label(item), self._where, bbox_xywh=box)
-            elif item.get("type") not in (POINT, CHOICES, RELATION):
-                left_out[f"results of the kind {compact(str(item.get('type')))}"] += 1
-        joints: dict[str, dict[str, tuple[float, float, float]]] = {}
-        for item in results:
-            if item.get("type") == POINT:
-                owner = self._owner(item, links, rectangles)
-                label, (x, y) = self._label(item), self._px(item, ("x", "y"), size)
+        regions = regions_of(results, self.error)
+        boxes = {region.number: box_of(region, size, self.error) for region in regions.values() if region.kind == RECTANGLE}
+        owners = Owners(results, regions, boxes)
+        joints: dict[str, dict[str, Joint]] = {number: {} for number in boxes}
+        for region in regions.values():
+            if region.kind == POINT:
+                x, y = px(region, ("x", "y"), size, self.error)
+                label, owner = self._label(region), owners.of(region, (x, y))
+                if owner is None:
+                    could = f"each of {len(owners.persons)} rectangles" if boxes else "each of several persons"
+                    raise self.error(f"the key point {label!r} could belong to {could}", self._grouping(len(boxes)))
                 if label in joints.setdefault(owner, {}):
-                    raise self.error(f"the key point {label!r} is there twice on one person", self._grouping(len(rectangles)))
-                joints[owner][label] = (x, y, HIDDEN if item.get("id") in hidden else VISIBLE)
-        for number, rectangle in rectangles.items():
-            yield replace(rectangle, joints=joints.get(number, {}))
-        if "" in joints:
-            yield Drawn(self.number, PERSON, self._where, joints[""])
-
-    def _owner(self, item: dict[str, Any], links: dict[Any, Any], rectangles: dict[str, Drawn]) -> str:
-        """Id of the rectangle that a key point belongs to; empty if the image has none."""
-        for named in (item.get("parentID"), links.get(item.get("id"))):
-            if named is not None and str(named) in rectangles:
-                return str(named)
-        if len(rectangles) > 1:
-            problem = f"the key point {self._label(item)!r} could belong to each of {len(rectangles)} rectangles"
-            raise self.error(problem, self._grouping(len(rectangles)))
-        return next(iter(rectangles), "")
+                    raise self.error(f"the key point {label!r} is there twice on one person", self._grouping(len(boxes)))
+                joints[owner][label] = (x, y, HIDDEN if region.hidden else VISIBLE)
+        for item in results:
+            if item.get("type") not in (*PLACED, CHOICES, RELATION):
+                left_out[f"results of the kind {compact(str(item.get('type')))}"] += 1
+        for number, of_person in joints.items():
+            name = self._label(regions[number], PERSON) if number in boxes else PERSON
+            yield Drawn(self.number, name, self._where, of_person, boxes.get(number))
 
     @staticmethod
     def _grouping(rectangles: int) -> str:
         what = "its person's rectangle" if rectangles else "a rectangle around its person"
         return f"drag the key point onto {what} in Label Studio's list of regions, and export again"
+
+    def _label(self, region: Region, unlabelled: str | None = None) -> str:
+        names = region.names or ([unlabelled] if unlabelled else [])
+        if len(names) != 1:
+            raise self.error(f"the result {region.number!r} has the labels {names!r}, expected one", "label it once in Label Studio")
+        return names[0]
 
     @property
     def _where(self) -> str:
@@ -195,29 +187,3 @@ class _Task:
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise self.error(f"{key!r} is not a list of objects", DAMAGED)
         return items
-
-    def _value(self, item: dict[str, Any]) -> dict[str, Any]:
-        value = item.get("value")
-        if not isinstance(value, dict):
-            raise self.error(f"the result {item.get('id')!r} has no 'value'", DAMAGED)
-        return value
-
-    def _label(self, item: dict[str, Any]) -> str:
-        labels = self._value(item).get(item["type"])
-        if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
-            raise self.error(f"the result {item.get('id')!r} has the labels {labels!r}, expected one", "label it once in Label Studio")
-        return labels[0]
-
-    def _px(self, item: dict[str, Any], keys: tuple[str, ...], size: tuple[int, int]) -> list[float]:
-        """Percent of the image's sides as px; `keys` are along x and y in turn."""
-        found = []
-        for place, key in enumerate(keys):
-            number: Any = self._value(item).get(key)
-            if type(number) not in (int, float) or not math.isfinite(number):
-                raise self.error(f"{key!r} of the result {item.get('id')!r} is {number!r}, expected a number", DAMAGED)
-            found.append(number / 100 * size[place % 2])
-        return found
-
-    def _says_hidden(self, item: dict[str, Any]) -> bool:
-        choices = self._value(item).get(CHOICES)
-        return isinstance(choices, list) and any(isinstance(choice, str) and compact(choice) in HIDDEN_CHOICES for choice in choices)

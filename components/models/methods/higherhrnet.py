@@ -40,10 +40,13 @@ def build(variant: Variant, published: bool = False) -> HigherHRNet:
 
 
 def authors_key(key: str, variant: Variant) -> str:
-    """The name of `key` in the released code (HRNet/HigherHRNet-Human-Pose-Estimation); on MobileNetFPN `key`."""
-    if variant.backbone in MOBILENETS:
-        return key
-    return authors_head_key(key.removeprefix("head.")) if key.startswith("head.") else published_key(key.removeprefix("backbone."))
+    """The name of `key` in the released code (HRNet/HigherHRNet-Human-Pose-Estimation).
+
+    Nobody released it on MobileNetFPN: the head, which is the paper's, has the authors' names there too, the backbone keeps ours.
+    """
+    if key.startswith("head."):
+        return authors_head_key(key.removeprefix("head."))
+    return key if variant.backbone in MOBILENETS else published_key(key.removeprefix("backbone."))
 
 
 METHOD = Method(

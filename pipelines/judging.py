@@ -1,0 +1,158 @@
+"""Registered models, scored on a data set: that of the pipeline, or another one of params/data.yaml."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.base.errors import FarposeError
+from components.base.files import read_json, sha256_of
+from pipelines import paths, settings, stages
+
+if TYPE_CHECKING:
+    from components.datasets.params import DataParams
+    from components.pose.persons import Persons
+    from components.registry.package import Package
+
+JUDGED = paths.SCRATCH / "judged"  # what is made for models whose inputs the pipeline does not make
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What models are scored on.
+
+    Attributes:
+        data: parameters with the data set as `source`.
+        persons: folder of its tables.
+        shards: folders in which its inputs may lie already; the last one takes new ones.
+    """
+
+    data: DataParams
+    persons: Path
+    shards: tuple[Path, ...]
+
+    @property
+    def root(self) -> Path:
+        """The folder that image paths are relative to."""
+        return paths.DATA / self.data.source
+
+
+def here() -> Ground:
+    """The persons of the pipeline.
+
+    Raises:
+        FarposeError: the fetch stage did not run.
+    """
+    if not (paths.PERSONS / "persons.parquet").is_file():
+        raise FarposeError("there are no persons to score models on", where=paths.shown(paths.PERSONS), fix="farpose run fetch")
+    data = settings.data()
+    return Ground(data, paths.PERSONS, (paths.SHARDS, JUDGED / data.source / "shards"))
+
+
+def on(dataset: str) -> Ground:
+    """Another data set of params/data.yaml, whose raw files are in data/<name>; its tables are made anew.
+
+    Raises:
+        FarposeError: no such data set, its raw files are not there, or what `fetch` raises.
+    """
+    from components.base.errors import unknown_name
+    from components.datasets.fetch import fetch
+
+    data = settings.data()
+    if dataset == data.source:
+        return here()
+    if dataset not in data.sources:
+        raise unknown_name("data set", dataset, data.sources, where="params/data.yaml: data.sources")
+    data = dataclasses.replace(data, source=dataset)
+    if not (paths.DATA / dataset).is_dir():
+        raise FarposeError("its files are not there", where=paths.DATA / dataset, fix=f"farpose acquire {dataset} --from FOLDER")
+    manifest = paths.REPOSITORY / data.files.manifest if data.files.manifest else None
+    folder = JUDGED / dataset
+    fetch(data, paths.DATA / dataset, folder / "persons", manifest)
+    return Ground(data, folder / "persons", (folder / "shards",))
+
+
+def judge(model: Package, ground: Ground, split: str, folder: Path) -> dict[str, Any]:
+    """Evaluate a model into `folder`, as the evaluate stage does; its metrics.
+
+    Args:
+        split: "val" or "dev".
+    Raises:
+        FarposeError: as `inputs`, or what the evaluation raises.
+    """
+    from components.approaches import approach
+    from components.evaluate.approach import EvaluationContext, EvaluationData
+    from components.evaluate.stage import evaluate
+    from components.pose.images import IMAGES_FILE, read_images
+    from components.registry import lineage
+
+    only = {"conditions": (), "decodings": (), "boxes": "gt", "detector_reductions": ()}
+    params = dataclasses.replace(settings.evaluation(), split=split, **only)  # type: ignore[arg-type]
+    images = read_images(ground.persons / IMAGES_FILE)
+    data = EvaluationData(
+        inputs=inputs(ground, model, split),
+        persons=persons_of(ground).split(split),
+        images=images[images["split"] == split],
+        data_root=ground.root,
+        degrade=model.degrade,
+        split=split,
+        evaluator=ground.data.files.evaluator,
+    )
+    built, device = model.build(), stages.device_name()
+    provenance: dict[str, Any] = {
+        "model": model.variant.name,
+        "weights_sha256": sha256_of(model.weights),
+        "data_set": ground.data.source,
+        "split": split,
+    }
+    provenance |= {"git_commit": lineage.git_commit(), "versions": lineage.versions()}
+    context = EvaluationContext(built.model, built.codec, data, params, folder, provenance, device, model.variant.name)
+    with stages.device_lock(device):
+        return evaluate(approach(model.variant.approach), context)
+
+
+def persons_of(ground: Ground) -> Persons:
+    """All rows of the data set's table."""
+    from components.pose.persons import Persons
+
+    return Persons.read(ground.persons / "persons.parquet")
+
+
+def inputs(ground: Ground, model: Package, split: str) -> Any:
+    """A split's evaluation inputs as the model takes them; a shard of them is made if there is none.
+
+    Raises:
+        FarposeError: the model's joints are others than the data set's, or the split has no labelled person.
+    """
+    from components.approaches import approach
+    from components.degrade.shard import Source
+    from components.degrade.stage import degrade
+    from components.pose.ignored import IGNORED_FILE, IgnoredRegions
+    from components.pose.images import IMAGES_FILE, read_images
+
+    persons, params = persons_of(ground), settings.evaluation()
+    if persons.skeleton != model.variant.skeleton:
+        problem = f"the model finds the joints {model.variant.skeleton.name}, {ground.data.source} has {persons.skeleton.name}"
+        fix = "set `mapping` in the data set's entry of params/data.yaml, or take a model of these joints"
+        raise FarposeError(problem, where=f"model {model.variant.name}", fix=fix)
+    shown = approach(model.variant.approach)
+    for about in sorted(path for folder in ground.shards for path in folder.glob("*/shard.json")):
+        if _made_alike(read_json(about), model):
+            opened = shown.inputs(about.parent, model.variant, params, split)
+            if shown.follows(about.parent.name, opened, persons.split(split)).passed:
+                return opened
+    images, ignored = read_images(ground.persons / IMAGES_FILE), IgnoredRegions.read(ground.persons / IGNORED_FILE)
+    made = ground.shards[-1] / model.spec.name
+    degrade(Source(persons, ground.root, images, ignored), model.spec, model.degrade, made, progress=False)
+    return shown.inputs(made, model.variant, params, split)
+
+
+def _made_alike(about: dict[str, Any], model: Package) -> bool:
+    """Whether a shard's evaluation inputs are made as the model's; how far training views reach does not matter."""
+    spec, wanted = about["spec"], model.spec
+    made = tuple(spec["input_size"]), spec["protocol"], spec["images"]
+    params = model.degrade.of(wanted.protocol)
+    same = all(about["params"][key] == params[key] for key in ("seed", "protocols"))
+    return same and made == (wanted.input_size, wanted.protocol, wanted.images)
