@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
@@ -118,8 +119,8 @@ def planned() -> Iterator[str]:
         waiting = _waiting(client, deployment)
         if deployment.paused:
             yield "the deployment is paused on its page: no run starts"
-        elif waiting:
-            yield f"next run: {waiting[0].expected_start_time:%Y-%m-%d %H:%M %Z}"
+        elif waiting and (due := waiting[0].expected_start_time):
+            yield f"next run: {due.astimezone(_zone(deployment.schedules[0])):%Y-%m-%d %H:%M %Z}"
 
 
 def skip_missed() -> int:
@@ -170,6 +171,10 @@ def _parse(cron: str, timezone: str) -> CronSchedule:
         raise FarposeError(
             f"no time zone {timezone!r}", where="--timezone", fix="name it as in Europe/Berlin, or leave it out for UTC"
         ) from error
+
+
+def _zone(entry: DeploymentSchedule) -> ZoneInfo:
+    return ZoneInfo(getattr(entry.schedule, "timezone", None) or "UTC")
 
 
 def _shown(entry: DeploymentSchedule) -> str:

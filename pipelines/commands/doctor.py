@@ -70,12 +70,16 @@ def _disk() -> Iterator[Line]:
 
 def _stores() -> Iterator[Line]:
     from components.registry import store
+    from pipelines import served, servers
 
     uri = store.tracking_uri()
     local = uri.startswith("sqlite:")
     held = "made on first use" if local and not (paths.REPOSITORY / "mlruns" / "mlflow.db").is_file() else "there" if local else "server"
     yield "MLflow", f"{uri} ({held})", ""
-    yield "Prefect", os.environ.get("PREFECT_API_URL", f"a server of its own for every run, history in {os.environ['PREFECT_HOME']}"), ""
+    alone = f"a server of its own for every run, history in {os.environ['PREFECT_HOME']}"
+    record = served.read()
+    shared = f"{record.addresses[servers.PREFECT]}/api (make serve)" if servers.PREFECT in record.living() else alone
+    yield "Prefect", os.environ.get("PREFECT_API_URL", shared), ""
 
 
 def _weights() -> Iterator[Line]:
