@@ -39,10 +39,10 @@ def main() -> int:
 
     running: list[subprocess.Popen] = []
     try:
-        ports = [free_port(name, "make ui") for name in PORTS]
-        prepare_folder()
         if served.read().living():
             raise FarposeError("the servers of `make serve` run already", where="make ui", fix="`make serve` prints their addresses")
+        ports = [free_port(name, "make ui") for name in PORTS]
+        prepare_folder()
         _, experiment = store.open_store()  # so that the page has its experiment
         running = [start_mlflow(ports[0]), start_prefect(ports[1])]
         wait_until_all_answer(running, [url + path for url, path in zip(map(url_of, ports), HEALTH, strict=True)])

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import requests
 
 from components.base.files import read_json
 from pipelines import served
-from tests.repositories import PYTHON, farpose, module, toy_on_copy, variables
+from tests.repositories import PYTHON, assert_one_line, farpose, module, toy_on_copy, variables
 
 CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port
 PROXIES = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), CLOSED)
@@ -60,6 +61,19 @@ class Clone:
         asked = {"flow_runs": {"state": {"type": {"any_": list(states)}}}}
         return {run["name"]: run["state_type"] for run in self.session.post(f"{self.api}/flow_runs/filter", json=asked, timeout=30).json()}
 
+    def miss(self, minutes: int) -> str:
+        """Let the server plan runs in these last minutes, as if no worker had been there; the time now."""
+        deployment = self.session.get(f"{self.api}/deployments/name/farpose/nightly", timeout=30).json()["id"]
+        now = datetime.now(UTC)
+        asked = {"start_time": (now - timedelta(minutes=minutes)).isoformat(), "end_time": now.isoformat(), "min_runs": minutes}
+        assert self.session.post(f"{self.api}/deployments/{deployment}/schedule", json=asked, timeout=30).ok
+        return now.isoformat()
+
+    def due_before(self, moment: str) -> list[str]:
+        """States of the runs that were due before a time."""
+        asked = {"flow_runs": {"expected_start_time": {"before_": moment}}}
+        return [run["state_type"] for run in self.session.post(f"{self.api}/flow_runs/filter", json=asked, timeout=30).json()]
+
     def wait(self, until: Callable[[], Any], what: str) -> Any:
         deadline = time.monotonic() + PATIENCE_S
         while not (found := until()):
@@ -101,6 +115,7 @@ def test_a_schedule_makes_a_run_that_the_worker_completes_and_stop_leaves_nothin
     assert len(pages) == 4 and all(clone.session.get(page, timeout=30).status_code == 200 for page in pages)
     first = {name: clone.pid(name) for name in NAMES}
     assert clone.make().startswith("all run already") and {name: clone.pid(name) for name in NAMES} == first
+    assert_one_line(module(clone.folder, "pipelines.servers", **clone.ports), "make ui: the servers of `make serve` run already")
 
     assert "nightly runs at * * * * * (UTC)\nnext run: " in clone.schedule("* * * * *")
     name = next(iter(clone.wait(lambda: clone.runs("COMPLETED"), "a completed run")))
@@ -128,9 +143,12 @@ def test_what_died_is_started_again_or_stopped_and_the_schedule_stays(clone):
     os.kill(clone.pid("prefect-worker"), signal.SIGKILL)
     (clone.folder / "mode-x.txt").write_text("work\n")
     kept = {name: clone.pid(name) for name in NAMES[:2]}
+    missed = clone.miss(minutes=5)
+    assert len(clone.due_before(missed)) >= 5
     assert clone.make().startswith("mlflow-server, prefect-server: running; starting prefect-worker\n")
     assert {name: clone.pid(name) for name in NAMES[:2]} == kept
     assert len(clone.runs("CRASHED")) == 1  # no run stays RUNNING
+    assert len(clone.due_before(missed)) == 2  # that one, and one run for all that were missed
     clone.wait(lambda: clone.runs("COMPLETED"), "a completed run of the same schedule")
 
     os.kill(clone.pid("prefect-server"), signal.SIGKILL)
