@@ -113,13 +113,13 @@ def prefect_in_use() -> bool:
     return False
 
 
-def free_port(name: str, command: str) -> int:
-    """The port that the environment variable names, or its default.
+def free_port(name: str, command: str, known: str = "") -> int:
+    """The port that is `known`, else that of the environment variable, or its default.
 
     Raises:
         FarposeError: it is no port, or something answers there.
     """
-    text = os.environ.get(name) or str(PORTS[name])
+    text = known or os.environ.get(name) or str(PORTS[name])
     if not text.isdecimal() or not 0 < int(text) < 1 << 16:
         raise FarposeError(
             f"{text!r} is no port", where=name, fix=f"{name}={PORTS[name] + 1} {command}, or another free number up to 65535"

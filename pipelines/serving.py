@@ -102,7 +102,12 @@ def _start(record: served.Served, missing: list[str]) -> None:
         started.append(process)
         return process
 
-    ports = {name: servers.free_port(variable, "make serve") for name, variable in _variables().items() if name in missing}
+    known = {name: address.rsplit(":", 1)[1] for name, address in record.addresses.items()} if record.living() else {}
+    ports = {  # those that still run expect the others where they were
+        name: servers.free_port(variable, "make serve", known.get(name, ""))
+        for name, variable in zip((MLFLOW, PREFECT), servers.PORTS, strict=True)
+        if name in missing
+    }
     record.addresses |= {name: servers.url_of(port) for name, port in ports.items()}
     if _uses_a_tracking_server():
         record.addresses[MLFLOW] = store.tracking_uri().rstrip("/")
@@ -118,8 +123,8 @@ def _start(record: served.Served, missing: list[str]) -> None:
         served.end(lambda: _others(record, record.living()), SERVER_ENDS_S)  # runs that a dead worker left
         deployments.settle("its worker is gone")
     deployments.apply()
-    deployments.skip_missed()
     if WORKER in missing:
+        deployments.skip_missed()
         addresses = {"PREFECT_API_URL": f"{record.addresses[PREFECT]}/api", "MLFLOW_TRACKING_URI": record.addresses[MLFLOW]}
         name = f"{deployments.POOL}-{record.mark[:8]}-{int(time.time())}"
         arguments = ["prefect", "worker", "start", "--pool", deployments.POOL, "--type", "process", "--name", name]
@@ -154,10 +159,6 @@ def _family(processes: Mapping[str, psutil.Process]) -> set[int]:
         except psutil.NoSuchProcess:
             continue
     return found
-
-
-def _variables() -> dict[str, str]:
-    return dict(zip((MLFLOW, PREFECT), servers.PORTS, strict=True))
 
 
 def _uses_a_tracking_server() -> bool:

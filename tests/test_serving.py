@@ -151,6 +151,11 @@ def test_what_died_is_started_again_or_stopped_and_the_schedule_stays(clone):
     assert len(clone.due_before(missed)) == 2  # that one, and one run for all that were missed
     clone.wait(lambda: clone.runs("COMPLETED"), "a completed run of the same schedule")
 
+    os.kill(clone.pid("mlflow-server"), signal.SIGKILL)
+    again = module(clone.folder, "pipelines.serving", MLFLOW_PORT="1", **PROXIES)  # the worker expects it at its old port
+    assert again.stdout.startswith("prefect-server, prefect-worker: running; starting mlflow-server\n"), again.stderr
+    assert f"MLflow   http://127.0.0.1:{clone.ports['MLFLOW_PORT']}/" in again.stdout
+
     os.kill(clone.pid("prefect-server"), signal.SIGKILL)
     assert clone.make("stop") == "stopped: mlflow-server, prefect-worker; had ended before: prefect-server\n"
     assert clone.processes() == []
