@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint lock ui clean-setup
+.PHONY: help setup demo test test-slow lint lock ui serve stop clean-setup
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
@@ -58,6 +58,12 @@ lock: .cache/uv ## resolve pyproject.toml again and write requirements.lock
 
 ui: $(READY) ## serve MLflow and Prefect on loopback and print their addresses (MLFLOW_PORT, PREFECT_PORT)
 	@python -m pipelines.servers
+
+serve: $(READY) ## start MLflow, Prefect, a worker and the deployments, to stay (MLFLOW_PORT, PREFECT_PORT); docs/operate.md
+	@python -m pipelines.serving
+
+stop: $(READY) ## end what `make serve` started
+	@python -m pipelines.serving stop
 
 clean-setup: ## remove .venv and the cached uv
 	rm -rf .venv .cache/uv .cache/uv-env

@@ -32,12 +32,13 @@ EDGES = (0.0, 0.1, 0.15, 0.2, 0.3, 0.4, 1.01)
 EVERY, MOST = 4, 120
 RIGHT = 0.4  # OKS
 NEAR, INSIDE = 0.4, 0.5  # overlap with a person, share of a box in a crowd's region
+MODEL = "pose_64x48"
 COMMAND = "python -m benchmarks.drawn --data coco"
 
 
 def predictions(files: list[Path], folder: Path) -> list[dict[str, Any]]:
     """What `farpose predict` writes for the images, with the index of the image."""
-    command = [sys.executable, "-m", "pipelines.cli", "predict", *map(str, files), "--no-draw", "--output", str(folder)]
+    command = [sys.executable, "-m", "pipelines.cli", "predict", *map(str, files), "--model", MODEL, "--no-draw", "--output", str(folder)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     numbers = {int(number): record["file"] for number, record in read_json(folder / "images.json").items()}
     index = {path.name: place for place, path in enumerate(files)}
@@ -95,7 +96,7 @@ def main() -> None:
         }
         rows.append({"above": low, "up_to": min(high, 1.0), "persons": len(inside), **shares})
         print(rows[-1], flush=True)
-    model = sha256_of(released.FOLDER / "pose_64x48" / "model.safetensors")
+    model = sha256_of(released.FOLDER / MODEL / "model.safetensors")
     single = [(verdict, score) for verdict, score in zip(verdicts, scores, strict=True) if not verdict["crowd"]]
     lost = {  # outside of crowds' regions, by the score up to which nothing is drawn: right poses and boxes on no person left out
         f"{edge:g}": {

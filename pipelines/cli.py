@@ -43,6 +43,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("targets", nargs="*", metavar="STAGE", help="only these stages and what they need (such as compare, train@NAME)")
     run.add_argument("--no-verify", action="store_true", help="leave out the checks that come before the first stage")
 
+    text = "say when the flow runs by itself on the servers of `make serve`; without an argument: show it"
+    schedule = command("schedule", "schedule:schedule", text)
+    text = 'five fields in quotes: minute, hour, day, month, weekday, such as "0 3 * * *"; off: at no time'
+    schedule.add_argument("cron", nargs="*", metavar="CRON|off", help=text)
+    schedule.add_argument("--timezone", default="UTC", metavar="NAME", help="that the fields are in, such as Europe/Berlin (UTC)")
+
     stage = command("stage", "run:stage", "run one stage's code directly, as dvc.yaml does; its inputs must be there")
     stage.add_argument("name", metavar="NAME", help="plan, fetch, validate, degrade, train, evaluate, compare, report or register")
     stage.add_argument("item", nargs="?", metavar="ITEM", help="shards for degrade; variant for train, evaluate and register")

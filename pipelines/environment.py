@@ -25,6 +25,7 @@ DEFAULTS = {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # 15 s; a missing server should be reported soon
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MPLBACKEND": "Agg",
 }
 SERVERS = {  # of the servers that we start, which write to their log files, not to the terminal

@@ -36,11 +36,18 @@ def run(targets: list[str] | None = None, verify: bool = True, repository: Path 
         FarposeError: a stage failed (the first failure, in the stage's own words), or DVC still sees changes at the end.
     """
     runner: Any = ThreadPoolTaskRunner(max_workers=MOST_TASKS)
-    name = ", ".join(targets) if targets else "all stages"
-    return farpose_flow.with_options(task_runner=runner, flow_run_name=name)(targets, verify, str(repository))
+    return farpose_flow.with_options(task_runner=runner)(targets, verify, str(repository))
 
 
-@flow(name="farpose", validate_parameters=False)
+def _run_name() -> str:
+    """What a run does; of a deployment's run also which, and when it was due: `nightly 2026-01-31 03:00 UTC, all stages`."""
+    targets = runtime.flow_run.parameters.get("targets")
+    what = ", ".join(targets) if targets else "all stages"
+    due = runtime.flow_run.scheduled_start_time
+    return f"{runtime.deployment.name} {due:%Y-%m-%d %H:%M %Z}, {what}" if runtime.deployment.name else what
+
+
+@flow(name="farpose", flow_run_name=_run_name, validate_parameters=False)
 def farpose_flow(targets: list[str] | None = None, verify: bool = True, repository: str = str(REPOSITORY)) -> list[StageResult]:
     """Reproduce the graph of dvc.yaml, or the part of it that `targets` name; see `run`."""
     from components.registry import tracking

@@ -89,6 +89,18 @@ def copy_of_this(folder: Path) -> Path:
     return folder
 
 
+def toy_on_copy(folder: Path) -> Path:
+    """This repository's code with the toy graph: everything of a deployment is real but what the stages do."""
+    copy_of_this(folder)
+    toy = toy_repository(folder / "toy")
+    for part in ("dvc.yaml", "middle.py", "mode-x.txt", "mode-y.txt", "params/pipeline.yaml"):
+        shutil.copy(toy / part, folder / part)
+    shutil.rmtree(toy)
+    (folder / "mlruns").mkdir()
+    commit(folder)
+    return folder
+
+
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
@@ -172,3 +184,12 @@ class Console:
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """Exit code 1 and one line on stderr that holds all `parts`, without a traceback."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("farpose: error: "), done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    for part in parts:
+        assert part in done.stderr

@@ -16,7 +16,7 @@ import yaml
 from components.base.errors import FarposeError
 from pipelines import cli, photographs, settings
 from pipelines.commands import models
-from tests.repositories import REPOSITORY, Console, copy_of_this, farpose, git
+from tests.repositories import REPOSITORY, Console, assert_one_line, copy_of_this, farpose, git
 
 COMMANDS = (
     "acquire",
@@ -33,6 +33,7 @@ COMMANDS = (
     "errors",
     "curve",
     "report",
+    "schedule",
 )
 
 
@@ -63,15 +64,6 @@ def edit(path: Path, **changes) -> None:
             inner = inner[parent]
         inner[last] = new
     path.write_text(yaml.safe_dump(value, sort_keys=False))
-
-
-def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
-    """Exit code 1 and one line on stderr that holds all `parts`, without a traceback."""
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith("farpose: error: "), done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
-    for part in parts:
-        assert part in done.stderr
 
 
 def test_help_names_every_command_within_a_second_of_cpu():

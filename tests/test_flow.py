@@ -189,9 +189,3 @@ def test_a_stage_depends_on_the_code_that_it_imports(stage, modules):
     paths = [Path(path).relative_to(REPOSITORY).as_posix() for path in imported]
     wanted = [path for path in paths if not path.startswith("components/base/") and not path.endswith("__init__.py")]
     assert [path for path in wanted if not any(path == part or path.startswith(f"{part}/") for part in covered)] == []
-
-
-def test_the_deployment_names_this_flow():
-    deployment = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"][0]
-    path, name = deployment["entrypoint"].split(":")
-    assert f"def {name}(" in (REPOSITORY / path).read_text()

@@ -21,7 +21,7 @@ from components.models import zoo
 from components.models.weights import read_metadata, save_weights
 from components.pose import draw
 from components.pose.whole_image import ImageGeometry
-from components.registry import package
+from components.registry import package, store
 from pipelines import cli, paths, settings, stages
 from tests.stand_in import release
 from tests.tiny_people import texture
@@ -64,6 +64,7 @@ def _scale(model: nn.Module) -> None:
 def trained(weights, monkeypatch):
     monkeypatch.setattr(paths, "MODELS", weights)
     monkeypatch.setattr(zoo, "load_variants", VARIANTS)  # reading every table takes half a second
+    monkeypatch.setattr(store, "exists", lambda: False)  # a clone in which nothing ran
     monkeypatch.setenv("FARPOSE_DEVICE", "cpu")
 
 
@@ -341,7 +342,7 @@ def test_a_package_repeats_and_a_damaged_one_is_one_line(released, images, weigh
 
 def test_the_champion_predicts_and_without_any_model_the_way_out_is_named(released, images, tmp_path, monkeypatch, capsys):
     """It comes before the released model, and the store of a clone in which nothing ran is not opened."""
-    from components.registry import promotion, store
+    from components.registry import promotion
 
     detect(monkeypatch, [[20, 10, 60, 130]], [0.9])
     monkeypatch.setattr(store, "exists", lambda: True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,11 @@ EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",  # opens MLflow's page for training, not the one for language models
     "mlflow.note.content": "One run per pipeline, with one run per DVC stage inside. Models are registered under their variant's name.",
 }
+LOCKED = "database is locked"  # in SQLite's words, as those below
+DAMAGED = ("file is not a database", "malformed", "file is encrypted")
+READ_ONLY = ("readonly database", "unable to open database file")
+LOCK_S = 60.0  # how long a locked database is tried again
+DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # packages by their modules
 PID, STARTED, HOST = "farpose.pid", "farpose.pid_started", "farpose.host"
 
 
@@ -39,32 +46,67 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
     """
     import logging
 
-    import mlflow
-    from filelock import FileLock
     from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
 
     for noisy in ("mlflow", "alembic"):  # a line for each table they make, and warnings about conda
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
     uri = tracking_uri(repository)
-    local = uri.startswith("sqlite:")
-    folder = repository / "mlruns"
-    try:
-        folder.mkdir(exist_ok=True)
-        with FileLock(folder / ".store.lock"):  # stages that start together would each make the tables
-            mlflow.set_tracking_uri(uri)
-            client = MlflowClient(uri)
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-            if experiment is None:
-                artifacts = (folder / "artifacts").as_uri() if local else None
-                experiment_id = client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=EXPERIMENT_TAGS)
-            else:
-                experiment_id = experiment.experiment_id
-            close_crashed(client, experiment_id)
-    except (MlflowException, OSError) as error:
-        fix = "set MLFLOW_TRACKING_URI to a store that answers" if not local else "see mlruns/README.md"
-        raise FarposeError(f"no MLflow store: {' '.join(str(error).split())[:300]}", where=uri, fix=fix) from error
+    deadline = time.monotonic() + LOCK_S
+    while True:
+        try:
+            return _open(uri, repository / "mlruns")
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if LOCKED not in str(error) or time.monotonic() > deadline:
+                raise _explained(error, uri, repository / "mlruns") from error
+        except ModuleNotFoundError as error:  # SQLAlchemy asks for the module of a dialect
+            if uri.startswith("sqlite:"):
+                raise
+            fix = f"`uv pip install {DRIVERS.get(str(error.name), error.name)}` in .venv, or unset MLFLOW_TRACKING_URI"
+            raise FarposeError(f"no MLflow store: the driver {error.name} is missing", where=_shown(uri), fix=fix) from error
+        time.sleep(1.0)
+
+
+def _open(uri: str, folder: Path) -> tuple[MlflowClient, str]:
+    import mlflow
+    from filelock import FileLock
+    from mlflow.tracking import MlflowClient
+
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / ".store.lock"):  # stages that start together would each make the tables
+        mlflow.set_tracking_uri(uri)
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            artifacts = (folder / "artifacts").as_uri() if uri.startswith("sqlite:") else None
+            experiment_id = client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=EXPERIMENT_TAGS)
+        else:
+            experiment_id = experiment.experiment_id
+        close_crashed(client, experiment_id)
     return client, experiment_id
+
+
+def _explained(error: Exception, uri: str, folder: Path) -> FarposeError:
+    """The way out of what a store says when it does not open."""
+    said = " ".join(str(error).split("[SQL:")[0].split())
+    if not uri.startswith("sqlite:") and not isinstance(error, OSError):
+        problem, fix = said[:300], "set MLFLOW_TRACKING_URI to a store that answers, or unset it"
+    elif LOCKED in said:
+        problem, fix = "another process keeps the database locked", f"wait for it or end it; `fuser {folder}/mlflow.db` names it"
+    elif any(sign in said for sign in DAMAGED):
+        problem = "the database is damaged"
+        fix = "put a backup in its place, or move it away: `farpose run` then makes a new one and registers the models again"
+    elif isinstance(error, OSError) or any(sign in said for sign in READ_ONLY):
+        problem, fix = "it cannot be written", f"make {folder} and all in it writable"
+    else:
+        problem, fix = said[:300], "see mlruns/README.md"
+    return FarposeError(f"no MLflow store: {problem}", where=_shown(uri), fix=fix)
+
+
+def _shown(uri: str) -> str:
+    """The address without a name and password in it."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def close_crashed(client: MlflowClient, experiment_id: str) -> list[str]:

@@ -15,7 +15,7 @@ from pipelines import paths, photographs, settings, stages
 from pipelines.photographs import Photograph
 
 LISTED = 20  # persons that are printed one by one
-DETECTED_ABOVE = 0.1  # person's score up to which a detected person is not drawn: one pose in six is right; see results/detector
+DETECTED_ABOVE = 0.1  # person's score up to which a detected person is not drawn: one pose in seven is right; see results/detector
 CROPS_ONLY = ("boxes", "whole_image", "score", "tile")  # options that say where persons are
 
 

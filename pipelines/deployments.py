@@ -1,0 +1,178 @@
+"""Prefect's deployments of the flow, made in code: the work pool `farpose`, `nightly` and its schedule.
+
+Every function speaks to the server that PREFECT_API_URL names when this module is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.runner.storage import LocalStorage
+from prefect.states import Crashed
+from prefect.workers.process import ProcessWorker
+
+from components.base.errors import FarposeError
+from pipelines import flows
+from pipelines.environment import REPOSITORY
+
+POOL, NIGHTLY = "farpose", "nightly"
+ENTRYPOINT = "pipelines/flows.py:farpose_flow"
+DESCRIPTION = "Brings every stage up to date; unchanged stages are skipped. `farpose schedule` says when."
+OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+CRON = 'five fields: minute, hour, day, month, weekday, such as farpose schedule "0 3 * * *" for 3 o\'clock every night'
+
+
+def apply() -> None:
+    """Make the pool and the deployments of this checkout, or bring them up to date; a schedule stays as it is."""
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
+        template = ProcessWorker.get_default_base_job_template()
+        client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
+    local: Any = flows.farpose_flow.from_source(LocalStorage(str(REPOSITORY)), ENTRYPOINT)
+    deployment = local.to_deployment(
+        NIGHTLY,
+        description=DESCRIPTION,
+        parameters={"targets": None, "verify": True, "repository": str(REPOSITORY)},
+        concurrency_limit=1,  # a run waits until the one before it is done
+        work_pool_name=POOL,
+        job_variables={  # this Python, and this checkout's code before any that is installed in it
+            "command": shlex.join([sys.executable, "-m", "prefect.engine"]),
+            "working_dir": str(REPOSITORY),
+        },
+    )
+    deployment.model_fields_set.discard("schedules")  # else its empty list replaces those that the server has
+    deployment.apply()
+
+
+def worker_is_ready(name: str) -> bool:
+    """Whether the pool's worker of this name sends heartbeats."""
+    with get_client(sync_client=True) as client:
+        return any(worker.name == name and worker.status == "ONLINE" for worker in client.read_workers_for_work_pool(POOL))
+
+
+def settle(reason: str) -> list[str]:
+    """Close deployed runs that are open while no worker has them; their names."""
+    with get_client(sync_client=True) as client:
+        try:
+            deployment = client.read_deployment_by_name(f"{flows.farpose_flow.name}/{NIGHTLY}")
+        except ObjectNotFound:
+            return []
+        states = FlowRunFilterState(type=FlowRunFilterStateType(any_=OPEN))
+        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=states, **_of(deployment)))
+        for run in runs:
+            client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
+    return [run.name for run in runs]
+
+
+def schedule(cron: str, timezone: str) -> None:
+    """Run `nightly` when the cron schedule says so, and at no other time.
+
+    Raises:
+        FarposeError: it is no cron schedule, or the server lacks the deployment.
+    """
+    planned = _parse(cron, timezone)
+    with get_client(sync_client=True) as client:
+        deployment = _nightly(client)
+        _end_schedules(client, deployment)
+        client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate(schedule=planned, active=True)])
+        client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json={})  # the scheduler may take a minute
+
+
+def unschedule() -> bool:
+    """End every schedule of `nightly`; whether there was one. Runs that were planned go with it."""
+    with get_client(sync_client=True) as client:
+        deployment = _nightly(client)
+        _end_schedules(client, deployment)
+        return bool(deployment.schedules)
+
+
+def planned() -> Iterator[str]:
+    """One line per schedule of `nightly`, and the next run that the server has made of them.
+
+    Raises:
+        FarposeError: the server lacks the deployment.
+    """
+    with get_client(sync_client=True) as client:
+        deployment = _nightly(client)
+        if not deployment.schedules:
+            yield f'{NIGHTLY} has no schedule (farpose schedule "0 3 * * *" sets one)'
+            return
+        yield from (f"{NIGHTLY} runs at {_shown(entry)}" for entry in deployment.schedules)
+        waiting = _waiting(client, deployment)
+        if deployment.paused:
+            yield "the deployment is paused on its page: no run starts"
+        elif waiting:
+            yield f"next run: {waiting[0].expected_start_time:%Y-%m-%d %H:%M %Z}"
+
+
+def skip_missed() -> int:
+    """Of the runs that were due while no worker ran, keep the last one only; how many are skipped."""
+    with get_client(sync_client=True) as client:
+        deployment = _nightly(client)
+        now = datetime.now(UTC)
+        missed = [run for run in _waiting(client, deployment) if run.auto_scheduled and (run.expected_start_time or now) < now][:-1]
+        for run in missed:
+            client.delete_flow_run(run.id)
+    return len(missed)
+
+
+def _waiting(client: SyncPrefectClient, deployment: DeploymentResponse) -> list[FlowRun]:
+    """Runs that are planned, in the order of their times."""
+    scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+    wanted = FlowRunFilter(state=scheduled, **_of(deployment))
+    return client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+
+
+def _end_schedules(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
+    for old in deployment.schedules:
+        client.delete_deployment_schedule(deployment.id, old.id)
+    for run in _waiting(client, deployment):
+        if run.auto_scheduled:  # the server leaves those that are due and wait for the run before
+            client.delete_flow_run(run.id)
+
+
+def _of(deployment: DeploymentResponse) -> dict[str, Any]:
+    return {"deployment_id": FlowRunFilterDeploymentId(any_=[deployment.id])}
+
+
+def _nightly(client: SyncPrefectClient) -> DeploymentResponse:
+    try:
+        return client.read_deployment_by_name(f"{flows.farpose_flow.name}/{NIGHTLY}")
+    except ObjectNotFound:
+        raise FarposeError(f"the server has no deployment {NIGHTLY!r}", where=str(client.api_url), fix="`make serve` makes it") from None
+
+
+def _parse(cron: str, timezone: str) -> CronSchedule:
+    try:
+        CronSchedule(cron=cron, timezone="UTC")
+    except ValueError as error:
+        raise FarposeError(f"{cron!r} is no cron schedule", where="farpose schedule", fix=CRON) from error
+    try:
+        return CronSchedule(cron=cron, timezone=timezone)
+    except ValueError as error:
+        raise FarposeError(
+            f"no time zone {timezone!r}", where="--timezone", fix="name it as in Europe/Berlin, or leave it out for UTC"
+        ) from error
+
+
+def _shown(entry: DeploymentSchedule) -> str:
+    rule = entry.schedule
+    text = f"{rule.cron} ({rule.timezone or 'UTC'})" if isinstance(rule, CronSchedule) else str(rule)
+    return text if entry.active else f"{text}, switched off on the deployment's page"

@@ -1,0 +1,181 @@
+"""`make serve`, `farpose schedule` and `make stop` with the real servers, in a clone whose path has a space, behind a proxy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from components.base.files import read_json
+from pipelines import served
+from tests.repositories import PYTHON, farpose, module, toy_on_copy, variables
+
+CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port
+PROXIES = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), CLOSED)
+NAMES = ["mlflow-server", "prefect-server", "prefect-worker"]
+PATIENCE_S = 240.0
+
+
+def free_ports(number: int) -> list[str]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [str(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+class Clone:
+    """A clone with servers of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = toy_on_copy(folder)
+        self.ports = dict(zip(("MLFLOW_PORT", "PREFECT_PORT"), free_ports(2), strict=True))
+        self.api = f"http://127.0.0.1:{self.ports['PREFECT_PORT']}/api"
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.headers["Accept"] = "text/html, application/json"  # as a browser asks for pages
+
+    def make(self, *arguments: str) -> str:
+        """`make serve` and `make stop`, but for the target's check of .venv."""
+        done = module(self.folder, "pipelines.serving", *arguments, **self.ports, **PROXIES)
+        assert done.returncode == 0, done.stdout + done.stderr + self.logs()
+        return done.stdout
+
+    def schedule(self, *arguments: str) -> str:
+        done = farpose(self.folder, "schedule", *arguments, **PROXIES)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def runs(self, *states: str) -> dict[str, str]:
+        """Names and states of the flow's runs in these states, as Prefect's API tells."""
+        asked = {"flow_runs": {"state": {"type": {"any_": list(states)}}}}
+        return {run["name"]: run["state_type"] for run in self.session.post(f"{self.api}/flow_runs/filter", json=asked, timeout=30).json()}
+
+    def wait(self, until: Callable[[], Any], what: str) -> Any:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (found := until()):
+            assert time.monotonic() < deadline, f"not within {PATIENCE_S:.0f} s: {what}\n{self.logs()}"
+            time.sleep(0.5)
+        return found
+
+    def pid(self, name: str) -> int:
+        pid: int = read_json(self.folder / "mlruns" / "served.json")["processes"][name][0]
+        return pid
+
+    def processes(self) -> list[str]:
+        """Every process that works in the clone or names it, found without the clone's own record."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.pid != os.getpid() and (process.cwd() == str(self.folder) or str(self.folder) in " ".join(process.cmdline())):
+                    found.append(" ".join(process.cmdline()))
+            except psutil.Error:
+                continue
+        return found
+
+    def logs(self) -> str:
+        return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in sorted((self.folder / "mlruns").glob("*.log")))
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Iterator[Clone]:
+    made = Clone(tmp_path / "with a space" / "clone")
+    yield made
+    module(made.folder, "pipelines.serving", "stop")
+    assert made.processes() == []
+
+
+@pytest.mark.slow
+def test_a_schedule_makes_a_run_that_the_worker_completes_and_stop_leaves_nothing(clone):
+    said = clone.make()
+    pages = [word for word in said.split() if word.startswith("http://")]
+    assert len(pages) == 4 and all(clone.session.get(page, timeout=30).status_code == 200 for page in pages)
+    first = {name: clone.pid(name) for name in NAMES}
+    assert clone.make().startswith("all run already") and {name: clone.pid(name) for name in NAMES} == first
+
+    assert "nightly runs at * * * * * (UTC)\nnext run: " in clone.schedule("* * * * *")
+    name = next(iter(clone.wait(lambda: clone.runs("COMPLETED"), "a completed run")))
+    assert name.startswith("nightly 20") and name.endswith(" UTC, all stages")
+    assert (clone.folder / "last.txt").read_text().count("work") == 2
+    assert clone.schedule("off") == "the schedule is off\n" and clone.runs("SCHEDULED") == {}
+
+    (clone.folder / "mode-x.txt").write_text("hang\n")
+    clone.schedule("* * * * *", "--timezone", "Europe/Berlin")
+    log = clone.folder / "mlruns" / "prefect-worker.log"
+    clone.wait(lambda: "hanging" in log.read_text(), "a stage that hangs")
+    assert clone.make("stop") == "stopped: mlflow-server, prefect-server, prefect-worker\n"  # the run ended itself and its stage
+    assert clone.processes() == []
+    assert clone.make("stop") == "nothing runs that `make serve` started\n"
+
+
+@pytest.mark.slow
+def test_what_died_is_started_again_or_stopped_and_the_schedule_stays(clone):
+    clone.make()
+    (clone.folder / "mode-x.txt").write_text("hang\n")
+    clone.schedule("* * * * *")
+    log = clone.folder / "mlruns" / "prefect-worker.log"
+    clone.wait(lambda: "hanging" in log.read_text(), "a stage that hangs")
+    os.kill(clone.pid("prefect-worker"), signal.SIGKILL)
+    (clone.folder / "mode-x.txt").write_text("work\n")
+    kept = {name: clone.pid(name) for name in NAMES[:2]}
+    assert clone.make().startswith("mlflow-server, prefect-server: running; starting prefect-worker\n")
+    assert {name: clone.pid(name) for name in NAMES[:2]} == kept
+    assert len(clone.runs("CRASHED")) == 1  # no run stays RUNNING
+    clone.wait(lambda: clone.runs("COMPLETED"), "a completed run of the same schedule")
+
+    os.kill(clone.pid("prefect-server"), signal.SIGKILL)
+    assert clone.make("stop") == "stopped: mlflow-server, prefect-worker; had ended before: prefect-server\n"
+    assert clone.processes() == []
+
+
+SLEEPER = "import time; print(1, flush=True); time.sleep(600)"
+PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPER!r}], start_new_session=True).wait()"
+
+
+def sleeper(code: str, mark: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen([PYTHON, "-c", code], env={**variables(), served.MARK: mark}, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "1\n"
+    return process
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that ended may still be listed until its parent has asked."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_record_knows_its_processes_and_no_others_under_their_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(served, "RECORD", tmp_path / "served.json")
+    record = served.Served()
+    parent, other = sleeper(PARENT, record.mark), sleeper(SLEEPER, "another")
+    try:
+        record.add("server", parent.pid)
+        record.processes["stranger"] = (other.pid, psutil.Process(other.pid).create_time() - 60)
+        record.write()
+        read = served.read()
+        assert set(read.living()) == {"server"} and read.addresses == {}
+        child = psutil.Process(parent.pid).children()[0].pid
+        parent.kill()
+        parent.wait()
+        assert served.read().living() == {} and set(read.members()) == {child}  # by its mark, in a session of its own
+        served.end(read.members, 5.0)
+        assert read.members() == {} and not runs(child) and runs(other.pid)
+    finally:
+        for process in (parent, other):
+            process.kill()
+            process.wait()
+
+
+def test_what_does_not_end_when_asked_is_killed():
+    record = served.Served()
+    stubborn = sleeper(f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}", record.mark)
+    served.end(record.members, 0.5)
+    assert stubborn.wait(10) == -signal.SIGKILL
