@@ -179,7 +179,9 @@ def test_shards_hold_every_split_but_training(people, protocol, tmp_path):
 
 
 def test_a_split_that_a_shard_lacks_is_named(shards):
-    with pytest.raises(FarposeError, match=r"has no split 'dev' \(it has train, val; make the split in params/data.yaml"):
+    with pytest.raises(
+        FarposeError, match=r"has no split 'dev' \(it has train, val; make the split in params/data\.yaml .*`validate_on: val`"
+    ):
         EvalCrops.open(shards["direct"], "classic", "dev")
 
 

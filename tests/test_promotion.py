@@ -69,6 +69,8 @@ def decision(kind: str = promotion.PROMOTED, why: str = "it is better") -> promo
 
 
 def test_versions_are_named_as_a_user_names_them(repository, tmp_path):  # noqa: F811
+    with pytest.raises(FarposeError, match=r"no model is registered yet .*farpose run"):
+        promotion.find(WEAK, repository)
     first, second = (registered(repository, tmp_path, seed) for seed in (0, 1))
     promotion.decide(first, decision(), repository)
     named = {wanted: promotion.find(wanted, repository).version for wanted in (WEAK, f"{WEAK}@challenger", f"{WEAK}@champion", f"{WEAK}@1")}

@@ -177,8 +177,10 @@ def test_ids_of_one_image_in_two_splits_stay(tmp_path: Path) -> None:
     splits = {split: SplitFiles("a.json", "images") for split in ("train", "val")}
     summary = fetch(tools.params("coco", splits), tmp_path, tmp_path / "persons", None)
     assert {split.ids_raised for split in summary.splits.values()} == {(0, 0)}
-    with pytest.raises(FarposeError, match="No image is in two splits, by its id: not so in 4 of 4 images"):
+    with pytest.raises(FarposeError, match="No image is in two splits, by its id: not so in 4 of 4 images") as caught:
         validate(tmp_path / "persons", tmp_path, tools.params("coco", splits), tmp_path / "validation")
+    way_out = "train and val are the same files: remove `val` from data.sources.own.splits and set `data.splits.val` to a share"
+    assert way_out in str(caught.value)
 
 
 def test_development_images_move_with_their_files_others(tmp_path: Path) -> None:

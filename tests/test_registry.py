@@ -365,3 +365,18 @@ def test_only_the_registry_imports_mlflow():
         path.relative_to(REPOSITORY).parts[1] for path in (REPOSITORY / "components").rglob("*.py") if "import mlflow" in path.read_text()
     }
     assert users == {"registry"}
+
+
+@pytest.mark.parametrize(
+    ("repository", "expected"),
+    [
+        ("/a/clone", "/a/clone/mlruns"),
+        ("/a/clone/.dvc/tmp/exps/tmp1", "/a/clone/mlruns"),
+        ("/a/clone/.dvc/tmp/exps/standalone/tmp1", "/a/clone/mlruns"),
+        ("/a/.dvc/tmp/clone", "/a/.dvc/tmp/clone/mlruns"),
+    ],
+)
+def test_queued_experiments_of_dvc_are_recorded_where_they_were_queued(repository, expected, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert store.folder_of(Path(repository)) == Path(expected)
+    assert store.tracking_uri(Path(repository)) == f"sqlite:///{expected}/mlflow.db"

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_directory, write_json
 from components.datasets.fetch import PERSONS_FILE
-from components.datasets.params import DataParams
+from components.datasets.params import TRAIN, DataParams
 from components.datasets.reader import reader_of
 from components.datasets.validate_columns import image_columns, person_columns
 from components.datasets.validate_docs import write_docs
@@ -107,7 +108,19 @@ def validate(persons_dir: Path, data_root: Path, params: DataParams, out: Path) 
         raise FarposeError(
             f"{len(summary.failed)} of {len(checks)} checks failed: " + "; ".join(check.failure() for check in summary.failed),
             where=persons_dir,
-            fix="; ".join([f"read {failed_out / 'docs' / 'index.html'}, correct the data and run the fetch stage again", *notes]),
+            fix="; ".join(
+                [*_one_file(params, images), f"read {failed_out / 'docs' / 'index.html'}, correct the data and fetch again", *notes]
+            ),
         )
     shutil.rmtree(failed_out, ignore_errors=True)  # of an earlier table
     return summary
+
+
+def _one_file(params: DataParams, images: pd.DataFrame) -> list[str]:
+    """The way out where two splits name the same files, which some forms allow, and have the same images."""
+    files = params.files.splits
+    of_split = {name: set(images.loc[images["split"] == name, "image_path"]) for name in files}
+    same = [name for name in files if name != TRAIN and files[name] == files.get(TRAIN) and of_split[name] & of_split[TRAIN]]
+    key = f"data.sources.{params.source}.splits"
+    share = "and set `data.splits.val` to a share of the training images, such as 0.1"
+    return [f"{TRAIN} and {name} are the same files: remove `{name}` from {key} {share}" for name in same]

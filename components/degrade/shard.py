@@ -294,6 +294,7 @@ class Opened:
         if split not in about["splits"]:
             there = ", ".join(sorted(about["splits"]))
             fix = f"it has {there}; make the split in params/data.yaml (data.splits) and run fetch and degrade again"
+            fix += "; or, for a set too small for it, `validate_on: val` in params/train.yaml" if split == "dev" else ""
             raise FarposeError(f"the shard has no split {split!r}", where=directory, fix=fix)
         for name in (f"{split}.parquet", *needed):
             path = directory / name

@@ -63,6 +63,9 @@ def find(wanted: str, repository: Path = REPOSITORY) -> ModelVersion:
         return client.get_model_version_by_alias(name, which)
     except MlflowException as error:
         models = {model.name: model for model in client.search_registered_models()}
+        if not models:
+            fix = "`farpose run` registers what it trains, and the models that come with the clone"
+            raise FarposeError("no model is registered yet", where=store.tracking_uri(repository), fix=fix) from error
         if name not in models:
             raise unknown_name("registered model", name, models, where=store.tracking_uri(repository)) from error
         aliases = ", ".join(f"{name}@{alias}" for alias in sorted(models[name].aliases)) or "none"

@@ -25,17 +25,27 @@ DAMAGED = ("file is not a database", "malformed", "file is encrypted")
 READ_ONLY = ("readonly database", "unable to open database file")
 LOCK_S = 60.0  # how long a locked database is tried again
 DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # packages by their modules
+EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC puts such copies
 PID, STARTED, HOST = "farpose.pid", "farpose.pid_started", "farpose.host"
 
 
+def folder_of(repository: Path = REPOSITORY) -> Path:
+    """`mlruns` of the repository; of the one that queued it for the copy in which DVC runs a queued experiment and then deletes."""
+    parts = repository.parts
+    for place in range(len(parts) - len(EXPERIMENTS)):
+        if parts[place : place + len(EXPERIMENTS)] == EXPERIMENTS:
+            return Path(*parts[:place], "mlruns")
+    return repository / "mlruns"
+
+
 def tracking_uri(repository: Path = REPOSITORY) -> str:
-    """MLFLOW_TRACKING_URI if set, else `mlruns/mlflow.db` of the repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository / 'mlruns' / 'mlflow.db'}"
+    """MLFLOW_TRACKING_URI if set, else `mlflow.db` in `folder_of` the repository."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder_of(repository) / 'mlflow.db'}"
 
 
 def exists(repository: Path = REPOSITORY) -> bool:
     """Whether somebody made or named a store; reading from one that nobody made would make it."""
-    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (repository / "mlruns" / "mlflow.db").is_file()
+    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (folder_of(repository) / "mlflow.db").is_file()
 
 
 def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
@@ -56,10 +66,10 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
     deadline = time.monotonic() + LOCK_S
     while True:
         try:
-            return _open(uri, repository / "mlruns")
+            return _open(uri, folder_of(repository))
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if LOCKED not in str(error) or time.monotonic() > deadline:
-                raise _explained(error, uri, repository / "mlruns") from error
+                raise _explained(error, uri, folder_of(repository)) from error
         except ModuleNotFoundError as error:  # SQLAlchemy asks for the module of a dialect
             if uri.startswith("sqlite:"):
                 raise
