@@ -102,7 +102,9 @@ def _start(record: served.Served, missing: list[str]) -> None:
         started.append(process)
         return process
 
-    known = {name: address.rsplit(":", 1)[1] for name, address in record.addresses.items()} if record.living() else {}
+    living = record.living()
+    served.end(lambda: _others(record, living), SERVER_ENDS_S)  # a dead server's child keeps its port, a dead worker's runs go on
+    known = {name: address.rsplit(":", 1)[1] for name, address in record.addresses.items()} if living else {}
     ports = {  # those that still run expect the others where they were
         name: servers.free_port(variable, "make serve", known.get(name, ""))
         for name, variable in zip((MLFLOW, PREFECT), servers.PORTS, strict=True)
@@ -119,11 +121,9 @@ def _start(record: served.Served, missing: list[str]) -> None:
     answers = dict(zip((MLFLOW, PREFECT), servers.HEALTH, strict=True))
     servers.wait_until_all_answer(started, [record.addresses[name] + answers[name] for name in ports])
     deployments = _deployments(record)
-    if WORKER in missing:
-        served.end(lambda: _others(record, record.living()), SERVER_ENDS_S)  # runs that a dead worker left
-        deployments.settle("its worker is gone")
     deployments.apply()
     if WORKER in missing:
+        deployments.settle("its worker is gone")
         deployments.skip_missed()
         addresses = {"PREFECT_API_URL": f"{record.addresses[PREFECT]}/api", "MLFLOW_TRACKING_URI": record.addresses[MLFLOW]}
         name = f"{deployments.POOL}-{record.mark[:8]}-{int(time.time())}"
