@@ -351,8 +351,7 @@ def test_the_champion_predicts_and_without_any_model_the_way_out_is_named(releas
     for there, champion in ((True, lambda: None), (False, pytest.fail)):  # a store that is not there is not asked, which would make it
         monkeypatch.setattr(store, "exists", lambda there=there: there)
         monkeypatch.setattr(promotion, "champion", champion)
-        assert cli.main(asked) == 1
-        assert f"(name a trained variant by --variant; trained: {TOP_DOWN}" in error_of(capsys)
+        assert cli.main(asked) == 1 and f"(name a trained variant by --variant; trained: {TOP_DOWN}" in error_of(capsys)
 
 
 @pytest.mark.parametrize(
