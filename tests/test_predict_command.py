@@ -21,7 +21,7 @@ from components.models import zoo
 from components.models.weights import read_metadata, save_weights
 from components.pose import draw
 from components.pose.whole_image import ImageGeometry
-from components.registry import package, store
+from components.registry import package, promotion, store
 from pipelines import cli, paths, settings, stages
 from tests.stand_in import release
 from tests.tiny_people import texture
@@ -341,22 +341,17 @@ def test_a_package_repeats_and_a_damaged_one_is_one_line(released, images, weigh
 
 
 def test_the_champion_predicts_and_without_any_model_the_way_out_is_named(released, images, tmp_path, monkeypatch, capsys):
-    """It comes before the released model, and the store of a clone in which nothing ran is not opened."""
-    from components.registry import promotion
-
     detect(monkeypatch, [[20, 10, 60, 130]], [0.9])
-    monkeypatch.setattr(store, "exists", lambda: True)
-    monkeypatch.setattr(promotion, "champion", lambda: "its version")
-    monkeypatch.setattr(promotion, "read", lambda version: package.read({"its version": released}[version]))
     monkeypatch.setattr(paths, "RELEASED", tmp_path / "none")
-    assert cli.main(["predict", str(images["wide"]), "--output", str(tmp_path / "out")]) == 0
-    assert records(tmp_path / "out")[0]["provenance"]["variant"] == TOP_DOWN
-    monkeypatch.setattr(promotion, "champion", lambda: None)
-    assert cli.main(["predict", str(images["wide"]), "--output", str(tmp_path / "out")]) == 1
-    assert f"(name a trained variant by --variant; trained: {TOP_DOWN}" in error_of(capsys)
-    monkeypatch.setattr(store, "exists", lambda: False)
-    monkeypatch.setattr(promotion, "champion", lambda: pytest.fail("a store was made"))
-    assert cli.main(["predict", str(images["wide"]), "--output", str(tmp_path / "out")]) == 1
+    monkeypatch.setattr(store, "exists", lambda: True)
+    monkeypatch.setattr(promotion, "champion", lambda: released)
+    monkeypatch.setattr(promotion, "read", package.read)
+    asked = ["predict", str(images["wide"]), "--output", str(tmp_path / "out")]
+    assert cli.main(asked) == 0 and records(tmp_path / "out")[0]["provenance"]["variant"] == TOP_DOWN
+    for there, champion in ((True, lambda: None), (False, pytest.fail)):  # a store that is not there is not asked, which would make it
+        monkeypatch.setattr(store, "exists", lambda there=there: there)
+        monkeypatch.setattr(promotion, "champion", champion)
+        assert cli.main(asked) == 1 and f"(name a trained variant by --variant; trained: {TOP_DOWN}" in error_of(capsys)
 
 
 @pytest.mark.parametrize(
