@@ -18,7 +18,7 @@ import requests
 
 from components.base.files import read_json
 from pipelines import served
-from tests.repositories import PYTHON, assert_one_line, farpose, module, toy_on_copy, variables
+from tests.repositories import PYTHON, assert_one_line, farpose, module, python, toy_on_copy, variables
 
 CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port
 PROXIES = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), CLOSED)
@@ -121,7 +121,8 @@ def test_a_schedule_makes_a_run_that_the_worker_completes_and_stop_leaves_nothin
     name = next(iter(clone.wait(lambda: clone.runs("COMPLETED"), "a completed run")))
     assert name.startswith("nightly 20") and name.endswith(" UTC, all stages")
     assert (clone.folder / "last.txt").read_text().count("work") == 2
-    assert f"{clone.api} (make serve)" in farpose(clone.folder, "doctor").stdout
+    told = python(clone.folder, "from pipelines.commands import doctor; print(*doctor._stores())")
+    assert f"{clone.api} (make serve)" in told.stdout, told.stderr
     assert clone.schedule("off") == "the schedule is off\n" and clone.runs("SCHEDULED") == {}
 
     (clone.folder / "mode-x.txt").write_text("hang\n")
