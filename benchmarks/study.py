@@ -31,6 +31,7 @@ from typing import Any
 from benchmarks import report
 from components.base.config import REPOSITORY, load_yaml
 from components.base.files import atomic_directory, read_json, write_json
+from components.datasets.acquire.listing import safe_path
 
 DATA = "images"  # folder of a pack's images
 PERSONS = "persons"
@@ -75,8 +76,7 @@ def unpack(folder: Path, shards: Path, sizes: list[tuple[int, int]]) -> None:
 
     raw = shards / "raw"
     for path in sorted(folder.glob("part*.tar")):
-        with tarfile.open(path) as archive:
-            archive.extractall(raw, filter="data")
+        extract(path, raw)
     source = Source(Persons.read(raw / PERSONS / "persons.parquet"), raw / DATA)
     for size in sizes:
         spec, params = ShardSpec(size), DegradeParams()
@@ -93,6 +93,21 @@ def unpack(folder: Path, shards: Path, sizes: list[tuple[int, int]]) -> None:
                 raise SystemExit(f"{spec.name}: not the pipeline's crops: {', '.join(other)}")
             shutil.copyfile(raw / SHARDS / spec.name / ABOUT, made / ABOUT)
         print(f"{spec.name}: {len(plan.train)} crops, the pipeline's to the byte", flush=True)
+
+
+def extract(path: Path, folder: Path) -> None:
+    """Write a tar file's regular files to `folder`; Python's own filter is missing in early releases of 3.11.
+
+    Raises:
+        FarposeError: a name leaves the folder.
+    """
+    with tarfile.open(path) as archive:
+        for member in archive:
+            stream = archive.extractfile(member)
+            if stream is not None:
+                target = folder / safe_path(member.name, path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(stream.read())
 
 
 def train_all(runs: dict[str, dict[str, Any]], shards: Path, out: Path, minutes: float, at_once: int) -> None:

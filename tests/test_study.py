@@ -13,6 +13,7 @@ import torch
 
 from benchmarks import study
 from components.base.config import REPOSITORY
+from components.base.errors import FarposeError
 from components.base.files import read_json, sha256_of, write_json
 from components.degrade.params import DegradeParams, ShardSpec
 from components.degrade.stage import degrade
@@ -90,8 +91,7 @@ def test_crops_made_of_a_pack_are_the_pipeline_s_to_the_byte(packed):
 def test_other_crops_than_the_pipeline_s_stop_with_their_names(packed, tmp_path):
     raw = tmp_path / "raw"
     for path in packed.pack.glob("part*.tar"):
-        with tarfile.open(path) as archive:
-            archive.extractall(raw, filter="data")
+        study.extract(path, raw)
     images = sorted((raw / "images").rglob("*.png"))
     images[0].write_bytes(images[1].read_bytes())
     (tmp_path / "pack").mkdir()
@@ -138,8 +138,7 @@ def test_a_placed_run_lies_where_the_pipeline_s_training_writes_it(packed, tmp_p
 
 def test_weights_that_come_back_are_adopted_as_the_pipeline_s_own(packed, trained, tmp_path, monkeypatch):
     study.bring(trained, tmp_path / "out")
-    with tarfile.open(tmp_path / "out" / "weights0.tar") as archive:
-        archive.extractall(tmp_path / "weights", filter="data")
+    study.extract(tmp_path / "out" / "weights0.tar", tmp_path / "weights")
     files = tmp_path / "weights" / "first" / "model.safetensors", tmp_path / "out" / "runs.json"
     with pytest.raises(SystemExit, match=f"variant {VARIANT}: its recipe is not that of first: .*epochs"):
         study.adopt(*files, "first", packed.shards / SHARD, tmp_path / "adopted")
@@ -165,6 +164,15 @@ def test_weights_of_other_crops_are_not_adopted(packed, trained, tmp_path):
     with pytest.raises(SystemExit, match=r"not what first was trained on: train_pixels\.npy"):
         study.adopt(trained / "first" / "model.safetensors", runs, "first", tmp_path / "shard", tmp_path / "adopted")
     assert not (tmp_path / "adopted").exists()
+
+
+def test_a_name_that_leaves_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("text")
+    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+        archive.add(tmp_path / "file", "../outside")
+    with pytest.raises(FarposeError, match=r"\.\./outside"):
+        study.extract(tmp_path / "bad.tar", tmp_path / "folder")
+    assert not (tmp_path / "outside").exists()
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
