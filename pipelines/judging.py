@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.base.errors import FarposeError
+from components.base.errors import FarposeError, unknown_name
 from components.base.files import read_json, sha256_of
 from pipelines import paths, settings, stages
 
@@ -33,6 +34,13 @@ class Ground:
     persons: Path
     shards: tuple[Path, ...]
 
+    @functools.cached_property
+    def table(self) -> Persons:
+        """All rows of its persons table."""
+        from components.pose.persons import Persons
+
+        return Persons.read(self.persons / "persons.parquet")
+
     @property
     def root(self) -> Path:
         """The folder that image paths are relative to."""
@@ -57,7 +65,6 @@ def on(dataset: str) -> Ground:
     Raises:
         FarposeError: no such data set, its raw files are not there, or what `fetch` raises.
     """
-    from components.base.errors import unknown_name
     from components.datasets.fetch import fetch
 
     data = settings.data()
@@ -93,7 +100,7 @@ def judge(model: Package, ground: Ground, split: str, folder: Path) -> dict[str,
     images = read_images(ground.persons / IMAGES_FILE)
     data = EvaluationData(
         inputs=inputs(ground, model, split),
-        persons=persons_of(ground).split(split),
+        persons=ground.table.split(split),
         images=images[images["split"] == split],
         data_root=ground.root,
         degrade=model.degrade,
@@ -113,13 +120,6 @@ def judge(model: Package, ground: Ground, split: str, folder: Path) -> dict[str,
         return evaluate(approach(model.variant.approach), context)
 
 
-def persons_of(ground: Ground) -> Persons:
-    """All rows of the data set's table."""
-    from components.pose.persons import Persons
-
-    return Persons.read(ground.persons / "persons.parquet")
-
-
 def inputs(ground: Ground, model: Package, split: str) -> Any:
     """A split's evaluation inputs as the model takes them; a shard of them is made if there is none.
 
@@ -132,7 +132,7 @@ def inputs(ground: Ground, model: Package, split: str) -> Any:
     from components.pose.ignored import IGNORED_FILE, IgnoredRegions
     from components.pose.images import IMAGES_FILE, read_images
 
-    persons, params = persons_of(ground), settings.evaluation()
+    persons, params = ground.table, settings.evaluation()
     if persons.skeleton != model.variant.skeleton:
         problem = f"the model finds the joints {model.variant.skeleton.name}, {ground.data.source} has {persons.skeleton.name}"
         fix = "set `mapping` in the data set's entry of params/data.yaml, or take a model of these joints"

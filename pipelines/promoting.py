@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from components.base.errors import FarposeError
 from components.base.files import read_json
@@ -36,6 +36,7 @@ def promote(wanted: str, split: str, repository: Path = paths.REPOSITORY) -> tup
         FarposeError: no such version, it is the champion already, or its evaluation fails.
     """
     from components.registry import promotion
+    from components.registry.model_card import in_words
 
     version, before = promotion.find(wanted, repository), promotion.champion(repository)
     if before is not None and (version.name, version.version) == (before.name, before.version):
@@ -47,7 +48,7 @@ def promote(wanted: str, split: str, repository: Path = paths.REPOSITORY) -> tup
         folder = Path(scratch)
         found = judging.judge(candidate, ground, split, folder / "candidate")
         if before is None:
-            gates.append(Gate(True, f"there is no champion to be better than; {_in_words(found)}", {}))
+            gates.append(Gate(True, f"there is no champion to be better than; {in_words(found)}", {}))
         else:
             judging.judge(promotion.read(before, repository), ground, split, folder / "champion")
             gates.append(_better(folder, promotion.label(before), split))
@@ -64,7 +65,7 @@ def _data(ground: judging.Ground) -> Gate:
     summary = paths.VALIDATION / "summary.json"
     if not summary.is_file():
         return Gate(False, "the data were not validated (`farpose run validate`)", {})
-    found, persons = read_json(summary), len(judging.persons_of(ground))
+    found, persons = read_json(summary), len(ground.table)
     good = bool(found["success"]) and found["persons"] == persons and found["source"] == ground.data.source
     return Gate(good, f"the data are valid: {len(found['checks'])} checks of {found['persons']:,} persons of {found['source']}", {})
 
@@ -73,7 +74,7 @@ def _targets(model: Package, ground: judging.Ground, split: str) -> Gate:
     """Geometry, flips and the AP of the method's own perfect targets, on this split's persons."""
     from components.approaches import approach
 
-    checks = list(approach(model.variant.approach).checks(model.variant, judging.persons_of(ground).split(split)))
+    checks = list(approach(model.variant.approach).checks(model.variant, ground.table.split(split)))
     failed = [f"{check.name}: {check.detail}" for check in checks if not check.passed]
     return Gate(not failed, f"checks of targets: {'; '.join(failed) or f'all {len(checks)} pass'}", {})
 
@@ -109,9 +110,3 @@ def _better(folder: Path, champion: str, split: str) -> Gate:
     value, low, high = (f"{100 * one:+.1f}".replace("-", "−") for one in (found.value, found.low, found.high))
     said = f"{name} on {split} differs by {value} ({low} to {high}, p = {found.p_value:.3f}) from {champion}"
     return Gate(found.value > 0 and found.p_value < LEVEL, said, numbers)
-
-
-def _in_words(metrics: dict[str, Any]) -> str:
-    from components.registry.model_card import in_words
-
-    return in_words(metrics)

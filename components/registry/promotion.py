@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError, unknown_name
 from components.registry import package, store, tracking
-from components.registry.register import CHALLENGER, CHAMPION
+from components.registry.register import CHALLENGER, CHAMPION, champions
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -76,7 +76,7 @@ def find(wanted: str, repository: Path = REPOSITORY) -> ModelVersion:
 def champion(repository: Path = REPOSITORY) -> ModelVersion | None:
     """The version with the alias `champion`; of several models that have one, the one changed last."""
     client, _ = store.open_store(repository)
-    named = [model for model in client.search_registered_models() if CHAMPION in model.aliases]
+    named = champions(client)
     if not named:
         return None
     model = max(named, key=lambda one: one.last_updated_timestamp)
@@ -150,8 +150,8 @@ def rolled_back(repository: Path = REPOSITORY) -> tuple[ModelVersion | None, Mod
 def _give(client: MlflowClient, version: ModelVersion) -> None:
     """The alias first, so that there is a champion at any moment."""
     client.set_registered_model_alias(version.name, CHAMPION, version.version)
-    for model in client.search_registered_models():
-        if model.name != version.name and CHAMPION in model.aliases:
+    for model in champions(client):
+        if model.name != version.name:
             client.delete_registered_model_alias(model.name, CHAMPION)
 
 

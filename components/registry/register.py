@@ -115,7 +115,7 @@ def register_released(candidate: Candidate, run: Run, champion: bool) -> ModelVe
         champion: give it the alias `champion` if no model of the store has it.
     """
     version = _registered(candidate, run)
-    if champion and not _champions(run.client):
+    if champion and not champions(run.client):
         run.client.set_registered_model_alias(version.name, CHAMPION, version.version)
     return version
 
@@ -124,7 +124,7 @@ def holds(candidate: Candidate, champion: bool, repository: Path = REPOSITORY) -
     """Whether `register_released` has nothing to do in this store."""
     client, _ = store.open_store(repository)
     there = find(client, candidate.variant.name, candidate.identity) is not None
-    return there and (not champion or bool(_champions(client)))
+    return there and (not champion or bool(champions(client)))
 
 
 def training_tags(weights_sha256: str, repository: Path = REPOSITORY) -> dict[str, str]:
@@ -190,7 +190,7 @@ def _registered(candidate: Candidate, run: Run) -> ModelVersion:
     return version
 
 
-def _champions(client: MlflowClient) -> list[Any]:
+def champions(client: MlflowClient) -> list[Any]:
     """The registered models of which a version has the alias `champion`."""
     return [model for model in client.search_registered_models() if CHAMPION in model.aliases]
 
