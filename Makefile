@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint lock ui serve stop clean-setup
+.PHONY: help setup demo test test-slow test-operation lint lock ui serve stop clean-setup
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
@@ -45,6 +45,9 @@ test: $(READY) ## run the checks that take minutes (ARGS: more for pytest)
 
 test-slow: $(READY) ## run the longer checks
 	$(TEST) -m slow $(ARGS)
+
+test-operation: $(READY) ## run those of the longer checks that start servers, use remotes and kill processes
+	$(TEST) $(BY_FILE) -m operation $(ARGS)
 
 lint: $(READY) ## run ruff (rules and format), deptry (packages declared and imported) and mypy
 	ruff check .

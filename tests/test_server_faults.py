@@ -125,6 +125,7 @@ def test_a_damaged_database_is_named_whatever_the_damage(tmp_path, monkeypatch, 
         store.open_store(tmp_path)
 
 
+@pytest.mark.operation
 @pytest.mark.slow  # MLflow tries for seconds itself
 def test_a_locked_database_is_tried_again_and_then_named(tmp_path, monkeypatch):
     path = tmp_path / "mlruns" / "mlflow.db"
