@@ -39,8 +39,13 @@ def folder_of(repository: Path = REPOSITORY) -> Path:
 
 
 def tracking_uri(repository: Path = REPOSITORY) -> str:
-    """MLFLOW_TRACKING_URI if set, else `mlflow.db` in `folder_of` the repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder_of(repository) / 'mlflow.db'}"
+    """MLFLOW_TRACKING_URI if set, else that of the repository's own store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or own_uri(repository)
+
+
+def own_uri(repository: Path = REPOSITORY) -> str:
+    """`mlflow.db` in `folder_of` the repository."""
+    return f"sqlite:///{folder_of(repository) / 'mlflow.db'}"
 
 
 def exists(repository: Path = REPOSITORY) -> bool:
