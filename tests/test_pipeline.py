@@ -197,7 +197,9 @@ def test_a_list_out_of_step_stops_the_pipeline_at_once(finished):
 @pytest.mark.operation
 @pytest.mark.slow
 def test_a_variant_that_left_the_pipeline_leaves_no_trace_and_comes_back(finished, tmp_path):
-    """The oracle is a fresh repository that never had it; training is taken from the same run cache, because clocks differ."""
+    """The oracle is a fresh repository that never had it, in another folder and at another commit, and that computes all of it anew:
+    two clones made apart have the same lock, every hash in it.
+    """
     path, made = finished / "params" / "pipeline.yaml", outputs(finished)
     kept = path.read_text()
     pipeline = yaml.safe_load(kept)
@@ -209,9 +211,8 @@ def test_a_variant_that_left_the_pipeline_leaves_no_trace_and_comes_back(finishe
     fresh = shutil.copytree(finished, tmp_path / "fresh", ignore=ignored)
     git(fresh, "init", "--quiet")
     commit(fresh)
-    (fresh / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {finished / '.dvc' / 'cache'}\n")
     done = dvc(fresh, "repro")
-    assert done.returncode == 0 and f"train@{FIRST}" not in ran(done.stdout), done.stdout + done.stderr
+    assert done.returncode == 0 and {f"train@{FIRST}", f"evaluate@{FIRST}"} <= ran(done.stdout), done.stdout + done.stderr
     locks = [yaml.safe_load((repository / "dvc.lock").read_text()) for repository in (finished, fresh)]
     assert locks[0] == locks[1] and BOTTOM_UP not in str(locks[0])
 
