@@ -189,7 +189,16 @@ def test_a_number_is_the_same_near_or_different(before, now, said):
 
 def test_clocks_are_not_compared_nor_what_the_registry_said_of_a_training():
     before = Part("train@x", numbers={"loss": 0.5, "images_per_second": 20.0, "AP_gt_boxes": 0.3, "system/cpu_utilization_percentage": 3.0})
-    now = Part("train@x", numbers={"loss": 0.5, "images_per_second": 90.0, "train_seconds": 3.0, "system/cpu_utilization_percentage": 9.0})
+    now = Part(
+        "train@x",
+        numbers={
+            "loss": 0.5,
+            "images_per_second": 90.0,
+            "train_seconds": 3.0,
+            "data_share_percent": 3.0,
+            "system/cpu_utilization_percentage": 9.0,
+        },
+    )
     assert [line.name for line in verdict.numbers(before, now, 0.0)] == ["loss"]
 
 

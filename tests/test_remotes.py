@@ -97,17 +97,15 @@ def test_a_fresh_clone_has_everything_from_s3_and_trains_nothing(origin, bucket,
     assert json.loads(good(dvc(fresh, "status", "--json"))) == {}
     assert git(fresh, "status", "--porcelain") == ""
 
-    shutil.rmtree(fresh / "artifacts" / "models")
-    shutil.rmtree(fresh / ".dvc" / "cache" / "files")
-    (fresh / "dvc.lock").unlink()  # now only the run cache knows what these inputs gave
-    good(dvc(fresh, "pull", "--run-cache", "--allow-missing"))
-    good(dvc(fresh, "repro", "--single-item", "--pull", f"train@{FIRST}"))
-    git(fresh, "checkout", "dvc.lock")
     weights = f"artifacts/models/{FIRST}/model.safetensors"
+    shutil.rmtree(fresh / "artifacts" / "models")
+    (fresh / "dvc.lock").unlink()  # now only the run cache knows what these inputs gave
+    assert "is cached - skipping run" in good(dvc(fresh, "repro", "--single-item", f"train@{FIRST}"))
     assert (fresh / weights).read_bytes() == (origin / weights).read_bytes()
+    git(fresh, "checkout", "--quiet", ".")
 
     told = good(farpose(fresh, "run"))
-    assert re.search(r"9 stages: .*9 unchanged|9 stages: 9 unchanged", told), told
+    assert "\n9 stages: 9 unchanged\n" in told, told
     assert not re.search(r"^train@.*(epoch|Running)", told, re.MULTILINE) and git(fresh, "status", "--porcelain") == ""
     written = [path.read_text(errors="replace") for path in (fresh / ".dvc").rglob("*") if path.is_file() and "cache" not in path.parts]
     logs = [path.read_text(errors="replace") for path in (fresh / "mlruns").rglob("*.log")]

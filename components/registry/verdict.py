@@ -11,8 +11,7 @@ from components.train.output import MEASURED
 
 SAME, NEAR, DIFFERENT = "same bits", "within tolerance", "different"
 ORDER = (SAME, NEAR, DIFFERENT)
-NOT_COMPARED = (*MEASURED, "seconds")  # measured by a clock
-SYSTEM = "system/"  # MLflow's own measurements of the machine
+NOT_COMPARED = (*MEASURED, "seconds", "system/")  # beginnings of names: measured by a clock, or by MLflow of the machine
 AROUND = ("version.", "machine.")  # tags that say in what environment a run was made
 
 
@@ -36,7 +35,7 @@ def numbers(before: Part, now: Part, tolerance: float) -> list[Line]:
     """
     recorded, made = before.numbers or {}, now.numbers or {}
     names = made.keys() if before.stage.startswith(f"{TRAIN}@") else recorded.keys() | made.keys()
-    compared = sorted(name for name in names if name.rpartition(".")[2] not in NOT_COMPARED and not name.startswith(SYSTEM))
+    compared = sorted(name for name in names if not name.startswith(NOT_COMPARED))
     return [Line(name, recorded.get(name), made.get(name), _verdict(recorded.get(name), made.get(name), tolerance)) for name in compared]
 
 
