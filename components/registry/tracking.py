@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 PIPELINE_RUN = "FARPOSE_PIPELINE_RUN"  # key of the record of the run that a stage's run is nested under
 PREFECT_RUN = "FARPOSE_PREFECT_RUN"  # Prefect's id of the flow run, kept as a tag
-PIPELINE = "pipeline"  # name of that run, unless it is given one
+PIPELINE = "pipeline"  # kind of that run, and its name unless it is given one
+NAME = "mlflow.runName"  # MLflow's tag of a run's name
 NOTE = "mlflow.note.content"  # MLflow's tag of a run's description
 BATCH = waiting.BATCH  # numbers that wait before they are sent
 FLUSH_S = 10.0
@@ -41,6 +42,7 @@ class Run:
         self.record, self.repository = record, repository
         self._store, self._run_id = opened, ""
         self._next_try, self._pause = time.monotonic() + (0.0 if opened else RETRY_S), RETRY_S
+        self._told = opened is None  # once is enough until the store answers again
         self._lock = threading.RLock()
 
     @property
@@ -63,6 +65,19 @@ class Run:
                 f"MLflow does not answer: {said}", where=store.shown(store.tracking_uri(self.repository)), fix="start it, and run it again"
             )
         return self._run_id
+
+    @property
+    def experiment_id(self) -> str:
+        """
+        Raises:
+            Down: the store does not answer.
+        """
+        return self._open()[1]
+
+    @property
+    def answers(self) -> bool:
+        """Whether the store has the run and all that was said of it; `run_id` and `client` then raise nothing."""
+        return not self.send()
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Nested parameters, stored as `a.b.c`."""
@@ -130,7 +145,7 @@ class Run:
             except (store.Down, waiting.Unsent) as error:
                 self._next_try, self._pause = time.monotonic() + self._pause, min(2 * self._pause, LONGEST_RETRY_S)
                 return str(error)
-            self._pause = RETRY_S
+            self._pause, self._told = RETRY_S, False
             return ""
 
     def _say(self, request: str, **values: Any) -> None:
@@ -143,7 +158,8 @@ class Run:
         self._say("data", values=dataset, context=context)
 
     def _try(self) -> None:
-        if time.monotonic() >= self._next_try and (said := self.send()):
+        if time.monotonic() >= self._next_try and (said := self.send()) and not self._told:
+            self._told = True
             tell(said, self.repository)
 
     def _open(self) -> tuple[MlflowClient, str]:
@@ -179,7 +195,7 @@ class MlflowTracker:
 def tell(said: str, repository: Path = REPOSITORY) -> None:
     """Say that the store does not answer, and where records wait."""
     kept = waiting.folder_of(repository)
-    print(f"MLflow does not answer; the record waits in {kept} and is sent by the next stage or run: {said[:300]}", file=sys.stderr)
+    print(f"MLflow does not answer; the record waits in {kept} and is sent by the next stage or run ({said[:160]} …)", file=sys.stderr)
 
 
 def ready(repository: Path = REPOSITORY) -> tuple[MlflowClient, str] | None:
@@ -235,12 +251,26 @@ def pipeline_run(prefect_run: str = "", repository: Path = REPOSITORY, name: str
     """The run that the stages' runs are nested under, and the environment variables that pass it to the stages.
 
     Args:
-        name: what the run did, such as `all stages`.
+        name: what is about to be done; the tag `NAME` changes it to what was.
     """
     tags = {"prefect.flow_run_id": prefect_run} if prefect_run else {}
     with run(name, tags={"kind": PIPELINE, **tags}, repository=repository) as opened:
         yield opened, {PIPELINE_RUN: opened.record.key, PREFECT_RUN: prefect_run}
         opened.made_of()  # of all that its stages did
+
+
+def children(opened: Run) -> dict[str, str]:
+    """Names and ids of the runs inside a run; of several of one name the newest. Empty if the store does not answer."""
+    from mlflow.exceptions import MlflowException
+
+    if not opened.answers:
+        return {}
+    query = f"tags.mlflow.parentRunId = '{opened.run_id}'"
+    try:
+        found = opened.client.search_runs([opened.experiment_id], query, order_by=["attributes.start_time ASC"])
+    except MlflowException:
+        return {}
+    return {run.info.run_name: run.info.run_id for run in found}
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:

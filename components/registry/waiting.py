@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 FOLDER = "waiting"
+STORE = "FARPOSE_STORE"  # name of the store that a server of ours serves: records wait for the store, not for the server's port
 KEY = "farpose.record"  # tag of a run: its record's key
 JOURNAL, SENT, FILES = "journal.jsonl", "sent.json", "files"
 BATCH = 200  # numbers per request
@@ -140,14 +141,14 @@ def begin(repository: Path, name: str, tags: dict[str, str], parent: str = "") -
     record = Record(folder_of(repository) / f"{time.time_ns():020d}-{key}")
     record.folder.mkdir(parents=True)
     start = time.time_ns() // 1_000_000
-    record.add("run", name=name, tags={**tags, KEY: key}, parent=parent, start=start, store=_name_of_store(repository))
+    record.add("run", name=name, tags={**tags, KEY: key}, parent=parent, start=start, store=name_of_store(repository))
     return record
 
 
 def records(repository: Path, every: bool = False) -> list[Record]:
     """The records that wait for the present store, oldest first; with `every`, also those for other stores."""
     found = [Record(journal.parent) for journal in sorted(folder_of(repository).glob(f"*/{JOURNAL}"))]
-    name = _name_of_store(repository)
+    name = name_of_store(repository)
     return [record for record in found if every or record.first().get("store", name) == name]
 
 
@@ -282,7 +283,9 @@ def _end(record: Record) -> None:
     record.add("end", status="KILLED", at=int(record.journal.stat().st_mtime * 1000))
 
 
-def _name_of_store(repository: Path) -> str:
-    """The present store's address without a password; empty for the one in the repository, which may be moved."""
+def name_of_store(repository: Path) -> str:
+    """The present store's address without a password, or what `STORE` calls it; empty for the one in the repository, which may be moved."""
     uri = store.tracking_uri(repository)
+    if STORE in os.environ and uri.startswith("http"):
+        return os.environ[STORE]
     return "" if uri == store.own_uri(repository) else store.shown(uri)
