@@ -24,6 +24,7 @@ EXPERIMENT_TAGS = {
 LOCKED = "database is locked"  # in SQLite's words, as those below
 DAMAGED = ("file is not a database", "malformed", "file is encrypted")
 READ_ONLY = ("readonly database", "unable to open database file")
+CONNECT_S = 10  # whole seconds
 LOCK_S = 60.0  # how long a locked database is tried again
 DRIVERS = {"psycopg2": "make setup EXTRAS=postgres", "MySQLdb": "uv pip install mysqlclient"}  # what installs a module
 ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # where a database's artifacts lie, such as s3://BUCKET/FOLDER; MLflow's own name for it
@@ -79,6 +80,7 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
     deadline = time.monotonic() + LOCK_S
     while True:
         try:
+            _connect(uri)
             return _open(uri, folder_of(repository))
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if LOCKED not in str(error) or time.monotonic() > deadline:
@@ -89,6 +91,22 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
             fix = f"`{DRIVERS.get(str(error.name), f'uv pip install {error.name}')}`, or unset MLFLOW_TRACKING_URI"
             raise FarposeError(f"no MLflow store: the driver {error.name} is missing", where=shown(uri), fix=fix) from error
         time.sleep(1.0)
+
+
+def _connect(uri: str) -> None:
+    """One connection to a database server: MLflow itself tries for 100 s when it is gone, or refuses the password.
+
+    Raises:
+        SQLAlchemyError: in the driver's words.
+        ModuleNotFoundError: the driver is missing.
+    """
+    from sqlalchemy import NullPool, create_engine
+    from sqlalchemy.engine import make_url
+
+    if uri.startswith(("sqlite:", "http:", "https:")):
+        return
+    timeout = {"connect_timeout": CONNECT_S} if make_url(uri).get_backend_name() in ("postgresql", "mysql") else {}
+    create_engine(uri, poolclass=NullPool, connect_args=timeout).connect().close()
 
 
 def _open(uri: str, folder: Path) -> tuple[MlflowClient, str]:
@@ -114,7 +132,7 @@ def _open(uri: str, folder: Path) -> tuple[MlflowClient, str]:
 
 def _explained(error: Exception, uri: str, folder: Path) -> FarposeError:
     """The way out of what a store says when it does not open."""
-    said, kind = " ".join(str(error).split("[SQL:")[0].split()), FarposeError
+    said, kind = " ".join(re.split(r"\[SQL:|\(Background on", str(error))[0].split()), FarposeError
     if (isinstance(error, OSError) and error.filename) or any(sign in said for sign in READ_ONLY):
         problem, fix = "it cannot be written", f"make {folder} and all in it writable"
     elif not uri.startswith("sqlite:"):
