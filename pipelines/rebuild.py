@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 PLACE = Path("scratch", "reproduce")
 DRAWN = "synthetic"  # the data set that every clone can draw again
-ELSEWHERE = ("MLFLOW_TRACKING_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT", "FARPOSE_PIPELINE_RUN", "FARPOSE_PREFECT_RUN")  # of the clone's store
+ELSEWHERE = (  # variables that lead to the clone's store and runs
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_DEFAULT_ARTIFACT_ROOT",
+    "FARPOSE_STORE",
+    "FARPOSE_PIPELINE_RUN",
+    "FARPOSE_PREFECT_RUN",
+)
 
 
 @contextlib.contextmanager
