@@ -62,7 +62,8 @@ def reproduce(asked: str, tolerance: float, keep: bool, echo: Callable[[str], No
     with tempfile.TemporaryDirectory() as scratch, rebuild.worktree(recorded.commit, repository, keep) as folder:
         rebuild.restore(folder, recorded, records.kept(recorded, Path(scratch), repository))
         made = rebuild.again(folder, recorded, repository, echo)
-    lines, around = {}, {}
+    lines: dict[str, list[Line]] = {}
+    around: dict[str, Line] = {}
     for before, now in zip(recorded.parts, made, strict=True):
         compared = verdict.numbers(before, now, tolerance) if before.numbers is not None else []
         if before.stage.startswith(f"{records.TRAIN}@"):
