@@ -139,8 +139,9 @@ def prepare_folder() -> None:
     """Make `mlruns/` and Prefect's folder.
 
     Raises:
-        FarposeError: this user cannot write there.
+        FarposeError: this user cannot write there, or Prefect cannot name its database there.
     """
+    store.sqlite_address(Path(os.environ["PREFECT_HOME"]) / "prefect.db", "PREFECT_HOME")
     try:
         environment.make_prefect_home()
         LOGS.mkdir(parents=True, exist_ok=True)

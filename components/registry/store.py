@@ -39,8 +39,24 @@ def folder_of(repository: Path = REPOSITORY) -> Path:
 
 
 def tracking_uri(repository: Path = REPOSITORY) -> str:
-    """MLFLOW_TRACKING_URI if set, else `mlflow.db` in `folder_of` the repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder_of(repository) / 'mlflow.db'}"
+    """MLFLOW_TRACKING_URI if set, else `mlflow.db` in `folder_of` the repository.
+
+    Raises:
+        FarposeError: no SQLite address can name that file.
+    """
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(folder_of(repository) / "mlflow.db", "MLFLOW_TRACKING_URI")
+
+
+def sqlite_address(path: Path, variable: str) -> str:
+    """SQLAlchemy takes a path as it is, unquoted, but for what follows a `?`: the file would lie outside of the clone.
+
+    Args:
+        variable: of the environment, that names another place.
+    """
+    if "?" in str(path):
+        fix = f"move the clone to a path without one, or name another place with {variable}"
+        raise FarposeError("a database in a path with a question mark cannot be opened", where=path, fix=fix)
+    return f"sqlite:///{path}"
 
 
 def exists(repository: Path = REPOSITORY) -> bool:
@@ -81,15 +97,18 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
 def _open(uri: str, folder: Path) -> tuple[MlflowClient, str]:
     import mlflow
     from filelock import FileLock
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from mlflow.tracking import MlflowClient
 
     folder.mkdir(exist_ok=True)
     with FileLock(folder / ".store.lock"):  # stages that start together would each make the tables
         mlflow.set_tracking_uri(uri)
+        artifacts = (folder / "artifacts").as_uri() if uri.startswith("sqlite:") else None
+        if artifacts:  # MLflow writes this place into SQL as text, without it the working directory, where quotes may be
+            SqlAlchemyStore(uri, artifacts)
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            artifacts = (folder / "artifacts").as_uri() if uri.startswith("sqlite:") else None
             experiment_id = client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=EXPERIMENT_TAGS)
         else:
             experiment_id = experiment.experiment_id
