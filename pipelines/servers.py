@@ -21,6 +21,7 @@ from pathlib import Path
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
 from components.registry import store
+from components.registry.secrets import without_secrets
 from pipelines import environment, served
 
 HOST = "127.0.0.1"
@@ -104,7 +105,7 @@ def prefect_in_use() -> bool:
     if address := os.environ.get("PREFECT_API_URL"):
         if problem := problem_of(f"{address.rstrip('/')}/health"):
             fix = "unset PREFECT_API_URL, or start the server that it names; the address ends in /api"
-            raise FarposeError(f"no Prefect server answers at {address}: {problem}", where="PREFECT_API_URL", fix=fix)
+            raise FarposeError(without_secrets(f"no Prefect server answers at {address}: {problem}"), where="PREFECT_API_URL", fix=fix)
         return True
     record = served.read()
     if PREFECT in record.living():
@@ -154,8 +155,8 @@ def prepare_folder() -> None:
 
 def start_mlflow(port: int, start: Callable[..., subprocess.Popen] | None = None) -> subprocess.Popen:
     arguments = ["mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    arguments += ["--backend-store-uri", store.tracking_uri(), "--registry-store-uri", store.tracking_uri()]
-    return (start or start_process)(MLFLOW, arguments, {})
+    uri = store.tracking_uri()  # may hold a password, which other users would read among a process's arguments
+    return (start or start_process)(MLFLOW, arguments, {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_REGISTRY_STORE_URI": uri})
 
 
 def start_prefect(port: int, start: Callable[..., subprocess.Popen] | None = None) -> subprocess.Popen:

@@ -15,6 +15,7 @@ import psutil
 
 from components.base.errors import FarposeError
 from components.registry import store
+from components.registry.secrets import without_secrets
 from pipelines import served, servers
 from pipelines.servers import MLFLOW, PREFECT
 
@@ -67,7 +68,8 @@ def serve() -> Iterator[str]:
     yield f"         {record.addresses[PREFECT]}/deployments   what runs on a schedule (farpose schedule)"
     yield f"Logs: {servers.LOGS}/*.log. `make stop` ends all of it."
     if named not in (None, f"{record.addresses[PREFECT]}/api"):
-        yield f"PREFECT_API_URL names another server, {named}: unset it, so that `farpose run` and `farpose schedule` use this one"
+        fix = "unset it, so that `farpose run` and `farpose schedule` use this one"
+        yield f"PREFECT_API_URL names another server, {without_secrets(named)}: {fix}"
 
 
 def stop() -> Iterator[str]:
@@ -112,7 +114,7 @@ def _start(record: served.Served, missing: list[str]) -> None:
     }
     record.addresses |= {name: servers.url_of(port) for name, port in ports.items()}
     if _uses_a_tracking_server():
-        record.addresses[MLFLOW] = store.tracking_uri().rstrip("/")
+        record.addresses[MLFLOW] = without_secrets(store.tracking_uri().rstrip("/"))  # it is written and printed
     _, record.experiment = store.open_store()  # before a server is started: its errors are those that a person can mend
     if MLFLOW in missing:
         servers.start_mlflow(ports[MLFLOW], start)
@@ -125,7 +127,8 @@ def _start(record: served.Served, missing: list[str]) -> None:
     if WORKER in missing:
         deployments.settle("its worker is gone")
         deployments.skip_missed()
-        addresses = {"PREFECT_API_URL": f"{record.addresses[PREFECT]}/api", "MLFLOW_TRACKING_URI": record.addresses[MLFLOW]}
+        mlflow = store.tracking_uri() if _uses_a_tracking_server() else record.addresses[MLFLOW]
+        addresses = {"PREFECT_API_URL": f"{record.addresses[PREFECT]}/api", "MLFLOW_TRACKING_URI": mlflow}
         name = f"{deployments.POOL}-{record.mark[:8]}-{int(time.time())}"
         arguments = ["prefect", "worker", "start", "--pool", deployments.POOL, "--type", "process", "--name", name]
         process = start(WORKER, [*arguments, "--install-policy", "never"], addresses)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
+from components.registry.secrets import without_secrets
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -90,7 +90,7 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
             if uri.startswith("sqlite:"):
                 raise
             fix = f"`uv pip install {DRIVERS.get(str(error.name), error.name)}` in .venv, or unset MLFLOW_TRACKING_URI"
-            raise FarposeError(f"no MLflow store: the driver {error.name} is missing", where=_shown(uri), fix=fix) from error
+            raise FarposeError(f"no MLflow store: the driver {error.name} is missing", where=without_secrets(uri), fix=fix) from error
         time.sleep(1.0)
 
 
@@ -118,7 +118,7 @@ def _open(uri: str, folder: Path) -> tuple[MlflowClient, str]:
 
 def _explained(error: Exception, uri: str, folder: Path) -> FarposeError:
     """The way out of what a store says when it does not open."""
-    said = " ".join(str(error).split("[SQL:")[0].split())
+    said = without_secrets(" ".join(str(error).split("[SQL:")[0].split()))
     if not uri.startswith("sqlite:") and not isinstance(error, OSError):
         problem, fix = said[:300], "set MLFLOW_TRACKING_URI to a store that answers, or unset it"
     elif LOCKED in said:
@@ -130,12 +130,7 @@ def _explained(error: Exception, uri: str, folder: Path) -> FarposeError:
         problem, fix = "it cannot be written", f"make {folder} and all in it writable"
     else:
         problem, fix = said[:300], "see mlruns/README.md"
-    return FarposeError(f"no MLflow store: {problem}", where=_shown(uri), fix=fix)
-
-
-def _shown(uri: str) -> str:
-    """The address without a name and password in it."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return FarposeError(f"no MLflow store: {problem}", where=without_secrets(uri), fix=fix)
 
 
 def close_crashed(client: MlflowClient, experiment_id: str) -> list[str]:

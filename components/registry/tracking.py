@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.base.config import REPOSITORY
 from components.registry import lineage, snapshot, store
+from components.registry.secrets import without_secrets
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -109,7 +110,7 @@ class MlflowTracker:
                 self.run.client.log_batch(self.run.run_id, metrics=self._waiting[:BATCH])
                 del self._waiting[:BATCH]
         except MlflowException as error:
-            print(f"MLflow does not answer, {len(self._waiting)} numbers wait: {str(error)[:200]}", file=sys.stderr)
+            print(f"MLflow does not answer, {len(self._waiting)} numbers wait: {without_secrets(str(error))[:200]}", file=sys.stderr)
 
 
 @contextmanager
@@ -136,7 +137,8 @@ def run(
         status = "KILLED"
         raise
     except Exception as error:
-        opened.tags({"error": str(error), NOTE: f"Failed: {error}"})
+        said = without_secrets(str(error))
+        opened.tags({"error": said, NOTE: f"Failed: {said}"})
         raise
     finally:
         client.set_terminated(opened.run_id, status=status)
