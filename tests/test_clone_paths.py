@@ -16,6 +16,7 @@ NAMES = ["%2e%2e", "both ' and \""]
 ALL = "100% a%20b #1 ü&'\"$(touch x);b=c@d+e :x \\n [a]"  # all at once
 FLOW = "from pipelines import servers; servers.own_prefect(); from pipelines import flows; print(flows.run(verify=False))"
 ARTIFACT = """
+from pipelines import environment
 from components.registry import tracking
 from components.registry.store import open_store
 with tracking.run("one") as run:

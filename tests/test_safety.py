@@ -19,7 +19,7 @@ from components.base import config
 from components.datasets.synthetic import SyntheticParams, write_synthetic
 from components.pose.images import write_images
 from tests.coco_files import COMMITTED
-from tests.repositories import REPOSITORY, Console, copy_of_this
+from tests.repositories import REPOSITORY, Console, copy_of_this, python
 from tests.tiny_shard import tiny_source, write_tiny_shard
 
 SOURCES = [path for part in ("components", "pipelines", "benchmarks", "released") for path in sorted((REPOSITORY / part).rglob("*.py"))]
@@ -256,3 +256,21 @@ def test_a_variant_cannot_be_named_like_a_command(tag, console):
         assert done.returncode == 1 and f"{name!r} is no name of a variant" in done.stderr, done.stderr
     finally:
         path.write_text(before)
+
+
+TELEMETRY = """
+from pipelines import environment
+import importlib.util
+import dvc.analytics, mlflow.telemetry.utils, prefect.settings
+print(dvc.analytics.is_enabled())
+print(importlib.util.find_spec("great_expectations.analytics") is not None)  # earlier versions had one
+print(not mlflow.telemetry.utils.is_telemetry_disabled())
+print(prefect.settings.get_current_settings().server.analytics_enabled)
+"""
+
+
+@pytest.mark.operation
+@pytest.mark.slow  # imports all four
+def test_nothing_is_told_to_anybody(console):
+    variables = dict.fromkeys(("DVC_NO_ANALYTICS", "DO_NOT_TRACK", "CI", "DVC_TEST"), "")
+    assert python(console.folder, TELEMETRY, **variables).stdout.split() == ["False"] * 4
