@@ -12,7 +12,7 @@ from components.registry import store, tracking
 from components.registry.secrets import without_secrets
 from pipelines import servers
 from tests.repositories import assert_one_line, copy_of_this, module, python
-from tests.test_clone_paths import ARTIFACT, FLOW
+from tests.test_clone_paths import ARTIFACT, DOCTOR, FLOW
 from tests.test_serving import NAMES, Clone
 
 SECRET = "hidden-4711"
@@ -135,8 +135,9 @@ def test_commands_whose_connections_fail_show_and_keep_no_credentials(tmp_path):
     origin = ("acquire", "coco", "--from", "s3://bucket/prefix", "--endpoint", f"http://{NOWHERE}")
     assert_quiet(module(clone, "pipelines.cli", *origin, **AWS, AWS_MAX_ATTEMPTS="1"), "bucket")
     assert_quiet(module(clone, "pipelines.cli", "acquire", "coco", "--from", f"http://somebody:{SECRET}@{NOWHERE}/coco.zip"), NOWHERE)
-    doctor = module(clone, "pipelines.cli", "doctor", **server, **prefect, **AWS)
-    assert doctor.returncode == 0 and f"http://{NOWHERE} (server)" in doctor.stdout and SECRET not in doctor.stdout + doctor.stderr
+    told = python(clone, DOCTOR, **server, **prefect, **AWS)
+    assert f"http://{NOWHERE} (server)" in told.stdout and f"http://{NOWHERE}/api" in told.stdout, told.stderr
+    assert SECRET not in told.stdout + told.stderr
     assert holding(clone, SECRET) == []
 
 
