@@ -32,6 +32,16 @@ AWS = {
 }
 
 
+WAITS = """
+import contextlib
+from pipelines import environment
+from components.registry import tracking
+with contextlib.suppress(ValueError), tracking.run("one") as run:
+    run.params({"seed": 1})
+    raise ValueError("an error")
+"""
+
+
 def holding(folder: Path, text: str) -> list[str]:
     """Files below a folder that hold a text."""
     return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
@@ -129,7 +139,9 @@ def test_commands_whose_connections_fail_show_and_keep_no_credentials(tmp_path):
     (clone / "mlruns").mkdir()
     server = {"MLFLOW_TRACKING_URI": STORES["a server"], "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     prefect = {"PREFECT_API_URL": f"http://somebody:{SECRET}@{NOWHERE}/api"}
-    assert_quiet(module(clone, "pipelines.cli", "run", **server), "no MLflow store")
+    kept = python(clone, WAITS, **server)
+    assert kept.returncode == 0 and "MLflow does not answer" in kept.stderr and SECRET not in kept.stdout + kept.stderr, kept.stderr
+    assert holding(clone / "mlruns" / "waiting", "an error")
     assert_quiet(module(clone, "pipelines.serving", **server), "no MLflow store")
     assert_quiet(module(clone, "pipelines.cli", "run", **prefect), "no Prefect server answers")
     origin = ("acquire", "coco", "--from", "s3://bucket/prefix", "--endpoint", f"http://{NOWHERE}")
