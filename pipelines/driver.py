@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +15,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from components.base.errors import FarposeError
-from pipelines import environment
+from components.base.files import atomic_file
+from pipelines import environment, interrupted, lifeline, locks
 from pipelines.graph import Stage
 
 PROGRESS_EVERY_S = 10.0  # a progress bar's redraws are shown this seldom when they arrive through a pipe
 GRACE_S = 10.0  # between asking a stage to stop and killing it
+LOOK_EVERY_S = 0.1
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "Unable to read RWLock-file")  # another stage touches the same path
 BUSY_RETRIES, BUSY_WAIT_S = 60, 1.0
+FULL = ("No space left on device", "database or disk is full")  # in the words of the system and of SQLite
+WRITTEN = ("artifacts", "results", "mlruns", ".dvc")
 CHATTER = (  # lines of DVC that no one waiting for a result needs
     "Data and pipelines are up to date",
     "Generating lock file",
@@ -71,7 +78,8 @@ class Driver:
         environment.prepare()
         self.repository, self.timeout_s, self.echo = repository, timeout_s, echo
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // max_parallel))}  # more threads than cores wait for each other
-        self.variables = {**threads, **os.environ, "PYTHONUNBUFFERED": "1", **(variables or {})}
+        marks = {"PYTHONUNBUFFERED": "1", lifeline.DRIVER: lifeline.this_process()}
+        self.variables = {**threads, **os.environ, **marks, **(variables or {})}
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -89,11 +97,16 @@ class Driver:
     def _reproduce(self, stage: Stage, force: bool) -> StageResult:
         kept = {output.path: output.path.read_bytes() for output in stage.outputs if not output.cached and output.path.is_file()}
         started = time.monotonic()
+        interrupted.begin(stage.name, self.repository)
         try:
             lines = self._reproduce_when_free(stage, force)
-        except FarposeError:
+        except (FarposeError, KeyboardInterrupt):
             self._bring_back(stage, kept)
             raise
+        finally:
+            interrupted.done(stage.name, self.repository)
+        with self._lock:
+            interrupted.keep_lock(self.repository)
         return StageResult(stage.name, _outcome(lines), time.monotonic() - started)
 
     def command(self, name: str, arguments: list[str], echo: bool = True) -> list[str]:
@@ -112,17 +125,19 @@ class Driver:
         self._stopped.set()
         with self._lock:
             running = list(self._running)
-        for process in running:
-            _signal_group(process, signal.SIGTERM)
+        asked: set[int] = set()
         deadline = time.monotonic() + GRACE_S
+        while running and time.monotonic() < deadline:
+            running = [process for process in running if _ask(process, asked)]
+            time.sleep(LOOK_EVERY_S)
         for process in running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
             _signal_group(process, signal.SIGKILL)
 
     def _reproduce_when_free(self, stage: Stage, force: bool) -> list[str]:
         arguments = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage.name]
-        for _ in range(BUSY_RETRIES):
+        for attempt in range(BUSY_RETRIES):
+            if attempt == 1:
+                interrupted.mend_rwlock(self.repository)
             code, lines = self._watched(stage.name, arguments)
             if code == 0:
                 return lines
@@ -142,6 +157,7 @@ class Driver:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=lifeline.end_with_parent,  # this thread stays as long as the process does
         )
         with self._lock:
             self._running.add(process)
@@ -150,6 +166,9 @@ class Driver:
         try:
             lines = self._follow(process, (lambda text: self.echo(f"{name} | {text}")) if echo else (lambda text: None))
             code = process.wait()
+        except KeyboardInterrupt:
+            self.stop()
+            raise
         finally:
             expired = not timer.is_alive()
             timer.cancel()
@@ -188,23 +207,31 @@ class Driver:
         said = next((line.split(ERROR_PREFIX, 1)[1] for line in reversed(lines) if ERROR_PREFIX in line), None)
         if said is None:
             said = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1] if lines else "it said nothing")
+        if any(sign in said for sign in FULL) and "the disk is full" not in said:
+            return FarposeError(
+                "the disk is full", where=f"stage {name}", fix=f"{self._free()}; free some space and run the same command again"
+            )
         return FarposeError(said if code > 0 else f"killed by signal {-code}: {said}", where=f"stage {name}")
+
+    def _free(self) -> str:
+        """How much room the places have that a stage writes to."""
+        places = [place for place in (self.repository, *(self.repository / name for name in WRITTEN)) if place.is_dir()]
+        found = {shutil.disk_usage(place).free // 2**20 for place in places}
+        return f"{min(found)} MiB are free"
 
     def _bring_back(self, stage: Stage, kept: dict[Path, bytes]) -> None:
         """DVC removes outputs before a stage runs: put the earlier ones back where the failed run left none."""
+        with locks.unless_at_work(stage.name, self.repository) as free:
+            if free:
+                interrupted.sweep([output.path for output in stage.outputs], self.repository)
         for path, content in kept.items():
             if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-        missing = [str(output.path) for output in stage.outputs if output.cached and not output.path.exists()]
-        for place in missing:  # one at a time: what was never made has no entry to check out
-            subprocess.run(
-                [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--quiet", "--force", place],
-                cwd=self.repository,
-                env=self.variables,
-                capture_output=True,
-                check=False,
-            )
+                with atomic_file(path) as temporary:
+                    temporary.write_bytes(content)
+        known = interrupted.outputs_of(stage.name, self.repository)
+        missing = {path: digest for path, digest in known.items() if not path.exists()}
+        if missing:
+            interrupted.bring_back(missing, self.repository, self.variables)
 
 
 def _outcome(lines: list[str]) -> str:
@@ -212,6 +239,30 @@ def _outcome(lines: list[str]) -> str:
     if "is cached - skipping run" in text:
         return "restored"
     return "ran" if "Running stage" in text else "unchanged"
+
+
+def _ask(process: subprocess.Popen, asked: set[int]) -> bool:
+    """Ask what runs in the process's group to end, each once; whether anything still does.
+
+    DVC is asked last: it clears its own locks away once the stage's command has ended.
+    """
+    members = _members(process)
+    commands = [member for member in members if member.pid != process.pid] or members
+    for member in commands:
+        if member.pid not in asked:
+            asked.add(member.pid)
+            with contextlib.suppress(psutil.Error):
+                member.terminate()
+    return bool(members)
+
+
+def _members(process: subprocess.Popen) -> list[psutil.Process]:
+    found = []
+    for member in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            if os.getpgid(member.pid) == process.pid and member.status() != psutil.STATUS_ZOMBIE:
+                found.append(member)
+    return found
 
 
 def _signal_group(process: subprocess.Popen, number: signal.Signals) -> None:

@@ -31,9 +31,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def stage(options: argparse.Namespace) -> None:
-    """One stage's code in this process."""
-    from pipelines import stages
+    """One stage's code in this process, which ends with the DVC that runs it."""
+    from pipelines import lifeline, stages
 
+    lifeline.follow()
     stages.run_stage(options.name, options.item)
 
 
@@ -41,10 +42,11 @@ def train(options: argparse.Namespace) -> None:
     """One variant's train stage; a variant that is not in the pipeline goes to scratch/."""
     if not _is_outside(options):
         return _reproduce("train", options.variant)
-    from pipelines import stages
+    from pipelines import locks, stages
 
     folder = paths.SCRATCH / options.variant / "model"
-    stages.train(options.variant, options.shards, folder)
+    with locks.working_on(f"train@{options.variant}"):
+        stages.train(options.variant, options.shards, folder)
     print(f"weights in {paths.shown(folder)}; next: farpose evaluate {options.variant} --shards {options.shards}")
     return None
 
