@@ -27,6 +27,7 @@ GRACE_S = 10.0  # between asking a stage to stop and killing it
 LOOK_EVERY_S = 0.1
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "Unable to read RWLock-file")  # another stage touches the same path
 BUSY_RETRIES, BUSY_WAIT_S = 60, 1.0
+LAST = 40  # lines of output that may say why a stage failed
 FULL = ("No space left on device", "database or disk is full")  # in the words of the system and of SQLite
 WRITTEN = ("artifacts", "results", "mlruns", ".dvc")
 CHATTER = (  # lines of DVC that no one waiting for a result needs
@@ -207,7 +208,7 @@ class Driver:
         said = next((line.split(ERROR_PREFIX, 1)[1] for line in reversed(lines) if ERROR_PREFIX in line), None)
         if said is None:
             said = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1] if lines else "it said nothing")
-        if any(sign in said for sign in FULL) and "the disk is full" not in said:
+        if any(sign in line for line in lines[-LAST:] for sign in FULL) and "the disk is full" not in said:
             return FarposeError(
                 "the disk is full", where=f"stage {name}", fix=f"{self._free()}; free some space and run the same command again"
             )
