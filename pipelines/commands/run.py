@@ -12,10 +12,12 @@ from pipelines import paths, settings
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
     from components.registry import store
-    from pipelines import checks, listing, servers
+    from pipelines import checks, interrupted, listing, servers
     from pipelines.commands.models import print_table
 
     pipeline = checks.parameters()["pipeline"]
+    if said := interrupted.mend_lock():  # before it is read
+        print(said)
     listing.keep_in_step(pipeline)
     servers.prefect_in_use()
     store.open_store()  # what a person must mend is told before a server is started
