@@ -24,6 +24,7 @@ from pipelines.graph import Stage
 
 PROGRESS_EVERY_S = 10.0  # a progress bar's redraws are shown this seldom when they arrive through a pipe
 GRACE_S = 10.0  # between asking a stage to stop and killing it
+DVC_ENDS_S = 3.0  # that DVC has to end by itself once its stage has
 LOOK_EVERY_S = 0.1
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "Unable to read RWLock-file")  # another stage touches the same path
 BUSY_RETRIES, BUSY_WAIT_S = 60, 1.0
@@ -127,9 +128,10 @@ class Driver:
         with self._lock:
             running = list(self._running)
         asked: set[int] = set()
-        deadline = time.monotonic() + GRACE_S
-        while running and time.monotonic() < deadline:
-            running = [process for process in running if _ask(process, asked)]
+        started = time.monotonic()
+        while running and time.monotonic() - started < GRACE_S:
+            dvc_too = time.monotonic() - started > DVC_ENDS_S
+            running = [process for process in running if _ask(process, asked, dvc_too)]
             time.sleep(LOOK_EVERY_S)
         for process in running:
             _signal_group(process, signal.SIGKILL)
@@ -242,15 +244,14 @@ def _outcome(lines: list[str]) -> str:
     return "ran" if "Running stage" in text else "unchanged"
 
 
-def _ask(process: subprocess.Popen, asked: set[int]) -> bool:
+def _ask(process: subprocess.Popen, asked: set[int], all_of_them: bool) -> bool:
     """Ask what runs in the process's group to end, each once; whether anything still does.
 
-    DVC is asked last: it clears its own locks away once the stage's command has ended.
+    DVC itself, the first of the group, is asked only with `all_of_them`: it gives the files free that it uses once its stage has ended.
     """
     members = _members(process)
-    commands = [member for member in members if member.pid != process.pid] or members
-    for member in commands:
-        if member.pid not in asked:
+    for member in members:
+        if member.pid not in asked and (all_of_them or member.pid != process.pid):
             asked.add(member.pid)
             with contextlib.suppress(psutil.Error):
                 member.terminate()

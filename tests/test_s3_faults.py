@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from components.datasets.acquire import s3
 from tests.acquire_support import FILES, assert_complete, short_pauses, take  # noqa: F401
 from tests.faults import survived
 from tests.faulty_proxy import FAULTS, FaultyProxy
+from tests.repositories import REPOSITORY, dvc, git
 from tests.test_acquire_s3 import bucket, s3_endpoint  # noqa: F401
 
 pytestmark = [pytest.mark.operation, pytest.mark.slow]
@@ -69,3 +71,52 @@ def test_an_s3_that_never_answers_well_is_one_line_and_what_has_arrived_stays(tm
         dead.close()
     take("s3://farpose/people/coco", endpoint=s3_endpoint)
     assert_complete(tmp_path)
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A repository with a folder of data of many sizes, which DVC owns."""
+    folder = tmp_path / "toy"
+    (folder / ".dvc").mkdir(parents=True)
+    shutil.copy(REPOSITORY / ".dvc" / "config", folder / ".dvc" / "config")
+    (folder / "data").mkdir()
+    for number in range(16):
+        (folder / "data" / f"{number}.bin").write_bytes(bytes([number]) * 4**number if number < 10 else bytes([number]) * (10_000 * number))
+    git(folder, "init", "--quiet")
+    assert dvc(folder, "add", "data").returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize("kinds", [FAULTS, ("flipped",)], ids=["failing", "spoiling"])
+def test_dvc_pushes_and_pulls_whole_files_through_a_bad_line(toy, bucket, s3_endpoint, kinds):
+    line = FaultyProxy(s3_endpoint, share=0.3, kinds=kinds)
+    for command in (
+        ("remote", "add", "--default", "store", "s3://farpose/dvc"),
+        ("remote", "modify", "store", "endpointurl", line.url),
+        ("remote", "modify", "store", "read_timeout", "2"),
+        ("remote", "modify", "store", "verify", "true"),
+    ):
+        assert dvc(toy, *command).returncode == 0
+    before = {path.name: path.read_bytes() for path in (toy / "data").iterdir()}
+    try:
+        pushed = tries(toy, "push")
+        shutil.rmtree(toy / ".dvc" / "cache")
+        shutil.rmtree(toy / "data")
+        pulled = tries(toy, "pull")
+    finally:
+        line.close()
+    assert pushed == 1 and pulled == (1 if kinds == FAULTS else pulled) <= 4, (pushed, pulled)
+    assert sum(line.counts[kind] for kind in kinds) >= 5, line.counts
+    assert {path.name: path.read_bytes() for path in (toy / "data").iterdir()} == before
+    assert dvc(toy, "status", "--json").stdout.strip() == "{}"
+    fault = "S3 fails while DVC pushes and pulls" if kinds == FAULTS else "a byte from S3 is wrong while DVC pulls"
+    survived(fault, sum(line.counts[kind] for kind in kinds))
+
+
+def tries(folder: Path, command: str) -> int:
+    """How often a command is given until it succeeds."""
+    for number in range(1, 6):
+        done = dvc(folder, command)
+        if done.returncode == 0:
+            return number
+    raise AssertionError(done.stderr)
