@@ -23,7 +23,7 @@ from pipelines import environment, interrupted, lifeline, locks
 from pipelines.graph import Stage
 
 PROGRESS_EVERY_S = 10.0  # a progress bar's redraws are shown this seldom when they arrive through a pipe
-GRACE_S = 10.0  # between asking a stage to stop and killing it
+GRACE_S = 15.0  # between asking a stage to stop and killing it
 DVC_ENDS_S = 3.0  # that DVC has to end by itself once its stage has
 LOOK_EVERY_S = 0.1
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "Unable to read RWLock-file")  # another stage touches the same path
@@ -127,11 +127,10 @@ class Driver:
         self._stopped.set()
         with self._lock:
             running = list(self._running)
-        asked: set[int] = set()
-        started = time.monotonic()
-        while running and time.monotonic() - started < GRACE_S:
-            dvc_too = time.monotonic() - started > DVC_ENDS_S
-            running = [process for process in running if _ask(process, asked, dvc_too)]
+        asked: dict[int, float] = {}
+        deadline = time.monotonic() + GRACE_S
+        while running and time.monotonic() < deadline:
+            running = [process for process in running if _ask(process, asked)]
             time.sleep(LOOK_EVERY_S)
         for process in running:
             _signal_group(process, signal.SIGKILL)
@@ -244,17 +243,24 @@ def _outcome(lines: list[str]) -> str:
     return "ran" if "Running stage" in text else "unchanged"
 
 
-def _ask(process: subprocess.Popen, asked: set[int], all_of_them: bool) -> bool:
+def _ask(process: subprocess.Popen, asked: dict[int, float]) -> bool:
     """Ask what runs in the process's group to end, each once; whether anything still does.
 
-    DVC itself, the first of the group, is asked only with `all_of_them`: it gives the files free that it uses once its stage has ended.
+    DVC itself, the first of the group, gives the files free that it uses once its stage has ended, so it is asked some time later.
+
+    Args:
+        asked: when each process was asked; of DVC, since when it has been alone.
     """
-    members = _members(process)
+    members, now = _members(process), time.monotonic()
     for member in members:
-        if member.pid not in asked and (all_of_them or member.pid != process.pid):
-            asked.add(member.pid)
-            with contextlib.suppress(psutil.Error):
-                member.terminate()
+        if member.pid == process.pid:
+            if len(members) > 1 or now - asked.setdefault(member.pid, now) < DVC_ENDS_S:
+                continue
+        elif member.pid in asked:
+            continue
+        asked.setdefault(member.pid, now)
+        with contextlib.suppress(psutil.Error):
+            member.terminate()
     return bool(members)
 
 
