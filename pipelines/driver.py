@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import psutil
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_file
-from pipelines import environment, interrupted, lifeline, locks
+from pipelines import disk, environment, interrupted, lifeline, locks
 from pipelines.graph import Stage
 
 PROGRESS_EVERY_S = 10.0  # a progress bar's redraws are shown this seldom when they arrive through a pipe
@@ -29,8 +28,6 @@ LOOK_EVERY_S = 0.1
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "Unable to read RWLock-file")  # another stage touches the same path
 BUSY_RETRIES, BUSY_WAIT_S = 60, 1.0
 LAST = 40  # lines of output that may say why a stage failed
-FULL = ("No space left on device", "database or disk is full")  # in the words of the system and of SQLite
-WRITTEN = ("artifacts", "results", "mlruns", ".dvc")
 CHATTER = (  # lines of DVC that no one waiting for a result needs
     "Data and pipelines are up to date",
     "Generating lock file",
@@ -209,17 +206,9 @@ class Driver:
         said = next((line.split(ERROR_PREFIX, 1)[1] for line in reversed(lines) if ERROR_PREFIX in line), None)
         if said is None:
             said = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1] if lines else "it said nothing")
-        if any(sign in line for line in lines[-LAST:] for sign in FULL) and "the disk is full" not in said:
-            return FarposeError(
-                "the disk is full", where=f"stage {name}", fix=f"{self._free()}; free some space and run the same command again"
-            )
+        if any(disk.says_full(line) for line in lines[-LAST:]) and disk.FULL not in said:
+            return FarposeError(disk.FULL, where=f"stage {name}", fix=disk.way_out(self.repository))
         return FarposeError(said if code > 0 else f"killed by signal {-code}: {said}", where=f"stage {name}")
-
-    def _free(self) -> str:
-        """How much room the places have that a stage writes to."""
-        places = [place for place in (self.repository, *(self.repository / name for name in WRITTEN)) if place.is_dir()]
-        found = {shutil.disk_usage(place).free // 2**20 for place in places}
-        return f"{min(found)} MiB are free"
 
     def _bring_back(self, stage: Stage, kept: dict[Path, bytes]) -> None:
         """DVC removes outputs before a stage runs: put the earlier ones back where the failed run left none."""

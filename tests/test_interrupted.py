@@ -17,9 +17,10 @@ import yaml
 from components.base.errors import FarposeError
 from pipelines import graph, interrupted, lifeline, locks
 from pipelines.driver import Driver
-from tests.faults import wait_until, working_in
+from tests.faults import survived, wait_until, working_in
 from tests.repositories import PYTHON, REPOSITORY, commit, dvc, git, variables
 
+HALF = "half a dvc.lock, or a stale list of files in use"  # as python -m benchmarks.faults names it
 GRAPH = """
 stages:
   work:
@@ -172,6 +173,7 @@ def test_a_second_process_waits_for_the_first_and_says_so(tmp_path, capfd):
     first.stdout.close()
     thread.join(30)
     assert held.is_set()
+    survived("a second process on a stage", 1)
 
 
 @pytest.mark.parametrize("damage", ["half", "bytes", "no mapping"])
@@ -187,6 +189,7 @@ def test_half_a_lock_is_replaced_by_the_last_whole_one(toy, damage, kept):
     said = list(interrupted.put_in_order(toy))
     assert said == ["dvc.lock was half written by a run that was killed; the copy from before is back"]
     assert (toy / "dvc.lock").read_bytes() == whole and dvc(toy, "status", "--json").stdout.strip() == "{}"
+    survived(HALF, 1)
 
 
 def blocked(folder: Path, content: str) -> str:
@@ -204,6 +207,7 @@ def test_files_that_a_dead_dvc_used_are_free(toy):
         assert "busy" in blocked(toy, content) or "RWLock-file" in blocked(toy, content)
         interrupted.mend_rwlock(toy)
         assert dvc(toy, "--wait-for-lock", "repro", "--single-item", "work").returncode == 0
+        survived(HALF, 1)
     process, _ = hang(toy, *DVC)
     before = (toy / ".dvc" / "tmp" / "rwlock").read_text()
     assert str(process.pid) in before
