@@ -124,6 +124,8 @@ class Driver:
         self._stopped.set()
         with self._lock:
             running = list(self._running)
+        if not running:
+            return
         asked: dict[int, float] = {}
         deadline = time.monotonic() + GRACE_S
         while running and time.monotonic() < deadline:
@@ -131,6 +133,7 @@ class Driver:
             time.sleep(LOOK_EVERY_S)
         for process in running:
             _signal_group(process, signal.SIGKILL)
+        interrupted.mend_rwlock(self.repository)
 
     def _reproduce_when_free(self, stage: Stage, force: bool) -> list[str]:
         arguments = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage.name]
