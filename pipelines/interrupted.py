@@ -224,5 +224,6 @@ def _parsed(path: Path) -> dict[str, Any] | None:
     except (yaml.YAMLError, UnicodeDecodeError):
         return None
     entries = found.get("stages", {}) if isinstance(found, dict) else None
-    whole = isinstance(entries, dict) and (not entries or "schema" in found)
-    return found if whole and all(isinstance(entry, dict) and "cmd" in entry for entry in entries.values()) else None
+    if not isinstance(entries, dict) or (entries and "schema" not in found):
+        return None
+    return found if all(isinstance(entry, dict) and "cmd" in entry for entry in entries.values()) else None
