@@ -11,7 +11,7 @@ from pipelines import paths, settings
 
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
-    from components.registry import store
+    from components.registry import tracking
     from pipelines import checks, interrupted, listing, servers
     from pipelines.commands.models import print_table
 
@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> None:
         print(said)
     listing.keep_in_step(pipeline)
     servers.prefect_in_use()
-    store.open_store()  # what a person must mend is told before a server is started
+    tracking.ready()  # what a person must mend is told before a server is started
     servers.own_prefect()
     from pipelines import flows
 
