@@ -16,7 +16,7 @@ import psutil
 from components.base.errors import FarposeError
 from components.registry import store, tracking, waiting
 from components.registry.secrets import without_secrets
-from pipelines import paths, served, servers
+from pipelines import interrupted, paths, served, servers
 from pipelines.servers import MLFLOW, PREFECT
 
 WORKER = "prefect-worker"
@@ -57,6 +57,7 @@ def serve() -> Iterator[str]:
     else:
         if before:
             yield f"{', '.join(before)}: running; starting {', '.join(missing)}"
+        yield from interrupted.put_in_order()
         try:
             _start(record, missing)
         except BaseException:
