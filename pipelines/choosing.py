@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from components.base.errors import FarposeError
 from pipelines import paths, settings, stages
 
 PATIENCE_S = 5.0  # for a locked store: whoever waits for joints has the released model
-REQUESTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # to a server that may be away
+ANSWER_S = "10"  # for a server that takes requests and does not answer
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def chosen(
         found = None if weights else _registered(variant.name, notes)
         if found is None:
             weights = weights or weights_of(variant.name)
-            return Subject(stages.trained(variant, weights), weights, _spec(variant), settings.degrade(), settings.evaluation(), tuple(notes))
+            return Subject(
+                stages.trained(variant, weights), weights, _spec(variant), settings.degrade(), settings.evaluation(), tuple(notes)
+            )
     else:
         found = _named(model) if model else _usual(notes)
         check(found.variant)
@@ -81,10 +84,10 @@ def _usual(notes: list[str]) -> Any:
 
     if store.exists():
         try:
-            _asked_briefly()
-            version = promotion.champion()
-            if version is not None:
-                return promotion.read(version)
+            with _briefly():
+                version = promotion.champion()
+                if version is not None:
+                    return promotion.read(version)
         except FarposeError as error:
             if not paths.RELEASED.is_dir():
                 raise
@@ -95,16 +98,14 @@ def _usual(notes: list[str]) -> Any:
     raise FarposeError("no champion in the registry and no released model", where=paths.shown(paths.RELEASED), fix=fix)
 
 
-def _asked_briefly() -> None:
-    """
-    Raises:
-        FarposeError: the store does not open soon.
-    """
+@contextlib.contextmanager
+def _briefly() -> Iterator[None]:
+    """Meanwhile nobody waits long for a store that is locked or away."""
     from components.registry import store
 
-    for key, value in REQUESTS.items():
-        os.environ.setdefault(key, value)
-    store.open_store(patience=PATIENCE_S)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", ANSWER_S)
+    with store.patience(PATIENCE_S):
+        yield
 
 
 def _registered(name: str, notes: list[str]) -> Any:
@@ -118,9 +119,9 @@ def _registered(name: str, notes: list[str]) -> Any:
     if not store.exists():
         return None
     try:
-        _asked_briefly()
-        version = promotion.newest(name)
-        found = promotion.read(version) if version is not None else None
+        with _briefly():
+            version = promotion.newest(name)
+            found = promotion.read(version) if version is not None else None
     except FarposeError as error:
         notes.append(f"no registered version of {name} was read: {error}")
         return None

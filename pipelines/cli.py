@@ -118,10 +118,11 @@ def parser() -> argparse.ArgumentParser:
     verify = command("verify", "verify:verify", "run the checks that need no training: AP of the truth, flips, round trips, bounds")
     verify.add_argument("--without-crops", action="store_true", help="do not compare crops with the table (they may be about to be made)")
 
-    text = "find the joints of the persons in images of your own: drawings, and joints in px of the upright image as JSON"
+    text = "find the joints of the persons in images and videos of your own: drawings, and joints in px of the upright image as JSON"
     predict = command("predict", "predict:predict", text)
-    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a photograph, such as street.jpg")
-    text = "a trained variant, or any with --weights (the registry's champion; the released model where there is none)"
+    text = "photographs, videos, folders of them; or a camera (0), a stream (rtsp://…, http://…), or - for video on standard input"
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help=text)
+    text = "a variant: its registered version, or as trained, or any with --weights (the registry's champion, or else the released model)"
     predict.add_argument("--variant", metavar="NAME", help=text)
     predict.add_argument(
         "--model", metavar="NAME", help="a released model (pose_64x48, pose_128x96 for larger persons), or a registered one: NAME@champion"
@@ -136,6 +137,10 @@ def parser() -> argparse.ArgumentParser:
     text = "draw and list only persons that score higher (0.1; with --boxes: all); the file holds all of them"
     predict.add_argument("--draw-above", type=float, metavar="SCORE", help=text)
     predict.add_argument("--no-draw", action="store_true", help="write predictions.json alone, no pictures")
+    predict.add_argument("--every", type=int, default=1, metavar="N", help="of videos: only each N-th frame (1)")
+    predict.add_argument("--frames", type=int, metavar="N", help="of videos and streams: end after so many frames")
+    text = "of drawn videos, four letters: mp4v, VP80 (plays in browsers), MJPG, … (mp4v)"
+    predict.add_argument("--codec", default="mp4v", metavar="NAME", help=text)
     predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER", help="where to write (predictions/)")
 
     text = "predict images without annotations, such as COCO's test-dev, and write the results file that an evaluation server takes"

@@ -6,6 +6,9 @@ import os
 import re
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +27,7 @@ LOCKED = "database is locked"  # in SQLite's words, as those below
 DAMAGED = ("file is not a database", "malformed", "file is encrypted")
 READ_ONLY = ("readonly database", "unable to open database file")
 LOCK_S = 60.0  # how long a locked database is tried again
+_patience = ContextVar("patience", default=LOCK_S)
 DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # packages by their modules
 EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC puts such copies
 PID, STARTED, HOST = "farpose.pid", "farpose.pid_started", "farpose.host"
@@ -48,6 +52,16 @@ def exists(repository: Path = REPOSITORY) -> bool:
     return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (folder_of(repository) / "mlflow.db").is_file()
 
 
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Meanwhile a locked database is tried again for so long."""
+    before = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(before)
+
+
 def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
     """A client and the id of experiment `farpose`, which is made on first use; runs that a crash left open are closed.
 
@@ -63,7 +77,7 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
     uri = tracking_uri(repository)
-    deadline = time.monotonic() + LOCK_S
+    deadline = time.monotonic() + _patience.get()
     while True:
         try:
             return _open(uri, folder_of(repository))
