@@ -125,11 +125,10 @@ class Clip:
 
     unit, sheet = "frame", None
 
-    def __init__(self, given: videos.Given, first: int, every: int, most: int | None, codec: str) -> None:
-        self.given, self._first, self._every, self._most, self._codec = given, first, every, most, codec
-        self.video = videos.Video(given)
-        self.endless = given.path is None
-        self.place = given.stem + videos.suffix_of(codec)
+    def __init__(self, video: videos.Video, first: int, every: int, most: int | None, codec: str) -> None:
+        self.video, self.given, self._first, self._every, self._most, self._codec = video, video.given, first, every, most, codec
+        self.endless = self.given.path is None
+        self.place = self.given.stem + videos.suffix_of(codec)
         self.taken, self.notes = 0, []  # type: int, list[str]
         self._writer: videos.Writer | None = None
 

@@ -33,6 +33,7 @@ USUAL_FPS, MOST_FPS = 25.0, 1000.0  # of streams that state none, or nonsense
 ANSWER_MS = 15_000  # for a stream's next frame
 AHEAD = 4  # frames that are read before they are asked for
 MISSING_S, MISSING = 1.0, 0.05  # a video that ends so much earlier than it says, in seconds and as a share of it, was cut short
+LITTLE = "probesize;200000|analyzeduration;500000"  # bytes and µs of a stream that FFmpeg waits for before the first frame
 CONVERT = "convert it, such as by `ffmpeg -i IN -c:v libx264 OUT.mp4`, or give another file"
 
 
@@ -78,14 +79,15 @@ class Video:
         """
         import cv2
 
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what it prints names no file; this module says what matters
         self.given, self._started = given, time.monotonic()
-        with quiet():
+        with _silent():
             if isinstance(given.opened, int):
                 self._capture = cv2.VideoCapture(given.opened)
             else:
                 limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, ANSWER_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, ANSWER_MS]
                 limits = limits if "://" in given.opened else []
+                if given.path is None:
+                    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", LITTLE)
                 self._capture = cv2.VideoCapture(given.opened, cv2.CAP_FFMPEG, limits)
         if not self._capture.isOpened():
             raise self._closed()
@@ -243,19 +245,55 @@ class Writer:
             raise FarposeError("the drawn video was not written whole", where=self.path.name, fix="try another --codec, or --no-draw")
 
 
+def opened(given: Given, stopped: Callable[[], bool]) -> Video:
+    """A video or stream; what never sends anything is waited for until `stopped` says so.
+
+    Raises:
+        FarposeError: see `Video`.
+        KeyboardInterrupt: it was stopped before its first frame.
+    """
+    if given.path is not None:
+        return Video(given)
+    answer: queue.Queue[Video | FarposeError] = queue.Queue()
+
+    def work() -> None:
+        try:
+            answer.put(Video(given))
+        except FarposeError as error:
+            answer.put(error)
+
+    threading.Thread(target=work, daemon=True, name="opening").start()
+    while not stopped():
+        with contextlib.suppress(queue.Empty):
+            found = answer.get(timeout=0.1)
+            if isinstance(found, FarposeError):
+                raise found
+            return found
+    raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """What OpenCV and FFmpeg print meanwhile is dropped; whoever calls says what went wrong."""
+def _silent() -> Iterator[None]:
+    """OpenCV logs nothing meanwhile; whoever calls says what went wrong."""
     import cv2
 
     logging: Any = cv2.utils.logging
     level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What OpenCV's writer prints meanwhile, past any log, is dropped too; not for what may take long."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        yield
+        with _silent():
+            yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-        logging.setLogLevel(level)

@@ -54,7 +54,7 @@ def predict(options: argparse.Namespace) -> int:
             if stop():
                 break
             if isinstance(one, videos.Given):
-                one = Clip(one, first, options.every, options.frames, options.codec)
+                one = Clip(videos.opened(one, stop), first, options.every, options.frames, options.codec)
             _work(one, finder, options, located, provenance, tally, written, stop)
             first += one.taken if isinstance(one, Clip) else 0
     tally.report(options.output, not options.no_draw, takes)
