@@ -7,7 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from pipelines import environment  # noqa: F401  (prepares the environment)
+from pipelines import environment
 
 DESCRIPTION = "Find the joints of people who cover few pixels: raw images and annotations in, trained and compared models out."
 EPILOG = (
@@ -16,9 +16,30 @@ EPILOG = (
 )
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"farpose {_version()}")
+        parser.exit()
+
+
+def _version() -> str:
+    """The release, and the commit of the code where it is a clone's."""
+    import subprocess
+    import tomllib
+
+    release = tomllib.loads((environment.REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    asked = ["git", "-C", str(environment.REPOSITORY), "rev-parse", "--short", "HEAD"]
+    try:
+        commit = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return release
+    return f"{release}, commit {commit}"
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line; each command's defaults name the function that runs it."""
     root = argparse.ArgumentParser(prog="farpose", description=DESCRIPTION, epilog=EPILOG)
+    root.add_argument("--version", action=_Version, nargs=0, help="show the version and commit, and exit")
     root.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -227,7 +248,13 @@ def report(error: BaseException) -> int:
         text = f"{sys.executable} lacks the package {error.name!r} (`make setup` once, then `.venv/bin/farpose` in place of this Python)"
     elif not isinstance(error, FarposeError):
         text = f"{type(error).__name__}: {text} (not foreseen; `farpose --debug …` shows where)"
-    print(f"farpose: error: {text}", file=sys.stderr)
+    if not sys.stderr.isatty():
+        print(f"farpose: error: {text}", file=sys.stderr)
+        return 1
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("farpose: error:", "bold red"), f" {text}"))
     return 1
 
 

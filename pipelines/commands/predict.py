@@ -32,11 +32,11 @@ def predict(options: argparse.Namespace) -> int:
 
     given = sources.sort(options.images)
     _check(options, given)
+    subject = chosen(options.variant, options.weights, lambda variant: _refuse(options, variant), options.model)
     shots, places = _photographs(options, given)
     clips = _clips(options, given)
     if not shots and not clips:
         raise FarposeError("none of the files can be read", where=", ".join(map(str, given.folders)), fix="; ".join(given.notes[:3]))
-    subject = chosen(options.variant, options.weights, lambda variant: _refuse(options, variant), options.model)
     finder = Finder(subject, options.score, options.tile)
     located = photographs.given(options.boxes, shots) if options.boxes else photographs.Located({})
     for note in (*given.notes, *subject.notes, *located.notes):
@@ -126,7 +126,6 @@ def _photographs(options: argparse.Namespace, given: sources.Sources) -> tuple[d
 
 def _clips(options: argparse.Namespace, given: sources.Sources) -> list[videos.Given]:
     """The videos and streams; each file is opened once, and one of a folder that does not open is left out."""
-    series.check_places(options.output, given.videos, options.codec)
     kept = []
     for clip in given.videos:
         try:
@@ -149,6 +148,8 @@ def _check(options: argparse.Namespace, given: sources.Sources) -> None:
     for name, value in (("every", options.every), ("frames", options.frames)):
         if value is not None and value < 1:
             raise FarposeError(f"--{name} must be at least 1, got {value}", fix="such as 5")
+    photographs.drawings(options.output, photographs.unique(given.photographs).values())
+    series.check_places(options.output, given.videos, options.codec)
     streams = [clip for clip in given.videos if clip.path is None]
     if len(streams) > 1 or (streams and given.videos[-1] is not streams[0]):
         raise FarposeError(
