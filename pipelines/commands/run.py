@@ -12,14 +12,14 @@ from pipelines import paths, settings, terminal
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
     print("checking params/ and the stores", flush=True)  # before anything is imported, which takes seconds on a busy machine
-    from components.registry import store
+    from components.registry import tracking
     from pipelines import checks, listing, servers
     from pipelines.commands.models import print_table
 
     pipeline = checks.parameters()["pipeline"]
     listing.keep_in_step(pipeline)
     servers.prefect_in_use()
-    store.open_store()  # what a person must mend is told before a server is started
+    tracking.ready()  # what a person must mend is told before a server is started
     print("starting Prefect", flush=True)
     servers.own_prefect()
     from pipelines import flows
