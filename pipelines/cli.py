@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from pipelines import environment
+from pipelines.lifeline import INTERRUPTED, TERMINATED, Terminated, terminable
 
 DESCRIPTION = "Find the joints of people who cover few pixels: raw images and annotations in, trained and compared models out."
 EPILOG = (
@@ -223,13 +224,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 1 after an error (one line on stderr), 2 for a wrong command line, 130 after Ctrl-C."""
+    """Run one command.
+
+    The exit code is 0, 1 after an error (one line on stderr), 2 for a wrong command line, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     options = parser().parse_args(arguments)
     module, function = options.handler.split(":")
     try:
-        return int(getattr(importlib.import_module(f"pipelines.commands.{module}"), function)(options) or 0)
-    except KeyboardInterrupt:
-        return _interrupted()
+        with terminable():
+            return int(getattr(importlib.import_module(f"pipelines.commands.{module}"), function)(options) or 0)
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         return 1
@@ -242,7 +247,9 @@ def main(arguments: list[str] | None = None) -> int:
 def report(error: BaseException) -> int:
     """Print an error on one line of stderr; the exit code."""
     from components.base.errors import FarposeError
+    from pipelines import disk
 
+    error = disk.named(error)
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in ("components", "pipelines"):
         text = f"{sys.executable} lacks the package {error.name!r} (`make setup` once, then `.venv/bin/farpose` in place of this Python)"
@@ -258,9 +265,10 @@ def report(error: BaseException) -> int:
     return 1
 
 
-def _interrupted() -> int:
-    print("farpose: interrupted; the same command continues where it stopped", file=sys.stderr)
-    return 130
+def _interrupted(error: KeyboardInterrupt) -> int:
+    said, code = ("ended by SIGTERM", TERMINATED) if isinstance(error, Terminated) else ("interrupted", INTERRUPTED)
+    print(f"farpose: {said}; the same command continues where it stopped", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

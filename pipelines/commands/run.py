@@ -13,10 +13,12 @@ def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
     print("checking params/ and the stores", flush=True)  # before anything is imported, which takes seconds on a busy machine
     from components.registry import tracking
-    from pipelines import checks, listing, servers
+    from pipelines import checks, interrupted, listing, servers
     from pipelines.commands.models import print_table
 
     pipeline = checks.parameters()["pipeline"]
+    if said := interrupted.mend_lock():  # before it is read
+        print(said)
     listing.keep_in_step(pipeline)
     servers.prefect_in_use()
     tracking.ready()  # what a person must mend is told before a server is started
@@ -33,9 +35,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def stage(options: argparse.Namespace) -> None:
-    """One stage's code in this process."""
-    from pipelines import stages
+    """One stage's code in this process, which ends with the DVC that runs it."""
+    from pipelines import lifeline, stages
 
+    lifeline.follow()
     stages.run_stage(options.name, options.item)
 
 
@@ -43,10 +46,11 @@ def train(options: argparse.Namespace) -> None:
     """One variant's train stage; a variant that is not in the pipeline goes to scratch/."""
     if not _is_outside(options):
         return _reproduce("train", options.variant)
-    from pipelines import stages
+    from pipelines import locks, stages
 
     folder = paths.SCRATCH / options.variant / "model"
-    stages.train(options.variant, options.shards, folder)
+    with locks.working_on(f"train@{options.variant}"):
+        stages.train(options.variant, options.shards, folder)
     print(f"weights in {paths.shown(folder)}; next: farpose evaluate {options.variant} --shards {options.shards}")
     return None
 
