@@ -49,7 +49,7 @@ ROWS = (
     Row(
         "flow killed",
         "SIGKILL of `farpose run` with all that it started, of it alone, or of a DVC, at a random moment: its processes end; the next run "
-        "ends with the same bytes of every result and of dvc.lock, closes the runs in Prefect and MLflow, and no lock is left",
+        "ends with the same bytes of every result and the same dvc.lock, closes the runs in Prefect and MLflow, and no lock is left",
         f"{KILLED}::test_a_flow_killed_at_random_moments_ends_with_the_same_results",
     ),
     Row(

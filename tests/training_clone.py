@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from components.base.files import sha256_of
+from components.base.files import digest_of, sha256_of
 from pipelines import listing, settings
 from tests.repositories import PYTHON, commit, copy_of_this
 from tests.test_cli import edit
@@ -86,9 +86,10 @@ def forget(folder: Path) -> None:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """Digest of every file under artifacts/ and results/, and of dvc.lock."""
+    """Digest of every file under artifacts/ and results/, and of dvc.lock's entries: stages side by side write them in any order."""
     files = [path for top in ("artifacts", "results") for path in (folder / top).rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): sha256_of(path) for path in [*files, folder / "dvc.lock"] if path.is_file()}
+    entries = yaml.safe_load((folder / "dvc.lock").read_text())
+    return {str(path.relative_to(folder)): sha256_of(path) for path in files} | {"dvc.lock": digest_of(entries)}
 
 
 def states(folder: Path) -> dict[str, dict[str, int]]:
