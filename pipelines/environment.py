@@ -27,6 +27,7 @@ DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MPLBACKEND": "Agg",
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",  # what FFmpeg prints of a bad video names no file; `pipelines.videos` says what matters
 }
 SERVERS = {  # of the servers that we start, which write to their log files, not to the terminal
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",

@@ -10,16 +10,17 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.exceptions import MissingContextError
+from prefect.exceptions import MissingContextError, TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.base.errors import FarposeError
 from components.base.files import read_json
 from components.evaluate.leading import leading, leading_value
-from pipelines import graph, settings
+from pipelines import flowruns, graph, interrupted, settings
 from pipelines.driver import Driver, StageResult
 from pipelines.environment import REPOSITORY
+from pipelines.lifeline import Terminated
 
 REGISTRATION = Path("artifacts", "registration")
 COMPARISON = Path("artifacts", "comparison", "comparison.md")
@@ -36,7 +37,12 @@ def run(targets: list[str] | None = None, verify: bool = True, repository: Path 
         FarposeError: a stage failed (the first failure, in the stage's own words), or DVC still sees changes at the end.
     """
     runner: Any = ThreadPoolTaskRunner(max_workers=MOST_TASKS)
-    return farpose_flow.with_options(task_runner=runner)(targets, verify, str(repository))
+    for name in flowruns.close_dead((farpose_flow.name,)):
+        _echo(f"the run {name!r} of before is closed: {flowruns.REASON}")
+    try:
+        return farpose_flow.with_options(task_runner=runner)(targets, verify, str(repository))
+    except TerminationSignal:  # Prefect's word for SIGTERM
+        raise Terminated from None
 
 
 def _run_name() -> str:
@@ -52,7 +58,10 @@ def farpose_flow(targets: list[str] | None = None, verify: bool = True, reposito
     """Reproduce the graph of dvc.yaml, or the part of it that `targets` name; see `run`."""
     from components.registry import tracking
 
+    flowruns.label(runtime.flow_run.id)
     root = Path(repository)
+    for line in interrupted.put_in_order(root):
+        _echo(line)
     stages = graph.load(root)
     wanted = graph.select(stages, targets) if targets else stages
     plan = settings.load(root / "params" / "pipeline.yaml").flow

@@ -15,7 +15,7 @@ import psutil
 
 from components.base.errors import FarposeError
 from components.registry import store, tracking, waiting
-from pipelines import paths, served, servers
+from pipelines import interrupted, paths, served, servers
 from pipelines.servers import MLFLOW, PREFECT
 
 WORKER = "prefect-worker"
@@ -56,6 +56,7 @@ def serve() -> Iterator[str]:
     else:
         if before:
             yield f"{', '.join(before)}: running; starting {', '.join(missing)}"
+        yield from interrupted.put_in_order()
         try:
             _start(record, missing)
         except BaseException:

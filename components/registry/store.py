@@ -6,6 +6,9 @@ import os
 import re
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +29,7 @@ DAMAGED = ("file is not a database", "malformed", "file is encrypted")
 READ_ONLY = ("readonly database", "unable to open database file")
 CONNECT_S = 10  # whole seconds
 LOCK_S = 60.0  # how long a locked database is tried again
+_patience: ContextVar[float | None] = ContextVar("patience", default=None)  # in place of LOCK_S
 DRIVERS = {"psycopg2": "make setup EXTRAS=postgres", "MySQLdb": "uv pip install mysqlclient"}  # what installs a module
 ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # where a database's artifacts lie, such as s3://BUCKET/FOLDER; MLflow's own name for it
 UNWILLING = ("error code 401", "error code 403", "password authentication failed", "does not exist", "out-of-date database schema")
@@ -61,6 +65,16 @@ def exists(repository: Path = REPOSITORY) -> bool:
     return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (folder_of(repository) / "mlflow.db").is_file()
 
 
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Meanwhile a locked database is tried again for so long."""
+    before = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(before)
+
+
 def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
     """A client and the id of experiment `farpose`, which is made on first use; runs that a crash left open are closed.
 
@@ -77,7 +91,8 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
     uri = tracking_uri(repository)
-    deadline = time.monotonic() + LOCK_S
+    patient = _patience.get()
+    deadline = time.monotonic() + (LOCK_S if patient is None else patient)
     while True:
         try:
             _connect(uri)

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 
-from pipelines import paths
+from pipelines import paths, terminal
 
 Line = tuple[str, str, str]  # what, found, advice (empty if all is well)
 LEAST_DISK_GIB = 5
@@ -19,9 +19,9 @@ def doctor(options: argparse.Namespace) -> None:
     """Print every finding, with advice where something is missing."""
     missing = 0
     for what, found, advice in [*_versions(), *_devices(), *_disk(), *_stores(), *_weights(), *_pipeline()]:
-        print(f"{what:24} {found}" + (f"   <- {advice}" if advice else ""))
+        terminal.listed([(f"{what} ", found + (f"   <- {advice}" if advice else ""))], 25, "yellow" if advice else "")
         missing += bool(advice)
-    print(f"\n{missing} thing(s) to do" if missing else "\nall is well")
+    terminal.say(f"\n{missing} thing(s) to do" if missing else "\nall is well", "yellow" if missing else "green")
 
 
 def _versions() -> Iterator[Line]:

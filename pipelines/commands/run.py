@@ -6,19 +6,23 @@ import argparse
 from pathlib import Path
 
 from components.base.errors import FarposeError
-from pipelines import paths, settings
+from pipelines import paths, settings, terminal
 
 
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
+    print("checking params/ and the stores", flush=True)  # before anything is imported, which takes seconds on a busy machine
     from components.registry import tracking
-    from pipelines import checks, listing, servers
+    from pipelines import checks, interrupted, listing, servers
     from pipelines.commands.models import print_table
 
     pipeline = checks.parameters()["pipeline"]
+    if said := interrupted.mend_lock():  # before it is read
+        print(said)
     listing.keep_in_step(pipeline)
     servers.prefect_in_use()
     tracking.ready()  # what a person must mend is told before a server is started
+    print("starting Prefect", flush=True)
     servers.own_prefect()
     from pipelines import flows
 
@@ -27,13 +31,14 @@ def run(options: argparse.Namespace) -> None:
     print(f"\n{len(results)} stages: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
     if not options.targets:
         print_table()
-        print(_where_next())
+        _where_next()
 
 
 def stage(options: argparse.Namespace) -> None:
-    """One stage's code in this process."""
-    from pipelines import stages
+    """One stage's code in this process, which ends with the DVC that runs it."""
+    from pipelines import lifeline, stages
 
+    lifeline.follow()
     stages.run_stage(options.name, options.item)
 
 
@@ -41,10 +46,11 @@ def train(options: argparse.Namespace) -> None:
     """One variant's train stage; a variant that is not in the pipeline goes to scratch/."""
     if not _is_outside(options):
         return _reproduce("train", options.variant)
-    from pipelines import stages
+    from pipelines import locks, stages
 
     folder = paths.SCRATCH / options.variant / "model"
-    stages.train(options.variant, options.shards, folder)
+    with locks.working_on(f"train@{options.variant}"):
+        stages.train(options.variant, options.shards, folder)
     print(f"weights in {paths.shown(folder)}; next: farpose evaluate {options.variant} --shards {options.shards}")
     return None
 
@@ -161,7 +167,8 @@ def _reproduce(kind: str, variant: str) -> None:
     print(f"{name}: {result.outcome}")
 
 
-def _where_next() -> str:
+def _where_next() -> None:
+    """Print it."""
     from components.evaluate.leading import leads
 
     places = {
@@ -172,11 +179,12 @@ def _where_next() -> str:
         "what the networks see": paths.SHARDS / "*" / "contact_sheet.png",
         "verdict on the data": paths.VALIDATION / "docs" / "index.html",
     }
-    lines = [f"  {text:44} {paths.shown(path)}" for text, path in places.items()]
+    lines = [(f"  {text}", paths.shown(path)) for text, path in places.items()]
     commands = {
         "runs, models and the flow in a browser": "make ui",
         "joints of your own image": "farpose predict IMAGE --variant NAME",
         "change a parameter, run what depends on it": "edit params/, then `farpose run` or `dvc repro`",
     }
-    lines += [f"  {text:44} {command}" for text, command in commands.items()]
-    return "\nWhere to look next\n" + "\n".join(lines)
+    lines += [(f"  {text}", command) for text, command in commands.items()]
+    terminal.say("\nWhere to look next", "bold")
+    terminal.listed(lines, 47, "cyan")

@@ -32,7 +32,7 @@ def submit(options: argparse.Namespace) -> None:
     """
     from components.approaches import approach
     from pipelines import stages
-    from pipelines.commands.predict import chosen
+    from pipelines.choosing import chosen
 
     if options.output.suffix not in SUFFIXES:
         raise FarposeError(
@@ -40,6 +40,8 @@ def submit(options: argparse.Namespace) -> None:
         )
     files = listed(options.images, options.folder)
     subject = chosen(options.variant, options.weights, model=options.model)
+    for note in subject.notes:
+        print(f"note: {note}")
     shown = approach(subject.built.variant.approach)
     if shown.takes_boxes != (options.boxes is not None):
         variant = subject.built.variant.name

@@ -99,7 +99,7 @@ class Transfer:
                 pool.shutdown(cancel_futures=True)
         self._sweep({entry.path for entry in entries})
 
-    def _fetch(self, entry: Entry) -> None:
+    def _fetch(self, entry: Entry, again: bool = True) -> None:
         if self._stop.is_set():
             return None
         target = self.folder / entry.path
@@ -117,8 +117,8 @@ class Transfer:
         wanted = self.expected.get(entry.path, entry.sha256)
         if wanted and digest != wanted:
             part.unlink()
-            if resumed:  # the partial file may be damaged
-                return self._fetch(entry)
+            if resumed or again:  # the partial file may be damaged, or the line
+                return self._fetch(entry, again=False)
             raise FarposeError(
                 f"SHA-256 is {digest[:12]}…, expected {wanted[:12]}…: truncated or tampered with",
                 where=entry.path,
