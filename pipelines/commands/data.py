@@ -9,7 +9,7 @@ import sys
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import size_in_words
-from pipelines import paths, settings
+from pipelines import graph, paths, settings
 
 
 def acquire(options: argparse.Namespace) -> None:
@@ -18,6 +18,7 @@ def acquire(options: argparse.Namespace) -> None:
     from components.datasets.acquire.listing import IMAGES, kinds_of
     from components.datasets.synthetic import SyntheticParams
 
+    graph.opened().close()  # before the work is done: DVC takes the data at the end
     params = parse(SyntheticParams, load_yaml(PARAMS / "data.yaml").get("synthetic", {}), "params/data.yaml: synthetic")
     sources = settings.data().sources
     got = collect(

@@ -13,6 +13,7 @@ import numpy as np
 
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file, read_json
+from components.datasets.acquire.listing import safe_path
 from components.datasets.categories import PERSON
 from components.datasets.fetch import PERSONS_FILE
 from components.datasets.params import SourceParams
@@ -67,7 +68,7 @@ def listed(path: Path, folder: Path) -> dict[int, Path]:
     """The images of a COCO file's `images`, by id.
 
     Raises:
-        FarposeError: not such a list, an id twice, or a file that is not in the folder.
+        FarposeError: not such a list, an id twice, a name that leads out of the folder, or a file that is not in it.
     """
     value = read_json(path)
     images = value.get("images") if isinstance(value, dict) else None
@@ -75,7 +76,7 @@ def listed(path: Path, folder: Path) -> dict[int, Path]:
         raise FarposeError(
             "expected COCO's mapping with `images`, each with id and file_name", where=path, fix="such as image_info_test-dev2017.json"
         )
-    files = {image["id"]: folder / str(image["file_name"]) for image in images}
+    files = {image["id"]: folder / safe_path(str(image["file_name"]), path) for image in images}
     if len(files) < len(images) or not files:
         raise FarposeError("an image id appears twice" if files else "there are no images", where=path)
     missing = [file for file in files.values() if not file.is_file()]

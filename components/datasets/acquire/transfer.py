@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ class Ledger:
 
     def __init__(self, path: Path, origin: str) -> None:
         self.path, self._lock = path, threading.Lock()
+        origin = re.sub(r"://[^\s/]*@", "://", origin)  # a password in the address is not kept
         self.files: dict[str, dict[str, Any]] = {}
         lines = path.read_text().splitlines() if path.exists() else []
         self.continues = bool(lines) and lines[0] == json.dumps({"origin": origin})
