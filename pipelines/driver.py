@@ -211,7 +211,9 @@ class Driver:
             said = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1] if lines else "it said nothing")
         if any(disk.says_full(line) for line in lines[-LAST:]) and disk.FULL not in said:
             return FarposeError(disk.FULL, where=f"stage {name}", fix=disk.way_out(self.repository))
-        return FarposeError(said if code > 0 else f"killed by signal {-code}: {said}", where=f"stage {name}")
+        missing = re.search(r"(?:No such file or directory: '.*/|dependency ')data/([^/']+)'", said)
+        fix = f"`farpose acquire {missing[1]}`, or `dvc pull` where a remote has it" if missing else None
+        return FarposeError(said if code > 0 else f"killed by signal {-code}: {said}", where=f"stage {name}", fix=fix)
 
     def _bring_back(self, stage: Stage, kept: dict[Path, bytes]) -> None:
         """DVC removes outputs before a stage runs: put the earlier ones back where the failed run left none."""
