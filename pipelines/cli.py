@@ -43,7 +43,18 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("targets", nargs="*", metavar="STAGE", help="only these stages and what they need (such as compare, train@NAME)")
     run.add_argument("--no-verify", action="store_true", help="leave out the checks that come before the first stage")
 
-    text = "say when the flow runs by itself on the servers of `make serve`; without an argument: show it"
+    text = "take in new data: check them beside those that are there, then put them in place and run the pipeline, or say what is wrong"
+    ingest = command("ingest", "flows:ingest", text)
+    ingest.add_argument("source", help="a source of params/data.yaml")
+    text = "folder, archive, HTTP(S) address or S3 prefix (the source's `origin` in params/data.yaml)"
+    ingest.add_argument("--from", dest="place", metavar="PATH|URL|s3://…", help=text)
+    ingest.add_argument("--endpoint", metavar="URL", help="S3 endpoint other than Amazon's")
+
+    text = "do once what every night does: refresh data from their origin, run the pipeline, compare new challengers with the champion"
+    nightly = command("nightly", "flows:nightly", text)
+    nightly.add_argument("--split", choices=("val", "dev"), help="the persons that models are compared on (dev, if the data have one)")
+
+    text = "say when the flow nightly runs by itself on the servers of `make serve`; without an argument: show it"
     schedule = command("schedule", "schedule:schedule", text)
     text = 'five fields in quotes: minute, hour, day, month, weekday, such as "0 3 * * *"; off: at no time'
     schedule.add_argument("cron", nargs="*", metavar="CRON|off", help=text)
@@ -216,6 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
 def report(error: BaseException) -> int:
     """Print an error on one line of stderr; the exit code."""
     from components.base.errors import FarposeError
+    from pipelines import passing
 
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in ("components", "pipelines"):
@@ -223,7 +235,7 @@ def report(error: BaseException) -> int:
     elif not isinstance(error, FarposeError):
         text = f"{type(error).__name__}: {text} (not foreseen; `farpose --debug …` shows where)"
     print(f"farpose: error: {text}", file=sys.stderr)
-    return 1
+    return passing.exit_code(error)
 
 
 def _interrupted() -> int:

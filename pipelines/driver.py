@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.base.errors import FarposeError
-from pipelines import environment
+from pipelines import environment, passing
 from pipelines.graph import Stage
 
 PROGRESS_EVERY_S = 10.0  # a progress bar's redraws are shown this seldom when they arrive through a pipe
@@ -38,6 +38,10 @@ ERROR_PREFIX = "farpose: error: "
 
 class Stopped(FarposeError):
     """A stage was stopped, because the flow was."""
+
+
+class Passing(FarposeError):
+    """A process failed for a reason that passes by itself, see `pipelines.passing`."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Driver:
         environment.prepare()
         self.repository, self.timeout_s, self.echo = repository, timeout_s, echo
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // max_parallel))}  # more threads than cores wait for each other
-        self.variables = {**threads, **os.environ, "PYTHONUNBUFFERED": "1", **(variables or {})}
+        self.variables = {**threads, **os.environ, "PYTHONUNBUFFERED": "1", passing.ASKED: "1", **(variables or {})}
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -188,7 +192,8 @@ class Driver:
         said = next((line.split(ERROR_PREFIX, 1)[1] for line in reversed(lines) if ERROR_PREFIX in line), None)
         if said is None:
             said = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1] if lines else "it said nothing")
-        return FarposeError(said if code > 0 else f"killed by signal {-code}: {said}", where=f"stage {name}")
+        kind = Passing if code == passing.CODE or any(passing.EXITED in line for line in lines[-8:]) else FarposeError
+        return kind(said if code > 0 else f"killed by signal {-code}: {said}", where=f"stage {name}")
 
     def _bring_back(self, stage: Stage, kept: dict[Path, bytes]) -> None:
         """DVC removes outputs before a stage runs: put the earlier ones back where the failed run left none."""

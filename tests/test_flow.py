@@ -161,7 +161,7 @@ def statuses(repository: Path) -> list[str]:
     from components.registry import store
 
     client, experiment_id = store.open_store(repository)
-    runs = client.search_runs([experiment_id], "attributes.run_name = 'pipeline'", order_by=["attributes.start_time ASC"])
+    runs = client.search_runs([experiment_id], "tags.kind = 'pipeline'", order_by=["attributes.start_time ASC"])
     return [run.info.status for run in runs]
 
 

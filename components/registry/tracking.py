@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 PIPELINE_RUN = "FARPOSE_PIPELINE_RUN"  # MLflow id of the run that a stage's run is nested under
 PREFECT_RUN = "FARPOSE_PREFECT_RUN"  # Prefect's id of the flow run, kept as a tag
-PIPELINE = "pipeline"  # name of that run
+PIPELINE = "pipeline"  # kind of that run
+NAME = "mlflow.runName"  # MLflow's tag of a run's name
 NOTE = "mlflow.note.content"  # MLflow's tag of a run's description
 BATCH = 200  # metrics per request
 FLUSH_S = 10.0
@@ -30,8 +31,8 @@ LONGEST_PARAM, PARAMS_PER_REQUEST = 500, 100
 class Run:
     """An open MLflow run."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self.client, self.run_id = client, run_id
+    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str = "") -> None:
+        self.client, self.run_id, self.experiment_id = client, run_id, experiment_id
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Nested parameters, stored as `a.b.c`."""
@@ -117,7 +118,7 @@ def run(
     """
     client, experiment_id = store.open_store(repository)
     found = {**lineage.tags(name, repository), **store.process_tags(), **(tags or {}), **_parents(client)}
-    opened = Run(client, client.create_run(experiment_id, run_name=name, tags=found).info.run_id)
+    opened = Run(client, client.create_run(experiment_id, run_name=name, tags=found).info.run_id, experiment_id)
     opened.used_data(lineage.data_digest(repository))
     status = "FAILED"
     try:
@@ -135,11 +136,27 @@ def run(
 
 
 @contextmanager
-def pipeline_run(prefect_run: str = "", repository: Path = REPOSITORY) -> Iterator[tuple[Run, dict[str, str]]]:
-    """The run that the stages' runs are nested under, and the environment variables that pass it to the stages."""
-    tags = {"prefect.flow_run_id": prefect_run} if prefect_run else {}
-    with run(PIPELINE, tags=tags, repository=repository) as opened:
+def pipeline_run(prefect_run: str = "", repository: Path = REPOSITORY, name: str = PIPELINE) -> Iterator[tuple[Run, dict[str, str]]]:
+    """The run that the stages' runs are nested under, and the environment variables that pass it to the stages.
+
+    Args:
+        name: what is about to be done; the tag `NAME` changes it to what was.
+    """
+    tags = {"kind": PIPELINE} | ({"prefect.flow_run_id": prefect_run} if prefect_run else {})
+    with run(name, tags=tags, repository=repository) as opened:
         yield opened, {PIPELINE_RUN: opened.run_id, PREFECT_RUN: prefect_run}
+
+
+def children(opened: Run) -> dict[str, str]:
+    """Names and ids of the runs inside a run; of several of one name the newest. Empty if the store does not answer."""
+    from mlflow.exceptions import MlflowException
+
+    query = f"tags.mlflow.parentRunId = '{opened.run_id}'"
+    try:
+        found = opened.client.search_runs([opened.experiment_id], query, order_by=["attributes.start_time ASC"])
+    except MlflowException:
+        return {}
+    return {run.info.run_name: run.info.run_id for run in found}
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:

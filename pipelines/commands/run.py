@@ -11,17 +11,10 @@ from pipelines import paths, settings
 
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
-    from components.registry import store
-    from pipelines import checks, listing, servers
+    from pipelines.commands.flows import prepared
     from pipelines.commands.models import print_table
 
-    pipeline = checks.parameters()["pipeline"]
-    listing.keep_in_step(pipeline)
-    servers.prefect_in_use()
-    store.open_store()  # what a person must mend is told before a server is started
-    servers.own_prefect()
-    from pipelines import flows
-
+    flows = prepared()
     results = flows.run(options.targets or None, verify=not options.no_verify)
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in ("ran", "restored", "unchanged")}
     print(f"\n{len(results)} stages: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
