@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from components.base.errors import FarposeError
 from components.base.files import read_json, sha256_of, write_json
-from pipelines import judging, promoting, settings
+from pipelines import judging, paths, promoting, settings
 
 if TYPE_CHECKING:
     from components.registry.promotion import ModelVersion
@@ -71,7 +71,7 @@ class Challenges:
         return f"{len(self.new)} challengers compared with {self.champion}, {better} better" if self.new else "no new challenger"
 
 
-def challenge(split: str | None = None) -> Challenges:
+def challenge(split: str | None = None, repository: Path = paths.REPOSITORY) -> Challenges:
     """Compare every challenger of the pipeline's variants that was not compared with the present champion on these persons yet.
 
     Each comparison is a run of kind `challenge` in MLflow, and two tags of the challenger's version.
@@ -83,16 +83,19 @@ def challenge(split: str | None = None) -> Challenges:
     """
     from components.registry import promotion
 
-    champion = promotion.champion()
+    champion = promotion.champion(repository)
     if champion is None:
         return Challenges("", (), ())
-    ground, holder = judging.here(), promotion.label(champion)
+    holder = promotion.label(champion)
+    others = [version for version in _challengers(repository) if promotion.label(version) != holder]
+    if not others:
+        return Challenges(holder, (), ())
+    ground = judging.here()
     split = split or ("dev" if "dev" in set(ground.table.frame["split"]) else "val")
     against = f"{holder}, {split}, persons {sha256_of(ground.persons / 'persons.parquet')[:12]}"
-    others = [version for version in _challengers() if promotion.label(version) != holder]
     known = [_told(version, holder) for version in others if version.tags.get(AGAINST) == against]
     with tempfile.TemporaryDirectory() as scratch:
-        field = _Field(champion, ground, split, Path(scratch))
+        field = _Field(repository, champion, ground, split, Path(scratch))
         new = [_compared(version, field, against) for version in others if version.tags.get(AGAINST) != against]
     return Challenges(holder, tuple(new), tuple(known))
 
@@ -100,8 +103,8 @@ def challenge(split: str | None = None) -> Challenges:
 class _Field:
     """The champion's evaluation, made once, when the first challenger needs it."""
 
-    def __init__(self, champion: ModelVersion, ground: judging.Ground, split: str, folder: Path) -> None:
-        self.champion, self.ground, self.split, self.folder = champion, ground, split, folder
+    def __init__(self, repository: Path, champion: ModelVersion, ground: judging.Ground, split: str, folder: Path) -> None:
+        self.repository, self.champion, self.ground, self.split, self.folder = repository, champion, ground, split, folder
 
     def compare(self, challenger: ModelVersion) -> promoting.Gate:
         """
@@ -111,8 +114,8 @@ class _Field:
         from components.registry import promotion
 
         if not (self.folder / "champion" / "metrics.json").is_file():
-            judging.judge(promotion.read(self.champion), self.ground, self.split, self.folder / "champion")
-        judging.judge(promotion.read(challenger), self.ground, self.split, self.folder / "candidate")
+            judging.judge(promotion.read(self.champion, self.repository), self.ground, self.split, self.folder / "champion")
+        judging.judge(promotion.read(challenger, self.repository), self.ground, self.split, self.folder / "candidate")
         return promoting.better(self.folder, promotion.label(self.champion), self.split)
 
 
@@ -127,7 +130,7 @@ def _compared(version: ModelVersion, field: _Field, against: str) -> Challenge:
         return Challenge(label, champion, UNCOMPARED, str(error))
     found = Challenge(label, champion, BETTER if gate.passed else UNDECIDED, gate.said)
     tags = {"kind": KIND, AGAINST: against, "challenge.candidate": f"{version.name}@{version.version}"}
-    with tracking.run(f"challenge {version.name} {version.version}", tags=tags) as run:
+    with tracking.run(f"challenge {version.name} {version.version}", tags=tags, repository=field.repository) as run:
         run.metrics(gate.numbers)
         run.note(f"{label}: **{found.verdict}** than the champion. {found.said}")
         for key, value in {AGAINST: against, FOUND: f"{found.verdict}: {found.said}"}.items():
@@ -144,14 +147,14 @@ def _told(version: ModelVersion, champion: str) -> Challenge:
     return Challenge(promotion.label(version), champion, verdict, said)
 
 
-def _challengers() -> list[ModelVersion]:
+def _challengers(repository: Path) -> list[ModelVersion]:
     """The versions with the alias `challenger`, of the variants of the pipeline."""
     from components.registry import promotion
 
     found = []
     for name in settings.load().variants:
         with contextlib.suppress(FarposeError):  # it was not registered yet
-            found.append(promotion.find(name))
+            found.append(promotion.find(name, repository))
     return found
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -58,11 +57,11 @@ def reproduce(targets: list[str] | None = None, verify: bool = True, repository:
     with _work(repository) as work:
         results = reproduction.reproduce(work, targets, verify)
         _names(work, f"{', '.join(targets or ['all stages'])}: {reproduction.in_words(results)}")
-    return results
+    return _completed(results, reproduction.in_words(results))
 
 
 @flow(flow_run_name=_run_name, task_runner=RUNNER, validate_parameters=False)
-def ingest(source: str, place: str | None = None, endpoint: str | None = None, verify: bool = True, repository: str = HERE) -> None:
+def ingest(source: str, place: str | None = None, endpoint: str | None = None, verify: bool = True, repository: str = HERE) -> str:
     """Take in new data of a source: collect them, check them, and only then put them in place and run the pipeline.
 
     Args:
@@ -76,10 +75,11 @@ def ingest(source: str, place: str | None = None, endpoint: str | None = None, v
         _take_in(work, source, place, endpoint)
         if settings.data().source != source:
             echo(f"{source} is not the data set in use (`source` in params/data.yaml): no stage depends on it")
-            _names(work, f"ingest {source}: taken in")
-            return
-        results = reproduction.reproduce(work, None, verify)
-        _names(work, f"ingest {source}: taken in, {reproduction.in_words(results)}")
+            done = f"{source} is taken in"
+        else:
+            done = f"{source} is taken in, {reproduction.in_words(reproduction.reproduce(work, None, verify))}"
+        _names(work, f"ingest: {done}")
+    return _completed(done, done)
 
 
 @flow(flow_run_name=_run_name, task_runner=RUNNER, validate_parameters=False)
@@ -109,11 +109,11 @@ def nightly(split: Split | None = None, verify: bool = True, repository: str = H
         _names(work, f"nightly: {done}")
         if refused is not None:
             raise refused
-    return done
+    return _completed(done, done)
 
 
 @flow(flow_run_name=_run_name, task_runner=RUNNER, validate_parameters=False)
-def promote(name: str = "", split: Split = "dev", rollback: bool = False, repository: str = HERE) -> State[str]:
+def promote(name: str = "", split: Split = "dev", rollback: bool = False, repository: str = HERE) -> str:
     """Make a registered model the champion if the gates of `farpose promote` hold; a refusal is told and changes nothing.
 
     Args:
@@ -126,7 +126,12 @@ def promote(name: str = "", split: Split = "dev", rollback: bool = False, reposi
     with turns.turn("a promotion", Path(repository), echo):
         passed, lines = _promote(name, split, rollback)
     pages.markdown("promotion", "\n".join([f"**{lines[0]}**", "", *(f"- {line}" for line in lines[1:])]), "The decision and its reasons")
-    return Completed(name="Promoted" if passed else "Refused", message="; ".join(lines), data=lines[0])
+    return _completed(lines[0], "; ".join(lines), "Promoted" if passed else "Refused")
+
+
+def _completed(result: Any, said: str, name: str = "Completed") -> Any:
+    """What a flow returns so that the run's page says more than that it ended; its caller gets the result."""
+    return Completed(name=name, message=said, data=result)
 
 
 @contextmanager

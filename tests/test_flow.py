@@ -156,6 +156,22 @@ def test_the_flow_runs_side_by_side_fails_in_one_line_and_continues(prefect, toy
     assert statuses(toy) == ["FAILED", "FINISHED", "FINISHED"]
 
 
+def test_what_passes_by_itself_is_tried_again_and_a_stages_own_error_is_not(prefect, toy, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    from pipelines import flows, reproduction
+
+    for name in ("_stage", "_verify"):
+        monkeypatch.setattr(reproduction, name, getattr(reproduction, name).with_options(retry_delay_seconds=[0, 0, 0]))
+    git(toy, "commit", "--quiet", "--allow-empty", "--message", "state")
+    (toy / "mode-x.txt").write_text("busy\n")  # exits as a stage whose store is locked does, once
+    assert {result.name: result.outcome for result in flows.run(["middle@x"], verify=False, repository=toy)}["middle@x"] == "ran"
+    (toy / "middle.py").write_text("import sys\nopen('tries.txt', 'a').write('x')\nsys.exit('farpose: error: row 7 is bad')\n")
+    (toy / "mode-x.txt").write_text("other\n")
+    with pytest.raises(FarposeError, match="row 7 is bad"):
+        flows.run(["middle@x"], verify=False, repository=toy)
+    assert (toy / "tries.txt").read_text() == "x"
+
+
 def statuses(repository: Path) -> list[str]:
     """Statuses of the pipeline's MLflow runs, in order."""
     from components.registry import store

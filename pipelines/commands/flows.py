@@ -8,7 +8,7 @@ from types import ModuleType
 
 def ingest(options: argparse.Namespace) -> None:
     """New data of a source, if they are valid, and what depends on them."""
-    prepared().ingest(options.source, options.place, options.endpoint)
+    print(f"\n{prepared().ingest(options.source, options.place, options.endpoint)}")
 
 
 def nightly(options: argparse.Namespace) -> None:
