@@ -41,6 +41,10 @@ stages:
       - middle-y.txt
     outs:
       - last.txt
+# variants: written by `farpose params`
+# end of variants
+# report: written by `farpose params`
+# end of report
 vars:
   - python: PYTHON
 """
