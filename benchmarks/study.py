@@ -231,6 +231,7 @@ def adopt(weights: Path, record: Path, run: str, shards: Path, folder: Path) -> 
     from components.models import zoo
     from components.models.weights import load_weights, read_metadata, save_weights
     from components.train import recipe as recipes
+    from components.train.output import MEASURED
 
     told, metadata = read_json(record)[run], read_metadata(weights)
     variant = zoo.variant(metadata["variant"])
@@ -245,7 +246,7 @@ def adopt(weights: Path, record: Path, run: str, shards: Path, folder: Path) -> 
     save_weights(folder / WEIGHTS, load_weights(weights, variant), metadata)
     kept = {key: value for key, value in told.items() if key not in ("history", "data", "recipe", "hardware", "versions", "run")}
     kept |= {"trained_sha256": told["model_sha256"], "model_sha256": sha256_of(folder / WEIGHTS), "gpu": told["hardware"]["gpu"]}
-    write_json(folder / "timing.json", {"summary": kept, "epochs": []})
+    write_json(folder / "summary.json", {key: value for key, value in kept.items() if key not in MEASURED})
     write_json(folder / "history.json", told["history"])
 
 

@@ -173,7 +173,7 @@ def parser() -> argparse.ArgumentParser:
     text = "make a trained variant a model that comes with a clone: weights in half precision, ONNX file, card, digests"
     release = command("release", "release:release", text)
     release.add_argument("variant", metavar="NAME", help="a trained variant")
-    text = "its training's folder, with model.safetensors and timing.json, if not that of the pipeline or of `train`"
+    text = "its training's folder, with model.safetensors and summary.json, if not that of the pipeline or of `train`"
     release.add_argument("--from", dest="origin", type=Path, metavar="FOLDER", help=text)
     release.add_argument("--as", dest="name", required=True, metavar="NAME", help="name of the released model, such as pose_64x48")
     release.add_argument("--shards", help="the crops it was trained on, for a variant that is not in the pipeline")

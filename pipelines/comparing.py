@@ -28,8 +28,6 @@ def row(name: str) -> dict[str, Any]:
     return {
         **evaluation,
         **identity(name),
-        "images_per_s": training["images_per_second"],
-        "training_s": training["train_seconds"],
         "device": training["device"],
         "by_height": read_json(paths.EVALUATIONS / name / "by_height.json"),
     }

@@ -11,7 +11,6 @@ from components.base.files import atomic_directory, read_json, write_json
 from pipelines import paths, plan, settings
 
 UNKNOWN = "unknown"  # licence of an image whose annotations state none
-MEASURED = ("train_seconds", "images_per_second", "data_share", "memory_mib")  # differ from run to run, so the model card leaves them out
 
 
 def register(name: str, shards: str) -> None:
@@ -86,13 +85,13 @@ def training_facts(trained: Mapping[str, str], summary: Mapping[str, Any]) -> di
 
     Args:
         trained: metadata of the weights that training wrote.
-        summary: of the training, see `train.loop.train`.
+        summary: of the training, without what was measured, see `train.output.write_output`.
     """
     from components.registry.register import package_versions
 
     return {
         "recipe": json.loads(trained["recipe"]),
-        "training": {key: value for key, value in summary.items() if key not in MEASURED},
+        "training": dict(summary),
         "versions": {**{f"{key} (training)": trained[key] for key in ("torch", "numpy")}, **package_versions()},
     }
 

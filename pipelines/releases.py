@@ -22,7 +22,7 @@ class Making:
 
     Attributes:
         name: of the released model; `variant`: which was trained.
-        trained: folder with model.safetensors and timing.json, as training wrote it.
+        trained: folder with model.safetensors and summary.json, as training wrote it.
         shards: name of the crops or images on which it is scored.
         commit: of this repository; None: the one that MLflow's training run names.
         example: of params/examples, with which the variant is trained again; None: the parameters as they stand.
@@ -173,7 +173,7 @@ def _facts(making: Making, origin: Mapping[str, str], metrics: dict[str, Any]) -
     from components.train import teacher
 
     weights = making.trained / package.WEIGHTS
-    trained, summary = read_metadata(weights), read_json(making.trained / "timing.json")["summary"]
+    trained, summary = read_metadata(weights), read_json(making.trained / "summary.json")
     made = registration.training_facts(trained, summary)
     crops = paths.SHARDS / making.shards / "shard.json"
     if sha256_of(crops) != trained["shard"]:

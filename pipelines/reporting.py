@@ -206,12 +206,8 @@ def _degradation() -> list[Section]:
 
 
 def _provenance(given: Sequence[Asked], rows: Sequence[Mapping[str, Any]]) -> Section:
-    lock = paths.REPOSITORY / "dvc.lock"
-    code = {
-        "git commit": lineage.git_commit() or "none",
-        "data (DVC's MD5)": lineage.data_digest() or "none",
-        "dvc.lock (SHA-256)": sha256_of(lock) if lock.is_file() else "none",
-    }
+    """Contents only, so that whoever makes the page again has the same bytes; its MLflow run names the commit."""
+    data_digest = {"data (DVC's MD5)": lineage.data_digest() or "none"}
     noted = {str(row["variant"]): row for row in rows}
     models = []
     for one in given:
@@ -227,11 +223,11 @@ def _provenance(given: Sequence[Asked], rows: Sequence[Mapping[str, Any]]) -> Se
             "source", f"Data set {data.source}", facts=lineage.flat({key: value for key, value in source.items() if key != "skeleton"})
         ),
     ]
-    return Section("provenance", "Provenance", facts={**code, **lineage.versions()}, parts=[*models, *parameters])
+    return Section("provenance", "Provenance", facts={**data_digest, **lineage.versions()}, parts=[*models, *parameters])
 
 
 def _made_by(one: Asked) -> dict[str, str]:
     """What an evaluation's predictions say of their making."""
     records = read_json(one.file)
     said = records[0].get("provenance", {}) if records else {}
-    return {key: said[key] for key in ("weights_sha256", "shards", "data_md5", "git_commit") if key in said}
+    return {key: said[key] for key in ("weights_sha256", "shards", "data_md5", "code") if key in said}

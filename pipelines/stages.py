@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     from components.registry.register import WEIGHTS_TAG
     from components.train import recipe as recipes
     from components.train.loop import train as train_variant
+    from components.train.output import draw_curves
     from pipelines import plan as plans
 
     variant = zoo.variant(name)
@@ -129,10 +131,15 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
         tracker.flush()
         run.note(f"{recipe.epochs} epochs from {recipe.init or 'random weights'} on shards {shards}; the AP is in evaluate@{name}.")
         run.tags({WEIGHTS_TAG: sha256_of(folder / "model.safetensors")})
-        run.artifact(folder / "learning_curves.png")
+        run.metrics({"train_seconds": summary["train_seconds"]})  # the other measured numbers are the epochs' metrics
+        history = read_json(folder / "history.json")
+        with tempfile.TemporaryDirectory() as scratch:  # no picture lies beside the weights: only they decide what is done again
+            curves = Path(scratch) / "learning_curves.png"
+            draw_curves(curves, history, name)
+            run.artifact(curves)
         if output is None:
-            _metrics(f"train/{name}.json", {**summary, "recipe": kind})
-            _history(paths.RESULTS / "train" / f"{name}.csv", read_json(folder / "history.json"))
+            _metrics(f"train/{name}.json", {**read_json(folder / "summary.json"), "recipe": kind})
+            _history(paths.RESULTS / "train" / f"{name}.csv", history)
 
 
 def evaluate(name: str, shards: str | None = None, weights: Path | None = None, output: Path | None = None) -> None:
@@ -147,6 +154,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
     from components.models import costs, zoo
     from components.registry import lineage, tracking
     from components.registry.model_card import in_words
+    from pipelines import plan as plans
 
     params, variant = settings.evaluation(), zoo.variant(name)
     checks.data_of(variant, f"variant {name}", True)
@@ -161,7 +169,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
             "weights_sha256": sha256_of(weights),
             "data_md5": lineage.data_digest(),
             "shards": shards,
-            "git_commit": lineage.git_commit(),
+            "code": plans.code_now(plans.EVALUATE, variant, shards),  # contents only: a commit would change what is equal
             "versions": lineage.versions(),
         }
         run.tags({"weights.sha256": provenance["weights_sha256"]})
@@ -306,8 +314,6 @@ def device_name() -> str:
 
 def device_lock(device: str) -> Any:
     """An exclusive lock on a GPU for every stage that uses it; nothing on a CPU."""
-    import tempfile
-
     from filelock import FileLock
 
     if not device.startswith("cuda"):

@@ -120,7 +120,7 @@ def test_killed_and_resumed_training_ends_with_the_same_bytes(method, shards, tm
     assert done.returncode == 0, done.stderr
     log = done.stdout.splitlines()
     assert all(line.endswith("killed") for line in log if not line.startswith("seconds")), log
-    for name in ("model.safetensors", "history.json"):
+    for name in ("model.safetensors", "history.json", "summary.json"):
         assert sha256_of(tmp_path / "killed" / "model" / name) == sha256_of(tmp_path / "whole" / "model" / name), name
     assert not list((tmp_path / "killed" / "checkpoints").iterdir()), "neither checkpoints nor half-written files are left"
 

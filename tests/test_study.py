@@ -152,7 +152,7 @@ def test_weights_that_come_back_are_adopted_as_the_pipeline_s_own(packed, traine
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name].float(), tensor.float(), rtol=2**-10, atol=1e-6)  # half precision has 11 bits
-    assert read_json(tmp_path / "adopted" / "timing.json")["summary"]["trained_sha256"] == sha256_of(own)
+    assert read_json(tmp_path / "adopted" / "summary.json")["trained_sha256"] == sha256_of(own)
 
 
 def test_weights_of_other_crops_are_not_adopted(packed, trained, tmp_path):

@@ -36,9 +36,9 @@ def compare(rows: Sequence[Row], out: Path, note: str = "", matches: Mapping[str
     Args:
         rows: one mapping per variant: `variant` and a main AP (see `headline`) at least; what an evaluation returns; where known
             `group` and `seed` (rows of one group are seeds of one variant and become one row), `recipe`, `params_m` (millions),
-            `gmacs`, `images_per_s`, `training_s` (s), `paper_AP` (fraction of 1), `paper_note` (the paper's boxes and start, in
-            words), `by_height` (list of `curves.Point` mappings) and `peer_note` (another network's predictions: whose, and their
-            licence). Other keys are kept in CSV and JSON.
+            `gmacs`, `paper_AP` (fraction of 1), `paper_note` (the paper's boxes and start, in words), `by_height` (list of
+            `curves.Point` mappings) and `peer_note` (another network's predictions: whose, and their licence). Other keys are kept in
+            CSV and JSON.
         note: added below the table, such as the hardware and the data.
         matches: of the variants' evaluations (`significance.read_outcome`), for their differences to the best.
     Raises:

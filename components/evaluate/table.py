@@ -135,8 +135,6 @@ def columns(rows: Sequence[Row], wide: bool) -> list[Column]:
         Column("recipe", lambda row: str(row.get("recipe") or "")),
         Column("params, M", _number("params_m", ".2f")),
         Column("GMACs", _number("gmacs", ".3f")),
-        Column("images/s", _number("images_per_s", ",.0f"), page_only=True),
-        Column("training, min", lambda row: _format(row.get("training_s"), lambda value: f"{value / 60:.1f}"), page_only=True),
         Column("persons", _number("persons", ",.0f")),
     ]
     return [column for column in known if (wide or not column.page_only) and any(column.text(row) for row in rows)]

@@ -18,6 +18,7 @@ from components.base.config import REPOSITORY
 from components.base.files import sha256_of
 
 WRITTEN = ("results", "dvc.lock", "data.dvc")  # by the pipeline itself, so no sign of edited code
+CODE = ("components", "pipelines", "params")  # a new file here is an edit, whether or not git knows it yet
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pandas", "timm", "dvc", "mlflow", "prefect")
 
 
@@ -34,12 +35,25 @@ def lock_hashes(stage: str, repository: Path = REPOSITORY) -> dict[str, str]:
 
 
 def git_commit(repository: Path = REPOSITORY) -> str:
-    """The commit that is checked out, with `-dirty` behind it if tracked files differ; empty outside of git."""
+    """The commit that is checked out, with `-dirty` behind it if files differ (see `patch`); empty outside of git."""
     commit = _git(repository, "rev-parse", "HEAD")
-    code = [".", *(f":!{path}" for path in WRITTEN)]
     if not commit:
         return ""
-    return commit + ("-dirty" if _git(repository, "status", "--porcelain", "--untracked-files=no", "--", *code) else "")
+    changed = _git(repository, "status", "--porcelain", "--untracked-files=no", "--", *_own())
+    return commit + ("-dirty" if changed or _new_files(repository) else "")
+
+
+def patch(repository: Path = REPOSITORY) -> bytes:
+    """How tracked files, and new ones among the code and the parameters, differ from the commit, for `git apply`; empty if they do not.
+
+    What the pipeline writes itself (`WRITTEN`) is left out.
+    """
+    if not _git(repository, "rev-parse", "HEAD"):
+        return b""
+    parts = [_git_bytes(repository, "diff", "--binary", "--no-ext-diff", "--no-color", "HEAD", "--", *_own())]
+    for name in _new_files(repository):
+        parts.append(_git_bytes(repository, "diff", "--binary", "--no-ext-diff", "--no-color", "--no-index", "--", "/dev/null", name))
+    return b"".join(parts)
 
 
 def full_commit(name: str, repository: Path = REPOSITORY) -> str:
@@ -113,8 +127,21 @@ def _user() -> str:
         return ""
 
 
+def _own() -> list[str]:
+    return [".", *(f":!{path}" for path in WRITTEN)]
+
+
+def _new_files(repository: Path) -> list[str]:
+    listed = _git(repository, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
+    return [name for name in listed.split("\0") if name]
+
+
 def _git(repository: Path, *arguments: str) -> str:
+    return _git_bytes(repository, *arguments).decode(errors="replace").strip()
+
+
+def _git_bytes(repository: Path, *arguments: str) -> bytes:
     try:
-        return subprocess.run(["git", *arguments], cwd=repository, capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(["git", *arguments], cwd=repository, capture_output=True, check=False).stdout
     except FileNotFoundError:  # no git on this machine
-        return ""
+        return b""

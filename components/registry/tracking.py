@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.base.config import REPOSITORY
-from components.registry import lineage, store
+from components.registry import lineage, snapshot, store
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -71,6 +72,12 @@ class Run:
         log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
         log(self.run_id, str(path), folder)
 
+    def made_of(self, repository: Path = REPOSITORY) -> None:
+        """Keep what the run is made of, see `components.registry.snapshot`."""
+        with tempfile.TemporaryDirectory() as scratch:
+            snapshot.write(Path(scratch), repository)
+            self.artifact(scratch, snapshot.FOLDER)
+
     def tracker(self) -> MlflowTracker:
         """A tracker for training, see `components.train.tracker`."""
         return MlflowTracker(self)
@@ -123,6 +130,7 @@ def run(
     status = "FAILED"
     try:
         opened.params(params or {})
+        opened.made_of(repository)
         yield opened
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
@@ -145,6 +153,7 @@ def pipeline_run(prefect_run: str = "", repository: Path = REPOSITORY, name: str
     tags = {"kind": PIPELINE} | ({"prefect.flow_run_id": prefect_run} if prefect_run else {})
     with run(name, tags=tags, repository=repository) as opened:
         yield opened, {PIPELINE_RUN: opened.run_id, PREFECT_RUN: prefect_run}
+        opened.made_of(repository)  # of all that its stages did
 
 
 def children(opened: Run) -> dict[str, str]:

@@ -50,7 +50,7 @@ def train(
     checkpoints: str | Path = CHECKPOINTS,
     tracker: Tracker | None = None,
 ) -> dict[str, Any]:
-    """Train a variant on a shard and write `output` (model.safetensors, history.json, timing.json, learning_curves.png).
+    """Train a variant on a shard and write `output` (model.safetensors, history.json, summary.json).
 
     The weights are those after the last epoch, or their running average where the recipe asks for it. A run that was killed
     continues from its last checkpoint, and ends with the same weights, bit for bit on a CPU and where the recipe is deterministic.
@@ -60,8 +60,8 @@ def train(
         tracker: receives each epoch's loss, learning_rate, images_per_second, data_share, memory_mib and, where validated,
             the AP on the split that the recipe names, such as dev_AP_gt_boxes or val_AP_no_boxes.
     Returns:
-        Summary, which timing.json holds too: variant, device, precision, crops (or images), steps, parameters, loss, the AP,
-            train_seconds (of all runs, if resumed), images_per_second, data_share, memory_mib, and model_sha256 of the file.
+        Summary: what summary.json holds (variant, device, precision, crops or images, steps, parameters, loss, the AP, and model_sha256
+            of the file), and what was measured: train_seconds (of all runs, if resumed), images_per_second, data_share, memory_mib.
     Raises:
         FarposeError: the shard does not fit the variant, a loss is not finite, many batches in a row or all of them supervise
             nothing, or the disk is full; `output` stays as it was.

@@ -1,4 +1,4 @@
-"""The outputs of training: weights, history, timing and the learning curves."""
+"""The outputs of training: weights, history and summary; the learning curves as a picture."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from components.evaluate.headline import PROTOCOLS
 from components.models.weights import save_weights
 from components.train.checkpoint import Progress
 
+MEASURED = ("train_seconds", "images_per_second", "data_share", "memory_mib")  # differ from run to run, so no file holds them
 SPLITS = {"val": "validation", "dev": "development"}
 
 
@@ -22,7 +23,8 @@ def write_output(
 ) -> dict[str, Any]:
     """Write the model directory, whole or not at all, and return the summary.
 
-    `model.safetensors` and `history.json` are equal in every run on the same CPU; `timing.json` is measured.
+    `model.safetensors`, `history.json` and `summary.json` are equal in every run on the same CPU: whoever makes them again has the
+    same digests. What is `MEASURED` is in the summary that is returned, and in none of the files.
 
     Args:
         metadata: goes into the weights file; must hold "variant".
@@ -34,24 +36,27 @@ def write_output(
         save_weights(directory / "model.safetensors", model, metadata)
         summary = about | _summary(model, progress) | {"model_sha256": sha256_of(directory / "model.safetensors")}
         write_json(directory / "history.json", progress.history)
-        write_json(directory / "timing.json", {"summary": summary, "epochs": progress.timing})
-        _draw_curves(directory / "learning_curves.png", progress.history, metadata["variant"])
-    return summary
+        write_json(directory / "summary.json", summary)
+    return summary | _measured(progress)
 
 
 def _summary(model: nn.Module, progress: Progress) -> dict[str, Any]:
-    """The last epoch's losses and AP, and medians over the epochs of what was measured."""
-    last, timing = progress.history[-1], progress.timing
+    """The last epoch's losses and AP."""
+    last = {name: value for name, value in progress.history[-1].items() if name != "learning_rate"}
+    return {"parameters": sum(parameter.numel() for parameter in model.parameters()), **last}
+
+
+def _measured(progress: Progress) -> dict[str, float]:
+    """What a clock and a counter say: medians over the epochs, the largest memory."""
+    timing = progress.timing
     return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        **{name: value for name, value in last.items() if name != "learning_rate"},
         "train_seconds": round(progress.seconds, 1),
         **{name: median(row[name] for row in timing) for name in ("images_per_second", "data_share")},
         "memory_mib": max(row["memory_mib"] for row in timing),
     }
 
 
-def _draw_curves(path: Path, history: list[dict[str, float]], title: str) -> None:
+def draw_curves(path: Path, history: list[dict[str, float]], title: str) -> None:
     """Loss (logarithmic) and learning rate's drops on the left, validation AP on the right, against epochs."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
