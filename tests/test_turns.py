@@ -6,7 +6,10 @@ import subprocess
 import threading
 from pathlib import Path
 
-from pipelines import turns
+import pytest
+from filelock import Timeout
+
+from pipelines import stages, turns
 from tests.repositories import PYTHON, REPOSITORY
 
 HOLDER = """
@@ -41,3 +44,18 @@ def test_a_second_flow_is_told_who_is_at_work_and_goes_on_when_that_one_is_gone(
         first.wait()
     with turns.turn("alone", tmp_path, told.append):
         assert len(told) == 1
+
+
+@pytest.mark.parametrize(("ours", "shared"), [("cuda", True), ("cuda:0", True), ("cuda:1", False)])
+def test_jobs_on_one_gpu_take_turns_under_either_of_its_names(tmp_path, monkeypatch, ours, shared):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with stages.device_lock("cuda:0"), stages.device_lock("cpu"), stages.device_lock("cpu"):
+        lock = stages.device_lock(ours)
+        if shared:
+            with pytest.raises(Timeout):
+                lock.acquire(timeout=0)
+        else:
+            lock.acquire(timeout=0)
+            lock.release()
+    lock.acquire(timeout=0)
+    lock.release()
