@@ -23,7 +23,7 @@ from pipelines.driver import Driver, Passing, StageResult
 REGISTRATION = Path("artifacts", "registration")
 NUMBERS = Path("results", "pipeline", "comparison.json")
 VERIFY = "verify"
-RETRIES_S = [10, 60, 300]  # pauses before a failure that passes by itself is tried again
+RETRIES_S: list[float] = [10, 60, 300]  # pauses before a failure that passes by itself is tried again
 _printing = threading.Lock()
 
 
