@@ -24,6 +24,13 @@ export NO_PROXY no_proxy
 export UV_SYSTEM_CERTS := true
 
 READY := .venv/.farpose-ready
+# Extras of pyproject.toml, such as postgres. They stay until EXTRAS names others; EXTRAS= removes them.
+KEPT := $(strip $(shell cat .venv/.farpose-extras 2> /dev/null))
+EXTRAS ?= $(KEPT)
+KNOWN_EXTRAS := $(patsubst requirements-%.lock,%,$(wildcard requirements-*.lock))
+ifneq ($(strip $(EXTRAS)),$(KEPT))
+.PHONY: $(READY)
+endif
 TEST_WORKERS ?= 2
 # one thread per worker: two workers with a thread per core each are slower than one
 TEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 python -m pytest -n $(TEST_WORKERS) --timeout 900
@@ -34,7 +41,7 @@ help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "  then: .venv/bin/farpose --help"
 
-setup: $(READY) ## make .venv with the exact packages of requirements.lock
+setup: $(READY) ## make .venv with the exact packages of requirements.lock (EXTRAS: more, such as postgres)
 
 demo: $(READY) ## draw synthetic people, then train, evaluate, compare and register four methods (under 10 minutes on 2 free cores)
 	farpose acquire synthetic
@@ -58,6 +65,10 @@ lint: $(READY) ## run ruff (rules and format), deptry (packages declared and imp
 lock: .cache/uv ## resolve pyproject.toml again and write requirements.lock
 	"$$(cat .cache/uv)" lock
 	"$$(cat .cache/uv)" export --quiet --no-emit-project --no-header --output-file requirements.lock
+	for extra in postgres; do \
+	  "$$(cat .cache/uv)" export --quiet --no-emit-project --no-header --no-annotate --extra "$$extra" > .cache/with-extra; \
+	  grep -vxFf requirements.lock .cache/with-extra > "requirements-$$extra.lock"; \
+	done
 
 ui: $(READY) ## serve MLflow and Prefect on loopback and print their addresses (MLFLOW_PORT, PREFECT_PORT)
 	@python -m pipelines.servers
@@ -72,13 +83,18 @@ clean-setup: ## remove .venv and the cached uv
 	rm -rf .venv .cache/uv .cache/uv-env
 
 # The environment. `uv pip sync` installs exactly the lock (CPU and GPU alike); the project itself is then linked in.
-$(READY): requirements.lock pyproject.toml | .cache/uv
-	@uv=$$(cat .cache/uv); \
+$(READY): requirements.lock $(wildcard $(EXTRAS:%=requirements-%.lock)) pyproject.toml | .cache/uv
+	@uv=$$(cat .cache/uv); locks=requirements.lock; \
+	for extra in $(EXTRAS); do \
+	  test -f "requirements-$$extra.lock" || { echo "EXTRAS: no extra '$$extra'; there are: $(KNOWN_EXTRAS)" >&2; exit 1; }; \
+	  locks="$$locks requirements-$$extra.lock"; \
+	done; \
 	test -x .venv/bin/python || "$$uv" venv --quiet --python "$$(.ci/find-python)" .venv; \
-	echo "installing $$(grep -c '==' requirements.lock) packages into .venv ..."; \
+	echo "installing $$(cat $$locks | grep -c '==') packages into .venv ..."; \
 	export UV_COMPILE_BYTECODE=1 VIRTUAL_ENV="$(CURDIR)/.venv"; \
-	"$$uv" pip sync --quiet --require-hashes requirements.lock; \
+	"$$uv" pip sync --quiet --require-hashes $$locks; \
 	"$$uv" pip install --quiet --no-deps --no-build-isolation --editable .; \
+	echo "$(strip $(EXTRAS))" > .venv/.farpose-extras; \
 	touch $@
 
 # The path of a uv: the one on PATH, or one of our own in .cache/.

@@ -16,7 +16,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from components.base.errors import FarposeError
 from components.registry import tracking
 from pipelines import challenging, pages, reproduction, settings, turns
-from pipelines.driver import Driver, StageResult
+from pipelines.driver import Driver, Passing, StageResult
 from pipelines.environment import REPOSITORY
 from pipelines.reproduction import RETRIES_S, Work, echo, may_pass
 
@@ -102,10 +102,10 @@ def nightly(split: Split | None = None, verify: bool = True, repository: str = H
                 refused = error
                 echo(f"ingest | {error}; the night goes on with the data that were there")
         results = reproduction.reproduce(work, None, verify)
-        found = _challenge(work.driver, split)
-        pages.markdown("champion", found.markdown(), "New challengers and the champion")
-        work.parent.tags({"champion": found.champion or "none", "challenge": found.in_words()})
-        done = f"{reproduction.in_words(results)}; {found.in_words()}"
+        table, said = _against_the_champion(work, split)
+        pages.markdown("champion", table, "New challengers and the champion")
+        work.parent.tags({"challenge": said})
+        done = f"{reproduction.in_words(results)}; {said}"
         _names(work, f"nightly: {done}")
         if refused is not None:
             raise refused
@@ -161,6 +161,15 @@ def _take_in(work: Work, source: str, place: str | None, endpoint: str | None) -
         pages.markdown("data", f"**The new data were refused. Those that were there are untouched.**\n\n{causes}", "New data")
         raise
     pages.markdown("data", "```\n" + "\n".join(lines) + "\n```", "New data")
+
+
+def _against_the_champion(work: Work, split: str | None) -> tuple[str, str]:
+    """What is known of the challengers, as a table and in a clause."""
+    try:
+        found = _challenge(work.driver, split)
+    except Passing as error:  # the night did all else
+        return f"The challengers were not compared: {error}. The next night compares them.", "challengers wait for MLflow"
+    return found.markdown(), found.in_words()
 
 
 @task(

@@ -53,7 +53,7 @@ def markdown(key: str, text: str, description: str) -> None:
 def mlflow(parent: tracking.Run) -> dict[str, str]:
     """Link the run that the stages' runs are inside of; stage → address of its run. Empty if no server shows MLflow's pages."""
     address = _mlflow_pages()
-    if not address:
+    if not address or not parent.answers:
         return {}
     page = f"{address}/#/experiments/{parent.experiment_id}/runs/"
     about = "Parameters, metrics and pictures of this flow's stages"

@@ -7,10 +7,10 @@ import os
 CODE = 75  # EX_TEMPFAIL of sysexits.h
 ASKED = "FARPOSE_SAYS_IF_IT_PASSES"  # set for the processes of a flow; elsewhere every error's exit code is 1
 EXITED = f"exited with {CODE}"  # in DVC's words
-NAMES = frozenset({  # of the network's errors, in whatever package
+NAMES = frozenset({  # of the errors of the network and of a store that does not answer, in whatever package
     "BrokenTransfer", "ConnectionError", "ConnectTimeout", "ConnectTimeoutError", "EndpointConnectionError", "ConnectionClosedError",
     "IncompleteRead", "MaxRetryError", "NameResolutionError", "NewConnectionError", "ProtocolError", "ReadTimeout", "ReadTimeoutError",
-    "ResponseStreamingError", "gaierror",
+    "ResponseStreamingError", "gaierror", "Down",  # of `components.registry.store`
 })  # fmt: skip
 WORDS = ("database is locked", "Unable to acquire lock")  # in SQLite's words and in DVC's
 

@@ -46,8 +46,11 @@ def reproduce(work: Work, targets: list[str] | None, verify: bool) -> list[Stage
     wanted = graph.select(stages, targets) if targets else stages
     results = _reproduce(work, wanted, verify)
     if not targets:
-        _register_again(work.driver, wanted)
-        _register_released(work.root)
+        if work.parent.answers:
+            _register_again(work.driver, wanted)
+            _register_released(work.root)
+        else:
+            echo("MLflow does not answer: the next run looks whether its registry holds every model")
         _require_clean(work.driver)
     work.parent.metrics({"seconds": {tracking.key_name(result.name): result.seconds for result in results}})
     work.parent.tags({f"outcome.{result.name}": result.outcome for result in results})

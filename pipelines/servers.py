@@ -20,7 +20,7 @@ from pathlib import Path
 
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
-from components.registry import store
+from components.registry import store, tracking
 from pipelines import environment, served
 
 HOST = "127.0.0.1"
@@ -44,6 +44,7 @@ def main() -> int:
         ports = [free_port(name, "make ui") for name in PORTS]
         prepare_folder()
         _, experiment = store.open_store()  # so that the page has its experiment
+        tracking.ready()
         running = [start_mlflow(ports[0]), start_prefect(ports[1])]
         wait_until_all_answer(running, [url + path for url, path in zip(map(url_of, ports), HEALTH, strict=True)])
         print("\n".join(pages(url_of(ports[0]), url_of(ports[1]), experiment)))
@@ -153,8 +154,8 @@ def prepare_folder() -> None:
 
 def start_mlflow(port: int, start: Callable[..., subprocess.Popen] | None = None) -> subprocess.Popen:
     arguments = ["mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    arguments += ["--backend-store-uri", store.tracking_uri(), "--registry-store-uri", store.tracking_uri()]
-    return (start or start_process)(MLFLOW, arguments, {})
+    address = store.tracking_uri()  # a password in it is not for the list of processes
+    return (start or start_process)(MLFLOW, arguments, {"MLFLOW_BACKEND_STORE_URI": address, "MLFLOW_REGISTRY_STORE_URI": address})
 
 
 def start_prefect(port: int, start: Callable[..., subprocess.Popen] | None = None) -> subprocess.Popen:

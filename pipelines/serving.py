@@ -14,8 +14,8 @@ from types import ModuleType
 import psutil
 
 from components.base.errors import FarposeError
-from components.registry import store
-from pipelines import served, servers
+from components.registry import store, tracking, waiting
+from pipelines import paths, served, servers
 from pipelines.servers import MLFLOW, PREFECT
 
 WORKER = "prefect-worker"
@@ -114,6 +114,7 @@ def _start(record: served.Served, missing: list[str]) -> None:
     if _uses_a_tracking_server():
         record.addresses[MLFLOW] = store.tracking_uri().rstrip("/")
     _, record.experiment = store.open_store()  # before a server is started: its errors are those that a person can mend
+    tracking.ready()
     if MLFLOW in missing:
         servers.start_mlflow(ports[MLFLOW], start)
     if PREFECT in missing:
@@ -126,6 +127,8 @@ def _start(record: served.Served, missing: list[str]) -> None:
         deployments.settle("its worker is gone")
         deployments.skip_missed()
         addresses = {"PREFECT_API_URL": f"{record.addresses[PREFECT]}/api", "MLFLOW_TRACKING_URI": record.addresses[MLFLOW]}
+        if not _uses_a_tracking_server():
+            addresses[waiting.STORE] = waiting.name_of_store(paths.REPOSITORY)
         name = f"{deployments.POOL}-{record.mark[:8]}-{int(time.time())}"
         arguments = ["prefect", "worker", "start", "--pool", deployments.POOL, "--type", "process", "--name", name]
         process = start(WORKER, [*arguments, "--install-policy", "never"], addresses)

@@ -123,6 +123,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     device = device_name()
     parameters = {"variant": variant, "recipe": {"name": kind, **dataclasses.asdict(recipe)}, "shards": shards, "device": device}
     with tracking.run(f"train@{name}", params=parameters, tags={"kind": "train", "variant": name}) as run, device_lock(device):
+        run.used_shards(shards, sha256_of(paths.SHARDS / shards / "shard.json"), "training")
         tracker = run.tracker()
         checkpoints = paths.CHECKPOINTS / plans.code_now(plans.TRAIN, variant, shards)[:16]  # a run that other code began is not continued
         summary = train_variant(variant, paths.SHARDS / shards, folder, recipe, device, checkpoints, tracker)
@@ -173,6 +174,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
             "versions": lineage.versions(),
         }
         run.tags({"weights.sha256": provenance["weights_sha256"]})
+        run.used_shards(shards, sha256_of(paths.SHARDS / shards / "shard.json"), "evaluation")
         shown = approach(variant.approach)
         data = _data(shown, variant, shards, params)
         metrics = score(shown, EvaluationContext(built.model, built.codec, data, params, folder, provenance, device, name))

@@ -70,6 +70,33 @@ class Browser:
                 return result
             self.events.append(answer)
 
+    def visit(self, address: str, width: int = 1400, height: int = 1000) -> None:
+        """Go to a page of a server."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1.0, mobile=False)
+        self.call("Page.navigate", url=address)
+
+    def wait(self, script: str) -> Any:
+        """The value of a JavaScript expression once it is true."""
+        end = time.monotonic() + PATIENCE_S
+        while not (found := self.run(script)):
+            assert time.monotonic() < end, f"never true: {script}\n{self.run('document.body.innerText')}"
+            time.sleep(0.3)
+        return found
+
+    def click(self, element: str) -> None:
+        """Press the element that a JavaScript expression gives, once it is there, as a mouse does."""
+        script = f"""(() => {{ const found = {element}; if (!found) return null; found.scrollIntoView({{block: "center"}});
+            const box = found.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }})()"""
+        x, y = self.wait(script)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def type(self, text: str, enter: bool = True) -> None:
+        """Write into the element that has the focus."""
+        self.call("Input.insertText", text=text)
+        for kind in ("keyDown", "keyUp") if enter else ():
+            self.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13)
+
     def open(self, path: Path, width: int, height: int = 900, scale: float = 1.0, phone: bool = False) -> None:
         """Show a file in a window of this size, px."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone)

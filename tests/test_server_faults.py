@@ -19,7 +19,8 @@ from components.registry import store
 from tests.repositories import PYTHON, assert_one_line, copy_of_this, module, variables
 
 NOWHERE = "http://127.0.0.1:9/api"  # nothing listens on the discard port
-POSTGRES = "postgresql://somebody:hidden@127.0.0.1:9/mlflow"  # psycopg2 is not among the locked packages
+POSTGRES = "postgresql://somebody:hidden@127.0.0.1:9/mlflow"
+NO_DRIVER = 'raise ModuleNotFoundError("No module named \'psycopg2\'", name="psycopg2")\n'  # as where the extra was not asked for
 COMMANDS = {"make ui": ("pipelines.servers",), "make serve": ("pipelines.serving",), "farpose run": ("pipelines.cli", "run")}
 
 
@@ -102,13 +103,15 @@ def test_a_folder_of_records_that_cannot_be_written(clone, mlruns, command):
     ("command", "address", "parts"),
     [
         ("make serve", "", ("mlflow.db: no MLflow store: the database is damaged", "move it away")),
-        ("farpose run", POSTGRES, ("no MLflow store: the driver psycopg2 is missing", "`uv pip install psycopg2-binary`")),
+        ("farpose run", POSTGRES, ("no MLflow store: the driver psycopg2 is missing", "`make setup EXTRAS=postgres`")),
     ],
     ids=["damaged", "no driver"],
 )
-def test_a_store_that_does_not_open(clone, mlruns, command, address, parts):
+def test_a_store_that_does_not_open(clone, mlruns, tmp_path, command, address, parts):
     (mlruns / "mlflow.db").write_text("these bytes are no database, " * 200)
-    done = run(clone, command, **({"MLFLOW_TRACKING_URI": address} if address else {}))
+    (tmp_path / "psycopg2.py").write_text(NO_DRIVER)
+    path = os.pathsep.join([str(clone), str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = run(clone, command, PYTHONPATH=path, **({"MLFLOW_TRACKING_URI": address} if address else {}))
     assert_one_line(done, *parts)
     assert "hidden" not in done.stdout + done.stderr
     assert not (mlruns / "served.json").exists() and not list(mlruns.glob("*.log"))  # nothing was started

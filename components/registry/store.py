@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
+from components.registry import moved
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -23,10 +24,17 @@ EXPERIMENT_TAGS = {
 LOCKED = "database is locked"  # in SQLite's words, as those below
 DAMAGED = ("file is not a database", "malformed", "file is encrypted")
 READ_ONLY = ("readonly database", "unable to open database file")
+CONNECT_S = 10  # whole seconds
 LOCK_S = 60.0  # how long a locked database is tried again
-DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # packages by their modules
+DRIVERS = {"psycopg2": "make setup EXTRAS=postgres", "MySQLdb": "uv pip install mysqlclient"}  # what installs a module
+ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # where a database's artifacts lie, such as s3://BUCKET/FOLDER; MLflow's own name for it
+UNWILLING = ("error code 401", "error code 403", "password authentication failed", "does not exist", "out-of-date database schema")
 EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC puts such copies
 PID, STARTED, HOST = "farpose.pid", "farpose.pid_started", "farpose.host"
+
+
+class Down(FarposeError):
+    """The store does not answer now. What stages say waits until it does, see `components.registry.waiting`."""
 
 
 def folder_of(repository: Path = REPOSITORY) -> Path:
@@ -39,8 +47,13 @@ def folder_of(repository: Path = REPOSITORY) -> Path:
 
 
 def tracking_uri(repository: Path = REPOSITORY) -> str:
-    """MLFLOW_TRACKING_URI if set, else `mlflow.db` in `folder_of` the repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder_of(repository) / 'mlflow.db'}"
+    """MLFLOW_TRACKING_URI if set, else that of the repository's own store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or own_uri(repository)
+
+
+def own_uri(repository: Path = REPOSITORY) -> str:
+    """`mlflow.db` in `folder_of` the repository."""
+    return f"sqlite:///{folder_of(repository) / 'mlflow.db'}"
 
 
 def exists(repository: Path = REPOSITORY) -> bool:
@@ -52,7 +65,8 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
     """A client and the id of experiment `farpose`, which is made on first use; runs that a crash left open are closed.
 
     Raises:
-        FarposeError: the store does not answer or is of another version.
+        Down: the store does not answer.
+        FarposeError: what a person must mend: a damaged store, one of another version, a driver that is missing.
     """
     import logging
 
@@ -66,6 +80,7 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
     deadline = time.monotonic() + LOCK_S
     while True:
         try:
+            _connect(uri)
             return _open(uri, folder_of(repository))
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if LOCKED not in str(error) or time.monotonic() > deadline:
@@ -73,9 +88,25 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
         except ModuleNotFoundError as error:  # SQLAlchemy asks for the module of a dialect
             if uri.startswith("sqlite:"):
                 raise
-            fix = f"`uv pip install {DRIVERS.get(str(error.name), error.name)}` in .venv, or unset MLFLOW_TRACKING_URI"
-            raise FarposeError(f"no MLflow store: the driver {error.name} is missing", where=_shown(uri), fix=fix) from error
+            fix = f"`{DRIVERS.get(str(error.name), f'uv pip install {error.name}')}`, or unset MLFLOW_TRACKING_URI"
+            raise FarposeError(f"no MLflow store: the driver {error.name} is missing", where=shown(uri), fix=fix) from error
         time.sleep(1.0)
+
+
+def _connect(uri: str) -> None:
+    """One connection to a database server: MLflow itself tries for 100 s when it is gone, or refuses the password.
+
+    Raises:
+        SQLAlchemyError: in the driver's words.
+        ModuleNotFoundError: the driver is missing.
+    """
+    from sqlalchemy import NullPool, create_engine
+    from sqlalchemy.engine import make_url
+
+    if uri.startswith(("sqlite:", "http:", "https:")):
+        return
+    timeout = {"connect_timeout": CONNECT_S} if make_url(uri).get_backend_name() in ("postgresql", "mysql") else {}
+    create_engine(uri, poolclass=NullPool, connect_args=timeout).connect().close()
 
 
 def _open(uri: str, folder: Path) -> tuple[MlflowClient, str]:
@@ -89,32 +120,36 @@ def _open(uri: str, folder: Path) -> tuple[MlflowClient, str]:
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            artifacts = (folder / "artifacts").as_uri() if uri.startswith("sqlite:") else None
+            artifacts = None if uri.startswith(("http:", "https:")) else os.environ.get(ROOT) or (folder / "artifacts").as_uri()
             experiment_id = client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=EXPERIMENT_TAGS)
         else:
             experiment_id = experiment.experiment_id
+            if uri == f"sqlite:///{folder / 'mlflow.db'}":
+                moved.follow(folder / "mlflow.db", experiment.artifact_location, folder / "artifacts")
         close_crashed(client, experiment_id)
     return client, experiment_id
 
 
 def _explained(error: Exception, uri: str, folder: Path) -> FarposeError:
     """The way out of what a store says when it does not open."""
-    said = " ".join(str(error).split("[SQL:")[0].split())
-    if not uri.startswith("sqlite:") and not isinstance(error, OSError):
-        problem, fix = said[:300], "set MLFLOW_TRACKING_URI to a store that answers, or unset it"
+    said, kind = " ".join(re.split(r"\[SQL:|\(Background on", str(error))[0].split()), FarposeError
+    if (isinstance(error, OSError) and error.filename) or any(sign in said for sign in READ_ONLY):
+        problem, fix = "it cannot be written", f"make {folder} and all in it writable"
+    elif not uri.startswith("sqlite:"):
+        problem, fix = said[:300], "start it, set MLFLOW_TRACKING_URI to a store that answers, or unset it"
+        kind = FarposeError if any(sign in said for sign in UNWILLING) else Down
     elif LOCKED in said:
         problem, fix = "another process keeps the database locked", f"wait for it or end it; `fuser {folder}/mlflow.db` names it"
+        kind = Down
     elif any(sign in said for sign in DAMAGED):
         problem = "the database is damaged"
         fix = "put a backup in its place, or move it away: `farpose run` then makes a new one and registers the models again"
-    elif isinstance(error, OSError) or any(sign in said for sign in READ_ONLY):
-        problem, fix = "it cannot be written", f"make {folder} and all in it writable"
     else:
         problem, fix = said[:300], "see mlruns/README.md"
-    return FarposeError(f"no MLflow store: {problem}", where=_shown(uri), fix=fix)
+    return kind(f"no MLflow store: {problem}", where=shown(uri), fix=fix)
 
 
-def _shown(uri: str) -> str:
+def shown(uri: str) -> str:
     """The address without a name and password in it."""
     return re.sub(r"//[^/@]*@", "//", uri)
 
@@ -123,7 +158,7 @@ def close_crashed(client: MlflowClient, experiment_id: str) -> list[str]:
     """Close as KILLED the runs of this host that are still RUNNING while their process is gone; their ids."""
     query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{socket.gethostname()}'"
     runs = client.search_runs([experiment_id], query)
-    dead = [run.info.run_id for run in runs if not _alive(run.data.tags)]
+    dead = [run.info.run_id for run in runs if is_dead(run.data.tags)]
     for run_id in dead:
         client.set_terminated(run_id, status="KILLED")
     return dead
@@ -136,11 +171,14 @@ def process_tags() -> dict[str, str]:
     return {PID: str(os.getpid()), STARTED: f"{psutil.Process().create_time():.2f}", HOST: socket.gethostname()}
 
 
-def _alive(tags: dict[str, str]) -> bool:
+def is_dead(tags: dict[str, str]) -> bool:
+    """Whether a run's `process_tags` name a process of this host that is gone."""
     import psutil
 
+    if tags.get(HOST) != socket.gethostname():
+        return False
     try:
         started = psutil.Process(int(tags[PID])).create_time()
     except (psutil.NoSuchProcess, KeyError, ValueError):
-        return False
-    return abs(started - float(tags.get(STARTED, started))) < 1.0  # not another process under a number used again
+        return True
+    return abs(started - float(tags.get(STARTED, started))) >= 1.0  # another process under a number used again

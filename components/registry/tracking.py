@@ -1,10 +1,11 @@
-"""Runs: each stage owns one, nested under the pipeline's. No result depends on what is written here."""
+"""Runs: each stage owns one, nested under the pipeline's. No result depends on what is written here, and no stage waits for it."""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,47 +13,82 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.base.config import REPOSITORY
-from components.registry import lineage, snapshot, store
+from components.registry import lineage, snapshot, store, waiting
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
     from mlflow.tracking import MlflowClient
 
-PIPELINE_RUN = "FARPOSE_PIPELINE_RUN"  # MLflow id of the run that a stage's run is nested under
+PIPELINE_RUN = "FARPOSE_PIPELINE_RUN"  # key of the record of the run that a stage's run is nested under
 PREFECT_RUN = "FARPOSE_PREFECT_RUN"  # Prefect's id of the flow run, kept as a tag
-PIPELINE = "pipeline"  # kind of that run
+PIPELINE = "pipeline"  # kind of that run, and its name unless it is given one
 NAME = "mlflow.runName"  # MLflow's tag of a run's name
 NOTE = "mlflow.note.content"  # MLflow's tag of a run's description
-BATCH = 200  # metrics per request
+BATCH = waiting.BATCH  # numbers that wait before they are sent
 FLUSH_S = 10.0
+RETRY_S, LONGEST_RETRY_S = 30.0, 600.0  # between two tries of a store that does not answer; doubled after each
 LONGEST_DIGEST = 36
-LONGEST_PARAM, PARAMS_PER_REQUEST = 500, 100
+LONGEST_PARAM, LONGEST_TAG = 500, 5000
 
 
 class Run:
-    """An open MLflow run."""
+    """An MLflow run: whatever is said of it is kept first, and sent at once if the store answers."""
 
-    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str = "") -> None:
-        self.client, self.run_id, self.experiment_id = client, run_id, experiment_id
+    def __init__(self, record: waiting.Record, repository: Path, opened: tuple[MlflowClient, str] | None = None) -> None:
+        """
+        Args:
+            opened: the store, None if it does not answer.
+        """
+        self.record, self.repository = record, repository
+        self._store, self._run_id = opened, ""
+        self._next_try, self._pause = time.monotonic() + (0.0 if opened else RETRY_S), RETRY_S
+        self._told = opened is None  # once is enough until the store answers again
+        self._lock = threading.RLock()
+
+    @property
+    def client(self) -> MlflowClient:
+        """
+        Raises:
+            Down: the store does not answer.
+        """
+        return self._open()[0]
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id, once everything is sent.
+
+        Raises:
+            Down: the store does not answer.
+        """
+        if not self._run_id and (said := self.send()):
+            raise store.Down(
+                f"MLflow does not answer: {said}", where=store.shown(store.tracking_uri(self.repository)), fix="start it, and run it again"
+            )
+        return self._run_id
+
+    @property
+    def experiment_id(self) -> str:
+        """
+        Raises:
+            Down: the store does not answer.
+        """
+        return self._open()[1]
+
+    @property
+    def answers(self) -> bool:
+        """Whether the store has the run and all that was said of it; `run_id` and `client` then raise nothing."""
+        return not self.send()
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Nested parameters, stored as `a.b.c`."""
-        from mlflow.entities import Param
-
-        items = [Param(key_name(key), value[:LONGEST_PARAM]) for key, value in lineage.flat(dict(values)).items()]
-        for start in range(0, len(items), PARAMS_PER_REQUEST):
-            self.client.log_batch(self.run_id, params=items[start : start + PARAMS_PER_REQUEST])
+        self._say("params", values={key_name(key): value[:LONGEST_PARAM] for key, value in lineage.flat(dict(values)).items()})
 
     def metrics(self, values: Mapping[str, Any], step: int = 0) -> None:
         """The numbers among `values` (nested ones as `a.b.c`); everything else is skipped."""
-        items = measured(values, step)
-        for start in range(0, len(items), BATCH):
-            self.client.log_batch(self.run_id, metrics=items[start : start + BATCH])
+        self._say("metrics", values=timed(values, step))
 
     def tags(self, values: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        self.client.log_batch(self.run_id, tags=[RunTag(key_name(key), str(value)[:5000]) for key, value in values.items()])
+        self._say("tags", values={key_name(key): str(value)[:LONGEST_TAG] for key, value in values.items()})
 
     def note(self, text: str) -> None:
         """Markdown that heads the run's page."""
@@ -60,57 +96,121 @@ class Run:
 
     def used_data(self, digest: str) -> None:
         """Name the raw data as the run's input; nothing if there is no digest."""
-        from mlflow.entities import Dataset, DatasetInput
-
         if digest:
-            dataset = Dataset(name="data", digest=digest[:LONGEST_DIGEST], source_type="dvc", source="data.dvc")
-            self.client.log_inputs(self.run_id, [DatasetInput(dataset)])
+            self._used("data", digest, "data.dvc")
+
+    def used_shards(self, name: str, digest: str, context: str) -> None:
+        """Name shards as the run's input.
+
+        Args:
+            digest: SHA-256 of shard.json, which holds those of the pixels.
+            context: what they are used for, `training` or `evaluation`.
+        """
+        self._used(name, digest, f"artifacts/shards/{name}", context)
 
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
         """Copy a file, or a whole folder, to the run's page."""
-        path = Path(path)
-        log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
-        log(self.run_id, str(path), folder)
+        with self._lock:
+            self.record.keep(Path(path), folder)
+        self._try()
 
-    def made_of(self, repository: Path = REPOSITORY) -> None:
+    def made_of(self) -> None:
         """Keep what the run is made of, see `components.registry.snapshot`."""
         with tempfile.TemporaryDirectory() as scratch:
-            snapshot.write(Path(scratch), repository)
+            snapshot.write(Path(scratch), self.repository)
             self.artifact(scratch, snapshot.FOLDER)
 
     def tracker(self) -> MlflowTracker:
         """A tracker for training, see `components.train.tracker`."""
         return MlflowTracker(self)
 
+    def end(self, status: str) -> None:
+        """Close the run: FINISHED, FAILED or KILLED."""
+        with self._lock:
+            self.record.add("end", status=status, at=time.time_ns() // 1_000_000)
+        self._next_try = 0.0
+        self._try()
+
+    def keep(self, values: list[list[Any]]) -> None:
+        """Numbers as `timed` gives them, to be sent later."""
+        with self._lock:
+            self.record.add("metrics", values=values)
+
+    def send(self) -> str:
+        """Send what waits; what the store says if it does not answer, else nothing."""
+        with self._lock:
+            try:
+                client, experiment_id = self._open()
+                self._run_id = waiting.send(self.record, client, experiment_id)
+            except (store.Down, waiting.Unsent) as error:
+                self._next_try, self._pause = time.monotonic() + self._pause, min(2 * self._pause, LONGEST_RETRY_S)
+                return str(error)
+            self._pause, self._told = RETRY_S, False
+            return ""
+
+    def _say(self, request: str, **values: Any) -> None:
+        with self._lock:
+            self.record.add(request, **values)
+        self._try()
+
+    def _used(self, name: str, digest: str, source: str, context: str = "") -> None:
+        dataset = {"name": name, "digest": digest[:LONGEST_DIGEST], "source_type": "dvc", "source": source}
+        self._say("data", values=dataset, context=context)
+
+    def _try(self) -> None:
+        if time.monotonic() >= self._next_try and (said := self.send()) and not self._told:
+            self._told = True
+            tell(said, self.repository)
+
+    def _open(self) -> tuple[MlflowClient, str]:
+        if self._store is None:
+            self._store = store.open_store(self.repository)
+        return self._store
+
 
 class MlflowTracker:
-    """Sends training's numbers in batches, so that a step never waits for the store.
-
-    A store that fails does not stop a training: unsent numbers are sent again with the next batch.
-    """
+    """Keeps training's numbers and sends them in batches, so that a step never waits for the store."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._waiting: list[Metric] = []
+        self._waiting = 0
         self._sent = time.monotonic()
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Record `values` of one step or epoch."""
-        self._waiting += measured(values, step)
-        if len(self._waiting) >= BATCH or time.monotonic() - self._sent > FLUSH_S:
-            self.flush()
+        kept = timed(values, step)
+        self.run.keep(kept)
+        self._waiting += len(kept)
+        if self._waiting >= BATCH or time.monotonic() - self._sent > FLUSH_S:
+            self._sent, self._waiting = time.monotonic(), 0
+            self.run._try()
 
     def flush(self) -> None:
         """Send what is waiting."""
-        from mlflow.exceptions import MlflowException
+        self._sent, self._waiting = time.monotonic(), 0
+        if said := self.run.send():
+            print(f"MLflow does not answer, {self.run.record.unsent()} numbers wait: {said[:200]}", file=sys.stderr)
 
-        self._sent = time.monotonic()
-        try:
-            while self._waiting:
-                self.run.client.log_batch(self.run.run_id, metrics=self._waiting[:BATCH])
-                del self._waiting[:BATCH]
-        except MlflowException as error:
-            print(f"MLflow does not answer, {len(self._waiting)} numbers wait: {str(error)[:200]}", file=sys.stderr)
+
+def tell(said: str, repository: Path = REPOSITORY) -> None:
+    """Say that the store does not answer, and where records wait."""
+    kept = waiting.folder_of(repository)
+    print(f"MLflow does not answer; the record waits in {kept} and is sent by the next stage or run ({said[:160]} …)", file=sys.stderr)
+
+
+def ready(repository: Path = REPOSITORY) -> tuple[MlflowClient, str] | None:
+    """Open the store and send what waits for it. One that does not answer is told, and stops nothing: None.
+
+    Raises:
+        FarposeError: what a person must mend first.
+    """
+    try:
+        opened = store.open_store(repository)
+        waiting.send_all(repository, *opened)
+        return opened
+    except (store.Down, waiting.Unsent) as error:
+        tell(str(error), repository)
+        return None
 
 
 @contextmanager
@@ -122,15 +222,18 @@ def run(
     Args:
         name: the run's name, for a stage its DVC address, such as `train@NAME`.
         params: nested parameters of the stage.
+    Raises:
+        FarposeError: what a person must mend in the store; one that does not answer stops nothing.
     """
-    client, experiment_id = store.open_store(repository)
-    found = {**lineage.tags(name, repository), **store.process_tags(), **(tags or {}), **_parents(client)}
-    opened = Run(client, client.create_run(experiment_id, run_name=name, tags=found).info.run_id, experiment_id)
-    opened.used_data(lineage.data_digest(repository))
+    opened_store = ready(repository)
+    flow = {"prefect.flow_run_id": os.environ[PREFECT_RUN]} if os.environ.get(PREFECT_RUN) else {}
+    found = {**lineage.tags(name, repository), **store.process_tags(), **(tags or {}), **flow}
+    opened = Run(waiting.begin(repository, name, found, os.environ.get(PIPELINE_RUN, "")), repository, opened_store)
     status = "FAILED"
     try:
+        opened.used_data(lineage.data_digest(repository))
         opened.params(params or {})
-        opened.made_of(repository)
+        opened.made_of()
         yield opened
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
@@ -140,7 +243,7 @@ def run(
         opened.tags({"error": str(error), NOTE: f"Failed: {error}"})
         raise
     finally:
-        client.set_terminated(opened.run_id, status=status)
+        opened.end(status)
 
 
 @contextmanager
@@ -150,16 +253,18 @@ def pipeline_run(prefect_run: str = "", repository: Path = REPOSITORY, name: str
     Args:
         name: what is about to be done; the tag `NAME` changes it to what was.
     """
-    tags = {"kind": PIPELINE} | ({"prefect.flow_run_id": prefect_run} if prefect_run else {})
-    with run(name, tags=tags, repository=repository) as opened:
-        yield opened, {PIPELINE_RUN: opened.run_id, PREFECT_RUN: prefect_run}
-        opened.made_of(repository)  # of all that its stages did
+    tags = {"prefect.flow_run_id": prefect_run} if prefect_run else {}
+    with run(name, tags={"kind": PIPELINE, **tags}, repository=repository) as opened:
+        yield opened, {PIPELINE_RUN: opened.record.key, PREFECT_RUN: prefect_run}
+        opened.made_of()  # of all that its stages did
 
 
 def children(opened: Run) -> dict[str, str]:
     """Names and ids of the runs inside a run; of several of one name the newest. Empty if the store does not answer."""
     from mlflow.exceptions import MlflowException
 
+    if not opened.answers:
+        return {}
     query = f"tags.mlflow.parentRunId = '{opened.run_id}'"
     try:
         found = opened.client.search_runs([opened.experiment_id], query, order_by=["attributes.start_time ASC"])
@@ -177,26 +282,16 @@ def measured(values: Mapping[str, Any], step: int = 0, model_id: str | None = No
     """The `numbers` of a nested mapping as MLflow's metrics, measured now."""
     from mlflow.entities import Metric
 
+    return [Metric(*value, model_id=model_id) for value in timed(values, step)]
+
+
+def timed(values: Mapping[str, Any], step: int = 0) -> list[list[Any]]:
+    """The `numbers` of a nested mapping as key, value, time in ms and step, measured now."""
     now = time.time_ns() // 1_000_000
-    return [Metric(key_name(key), value, now, step, model_id=model_id) for key, value in numbers(values).items()]
+    return [[key_name(key), value, now, step] for key, value in numbers(values).items()]
 
 
 def key_name(name: str) -> str:
     """`name` with the characters that MLflow refuses in keys replaced: train@NAME → train NAME."""
     kept = "".join(c if c.isalnum() or c in "_-. /" else " " for c in name)
     return " ".join(kept.split())
-
-
-def _parents(client: MlflowClient) -> dict[str, str]:
-    """Tags that nest a run under the pipeline's; none if that run is not in this store."""
-    from mlflow.exceptions import MlflowException
-
-    found = {"prefect.flow_run_id": os.environ[PREFECT_RUN]} if os.environ.get(PREFECT_RUN) else {}
-    parent = os.environ.get(PIPELINE_RUN)
-    if not parent:
-        return found
-    try:
-        client.get_run(parent)
-    except MlflowException:
-        return found
-    return {**found, "mlflow.parentRunId": parent}

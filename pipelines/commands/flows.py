@@ -22,13 +22,13 @@ def prepared() -> ModuleType:
     Raises:
         FarposeError: what a person must mend, before a server is started.
     """
-    from components.registry import store
+    from components.registry import tracking
     from pipelines import checks, listing, servers
 
     pipeline = checks.parameters()["pipeline"]
     listing.keep_in_step(pipeline)
     servers.prefect_in_use()
-    store.open_store()
+    tracking.ready()
     servers.own_prefect()
     from pipelines import flows
 
