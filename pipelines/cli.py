@@ -7,7 +7,8 @@ import importlib
 import sys
 from pathlib import Path
 
-from pipelines import environment  # noqa: F401  (prepares the environment)
+from pipelines import environment
+from pipelines.lifeline import INTERRUPTED, TERMINATED, Terminated, terminable
 
 DESCRIPTION = "Find the joints of people who cover few pixels: raw images and annotations in, trained and compared models out."
 EPILOG = (
@@ -16,9 +17,30 @@ EPILOG = (
 )
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"farpose {_version()}")
+        parser.exit()
+
+
+def _version() -> str:
+    """The release, and the commit of the code where it is a clone's."""
+    import subprocess
+    import tomllib
+
+    release = tomllib.loads((environment.REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    asked = ["git", "-C", str(environment.REPOSITORY), "rev-parse", "--short", "HEAD"]
+    try:
+        commit = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return release
+    return f"{release}, commit {commit}"
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line; each command's defaults name the function that runs it."""
     root = argparse.ArgumentParser(prog="farpose", description=DESCRIPTION, epilog=EPILOG)
+    root.add_argument("--version", action=_Version, nargs=0, help="show the version and commit, and exit")
     root.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -129,10 +151,11 @@ def parser() -> argparse.ArgumentParser:
     verify = command("verify", "verify:verify", "run the checks that need no training: AP of the truth, flips, round trips, bounds")
     verify.add_argument("--without-crops", action="store_true", help="do not compare crops with the table (they may be about to be made)")
 
-    text = "find the joints of the persons in images of your own: drawings, and joints in px of the upright image as JSON"
+    text = "find the joints of the persons in images and videos of your own: drawings, and joints in px of the upright image as JSON"
     predict = command("predict", "predict:predict", text)
-    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a photograph, such as street.jpg")
-    text = "a trained variant, or any with --weights (the registry's champion; the released model where there is none)"
+    text = "photographs, videos, folders of them; or a camera (0), a stream (rtsp://…, http://…), or - for video on standard input"
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help=text)
+    text = "a variant: its registered version, or as trained, or any with --weights (the registry's champion, or else the released model)"
     predict.add_argument("--variant", metavar="NAME", help=text)
     predict.add_argument(
         "--model", metavar="NAME", help="a released model (pose_64x48, pose_128x96 for larger persons), or a registered one: NAME@champion"
@@ -147,6 +170,10 @@ def parser() -> argparse.ArgumentParser:
     text = "draw and list only persons that score higher (0.1; with --boxes: all); the file holds all of them"
     predict.add_argument("--draw-above", type=float, metavar="SCORE", help=text)
     predict.add_argument("--no-draw", action="store_true", help="write predictions.json alone, no pictures")
+    predict.add_argument("--every", type=int, default=1, metavar="N", help="of videos: only each N-th frame (1)")
+    predict.add_argument("--frames", type=int, metavar="N", help="of videos and streams: end after so many frames")
+    text = "of drawn videos, four letters: mp4v, VP80 (plays in browsers), MJPG, … (mp4v)"
+    predict.add_argument("--codec", default="mp4v", metavar="NAME", help=text)
     predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER", help="where to write (predictions/)")
 
     text = "predict images without annotations, such as COCO's test-dev, and write the results file that an evaluation server takes"
@@ -208,13 +235,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 1 after an error (one line on stderr), 2 for a wrong command line, 130 after Ctrl-C."""
+    """Run one command.
+
+    The exit code is 0, 1 after an error (one line on stderr), 2 for a wrong command line, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     options = parser().parse_args(arguments)
     module, function = options.handler.split(":")
     try:
-        return int(getattr(importlib.import_module(f"pipelines.commands.{module}"), function)(options) or 0)
-    except KeyboardInterrupt:
-        return _interrupted()
+        with terminable():
+            return int(getattr(importlib.import_module(f"pipelines.commands.{module}"), function)(options) or 0)
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         return 1
@@ -227,20 +258,29 @@ def main(arguments: list[str] | None = None) -> int:
 def report(error: BaseException) -> int:
     """Print an error on one line of stderr; the exit code."""
     from components.base.errors import FarposeError
-    from pipelines import passing
+    from components.registry.secrets import without_secrets
+    from pipelines import disk, passing
 
-    text = " ".join(str(error).split())
+    error = disk.named(error)
+    text = without_secrets(" ".join(str(error).split()))
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in ("components", "pipelines"):
         text = f"{sys.executable} lacks the package {error.name!r} (`make setup` once, then `.venv/bin/farpose` in place of this Python)"
     elif not isinstance(error, FarposeError):
         text = f"{type(error).__name__}: {text} (not foreseen; `farpose --debug …` shows where)"
-    print(f"farpose: error: {text}", file=sys.stderr)
+    if not sys.stderr.isatty():
+        print(f"farpose: error: {text}", file=sys.stderr)
+        return passing.exit_code(error)
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("farpose: error:", "bold red"), f" {text}"))
     return passing.exit_code(error)
 
 
-def _interrupted() -> int:
-    print("farpose: interrupted; the same command continues where it stopped", file=sys.stderr)
-    return 130
+def _interrupted(error: KeyboardInterrupt) -> int:
+    said, code = ("ended by SIGTERM", TERMINATED) if isinstance(error, Terminated) else ("interrupted", INTERRUPTED)
+    print(f"farpose: {said}; the same command continues where it stopped", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -14,14 +14,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from components.base.errors import FarposeError
-from pipelines import environment, passing
+from components.base.files import atomic_file
+from pipelines import disk, environment, interrupted, lifeline, locks, passing
 from pipelines.graph import Stage
 
 PROGRESS_EVERY_S = 10.0  # a progress bar's redraws are shown this seldom when they arrive through a pipe
-GRACE_S = 10.0  # between asking a stage to stop and killing it
+GRACE_S = 15.0  # between asking a stage to stop and killing it
+DVC_ENDS_S = 3.0  # that DVC has to end by itself once its stage has
+LOOK_EVERY_S = 0.1
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "Unable to read RWLock-file")  # another stage touches the same path
 BUSY_RETRIES, BUSY_WAIT_S = 60, 1.0
+LAST = 40  # lines of output that may say why a stage failed
 CHATTER = (  # lines of DVC that no one waiting for a result needs
     "Data and pipelines are up to date",
     "Generating lock file",
@@ -75,7 +81,8 @@ class Driver:
         environment.prepare()
         self.repository, self.timeout_s, self.echo = repository, timeout_s, echo
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // max_parallel))}  # more threads than cores wait for each other
-        self.variables = {**threads, **os.environ, "PYTHONUNBUFFERED": "1", passing.ASKED: "1", **(variables or {})}
+        marks = {"PYTHONUNBUFFERED": "1", lifeline.DRIVER: lifeline.this_process(), passing.ASKED: "1"}
+        self.variables = {**threads, **os.environ, **marks, **(variables or {})}
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -93,11 +100,16 @@ class Driver:
     def _reproduce(self, stage: Stage, force: bool) -> StageResult:
         kept = {output.path: output.path.read_bytes() for output in stage.outputs if not output.cached and output.path.is_file()}
         started = time.monotonic()
+        interrupted.begin(stage.name, self.repository)
         try:
             lines = self._reproduce_when_free(stage, force)
-        except FarposeError:
+        except (FarposeError, KeyboardInterrupt):
             self._bring_back(stage, kept)
             raise
+        finally:
+            interrupted.done(stage.name, self.repository)
+        with self._lock:
+            interrupted.keep_lock(self.repository)
         return StageResult(stage.name, _outcome(lines), time.monotonic() - started)
 
     def command(self, name: str, arguments: list[str], echo: bool = True) -> list[str]:
@@ -116,17 +128,22 @@ class Driver:
         self._stopped.set()
         with self._lock:
             running = list(self._running)
-        for process in running:
-            _signal_group(process, signal.SIGTERM)
+        if not running:
+            return
+        asked: dict[int, float] = {}
         deadline = time.monotonic() + GRACE_S
+        while running and time.monotonic() < deadline:
+            running = [process for process in running if _ask(process, asked)]
+            time.sleep(LOOK_EVERY_S)
         for process in running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
             _signal_group(process, signal.SIGKILL)
+        interrupted.mend_rwlock(self.repository)
 
     def _reproduce_when_free(self, stage: Stage, force: bool) -> list[str]:
         arguments = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage.name]
-        for _ in range(BUSY_RETRIES):
+        for attempt in range(BUSY_RETRIES):
+            if attempt == 1:
+                interrupted.mend_rwlock(self.repository)
             code, lines = self._watched(stage.name, arguments)
             if code == 0:
                 return lines
@@ -146,6 +163,7 @@ class Driver:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=lifeline.end_with_parent,  # this thread stays as long as the process does
         )
         with self._lock:
             self._running.add(process)
@@ -154,6 +172,9 @@ class Driver:
         try:
             lines = self._follow(process, (lambda text: self.echo(f"{name} | {text}")) if echo else (lambda text: None))
             code = process.wait()
+        except KeyboardInterrupt:
+            self.stop()
+            raise
         finally:
             expired = not timer.is_alive()
             timer.cancel()
@@ -192,24 +213,24 @@ class Driver:
         said = next((line.split(ERROR_PREFIX, 1)[1] for line in reversed(lines) if ERROR_PREFIX in line), None)
         if said is None:
             said = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1] if lines else "it said nothing")
-        kind = Passing if code == passing.CODE or any(passing.EXITED in line for line in lines[-8:]) else FarposeError
+        if any(disk.says_full(line) for line in lines[-LAST:]) and disk.FULL not in said:
+            return FarposeError(disk.FULL, where=f"stage {name}", fix=disk.way_out(self.repository))
+        kind = Passing if code == passing.CODE or any(passing.EXITED in line for line in lines[-LAST:]) else FarposeError
         return kind(said if code > 0 else f"killed by signal {-code}: {said}", where=f"stage {name}")
 
     def _bring_back(self, stage: Stage, kept: dict[Path, bytes]) -> None:
         """DVC removes outputs before a stage runs: put the earlier ones back where the failed run left none."""
+        with locks.unless_at_work(stage.name, self.repository) as free:
+            if free:
+                interrupted.sweep([output.path for output in stage.outputs], self.repository)
         for path, content in kept.items():
             if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-        missing = [str(output.path) for output in stage.outputs if output.cached and not output.path.exists()]
-        for place in missing:  # one at a time: what was never made has no entry to check out
-            subprocess.run(
-                [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--quiet", "--force", place],
-                cwd=self.repository,
-                env=self.variables,
-                capture_output=True,
-                check=False,
-            )
+                with atomic_file(path) as temporary:
+                    temporary.write_bytes(content)
+        known = interrupted.outputs_of(stage.name, self.repository)
+        missing = {path: digest for path, digest in known.items() if not path.exists()}
+        if missing:
+            interrupted.bring_back(missing, self.repository, self.variables)
 
 
 def _outcome(lines: list[str]) -> str:
@@ -217,6 +238,36 @@ def _outcome(lines: list[str]) -> str:
     if "is cached - skipping run" in text:
         return "restored"
     return "ran" if "Running stage" in text else "unchanged"
+
+
+def _ask(process: subprocess.Popen, asked: dict[int, float]) -> bool:
+    """Ask what runs in the process's group to end, each once; whether anything still does.
+
+    DVC itself, the first of the group, gives the files free that it uses once its stage has ended, so it is asked some time later.
+
+    Args:
+        asked: when each process was asked; of DVC, since when it has been alone.
+    """
+    members, now = _members(process), time.monotonic()
+    for member in members:
+        if member.pid == process.pid:
+            if len(members) > 1 or now - asked.setdefault(member.pid, now) < DVC_ENDS_S:
+                continue
+        elif member.pid in asked:
+            continue
+        asked.setdefault(member.pid, now)
+        with contextlib.suppress(psutil.Error):
+            member.terminate()
+    return bool(members)
+
+
+def _members(process: subprocess.Popen) -> list[psutil.Process]:
+    found = []
+    for member in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            if os.getpgid(member.pid) == process.pid and member.status() != psutil.STATUS_ZOMBIE:
+                found.append(member)
+    return found
 
 
 def _signal_group(process: subprocess.Popen, number: signal.Signals) -> None:

@@ -27,6 +27,7 @@ DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MPLBACKEND": "Agg",
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",  # what FFmpeg prints of a bad video names no file; `pipelines.videos` says what matters
 }
 SERVERS = {  # of the servers that we start, which write to their log files, not to the terminal
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
@@ -44,6 +45,7 @@ def prepare() -> None:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     os.environ.update(NO_PROXY=no_proxy(os.environ), no_proxy=no_proxy(os.environ))
+    os.environ.update(git_trust(os.environ))
     here = str(Path(sys.executable).parent)
     path = os.environ.get("PATH", "").split(os.pathsep)
     if here not in path:  # `.venv/bin/farpose` must find `.venv/bin/python` without activation
@@ -68,6 +70,20 @@ def no_proxy(variables: Mapping[str, str]) -> str:
     """Hosts that are reached without a proxy: those of both spellings of the variable, and this machine."""
     named = [host.strip() for name in ("NO_PROXY", "no_proxy") for host in variables.get(name, "").split(",")]
     return ",".join(dict.fromkeys(host for host in (*named, *LOOPBACK) if host))
+
+
+def git_trust(variables: Mapping[str, str], repository: Path = REPOSITORY) -> dict[str, str]:
+    """Variables by which git reads this clone where another user owns it; it would refuse, and a run's commit stay unknown.
+
+    git's own check keeps programs that a stranger's `.git/config` names from running. Whoever owns this clone owns the code
+    that runs already, so nothing is lost for this folder, and it holds for no other one.
+    """
+    count = int(variables.get("GIT_CONFIG_COUNT") or 0)
+    known = [(variables.get(f"GIT_CONFIG_KEY_{i}"), variables.get(f"GIT_CONFIG_VALUE_{i}")) for i in range(count)]
+    if ("safe.directory", str(repository)) in known:
+        return {}
+    added = {f"GIT_CONFIG_KEY_{count}": "safe.directory", f"GIT_CONFIG_VALUE_{count}": str(repository)}
+    return {"GIT_CONFIG_COUNT": str(count + 1), **added}
 
 
 def make_prefect_home() -> None:

@@ -10,14 +10,16 @@ from typing import Any, Literal
 
 from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import TerminationSignal
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.base.errors import FarposeError
 from components.registry import tracking
-from pipelines import challenging, pages, reproduction, settings, turns
+from pipelines import challenging, flowruns, interrupted, pages, reproduction, settings, turns
 from pipelines.driver import Driver, Passing, StageResult
 from pipelines.environment import REPOSITORY
+from pipelines.lifeline import Terminated
 from pipelines.reproduction import RETRIES_S, Work, echo, may_pass
 
 MOST_TASKS = 1000  # a task that waits for another holds a thread; `flow.max_parallel` is kept by the driver
@@ -32,7 +34,22 @@ def run(targets: list[str] | None = None, verify: bool = True, repository: Path 
     Raises:
         FarposeError: a stage failed (the first failure, in the stage's own words), or DVC still sees changes at the end.
     """
-    return reproduce(targets, verify, str(repository))
+    results: list[StageResult] = call(reproduce, targets, verify, str(repository))
+    return results
+
+
+def call(some_flow: Any, *parameters: Any) -> Any:
+    """Run a flow in this process, and close before it what killed flows left open in Prefect.
+
+    Raises:
+        Terminated: SIGTERM arrived.
+    """
+    for name in flowruns.close_dead(tuple(one.name for one in (reproduce, ingest, nightly, promote))):
+        echo(f"the run {name!r} of before is closed: {flowruns.REASON}")
+    try:
+        return some_flow(*parameters)
+    except TerminationSignal:  # Prefect's word for SIGTERM
+        raise Terminated from None
 
 
 def _run_name() -> str:
@@ -123,6 +140,7 @@ def promote(name: str = "", split: Split = "dev", rollback: bool = False, reposi
     Raises:
         FarposeError: no such version, it is the champion already, or its evaluation fails.
     """
+    flowruns.label(runtime.flow_run.id)
     with turns.turn("a promotion", Path(repository), echo):
         passed, lines = _promote(name, split, rollback)
     pages.markdown("promotion", "\n".join([f"**{lines[0]}**", "", *(f"- {line}" for line in lines[1:])]), "The decision and its reasons")
@@ -138,7 +156,10 @@ def _completed(result: Any, said: str, name: str = "Completed") -> Any:
 def _work(repository: str) -> Iterator[Work]:
     """The clone for this flow alone, its MLflow run, and what runs its stages, all of which end with the block."""
     root, name = Path(repository), str(runtime.flow_run.name or "a flow")
+    flowruns.label(runtime.flow_run.id)
     with turns.turn(name, root, echo):
+        for line in interrupted.put_in_order(root):
+            echo(line)
         plan = settings.load(root / "params" / "pipeline.yaml").flow
         with tracking.pipeline_run(str(runtime.flow_run.id or ""), root, name) as (parent, variables):
             driver = Driver(root, plan.stage_timeout_hours * 3600, echo, plan.max_parallel, variables)

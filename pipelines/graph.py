@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.base.errors import FarposeError
 from pipelines.environment import REPOSITORY
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+NO_GIT = "is not a git repository"  # in DVC's words
+WITHOUT_GIT = (
+    "`git init && git add --all && git commit -m unpacked`, so that runs have their commit, "
+    "or `dvc config --local core.no_scm true` to go without, and without `dvc exp` and `farpose reproduce`"
+)
 
 
 @dataclass(frozen=True)
@@ -30,19 +40,34 @@ def load(repository: str | Path = REPOSITORY) -> list[Stage]:
     """The stages that have a command, each after all that it waits for.
 
     Raises:
-        FarposeError: dvc.yaml, or a parameter file that it reads, is not valid; in DVC's words, on one line.
+        FarposeError: dvc.yaml, or a parameter file that it reads, is not valid; in DVC's words, on one line. There is no git.
     """
     import networkx
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     try:
-        with Repo(str(repository)) as repo:
+        with opened(repository) as repo:
             graph = repo.index.graph  # an edge points from a stage to one that it needs
             ordered = [stage for stage in networkx.lexicographical_topological_sort(graph.reverse(), key=_name) if stage.cmd]
             return [_stage(stage, graph) for stage in ordered]
     except DvcException as error:
         raise FarposeError(" ".join(str(error).split()), where="dvc.yaml", fix="`farpose params` checks the parameters") from error
+
+
+def opened(repository: str | Path = REPOSITORY) -> Repo:
+    """DVC's repository, to be closed.
+
+    Raises:
+        FarposeError: there is no git, as in an unpacked ZIP, and DVC was not told to do without.
+    """
+    from dvc.repo import Repo
+    from dvc.scm import SCMError
+
+    try:
+        return Repo(str(repository))
+    except SCMError as error:
+        said = " ".join(str(error).split())
+        raise FarposeError(said, where="DVC", fix=WITHOUT_GIT if NO_GIT in said else "`git status` may show more") from error
 
 
 def select(stages: list[Stage], targets: list[str]) -> list[Stage]:

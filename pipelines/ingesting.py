@@ -50,7 +50,9 @@ def collect(
     from components.datasets.acquire import acquire
     from components.datasets.acquire.listing import IMAGES, kinds_of
     from components.datasets.synthetic import SyntheticParams
+    from pipelines import graph
 
+    graph.opened().close()  # before the work is done: DVC takes the data at the end
     params = parse(SyntheticParams, load_yaml(PARAMS / "data.yaml").get("synthetic", {}), "params/data.yaml: synthetic")
     sources = settings.data().sources
     got = acquire(

@@ -53,35 +53,26 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Located:
-    """Where the persons of some images are.
+    """Where a user says that the persons of some images are.
 
     Attributes:
         boxes: at least an empty array for every image.
-        scores: of a detector's boxes, by image number (N,); None for a user's.
-        origin: for the provenance.
         category_id: of persons, which predictions carry.
         notes: what was left out or decided, for the terminal.
     """
 
     boxes: Boxes
-    scores: dict[int, np.ndarray] | None
-    origin: str
     category_id: int = 1
     notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return sum(map(len, self.boxes.values()))
 
 
 def unique(images: list[Path]) -> dict[int, Path]:
     """Images by the number that COCO's file names carry, or counted from 1 if they do not all carry one of their own.
 
     Raises:
-        FarposeError: an image is missing, is a folder, or two have one name.
+        FarposeError: an image is missing, or two have one name.
     """
     for path in images:
-        if path.is_dir():
-            raise FarposeError("a folder, not an image", where=path, fix=f"name its images, such as {path}/*.jpg")
         if not path.is_file():
             raise FarposeError("image not found", where=path, fix="give the path of an image file")
     stems = [path.stem for path in images]
@@ -91,6 +82,19 @@ def unique(images: list[Path]) -> dict[int, Path]:
     if len(set(numbers)) != len(stems):
         numbers = list(range(1, len(images) + 1))
     return dict(zip(numbers, images, strict=True))
+
+
+def readable(images: list[Path], notes: list[str]) -> list[Path]:
+    """Those images of a folder that can be read; of each other one `notes` get a line."""
+    kept = []
+    for path in images:
+        try:
+            Photograph.of(path)
+        except FarposeError as error:
+            notes.append(f"left out: {path}: {error.problem}")
+        else:
+            kept.append(path)
+    return kept
 
 
 def drawings(output: Path, images: Iterable[Path]) -> dict[Path, Path]:
@@ -111,12 +115,6 @@ def drawings(output: Path, images: Iterable[Path]) -> dict[Path, Path]:
     return places
 
 
-def whole(photographs: dict[int, Photograph]) -> Located:
-    """Each whole image as one person's box."""
-    boxes = {number: np.array([[0.0, 0.0, shown.width, shown.height]]) for number, shown in photographs.items()}
-    return Located(boxes, None, "whole image")
-
-
 def given(path: Path, photographs: dict[int, Photograph]) -> Located:
     """Persons' boxes of a COCO annotation file (matched by file name) or a list of COCO detections (by image number or file name).
 
@@ -133,27 +131,4 @@ def given(path: Path, photographs: dict[int, Photograph]) -> Located:
         fix = f"boxes are matched by file name, or by number in a list of detections ({numbers})"
         raise FarposeError(f"no box belongs to one of these images{seen}", where=path, fix=fix)
     boxes = {number: found.bbox_xywh[found.image_id == number] for number in photographs}
-    return Located(boxes, None, str(path), found.category_id, found.notes)
-
-
-def detected(photographs: dict[int, Photograph], score: float | None, tile: int | None) -> Located:
-    """Boxes of the shipped detector.
-
-    Args:
-        score: boxes that score lower are dropped; None: the detector's own choice.
-        tile: side of the smallest tiles, px of the image; 0: the whole image alone; None: the detector's own choice.
-    """
-    from tqdm import tqdm
-
-    from components.base import origins
-    from components.degrade.images import read_image
-    from components.detect import detector
-
-    score = detector.SCORE if score is None else score
-    side = detector.TILE if tile is None else tile or None
-    finder, boxes, scores = detector.PersonDetector.open(), {}, {}
-    for number, shown in tqdm(photographs.items(), desc="persons", unit="image", disable=None):
-        found = finder.find(read_image(shown.path, upright=True), score, side)
-        boxes[number], scores[number] = found.bbox_xywh, found.scores
-    origin = f"{detector.NAME} {origins.load('detector')[detector.NAME].sha256[:12]}, score {score:g}, tiles of {side or 'the whole image'}"
-    return Located(boxes, scores, origin + (" px" if side else ""))
+    return Located(boxes, found.category_id, found.notes)

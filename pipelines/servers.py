@@ -21,6 +21,7 @@ from pathlib import Path
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
 from components.registry import store, tracking
+from components.registry.secrets import without_secrets
 from pipelines import environment, served
 
 HOST = "127.0.0.1"
@@ -105,7 +106,7 @@ def prefect_in_use() -> bool:
     if address := os.environ.get("PREFECT_API_URL"):
         if problem := problem_of(f"{address.rstrip('/')}/health"):
             fix = "unset PREFECT_API_URL, or start the server that it names; the address ends in /api"
-            raise FarposeError(f"no Prefect server answers at {address}: {problem}", where="PREFECT_API_URL", fix=fix)
+            raise FarposeError(without_secrets(f"no Prefect server answers at {address}: {problem}"), where="PREFECT_API_URL", fix=fix)
         return True
     record = served.read()
     if PREFECT in record.living():
@@ -140,8 +141,9 @@ def prepare_folder() -> None:
     """Make `mlruns/` and Prefect's folder.
 
     Raises:
-        FarposeError: this user cannot write there.
+        FarposeError: this user cannot write there, or Prefect cannot name its database there.
     """
+    store.sqlite_address(Path(os.environ["PREFECT_HOME"]) / "prefect.db", "PREFECT_HOME")
     try:
         environment.make_prefect_home()
         LOGS.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,8 @@ import psutil
 
 from components.base.errors import FarposeError
 from components.registry import store, tracking, waiting
-from pipelines import paths, served, servers
+from components.registry.secrets import without_secrets
+from pipelines import interrupted, paths, served, servers
 from pipelines.servers import MLFLOW, PREFECT
 
 WORKER = "prefect-worker"
@@ -56,6 +57,7 @@ def serve() -> Iterator[str]:
     else:
         if before:
             yield f"{', '.join(before)}: running; starting {', '.join(missing)}"
+        yield from interrupted.put_in_order()
         try:
             _start(record, missing)
         except BaseException:
@@ -67,7 +69,8 @@ def serve() -> Iterator[str]:
     yield f"         {record.addresses[PREFECT]}/deployments   what runs on a schedule (farpose schedule)"
     yield f"Logs: {servers.LOGS}/*.log. `make stop` ends all of it."
     if named not in (None, f"{record.addresses[PREFECT]}/api"):
-        yield f"PREFECT_API_URL names another server, {named}: unset it, so that `farpose run` and `farpose schedule` use this one"
+        fix = "unset it, so that `farpose run` and `farpose schedule` use this one"
+        yield f"PREFECT_API_URL names another server, {without_secrets(named)}: {fix}"
 
 
 def stop() -> Iterator[str]:
@@ -112,7 +115,7 @@ def _start(record: served.Served, missing: list[str]) -> None:
     }
     record.addresses |= {name: servers.url_of(port) for name, port in ports.items()}
     if _uses_a_tracking_server():
-        record.addresses[MLFLOW] = store.tracking_uri().rstrip("/")
+        record.addresses[MLFLOW] = without_secrets(store.tracking_uri().rstrip("/"))  # it is written and printed
     _, record.experiment = store.open_store()  # before a server is started: its errors are those that a person can mend
     tracking.ready()
     if MLFLOW in missing:
@@ -126,7 +129,8 @@ def _start(record: served.Served, missing: list[str]) -> None:
     if WORKER in missing:
         deployments.settle("its worker is gone")
         deployments.skip_missed()
-        addresses = {"PREFECT_API_URL": f"{record.addresses[PREFECT]}/api", "MLFLOW_TRACKING_URI": record.addresses[MLFLOW]}
+        mlflow = store.tracking_uri() if _uses_a_tracking_server() else record.addresses[MLFLOW]
+        addresses = {"PREFECT_API_URL": f"{record.addresses[PREFECT]}/api", "MLFLOW_TRACKING_URI": mlflow}
         if not _uses_a_tracking_server():
             addresses[waiting.STORE] = waiting.name_of_store(paths.REPOSITORY)
         name = f"{deployments.POOL}-{record.mark[:8]}-{int(time.time())}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -68,14 +69,17 @@ def load(path: str | Path = PARAMS / "pipeline.yaml") -> Pipeline:
     """Read and check `params/pipeline.yaml`.
 
     Raises:
-        FarposeError: unknown key or value, shards under another name than their own, a variant of shards that are not planned, or a
-            peer under a variant's name or with a file outside of data/.
+        FarposeError: unknown key or value, shards under another name than their own, a variant of shards that are not planned or under
+            a name that a shell would not take for a word, or a peer under a variant's name or with a file outside of data/.
     """
     pipeline = parse(Pipeline, load_yaml(path), str(path))
     for name, spec in pipeline.shards.items():
         if name != spec.name:
             raise FarposeError(f"these shards are {spec.name!r} by their settings", where=f"{path}: shards.{name}", fix="correct either")
     for name, plan in pipeline.variants.items():
+        if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):  # DVC makes it a word of a command line, which a shell reads
+            problem = f"{name!r} is no name of a variant: letters, digits, `_`, `-` and `.` make one"
+            raise FarposeError(problem, where=f"{path}: variants", fix="correct its entry, such as its `tag`")
         if plan.shards not in pipeline.shards:
             raise unknown_name("shards", plan.shards, pipeline.shards, where=f"{path}: variants.{name}.shards")
     for name, peer in pipeline.peers.items():

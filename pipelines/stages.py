@@ -17,7 +17,7 @@ from typing import Any
 
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file, read_json, sha256_of, write_json
-from pipelines import checks, listing, paths, settings
+from pipelines import checks, interrupted, listing, locks, paths, settings
 
 
 def plan() -> None:
@@ -351,7 +351,9 @@ def run_stage(name: str, item: str | None = None) -> None:
         raise unknown_name("stage", name, STAGES)
     if (name in WITH_ITEM) != (item is not None) and not (name in ITEM_OPTIONAL and item is None):
         raise FarposeError(f"stage {name} takes {'one item' if name in WITH_ITEM else 'no item'}", fix=f"`farpose stage {name} ...`")
-    STAGES[name](*([item] if item is not None else []))
+    address = f"{name}@{item}" if item is not None else name
+    with locks.working_on(address), interrupted.noted(address):
+        STAGES[name](*([item] if item is not None else []))
 
 
 def main(arguments: list[str]) -> int:

@@ -131,9 +131,9 @@ def dvc(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     return module(folder, "dvc", *arguments, **environment)
 
 
-def python(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+def python(folder: Path, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run code in the repository in `folder`."""
-    return subprocess.run([PYTHON, "-c", code], cwd=folder, env=variables(), capture_output=True, text=True, check=False)
+    return subprocess.run([PYTHON, "-c", code], cwd=folder, env=variables() | environment, capture_output=True, text=True, check=False)
 
 
 def module(folder: Path, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

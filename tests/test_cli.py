@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 from components.base.errors import FarposeError
-from pipelines import cli, photographs, settings
-from pipelines.commands import models
+from pipelines import cli, photographs, settings, terminal
 from tests.repositories import REPOSITORY, Console, assert_one_line, copy_of_this, farpose, git
 
 COMMANDS = (
@@ -277,7 +276,7 @@ def test_pipeline_names_its_variants_and_shards():
 
 
 def test_a_table_is_aligned_for_the_terminal():
-    shown = models.aligned("| name | AP |\n| --- | ---: |\n| a | 1.0 |\n| longer | 12.0 |\n\nnote\n").splitlines()
+    shown = terminal.aligned("| name | AP |\n| --- | ---: |\n| a | 1.0 |\n| longer | 12.0 |\n\nnote\n").splitlines()
     assert shown == ["name      AP", "------  ----", "a        1.0", "longer  12.0", "", "note"]
 
 

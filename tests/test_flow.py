@@ -172,6 +172,35 @@ def test_what_passes_by_itself_is_tried_again_and_a_stages_own_error_is_not(pref
     assert (toy / "tries.txt").read_text() == "x"
 
 
+def test_runs_whose_process_is_gone_are_closed_and_no_others(prefect):
+    import socket
+
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.states import Running
+
+    from pipelines import flowruns, flows, lifeline
+
+    done = subprocess.Popen([PYTHON, "-c", ""])
+    done.wait()
+    here, gone = socket.gethostname(), f"{done.pid}:1.00"
+    labels = {
+        "killed": {flowruns.PROCESS: gone, flowruns.HOST: here},
+        "alive": {flowruns.PROCESS: lifeline.this_process(), flowruns.HOST: here},
+        "elsewhere": {flowruns.PROCESS: gone, flowruns.HOST: "another host"},
+        "just begun": {},
+    }
+    with get_client(sync_client=True) as client:
+        made = {name: client.create_flow_run(flows.reproduce, name=name, state=Running()) for name in labels}
+        for name, values in labels.items():
+            client.update_flow_run_labels(made[name].id, values)
+        assert flowruns.close_dead((flows.reproduce.name,)) == ["killed"]
+        found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in made.values()])))
+        assert {run.name: run.state_type.name for run in found} == dict.fromkeys(labels, "RUNNING") | {"killed": "CRASHED"}
+        for run in made.values():
+            client.delete_flow_run(run.id)
+
+
 def statuses(repository: Path) -> list[str]:
     """Statuses of the pipeline's MLflow runs, in order."""
     from components.registry import store

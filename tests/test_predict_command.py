@@ -395,6 +395,8 @@ def test_options_that_mean_nothing_are_refused(images, tmp_path, capsys, variant
     assert problem in error_of(capsys) and not (tmp_path / "out").exists()
 
 
-def test_a_folder_is_no_image(images, capsys, tmp_path):
-    assert predict(tmp_path / "out", tmp_path / "in") == 1
-    assert "a folder, not an image" in error_of(capsys)
+def test_a_folder_gives_what_its_images_give(images, tmp_path):
+    assert predict(tmp_path / "out", tmp_path / "in") == 0
+    assert predict(tmp_path / "named", *sorted(images.values())) == 0
+    for name in ("predictions.json", "images.json", "contact_sheet.png"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "named" / name).read_bytes()

@@ -47,6 +47,15 @@ def test_the_lock_names_no_place_and_keeps_its_bounds():
         assert version and tuple(map(int, version.groups())) < bound
 
 
+def test_the_lock_has_a_hash_for_each_package():
+    """Else `--require-hashes`, by which `make setup` installs, refuses the whole lock; a package without one might be another."""
+    lock = (REPOSITORY / "requirements.lock").read_text()
+    entries = re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)[1:]
+    assert len(entries) > 250 and all(re.match(r"[\w.\[\]-]+==\S+", entry) for entry in entries)
+    assert all(re.search(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$", entry, re.MULTILINE) for entry in entries)
+    assert "--require-hashes" in (REPOSITORY / "Makefile").read_text()
+
+
 def test_the_licence_is_the_one_that_the_package_names():
     text = (REPOSITORY / "LICENSE").read_text()
     assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text

@@ -16,8 +16,9 @@ from components.approaches.crop_feed import persons_of
 from components.base.errors import FarposeError
 from components.codecs.codec import Codec, as_crop_codec
 from components.degrade.augment import normalise
+from components.degrade.held import crops_of
 from components.degrade.params import ShardSpec
-from components.degrade.shards import Boxes, EvalCrops, crop_boxes
+from components.degrade.shards import EvalCrops
 from components.evaluate import curves
 from components.evaluate.approach import Approach, Check, EvaluationContext, EvaluationData, Files, Found, Look, Served, Tiles
 from components.evaluate.bound import crop_bound
@@ -34,7 +35,7 @@ from components.evaluate.targets import perfect_predictions
 from components.models.export import Form, Joints, spread
 from components.models.variant import Variant
 from components.models.zoo import Built
-from components.pose.draw import DRAWN, UNSURE, picture_of_sides
+from components.pose.draw import DRAWN, UNSURE, frame_of_sides, picture_of_sides
 from components.pose.persons import Persons
 
 DETECTOR = "detector_boxes"
@@ -130,13 +131,9 @@ class Crops:
 
     def find(self, built: Built, files: Files, params: EvaluateParams, device: str) -> tuple[Predictions, np.ndarray]:
         variant, boxes = built.variant, files.boxes or {}
-        numbers = np.array([number for number, rows in boxes.items() for _ in rows], np.int64)
         box_scores = None if files.scores is None else np.concatenate([files.scores[number] for number in boxes])
-        places = np.array([str(files.paths[number].resolve()) for number in numbers.tolist()], dtype=object)
-        every, spec = np.concatenate(list(boxes.values())), replace(files.spec, input_size=variant.input_size)
-        crops = crop_boxes(
-            Boxes("/", places, numbers, every, upright=files.upright), variant.convention, spec, files.degrade, variant.skeleton
-        )
+        spec = replace(files.spec, input_size=variant.input_size)
+        crops = crops_of(files.image, boxes, variant.convention, spec, files.degrade, variant.skeleton)
         size = min(params.batch_size, CPU_BATCH) if device == "cpu" else params.batch_size
         found = predict(built.model, as_crop_codec(built.codec), crops, params.flip, size, device, box_scores=box_scores)
         found = replace(found, annotation_id=np.full(len(found), -1))
@@ -144,9 +141,13 @@ class Crops:
             return finish(found, params, variant.skeleton.sigmas, built.codec)
         return found, person_scores(found.ranked_by, found.box_scores, params.visible_above(built.codec))
 
-    def picture(self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams) -> np.ndarray:
+    def picture(
+        self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams, frame: bool = False
+    ) -> np.ndarray:
         threshold, joints = params.visible_above(built.codec) or DRAWN, found.keypoint_scores
         drawn, sure = joints > threshold, joints > UNSURE * threshold
+        if frame:
+            return frame_of_sides(image, found.keypoints_image, drawn, built.variant.skeleton, sure)
         return picture_of_sides(image, found.keypoints_image, drawn, built.variant.skeleton, scores, sure)
 
     def served(self, variant: Variant) -> Served:

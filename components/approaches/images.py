@@ -15,7 +15,8 @@ from components.approaches import image_checks, image_pictures
 from components.base.config import parse
 from components.base.errors import FarposeError
 from components.codecs.codec import Codec, as_image_codec
-from components.degrade.image_shards import EvalImages, fitted, images_of
+from components.degrade.held import images_held
+from components.degrade.image_shards import EvalImages, fitted
 from components.degrade.params import DegradeParams, ShardSpec
 from components.evaluate.approach import Approach, Check, EvaluationContext, EvaluationData, Files, Found, Look, Served, Tiles
 from components.evaluate.assignment import assign
@@ -29,7 +30,7 @@ from components.evaluate.targets import perfect_persons
 from components.models.export import Form, Joints, spread
 from components.models.variant import IMAGE_STRIDE, Variant
 from components.models.zoo import Built
-from components.pose.draw import UNSURE, picture_of_persons
+from components.pose.draw import UNSURE, frame_of_sides, picture_of_persons
 from components.pose.persons import Persons
 
 COMPARED = 4  # images on which an ONNX file is compared
@@ -104,15 +105,17 @@ class Images:
     # --- users' images, registered models, ONNX files
 
     def find(self, built: Built, files: Files, params: EvaluateParams, device: str) -> tuple[Predictions, np.ndarray]:
-        paths = [path.resolve() for path in files.paths.values()]
-        images = images_of(paths, files.spec, built.variant.skeleton, params.bottom_up.fit, files.degrade, files.upright)
-        images = replace(images, image_id=np.array(list(files.paths), np.int64))
-        return predict_images(built.model, as_image_codec(built.codec), images, params, device, params.bf16, Path("/"), files.degrade)
+        images = images_held(files.image, files.numbers, files.spec, built.variant.skeleton, params.bottom_up.fit, files.degrade)
+        return predict_images(built.model, as_image_codec(built.codec), images, params, device, params.bf16, Path(), files.degrade)
 
-    def picture(self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams) -> np.ndarray:
+    def picture(
+        self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams, frame: bool = False
+    ) -> np.ndarray:
         # joints below the detector's threshold were filled in, and are often far off
         threshold, joints = as_image_codec(built.codec).detection_threshold, found.keypoint_scores
         drawn, sure = joints > threshold, joints > UNSURE * threshold
+        if frame:
+            return frame_of_sides(image, found.keypoints_image, drawn, built.variant.skeleton, sure)
         return picture_of_persons(image, found.keypoints_image, drawn, scores, built.variant.skeleton, sure)
 
     def served(self, variant: Variant) -> Served:

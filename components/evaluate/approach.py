@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from components.codecs.codec import Codec
+from components.degrade.images import read_image
 from components.degrade.params import DegradeParams, ShardSpec
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predictions import Predictions
@@ -176,11 +177,12 @@ class Files:
     """Images without annotations, such as a user's own.
 
     Attributes:
-        paths: by image number.
+        paths: by image number; empty where `pixels` are given.
         boxes: at least one, by image number (n, 4) left, top, width, height, px of the image; None where the approach takes none.
         spec, degrade: how inputs are made of them.
         scores: of the boxes, where a detector found them: by image number (n,). None: they are the user's own, and nobody is dropped.
         upright: turn images by their EXIF orientation, as viewers do; False: as stored, as COCO's annotations take them.
+        pixels: by image number (H, W, 3) uint8 BGR, where the images are in memory, such as frames of a video.
     """
 
     paths: Mapping[int, Path]
@@ -189,6 +191,20 @@ class Files:
     degrade: DegradeParams
     scores: Mapping[int, np.ndarray] | None = None
     upright: bool = True
+    pixels: Mapping[int, np.ndarray] | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of all images, in order."""
+        return list(self.paths if self.pixels is None else self.pixels)
+
+    def image(self, number: int) -> np.ndarray:
+        """(H, W, 3) uint8 BGR.
+
+        Raises:
+            FarposeError: its file is missing or damaged.
+        """
+        return read_image(self.paths[number], self.upright) if self.pixels is None else self.pixels[number]
 
 
 class Approach(Protocol):
@@ -265,11 +281,17 @@ class Approach(Protocol):
     # --- users' images, registered models, ONNX files
 
     def find(self, built: Built, files: Files, params: EvaluateParams, device: str) -> tuple[Predictions, np.ndarray]:
-        """Persons of a user's images and their scores; image ids are the numbers of the files."""
+        """Persons of a user's images and their scores; image ids are their numbers."""
         ...
 
-    def picture(self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams) -> np.ndarray:
-        """A user's image (H, W, 3) RGB with its persons drawn on it."""
+    def picture(
+        self, image: np.ndarray, found: Predictions, scores: np.ndarray, built: Built, params: EvaluateParams, frame: bool = False
+    ) -> np.ndarray:
+        """A user's image (H, W, 3) RGB with its persons drawn on it.
+
+        Args:
+            frame: of a video: the picture has the image's size, and neither tags nor a legend, which would flicker.
+        """
         ...
 
     def served(self, variant: Variant) -> Served:

@@ -155,17 +155,30 @@ def picture_of_sides(
     """
     picture, points = enlarged(image, keypoints, found)
     sure = np.ones_like(found) if sure is None else sure
-    order = range(len(points)) if scores is None else [row for _, row in _weakest_first(scores)]
-    for row in order:
-        width = line_width(points[row][found[row]])
-        radii = radii_apart(points[row], found[row], sure[row], width)
-        draw_joints(picture, points[row], found[row], skeleton, thickness=width, sure=sure[row], radii=radii)
+    order = list(range(len(points))) if scores is None else [row for _, row in _weakest_first(scores)]
+    _draw_sides(picture, points, found, sure, order, skeleton)
     if scores is not None:
         names = {row: f"{rank + 1}: {scores[row]:.2f}" for rank, row in _weakest_first(scores)[::-1]}
         write_tags(picture, [points[row][found[row]] for row in names], list(names.values()), [PAPER] * len(names))
     if not found.any():
         return picture
     return with_legend(picture, [("left", LEFT), ("right", RIGHT), ("middle", MIDDLE)], hollow="unsure" if (found & ~sure).any() else None)
+
+
+def frame_of_sides(
+    image: np.ndarray, keypoints: np.ndarray, found: np.ndarray, skeleton: Skeleton, sure: np.ndarray | None = None
+) -> np.ndarray:
+    """A video's frame (H, W, 3) RGB at its own size, each person's left in blue and right in orange; see `picture_of_sides`."""
+    picture = np.ascontiguousarray(image).copy()
+    _draw_sides(picture, keypoints, found, np.ones_like(found) if sure is None else sure, list(range(len(keypoints))), skeleton)
+    return picture
+
+
+def _draw_sides(picture: np.ndarray, points: np.ndarray, found: np.ndarray, sure: np.ndarray, order: list[int], skeleton: Skeleton) -> None:
+    for row in order:
+        width = line_width(points[row][found[row]])
+        radii = radii_apart(points[row], found[row], sure[row], width)
+        draw_joints(picture, points[row], found[row], skeleton, thickness=width, sure=sure[row], radii=radii)
 
 
 def picture_of_persons(

@@ -73,6 +73,16 @@ def find(wanted: str, repository: Path = REPOSITORY) -> ModelVersion:
         raise FarposeError(problem, where=store.tracking_uri(repository), fix=f"its aliases: {aliases}") from error
 
 
+def newest(name: str, repository: Path = REPOSITORY) -> ModelVersion | None:
+    """The version of a registered model that has the alias `challenger`, or else the last one; None if there is none."""
+    client, _ = store.open_store(repository)
+    versions = {int(one.version): one for one in client.search_model_versions(f"name = '{name}'")}
+    if not versions:
+        return None
+    aliases = client.get_registered_model(name).aliases
+    return versions[int(aliases.get(CHALLENGER, max(versions)))]
+
+
 def champion(repository: Path = REPOSITORY) -> ModelVersion | None:
     """The version with the alias `champion`; of several models that have one, the one changed last."""
     client, _ = store.open_store(repository)

@@ -239,13 +239,13 @@ def _save(candidate: Candidate, folder: Path, scratch: Path) -> None:
     """Write the MLflow model: the serving file, the code that it imports, the weights and the variant's entry."""
     import mlflow.pyfunc
 
-    artifacts = {name: scratch / file for name, file in PACKAGED.items()}
+    artifacts = {"weights": candidate.weights.absolute(), **{name: scratch / file for name, file in PACKAGED.items()}}
     for name, text in package.texts(candidate.variant, candidate.preparation, candidate.card).items():
         (scratch / name).write_text(text)
     mlflow.pyfunc.save_model(
         path=str(folder),
         python_model=str(SERVING),
-        artifacts={"weights": str(candidate.weights), **{name: str(path) for name, path in artifacts.items()}},
+        artifacts={name: path.as_uri() for name, path in artifacts.items()},  # MLflow would decode a `%20` of a path
         code_paths=[str(_packaged(candidate.sources, scratch))],
         signature=_signature(candidate.variant),
         input_example=_shown(candidate),

@@ -6,12 +6,16 @@ import os
 import re
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
 from components.registry import moved
+from components.registry.secrets import without_secrets
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -26,6 +30,7 @@ DAMAGED = ("file is not a database", "malformed", "file is encrypted")
 READ_ONLY = ("readonly database", "unable to open database file")
 CONNECT_S = 10  # whole seconds
 LOCK_S = 60.0  # how long a locked database is tried again
+_patience: ContextVar[float | None] = ContextVar("patience", default=None)  # in place of LOCK_S
 DRIVERS = {"psycopg2": "make setup EXTRAS=postgres", "MySQLdb": "uv pip install mysqlclient"}  # what installs a module
 ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # where a database's artifacts lie, such as s3://BUCKET/FOLDER; MLflow's own name for it
 UNWILLING = ("error code 401", "error code 403", "password authentication failed", "does not exist", "out-of-date database schema")
@@ -52,13 +57,39 @@ def tracking_uri(repository: Path = REPOSITORY) -> str:
 
 
 def own_uri(repository: Path = REPOSITORY) -> str:
-    """`mlflow.db` in `folder_of` the repository."""
-    return f"sqlite:///{folder_of(repository) / 'mlflow.db'}"
+    """`mlflow.db` in `folder_of` the repository.
+
+    Raises:
+        FarposeError: no SQLite address can name that file.
+    """
+    return sqlite_address(folder_of(repository) / "mlflow.db", "MLFLOW_TRACKING_URI")
+
+
+def sqlite_address(path: Path, variable: str) -> str:
+    """SQLAlchemy takes a path as it is, unquoted, but for what follows a `?`: the file would lie outside of the clone.
+
+    Args:
+        variable: of the environment, that names another place.
+    """
+    if "?" in str(path):
+        fix = f"move the clone to a path without one, or name another place with {variable}"
+        raise FarposeError("a database in a path with a question mark cannot be opened", where=path, fix=fix)
+    return f"sqlite:///{path}"
 
 
 def exists(repository: Path = REPOSITORY) -> bool:
     """Whether somebody made or named a store; reading from one that nobody made would make it."""
     return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (folder_of(repository) / "mlflow.db").is_file()
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Meanwhile a locked database is tried again for so long."""
+    before = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(before)
 
 
 def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
@@ -77,7 +108,8 @@ def open_store(repository: Path = REPOSITORY) -> tuple[MlflowClient, str]:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
     uri = tracking_uri(repository)
-    deadline = time.monotonic() + LOCK_S
+    patient = _patience.get()
+    deadline = time.monotonic() + (LOCK_S if patient is None else patient)
     while True:
         try:
             _connect(uri)
@@ -112,15 +144,20 @@ def _connect(uri: str) -> None:
 def _open(uri: str, folder: Path) -> tuple[MlflowClient, str]:
     import mlflow
     from filelock import FileLock
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from mlflow.tracking import MlflowClient
 
     folder.mkdir(exist_ok=True)
     with FileLock(folder / ".store.lock"):  # stages that start together would each make the tables
         mlflow.set_tracking_uri(uri)
+        artifacts = None if uri.startswith(("http:", "https:")) else os.environ.get(ROOT) or (folder / "artifacts").as_uri()
+        if artifacts and uri.startswith(
+            "sqlite:"
+        ):  # MLflow writes this place into SQL as text, without it the working directory, where quotes may be
+            SqlAlchemyStore(uri, artifacts)
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            artifacts = None if uri.startswith(("http:", "https:")) else os.environ.get(ROOT) or (folder / "artifacts").as_uri()
             experiment_id = client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=EXPERIMENT_TAGS)
         else:
             experiment_id = experiment.experiment_id
@@ -132,7 +169,7 @@ def _open(uri: str, folder: Path) -> tuple[MlflowClient, str]:
 
 def _explained(error: Exception, uri: str, folder: Path) -> FarposeError:
     """The way out of what a store says when it does not open."""
-    said, kind = " ".join(re.split(r"\[SQL:|\(Background on", str(error))[0].split()), FarposeError
+    said, kind = without_secrets(" ".join(re.split(r"\[SQL:|\(Background on", str(error))[0].split())), FarposeError
     if (isinstance(error, OSError) and error.filename) or any(sign in said for sign in READ_ONLY):
         problem, fix = "it cannot be written", f"make {folder} and all in it writable"
     elif not uri.startswith("sqlite:"):
@@ -151,7 +188,7 @@ def _explained(error: Exception, uri: str, folder: Path) -> FarposeError:
 
 def shown(uri: str) -> str:
     """The address without a name and password in it."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return without_secrets(uri)
 
 
 def close_crashed(client: MlflowClient, experiment_id: str) -> list[str]:

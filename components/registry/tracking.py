@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.base.config import REPOSITORY
 from components.registry import lineage, snapshot, store, waiting
+from components.registry.secrets import without_secrets
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -240,7 +241,8 @@ def run(
         status = "KILLED"
         raise
     except Exception as error:
-        opened.tags({"error": str(error), NOTE: f"Failed: {error}"})
+        said = without_secrets(str(error))
+        opened.tags({"error": said, NOTE: f"Failed: {said}"})
         raise
     finally:
         opened.end(status)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.base.files import full_disk_named, write_json
 from components.registry import store
+from components.registry.secrets import without_secrets
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -220,7 +221,7 @@ def _send(record: Record, client: MlflowClient, experiment_id: str) -> tuple[str
             else:
                 _put(record, request, client, run_id)
         except Exception as error:  # each kind of store has errors of its own, and none may stop a stage
-            said = " ".join(str(error).split())[:300]
+            said = without_secrets(" ".join(str(error).split()))[:300]
             if getattr(error, "error_code", None) not in REFUSED:
                 raise Unsent(said) from error
             print(f"MLflow refuses {request['request']} of run {run_id}: {said}", file=sys.stderr)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.base.errors import FarposeError
-from pipelines import paths, settings
+from pipelines import paths, settings, terminal
 
 
 def errors(options: argparse.Namespace) -> None:
@@ -19,7 +19,6 @@ def errors(options: argparse.Namespace) -> None:
     from components.base.files import atomic_directory
     from components.evaluate import error_gains, error_pictures
     from pipelines import asked, reporting
-    from pipelines.commands.models import aligned
 
     given = one_of(options.name)
     params = settings.evaluation()
@@ -40,8 +39,8 @@ def errors(options: argparse.Namespace) -> None:
             pictures = error_pictures.worst(truth, (predictions, scores), found, read, params.gallery_size)
             if pictures:
                 error_pictures.gallery(folder / "worst.png", title, pictures)
-    print(aligned(_table(*error_gains.table(result))))
-    print(error_gains.in_words(name, result))
+    terminal.markdown(_table(*error_gains.table(result)))
+    terminal.say(error_gains.in_words(name, result))
     print(f"written to {paths.shown(out)}: " + ", ".join(sorted(path.name for path in out.iterdir())))
 
 
@@ -89,7 +88,6 @@ def curve(options: argparse.Namespace) -> None:
     from components.evaluate import usefulness
     from components.evaluate.usefulness_plot import plot
     from pipelines import asked, curves
-    from pipelines.commands.models import aligned
 
     if not 0 < options.share < 1:
         raise FarposeError(f"--share must be between 0 and 1, got {options.share:g}", fix="0.5 is half of the value at large heights")
@@ -105,8 +103,9 @@ def curve(options: argparse.Namespace) -> None:
         plot(folder / "curve.png", found, models, f"split {split}, {len(truth.persons.labelled()):,} persons")
     for over, (headings, cells) in usefulness.tables(found).items():
         print(f"{found.heading} in percent, by the {usefulness.SIZES[over]}")
-        print(aligned(_table(headings, cells)).rstrip() + "\n")
-    print("\n".join(one.sentence(options.share) for one in found.limits))
+        terminal.markdown(_table(headings, cells).rstrip())
+        print()
+    terminal.say("\n".join(one.sentence(options.share) for one in found.limits))
     print(f"written to {paths.shown(out)}: " + ", ".join(sorted(path.name for path in out.iterdir())))
 
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 
-from pipelines import paths
+from pipelines import paths, terminal
 
 Line = tuple[str, str, str]  # what, found, advice (empty if all is well)
 LEAST_DISK_GIB = 5
@@ -19,9 +19,9 @@ def doctor(options: argparse.Namespace) -> None:
     """Print every finding, with advice where something is missing."""
     missing = 0
     for what, found, advice in [*_versions(), *_devices(), *_disk(), *_stores(), *_weights(), *_pipeline()]:
-        print(f"{what:24} {found}" + (f"   <- {advice}" if advice else ""))
+        terminal.listed([(f"{what} ", found + (f"   <- {advice}" if advice else ""))], 25, "yellow" if advice else "")
         missing += bool(advice)
-    print(f"\n{missing} thing(s) to do" if missing else "\nall is well")
+    terminal.say(f"\n{missing} thing(s) to do" if missing else "\nall is well", "yellow" if missing else "green")
 
 
 def _versions() -> Iterator[Line]:
@@ -69,17 +69,23 @@ def _disk() -> Iterator[Line]:
 
 
 def _stores() -> Iterator[Line]:
+    from components.base.errors import FarposeError
     from components.registry import store
+    from components.registry.secrets import without_secrets
     from pipelines import served, servers
 
-    uri = store.tracking_uri()
+    try:
+        uri = store.tracking_uri()
+    except FarposeError as error:
+        yield "MLflow", "no place", str(error)
+        return
     local = uri.startswith("sqlite:")
     held = "made on first use" if local and not (paths.REPOSITORY / "mlruns" / "mlflow.db").is_file() else "there" if local else "server"
-    yield "MLflow", f"{uri} ({held})", ""
+    yield "MLflow", f"{without_secrets(uri)} ({held})", ""
     alone = f"a server of its own for every run, history in {os.environ['PREFECT_HOME']}"
     record = served.read()
     shared = f"{record.addresses[servers.PREFECT]}/api (make serve)" if servers.PREFECT in record.living() else alone
-    yield "Prefect", os.environ.get("PREFECT_API_URL", shared), ""
+    yield "Prefect", without_secrets(os.environ.get("PREFECT_API_URL", shared)), ""
 
 
 def _weights() -> Iterator[Line]:

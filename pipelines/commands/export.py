@@ -8,8 +8,7 @@ from typing import Any
 
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import sha256_of
-from pipelines import paths, settings, stages
-from pipelines.commands import predict
+from pipelines import choosing, paths, settings, stages
 
 
 def export(options: argparse.Namespace) -> None:
@@ -20,7 +19,7 @@ def export(options: argparse.Namespace) -> None:
     from components.models.weights import read_metadata
 
     variant = onnx_files.exported_form(zoo.variant(options.variant))
-    weights = options.weights or predict.weights_of(variant.name)
+    weights = options.weights or choosing.weights_of(variant.name)
     metadata = read_metadata(weights)
     shards = _shards(variant, metadata, options.crops)
     shown = approach(variant.approach)

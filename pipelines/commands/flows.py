@@ -8,12 +8,14 @@ from types import ModuleType
 
 def ingest(options: argparse.Namespace) -> None:
     """New data of a source, if they are valid, and what depends on them."""
-    print(f"\n{prepared().ingest(options.source, options.place, options.endpoint)}")
+    flows = prepared()
+    print(f"\n{flows.call(flows.ingest, options.source, options.place, options.endpoint)}")
 
 
 def nightly(options: argparse.Namespace) -> None:
     """What a night does; ends with a line of it."""
-    print(f"\n{prepared().nightly(options.split)}")
+    flows = prepared()
+    print(f"\n{flows.call(flows.nightly, options.split)}")
 
 
 def prepared() -> ModuleType:
@@ -22,13 +24,17 @@ def prepared() -> ModuleType:
     Raises:
         FarposeError: what a person must mend, before a server is started.
     """
+    print("checking params/ and the stores", flush=True)  # before anything is imported, which takes seconds on a busy machine
     from components.registry import tracking
-    from pipelines import checks, listing, servers
+    from pipelines import checks, interrupted, listing, servers
 
     pipeline = checks.parameters()["pipeline"]
+    if said := interrupted.mend_lock():  # before it is read
+        print(said)
     listing.keep_in_step(pipeline)
     servers.prefect_in_use()
-    tracking.ready()
+    tracking.ready()  # what a person must mend is told before a server is started
+    print("starting Prefect", flush=True)
     servers.own_prefect()
     from pipelines import flows
 

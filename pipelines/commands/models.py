@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from components.base.errors import FarposeError, unknown_name
+from pipelines import terminal
 
 if TYPE_CHECKING:
     from components.evaluate.resampling import Outcome
@@ -79,14 +80,13 @@ def _record(variant: Variant, spent: Costs) -> dict[str, Any]:
 
 
 def _print_tables(variants: dict[str, Variant], known: dict[str, Costs]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from components.base.config import load_yaml
     from components.models import zoo
     from pipelines import counts
 
-    console = Console(highlight=False)
+    console = terminal.console()
     if not console.is_terminal:
         console.width = WIDTH
     table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
@@ -102,7 +102,7 @@ def _print_tables(variants: dict[str, Variant], known: dict[str, Costs]) -> None
         for variant in rows:
             table.add_row(variant.name, *_cells(variant, counts.of_variant(variant, known)))
     console.print(table)
-    console.print(f"\n{_LEGEND}", soft_wrap=True)
+    terminal.say(f"\n{_LEGEND}")
 
 
 _LEGEND = """\
@@ -155,7 +155,8 @@ def print_table() -> None:
     path = paths.COMPARISON / "comparison.md"
     if not path.is_file():
         raise FarposeError("nothing has been compared yet", where=paths.shown(path), fix="`farpose run` makes it")
-    print("\n" + aligned(path.read_text()))
+    print()
+    terminal.markdown(path.read_text())
 
 
 def _verdict(names: list[str]) -> str:
@@ -175,22 +176,3 @@ def _verdict(names: list[str]) -> str:
         rows += row
         runs += matches.values()
     return verdict(rows[0], rows[1], paired_bootstrap(runs[0], runs[1]))
-
-
-def aligned(markdown: str) -> str:
-    """Markdown with padded table columns, for a terminal."""
-    lines = markdown.splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    shown = []
-    for line in lines:
-        if not line.startswith("|"):
-            shown.append(line)
-            continue
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if set("".join(cells)) <= set("-:"):
-            cells = ["-" * width for width in widths]
-        shown.append(
-            "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=True)))
-        )
-    return "\n".join(shown)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from components.base.config import PARAMS
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file
-from pipelines import checks, listing, paths, settings
+from pipelines import checks, listing, paths, settings, terminal
 from pipelines.overlay import laid_over
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def params(options: argparse.Namespace) -> None:
 
     for name, value in found.items():
         print(f"{name}:")
-        for key, text in flat(value).items():
-            print(f"  {key}: {text}")
+        terminal.listed(((f"  {key}: ", text) for key, text in flat(value).items()), 4)
     return None
 
 
@@ -172,5 +171,4 @@ def _section(name: str, value: Any) -> None:
     from components.registry.lineage import flat
 
     print(f"{f'-- {name} ':-<{RULE}}")
-    for key, text in flat({name: value}).items():
-        print(f"{key}: {text}")
+    terminal.listed(((f"{key}: ", text) for key, text in flat({name: value}).items()), 4)

@@ -1,83 +1,160 @@
-"""`predict`: the joints of the persons in images of your own."""
+"""`predict`: the joints of the persons in images, videos and streams of your own."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from components.base.errors import FarposeError
-from components.base.files import write_json
-from pipelines import paths, photographs, settings, stages
+from components.base.files import sha256_of
+from pipelines import photographs, series, sources, videos
+from pipelines.choosing import chosen
 from pipelines.photographs import Photograph
+from pipelines.predicting import Finder
+from pipelines.series import Clip, Item, Photographs, Series
+from pipelines.tally import Tally
+from pipelines.written import Written
 
-LISTED = 20  # persons that are printed one by one
 DETECTED_ABOVE = 0.1  # person's score up to which a detected person is not drawn: one pose in seven is right; see results/detector
 CROPS_ONLY = ("boxes", "whole_image", "score", "tile")  # options that say where persons are
 
 
-@dataclass(frozen=True)
-class Subject:
-    """The model that predicts, and how its inputs are made.
+def predict(options: argparse.Namespace) -> int:
+    """Write predictions.json (COCO results), images.json (what each image id is), a drawing per image and a drawn video per video.
 
-    Attributes:
-        built: `zoo.Built`.
-        metadata: of its weights, for the provenance.
-        spec, degrade, evaluate: a `ShardSpec`, `DegradeParams` and `EvaluateParams`.
+    All coordinates are px of the upright image, as viewers show it. Every file is looked at before anything is written, and the earlier
+    outputs stay until the new ones are whole. The exit code says whether a signal ended it before its input did.
     """
+    from components.models.weights import read_metadata
 
-    built: Any
-    metadata: dict[str, str]
-    spec: Any
-    degrade: Any
-    evaluate: Any
-
-
-def predict(options: argparse.Namespace) -> None:
-    """Write predictions.json (COCO results), images.json (which number is which file) and one drawing per image.
-
-    All coordinates are px of the upright image, as viewers show it. Every image is read before anything is written.
-    """
-    from components.approaches import approach
-    from components.evaluate.approach import Files
-    from components.evaluate.predictions import write_coco_results
-
-    files = photographs.unique(options.images)
-    drawings = photographs.drawings(options.output, files.values())
-    _check(options)
+    given = sources.sort(options.images)
+    _check(options, given)
     subject = chosen(options.variant, options.weights, lambda variant: _refuse(options, variant), options.model)
-    shown = approach(subject.built.variant.approach)
-    shots = {number: Photograph.of(path) for number, path in files.items()}
-    located = _located(options, shots) if shown.takes_boxes else photographs.Located({}, None, "none")
-    if shown.takes_boxes and not len(located):
-        found, scores = _nobody(len(subject.built.variant.skeleton)), np.zeros(0)
-    else:
-        boxes = located.boxes if shown.takes_boxes else None
-        given = Files(files, boxes, subject.spec, subject.degrade, located.scores)
-        found, scores = shown.find(subject.built, given, subject.evaluate, stages.device_name())
-    provenance = {"variant": subject.built.variant.name, "weights": subject.metadata, "boxes": located.origin}
-    names = {number: shot.path.name for number, shot in shots.items()}
-    write_coco_results(options.output / "predictions.json", found, scores, provenance, names, located.category_id)
-    for note in located.notes:
+    shots, places = _photographs(options, given)
+    clips = _clips(options, given)
+    if not shots and not clips:
+        raise FarposeError("none of the files can be read", where=", ".join(map(str, given.folders)), fix="; ".join(given.notes[:3]))
+    finder = Finder(subject, options.score, options.tile)
+    located = photographs.given(options.boxes, shots) if options.boxes else photographs.Located({})
+    for note in (*given.notes, *subject.notes, *located.notes):
         print(f"note: {note}")
-    write_json(options.output / "images.json", {number: shot.record for number, shot in shots.items()})
-    usual = shown.draw_above if located.scores is None else DETECTED_ABOVE
-    strong = (usual if options.draw_above is None else options.draw_above) < scores
-    if not options.no_draw:
-        _draw(subject, {number: drawings[path] for number, path in files.items()}, shots, found, scores, strong)
-    _print(options, subject, shots, found, scores, strong)
+    variant, takes = subject.built.variant.name, finder.approach.takes_boxes
+    boxes = str(options.boxes) if options.boxes else "whole image" if options.whole_image else finder.detects if takes else "none"
+    weights = {"weights_sha256": sha256_of(subject.weights)} if clips else {"weights": read_metadata(subject.weights)}
+    provenance = {"variant": variant, **weights, "boxes": boxes}
+    usual = DETECTED_ABOVE if takes and not options.boxes and not options.whole_image else finder.approach.draw_above
+    tally = Tally(subject.built.variant, usual if options.draw_above is None else options.draw_above, takes and usual == DETECTED_ABOVE)
+    first = max(shots, default=0) + 1
+    every: list[Series | videos.Given] = [*([Photographs(shots, places)] if shots else []), *clips]
+    with series.Stop() as stop, Written(options.output) as written:
+        for one in every:
+            if stop():
+                break
+            if isinstance(one, videos.Given):
+                one = Clip(videos.opened(one, stop), first, options.every, options.frames, options.codec)
+            _work(one, finder, options, located, provenance, tally, written, stop)
+            first += one.taken if isinstance(one, Clip) else 0
+    tally.report(options.output, not options.no_draw, takes)
+    endless = bool(clips) and clips[-1].path is None
+    return 0 if not stop() or endless else 128 + stop.signal
 
 
-def _check(options: argparse.Namespace) -> None:
+def _work(
+    one: Series,
+    finder: Finder,
+    options: argparse.Namespace,
+    located: photographs.Located,
+    provenance: Mapping[str, Any],
+    tally: Tally,
+    written: Written,
+    stop: series.Stop,
+) -> None:
+    """Find, write and draw the persons of one series, a batch at a time."""
+    from tqdm import tqdm
+
+    with tqdm(total=one.total, unit=one.unit, desc=tally.begin(one), disable=None, dynamic_ncols=True, leave=False) as bar:
+        for batch in series.batches(one.items(stop)):
+            images = {item.number: item.pixels for item in batch}
+            found, scores = finder.find(images, _boxes(options, located, batch))
+            if isinstance(one, Clip):
+                found = _rounded(found)
+            written.add(found, scores, provenance, {item.number: item.record for item in batch}, located.category_id)
+            for item in batch:
+                rows = np.flatnonzero(found.image_id == item.number)
+                strong, caption = tally.add(item, found, scores, rows)
+                if not options.no_draw:
+                    picture = finder.approach.picture(
+                        item.pixels[..., ::-1],
+                        found.select(strong),
+                        scores[strong],
+                        finder.subject.built,
+                        finder.subject.evaluate,
+                        frame=isinstance(one, Clip),
+                    )
+                    one.draw(item, picture, caption, written)
+            bar.set_postfix(persons=tally.persons, refresh=False)
+            bar.update(len(batch))
+    one.close(written)
+    tally.end(one, stop())
+
+
+def _rounded(found: Any) -> Any:
+    """Joints of frames to hundredths of a px: a video has many."""
+    import dataclasses
+
+    rounded = {name: getattr(found, name).round(2) for name in ("keypoints_image", "bbox_xywh", "areas")}
+    return dataclasses.replace(found, keypoint_scores=found.keypoint_scores.round(4), **rounded)
+
+
+def _boxes(options: argparse.Namespace, located: photographs.Located, batch: list[Item]) -> dict[int, np.ndarray] | None:
+    if options.boxes:
+        return {item.number: located.boxes[item.number] for item in batch}
+    if options.whole_image:
+        return {item.number: np.array([[0.0, 0.0, *item.pixels.shape[1::-1]]]) for item in batch}
+    return None
+
+
+def _photographs(options: argparse.Namespace, given: sources.Sources) -> tuple[dict[int, Photograph], dict[int, str]]:
+    """The photographs by number, each of them opened once, and the names of their drawings."""
+    files = photographs.unique([*given.photographs, *photographs.readable(given.collected, given.notes)])
+    drawings = photographs.drawings(options.output, files.values())
+    return {number: Photograph.of(path) for number, path in files.items()}, {number: drawings[path].name for number, path in files.items()}
+
+
+def _clips(options: argparse.Namespace, given: sources.Sources) -> list[videos.Given]:
+    """The videos and streams; each file is opened once, and one of a folder that does not open is left out."""
+    kept = []
+    for clip in given.videos:
+        try:
+            if clip.path is not None:
+                videos.Video(clip).close()
+        except FarposeError as error:
+            if clip.path is None or clip.path.parent not in given.folders:
+                raise
+            given.notes.append(f"left out: {clip.name}: {error.problem}")
+        else:
+            kept.append(clip)
+    return kept
+
+
+def _check(options: argparse.Namespace, given: sources.Sources) -> None:
     if options.boxes and options.whole_image:
         raise FarposeError("--boxes and --whole-image exclude each other", fix="remove one")
-    if options.score is not None and not 0 < options.score < 1:
-        raise FarposeError(f"--score must lie between 0 and 1, got {options.score:g}", fix="such as 0.3")
-    if options.tile is not None and options.tile != 0 and options.tile < 64:
-        raise FarposeError(f"--tile must be at least 64 px, or 0 for none, got {options.tile}", fix="such as 416")
+    if options.boxes and given.videos:
+        raise FarposeError("--boxes are of images, not of a video's frames", where=given.videos[0].name, fix="remove --boxes")
+    for name, value in (("every", options.every), ("frames", options.frames)):
+        if value is not None and value < 1:
+            raise FarposeError(f"--{name} must be at least 1, got {value}", fix="such as 5")
+    photographs.drawings(options.output, photographs.unique(given.photographs).values())
+    series.check_places(options.output, given.videos, options.codec)
+    streams = [clip for clip in given.videos if clip.path is None]
+    if len(streams) > 1 or (streams and given.videos[-1] is not streams[0]):
+        raise FarposeError(
+            "a stream is read alone or last, since what follows waits for its end", where=streams[0].name, fix="name it last"
+        )
 
 
 def _refuse(options: argparse.Namespace, variant: Any) -> None:
@@ -92,150 +169,3 @@ def _refuse(options: argparse.Namespace, variant: Any) -> None:
             what = "boxes" if name == "boxes" else option
             problem = f"the variant finds the persons of whole images and takes no {what}"
             raise FarposeError(problem, where=variant.name, fix=f"remove {option}")
-
-
-def chosen(name: str | None, weights: Path | None, check: Any = None, model: str | None = None) -> Subject:
-    """The named variant or model; or else the registry's champion, or the released model where the store has none.
-
-    Args:
-        weights: of the named variant, if not those that `train` made.
-        check: called with the variant before its weights are read.
-        model: a released model, or a registered one as NAME@ALIAS or NAME@VERSION.
-    Raises:
-        FarposeError: the variant is not trained, no model has this name, both are named, or there is no model at all.
-    """
-    from components.models import zoo
-    from components.models.weights import read_metadata
-
-    check = check or (lambda variant: None)
-    if name is not None and model is not None:
-        raise FarposeError("--model and --variant both name what predicts", fix="give one of them")
-    if name is not None:
-        variant = zoo.variant(name)
-        check(variant)
-        weights = weights or weights_of(variant.name)
-        built = stages.trained(variant, weights)
-        return Subject(built, read_metadata(weights), _spec(variant), settings.degrade(), settings.evaluation())
-    if weights is not None:
-        raise FarposeError("--weights needs --variant", fix="name the variant that they belong to")
-    found = _named(model) if model else _usual()
-    check(found.variant)
-    return Subject(found.build(), read_metadata(found.weights), found.spec, found.degrade, found.evaluate)
-
-
-def _named(model: str) -> Any:
-    """A registered or a released model, as a `Package`."""
-    from components.registry import promotion, released
-
-    return promotion.read(promotion.find(model)) if "@" in model else released.read(model, paths.RELEASED.parent)
-
-
-def _usual() -> Any:
-    """The registry's champion; where there is no store or no champion in it, the model that comes with the clone."""
-    from components.registry import promotion, released, store
-
-    version = promotion.champion() if store.exists() else None
-    if version is not None:
-        return promotion.read(version)
-    if paths.RELEASED.is_dir():
-        return released.read(paths.RELEASED.name, paths.RELEASED.parent)
-    fix = f"name a trained variant by --variant; trained: {', '.join(_trained()) or 'none'}"
-    raise FarposeError("no champion in the registry and no released model", where=paths.shown(paths.RELEASED), fix=fix)
-
-
-def weights_of(name: str) -> Path:
-    """The variant's weights: the pipeline's, or those of `farpose train` in scratch/."""
-    for folder in (paths.MODELS / name, paths.SCRATCH / name / "model"):
-        if (folder / "model.safetensors").is_file():
-            return folder / "model.safetensors"
-    raise FarposeError(f"variant {name!r} is not trained", fix=f"`farpose train {name}`; trained: {', '.join(_trained()) or 'none'}")
-
-
-def _trained() -> list[str]:
-    return sorted(path.parent.name for path in paths.MODELS.glob("*/model.safetensors"))
-
-
-def _spec(variant: Any) -> Any:
-    """How inputs of the variant are made: as the shards it was trained on, or directly."""
-    from components.approaches import approach
-
-    pipeline = settings.load()
-    plan = pipeline.variants.get(variant.name)
-    return pipeline.shards[plan.shards] if plan else approach(variant.approach).spec(variant)
-
-
-def _located(options: argparse.Namespace, shots: dict[int, Photograph]) -> photographs.Located:
-    if options.boxes:
-        return photographs.given(options.boxes, shots)
-    if options.whole_image:
-        return photographs.whole(shots)
-    return photographs.detected(shots, options.score, options.tile)
-
-
-def _nobody(joints: int) -> Any:
-    from components.evaluate.predictions import Predictions
-
-    ids, numbers = np.zeros(0, np.int64), np.zeros(0)
-    return Predictions(ids, ids, np.zeros((0, joints, 2)), np.zeros((0, joints)), numbers, np.zeros((0, 4)), numbers)
-
-
-def _draw(
-    subject: Subject, places: dict[int, Path], shots: dict[int, Photograph], found: Any, scores: np.ndarray, strong: np.ndarray
-) -> None:
-    """One drawing per image of its strong persons (N,) bool, and of several images a page that shows them all."""
-    from components.approaches import approach
-    from components.degrade.images import read_image
-    from components.pose.draw import write_png
-    from components.pose.sheet import Sheet
-
-    shown, sheet = approach(subject.built.variant.approach), Sheet()
-    for number, shot in shots.items():
-        own = found.image_id == number
-        rows = own & strong
-        image = read_image(shot.path, upright=True)[..., ::-1]
-        picture = shown.picture(image, found.select(rows), scores[rows], subject.built, subject.evaluate)
-        write_png(places[number], picture)
-        if len(shots) >= photographs.SHEET_FROM:
-            sheet.add(picture, f"{shot.path.name}: {_persons(int(rows.sum()), int((own & ~strong).sum()))}")
-    if len(shots) >= photographs.SHEET_FROM:
-        write_png(places[number].with_name(photographs.SHEET), sheet.page())
-
-
-def _print(
-    options: argparse.Namespace, subject: Subject, shots: dict[int, Photograph], found: Any, scores: np.ndarray, strong: np.ndarray
-) -> None:
-    """What was found: per image, and per person while they are few; of weak persons only how many they are."""
-    from components.approaches import approach
-
-    print(f"model: {subject.built.variant.name}")
-    skeleton = subject.built.variant.skeleton
-    shown = approach(subject.built.variant.approach)
-    for number, shot in shots.items():
-        own = found.image_id == number
-        rows = np.flatnonzero(own & strong)
-        print(f"{shot.path.name}, {shot.width}x{shot.height} px: {_persons(len(rows), int((own & ~strong).sum()))}")
-        if strong.sum() <= LISTED:
-            for rank, row in enumerate(rows[np.argsort(-scores[rows], kind="stable")].tolist(), start=1):
-                sides = "{2:.0f}x{3:.0f} px at {0:.0f}, {1:.0f}".format(*found.bbox_xywh[row])
-                box = f", box {found.box_scores[row]:.2f}" if shown.takes_boxes and not options.whole_image and not options.boxes else ""
-                top = np.argsort(-found.keypoint_scores[row], kind="stable")[:3]
-                surest = ", ".join(f"{skeleton.keypoint_names[k]} {found.keypoint_scores[row, k]:.2f}" for k in top.tolist())
-                print(f"  {rank}: score {scores[row]:.2f}{box}, {sides}; surest: {surest}")
-    weak = len(found) - int(strong.sum())
-    hidden = f", {weak} of them too weak to be drawn or listed" if weak else ""
-    print(f"{_count(len(found), 'person')} in {_count(len(shots), 'image')}{hidden}")
-    print(f"all of them, with every joint: {options.output / 'predictions.json'}")
-    if not options.no_draw:
-        sheet = f"; all on one page: {options.output / photographs.SHEET}" if len(shots) >= photographs.SHEET_FROM else ""
-        print(f"drawn: {options.output / (next(iter(shots.values())).path.stem + '.png')}{' and others' * (len(shots) > 1)}{sheet}")
-    if not len(found):
-        advice = "try a lower --score, a smaller --tile, or --boxes FILE" if shown.takes_boxes else "try another model"
-        print(f"nobody was found: {advice}")
-
-
-def _persons(strong: int, weak: int) -> str:
-    return _count(strong, "person") + (f" and {weak} too weak to draw" if weak else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from components.base.config import load_yaml
 from components.base.errors import FarposeError, unknown_name
-from pipelines import paths, releases, settings
-from pipelines.commands import predict
+from pipelines import choosing, paths, releases, settings
 
 
 def release(options: argparse.Namespace) -> None:
@@ -21,7 +20,7 @@ def release(options: argparse.Namespace) -> None:
     variant = zoo.variant(options.variant)
     if not re.fullmatch(r"\w+", options.name):
         raise FarposeError(f"--as takes letters, digits and underscores, got {options.name!r}", fix=f"such as {paths.RELEASED.name}")
-    trained = options.origin or predict.weights_of(variant.name).parent
+    trained = options.origin or choosing.weights_of(variant.name).parent
     making = releases.Making(options.name, variant.name, trained, _shards(options), options.commit, _example(options))
     folder = options.output or released.FOLDER / options.name
     with tempfile.TemporaryDirectory() as scratch:

@@ -6,27 +6,29 @@ import argparse
 from pathlib import Path
 
 from components.base.errors import FarposeError
-from pipelines import paths, settings
+from pipelines import paths, settings, terminal
 
 
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
     from pipelines.commands.flows import prepared
-    from pipelines.commands.models import print_table
 
     flows = prepared()
+    from pipelines.commands.models import print_table
+
     results = flows.run(options.targets or None, verify=not options.no_verify)
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in ("ran", "restored", "unchanged")}
     print(f"\n{len(results)} stages: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
     if not options.targets:
         print_table()
-        print(_where_next())
+        _where_next()
 
 
 def stage(options: argparse.Namespace) -> None:
-    """One stage's code in this process."""
-    from pipelines import stages
+    """One stage's code in this process, which ends with the DVC that runs it."""
+    from pipelines import lifeline, stages
 
+    lifeline.follow()
     stages.run_stage(options.name, options.item)
 
 
@@ -34,10 +36,11 @@ def train(options: argparse.Namespace) -> None:
     """One variant's train stage; a variant that is not in the pipeline goes to scratch/."""
     if not _is_outside(options):
         return _reproduce("train", options.variant)
-    from pipelines import stages
+    from pipelines import locks, stages
 
     folder = paths.SCRATCH / options.variant / "model"
-    stages.train(options.variant, options.shards, folder)
+    with locks.working_on(f"train@{options.variant}"):
+        stages.train(options.variant, options.shards, folder)
     print(f"weights in {paths.shown(folder)}; next: farpose evaluate {options.variant} --shards {options.shards}")
     return None
 
@@ -154,7 +157,8 @@ def _reproduce(kind: str, variant: str) -> None:
     print(f"{name}: {result.outcome}")
 
 
-def _where_next() -> str:
+def _where_next() -> None:
+    """Print it."""
     from components.evaluate.leading import leads
 
     places = {
@@ -165,11 +169,12 @@ def _where_next() -> str:
         "what the networks see": paths.SHARDS / "*" / "contact_sheet.png",
         "verdict on the data": paths.VALIDATION / "docs" / "index.html",
     }
-    lines = [f"  {text:44} {paths.shown(path)}" for text, path in places.items()]
+    lines = [(f"  {text}", paths.shown(path)) for text, path in places.items()]
     commands = {
         "runs, models and the flow in a browser": "make ui",
         "joints of your own image": "farpose predict IMAGE --variant NAME",
         "change a parameter, run what depends on it": "edit params/, then `farpose run` or `dvc repro`",
     }
-    lines += [f"  {text:44} {command}" for text, command in commands.items()]
-    return "\nWhere to look next\n" + "\n".join(lines)
+    lines += [(f"  {text}", command) for text, command in commands.items()]
+    terminal.say("\nWhere to look next", "bold")
+    terminal.listed(lines, 47, "cyan")

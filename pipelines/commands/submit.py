@@ -13,6 +13,7 @@ import numpy as np
 
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file, read_json
+from components.datasets.acquire.listing import safe_path
 from components.datasets.categories import PERSON
 from components.datasets.fetch import PERSONS_FILE
 from components.datasets.params import SourceParams
@@ -32,7 +33,7 @@ def submit(options: argparse.Namespace) -> None:
     """
     from components.approaches import approach
     from pipelines import stages
-    from pipelines.commands.predict import chosen
+    from pipelines.choosing import chosen
 
     if options.output.suffix not in SUFFIXES:
         raise FarposeError(
@@ -40,6 +41,8 @@ def submit(options: argparse.Namespace) -> None:
         )
     files = listed(options.images, options.folder)
     subject = chosen(options.variant, options.weights, model=options.model)
+    for note in subject.notes:
+        print(f"note: {note}")
     shown = approach(subject.built.variant.approach)
     if shown.takes_boxes != (options.boxes is not None):
         variant = subject.built.variant.name
@@ -65,7 +68,7 @@ def listed(path: Path, folder: Path) -> dict[int, Path]:
     """The images of a COCO file's `images`, by id.
 
     Raises:
-        FarposeError: not such a list, an id twice, or a file that is not in the folder.
+        FarposeError: not such a list, an id twice, a name that leads out of the folder, or a file that is not in it.
     """
     value = read_json(path)
     images = value.get("images") if isinstance(value, dict) else None
@@ -73,7 +76,7 @@ def listed(path: Path, folder: Path) -> dict[int, Path]:
         raise FarposeError(
             "expected COCO's mapping with `images`, each with id and file_name", where=path, fix="such as image_info_test-dev2017.json"
         )
-    files = {image["id"]: folder / str(image["file_name"]) for image in images}
+    files = {image["id"]: folder / safe_path(str(image["file_name"]), path) for image in images}
     if len(files) < len(images) or not files:
         raise FarposeError("an image id appears twice" if files else "there are no images", where=path)
     missing = [file for file in files.values() if not file.is_file()]

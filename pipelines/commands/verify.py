@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.base.errors import FarposeError
-from pipelines import paths, settings
+from pipelines import paths, settings, terminal
 
 if TYPE_CHECKING:
     from components.models.variant import Variant
     from components.pose.persons import Persons
 
+STYLES = {"ok": "", "look": "yellow", "FAILED": "bold red"}
 SAMPLE_IMAGES = 40  # synthetic images, drawn when there is no persons table yet
 
 
@@ -32,7 +33,7 @@ def verify(options: argparse.Namespace) -> None:
     width = max(len(check.name) for check in checks)
     for check in checks:
         mark = "FAILED" if not check.passed else "look" if check.warning else "ok"
-        print(f"{mark:6}  {check.name:{width}}  {check.detail}")
+        terminal.listed([(f"{mark:6}  {check.name:{width}}  ", check.detail)], width + 10, STYLES[mark])
     failed = [check.name for check in checks if not check.passed]
     if failed:
         raise FarposeError(f"{len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}", where="verify", fix="see the lines above")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
-from pipelines import paths
+from pipelines import paths, terminal
 
 if TYPE_CHECKING:
     from components.models.checkpoints import Fit
@@ -36,7 +36,9 @@ def weights(options: argparse.Namespace) -> None:
             "trained on": entry.trained_on,
             "changed": entry.changed,
         }
-        print("\n".join([name, *(f"  {key:10}  {value}" for key, value in rows.items()), ""]))
+        terminal.say(name, "bold")
+        terminal.listed(((f"  {key}", value) for key, value in rows.items()), 14)
+        print()
 
 
 def import_weights(options: argparse.Namespace) -> None:

@@ -11,6 +11,8 @@ from components.base.errors import FarposeError
 from components.datasets.acquire.listing import BrokenTransfer, Entry, Stream, is_archive, safe_path, visible, wanted
 
 CHUNK = 1 << 18
+ATTEMPTS = 6  # of one request, with growing pauses; a transfer that breaks off is also continued (`transfer`)
+SILENT_S = 30.0  # after which a request that brings no byte is given up
 
 
 class S3Place:
@@ -35,7 +37,13 @@ class S3Place:
         endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
         self.single = is_archive(self.prefix)
         style = {"addressing_style": "path"} if endpoint else {}
-        config = Config(s3=style, retries={"mode": "standard", "max_attempts": 3}, max_pool_connections=self.threads)
+        config = Config(
+            s3=style,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            max_pool_connections=self.threads,
+            connect_timeout=SILENT_S,
+            read_timeout=SILENT_S,
+        )
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         try:
             self._client = boto3.client("s3", endpoint_url=endpoint, region_name=region, config=config)

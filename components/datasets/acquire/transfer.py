@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ class Ledger:
 
     def __init__(self, path: Path, origin: str) -> None:
         self.path, self._lock = path, threading.Lock()
+        origin = re.sub(r"://[^\s/]*@", "://", origin)  # a password in the address is not kept
         self.files: dict[str, dict[str, Any]] = {}
         lines = path.read_text().splitlines() if path.exists() else []
         self.continues = bool(lines) and lines[0] == json.dumps({"origin": origin})
@@ -99,7 +101,7 @@ class Transfer:
                 pool.shutdown(cancel_futures=True)
         self._sweep({entry.path for entry in entries})
 
-    def _fetch(self, entry: Entry) -> None:
+    def _fetch(self, entry: Entry, again: bool = True) -> None:
         if self._stop.is_set():
             return None
         target = self.folder / entry.path
@@ -117,8 +119,8 @@ class Transfer:
         wanted = self.expected.get(entry.path, entry.sha256)
         if wanted and digest != wanted:
             part.unlink()
-            if resumed:  # the partial file may be damaged
-                return self._fetch(entry)
+            if resumed or again:  # the partial file may be damaged, or the line
+                return self._fetch(entry, again=False)
             raise FarposeError(
                 f"SHA-256 is {digest[:12]}…, expected {wanted[:12]}…: truncated or tampered with",
                 where=entry.path,

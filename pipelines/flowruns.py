@@ -1,0 +1,72 @@
+"""Prefect's flow runs and the processes that they run in: a run whose process was killed is closed by the next one.
+
+Every function speaks to the server that PREFECT_API_URL names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import PrefectException
+from prefect.states import Crashed
+
+from pipelines import lifeline
+
+PROCESS, HOST = "farpose.process", "farpose.host"  # labels of a flow run
+OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+UNLABELLED = timedelta(minutes=2)  # a run gets its labels at its start; one without is given up after this time
+REASON = "its process was killed"
+
+
+def label(flow_run_id: str | None) -> None:
+    """Write down which process a flow run runs in; a server that does not answer is no reason to stop."""
+    if flow_run_id:
+        with contextlib.suppress(PrefectException, OSError), get_client(sync_client=True) as client:
+            client.update_flow_run_labels(UUID(flow_run_id), {PROCESS: lifeline.this_process(), HOST: socket.gethostname()})
+
+
+def close_dead(flows: tuple[str, ...]) -> list[str]:
+    """Close as crashed the open runs of these flows whose process on this host is gone; their names."""
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+
+    with get_client(sync_client=True) as client:
+        state = FlowRunFilterState(type=FlowRunFilterStateType(any_=OPEN))
+        runs = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=list(flows))), flow_run_filter=FlowRunFilter(state=state)
+        )
+        dead = [run for run in runs if _is_dead(run)]
+        for run in dead:
+            _close(client, run)
+    return [run.name for run in dead]
+
+
+def _is_dead(run: FlowRun) -> bool:
+    named = run.labels.get(PROCESS)
+    if named is None:  # of a deployment: its worker has it, or `make serve` closes it
+        began = run.start_time or run.created
+        return run.deployment_id is None and began is not None and datetime.now(UTC) - began > UNLABELLED
+    return run.labels.get(HOST) == socket.gethostname() and lifeline.living(str(named)) is None
+
+
+def _close(client: SyncPrefectClient, run: FlowRun) -> None:
+    tasks = client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=OPEN))),
+    )
+    for task in tasks:
+        client.set_task_run_state(task.id, Crashed(message=REASON), force=True)
+    client.set_flow_run_state(run.id, Crashed(message=REASON), force=True)

@@ -1,0 +1,66 @@
+"""One process at a time works on a stage: two trainings in one folder of checkpoints would write over each other.
+
+DVC locks a stage's files only while DVC itself lives. These locks belong to the process that does the work, and the system
+releases them when it ends, however it ends: none is ever stale.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components.base.config import REPOSITORY
+from components.base.errors import FarposeError
+
+FOLDER = Path(".dvc", "tmp", "farpose")  # out of git's sight, and no stage's output
+LOOK_EVERY_S = 0.2
+
+
+def path_of(address: str, repository: Path = REPOSITORY) -> Path:
+    """The lock of a stage, such as `train@NAME`."""
+    return repository / FOLDER / f"{re.sub(r'[^A-Za-z0-9_.@-]', '_', address)}.lock"
+
+
+@contextmanager
+def working_on(address: str, repository: Path = REPOSITORY) -> Iterator[None]:
+    """Hold the lock of a stage; wait, and say so, while another process has it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(_made(path_of(address, repository)), mode=0o666)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{address}: another process works on it; waiting until it ends (`fuser {lock.lock_file}` names it)", file=sys.stderr)
+        lock.acquire(poll_interval=LOOK_EVERY_S)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def unless_at_work(address: str, repository: Path = REPOSITORY) -> Iterator[bool]:
+    """True while the lock of a stage is held; False at once if a process works on the stage."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(_made(path_of(address, repository)), mode=0o666)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _made(path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FarposeError(f"cannot be written: {error.strerror}", where=path.parent, fix="make .dvc and all in it writable") from error
+    return path
