@@ -216,6 +216,14 @@ def parser() -> argparse.ArgumentParser:
     promote.add_argument("--split", choices=("val", "dev"), default="dev", help="the persons that both are scored on (dev)")
     promote.add_argument("--rollback", action="store_true", help="give the alias back to the champion before the last promotion")
 
+    text = "build a run's or a model's result again from what is recorded of it, and say whether it is the same"
+    reproduce = command("reproduce", "reproduce:reproduce", text)
+    text = "the id of a run of train, evaluate, fetch, validate or degrade, or its beginning; or a model: NAME, NAME@ALIAS, NAME@VERSION"
+    reproduce.add_argument("what", metavar="RUN|MODEL", help=text)
+    text = "relative difference up to which a number is within tolerance; the exit code is then 0 (0.01)"
+    reproduce.add_argument("--tolerance", type=float, default=0.01, metavar="SHARE", help=text)
+    reproduce.add_argument("--keep", action="store_true", help="leave the git worktree in which it was built, in scratch/reproduce")
+
     params = command("params", "params:params", "check all parameters and print them, or one variant's")
     params.add_argument("variant", nargs="?", metavar="NAME", help="print this variant with everything resolved")
     params.add_argument("--apply", metavar="NAME", help="lay params/examples/NAME over params/")

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
+from pipelines.environment import REPOSITORY
 
 FULL = "the disk is full"
 SIGNS = ("No space left on device", "database or disk is full", "Disk quota exceeded")  # in the words of the system and of SQLite

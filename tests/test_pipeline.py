@@ -24,19 +24,20 @@ FIRST = "hrnet_tiny_synthetic_64x48"
 VARIANTS = (FIRST, BOTTOM_UP)
 
 
-def little_to_do(repository: Path) -> None:
-    """A top-down variant and a bottom-up one, one epoch, a dozen images."""
+def little_to_do(repository: Path, names: tuple[str, ...] = VARIANTS) -> None:
+    """A top-down variant and a bottom-up one, or only some of them, one epoch, a dozen images."""
     params = repository / "params"
     edit(params / "data.yaml", synthetic__train_images=10, synthetic__val_images=6, data__splits__dev=0.2)
     edit(params / "train.yaml", train__validate_every=0)
     edit(params / "evaluate.yaml", evaluate__bootstrap_resamples=20, evaluate__gallery_size=1)
-    for name in VARIANTS:
+    for name in names:
         overrides = {"epochs": 1, "batch_size": 8, "augmentation": {"half_body_probability": 0.0}}
         edit(params / "variants" / "demo.yaml", **{f"{name}__train": overrides})
     pipeline = yaml.safe_load((params / "pipeline.yaml").read_text())
     examples = [yaml.safe_load((params / "examples" / name / "pipeline.yaml").read_text()) for name in ("methods_64x48", "bottom_up_256")]
-    pipeline["shards"] |= examples[1]["shards"]
-    pipeline["variants"] = {name: (examples[0]["variants"] | examples[1]["variants"])[name] for name in VARIANTS}
+    pipeline["variants"] = {name: (examples[0]["variants"] | examples[1]["variants"])[name] for name in names}
+    shards = pipeline["shards"] | examples[1]["shards"]
+    pipeline["shards"] = {name: shards[name] for name in dict.fromkeys(entry["shards"] for entry in pipeline["variants"].values())}
     run_these(repository, pipeline)
     shutil.rmtree(params / "manifests", ignore_errors=True)
     for name in ("data.dvc", "dvc.lock"):
@@ -196,7 +197,9 @@ def test_a_list_out_of_step_stops_the_pipeline_at_once(finished):
 @pytest.mark.operation
 @pytest.mark.slow
 def test_a_variant_that_left_the_pipeline_leaves_no_trace_and_comes_back(finished, tmp_path):
-    """The oracle is a fresh repository that never had it; training is taken from the same run cache, because clocks differ."""
+    """The oracle is a fresh repository that never had it, in another folder and at another commit, and that computes all of it anew:
+    two clones made apart have the same lock, every hash in it.
+    """
     path, made = finished / "params" / "pipeline.yaml", outputs(finished)
     kept = path.read_text()
     pipeline = yaml.safe_load(kept)
@@ -208,9 +211,8 @@ def test_a_variant_that_left_the_pipeline_leaves_no_trace_and_comes_back(finishe
     fresh = shutil.copytree(finished, tmp_path / "fresh", ignore=ignored)
     git(fresh, "init", "--quiet")
     commit(fresh)
-    (fresh / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {finished / '.dvc' / 'cache'}\n")
     done = dvc(fresh, "repro")
-    assert done.returncode == 0 and f"train@{FIRST}" not in ran(done.stdout), done.stdout + done.stderr
+    assert done.returncode == 0 and {f"train@{FIRST}", f"evaluate@{FIRST}"} <= ran(done.stdout), done.stdout + done.stderr
     locks = [yaml.safe_load((repository / "dvc.lock").read_text()) for repository in (finished, fresh)]
     assert locks[0] == locks[1] and BOTTOM_UP not in str(locks[0])
 

@@ -30,7 +30,7 @@ from components.models.weights import save_weights
 from components.registry import lineage, register, store, tracking
 from components.registry.model_card import Facts, model_card
 from pipelines import plan
-from tests.repositories import REPOSITORY
+from tests.repositories import REPOSITORY, commit, git
 
 NAME = "cal_hrnet_tiny_synthetic_64x48"
 
@@ -203,6 +203,24 @@ def test_other_weights_are_a_new_version_of_their_training_run(repository, candi
     assert register.missing({NAME: candidate.identity}, repository) == [NAME]
 
 
+def test_registered_again_at_another_commit_a_model_keeps_its_lineage_and_its_card(repository, candidate):
+    """And so does a version that packages more of the same weights: what trained them was one commit."""
+    git(repository, "init", "--quiet")
+    commit(repository)
+    with tracking.run(f"train@{NAME}", tags={"kind": "train"}, repository=repository) as training:
+        training.tags({register.WEIGHTS_TAG: sha256_of(candidate.weights)})
+    told = []
+    for again in (candidate, candidate, replace(candidate, metrics={"AP_gt_boxes": 0.26})):
+        with tracking.run("register", repository=repository) as run:
+            version = register.register(again, run)
+        told.append(run.client.get_model_version(NAME, version.version))
+        commit(repository)
+    assert [str(version.version) for version in told] == ["1", "1", "2"]
+    assert told[0].tags == told[1].tags and told[0].description == told[1].description == "# card"
+    trained = training.client.get_run(training.run_id).data.tags["git.commit"]
+    assert {version.tags["git.commit"] for version in told} == {trained} != {lineage.git_commit(repository)}
+
+
 def test_whatever_is_packaged_makes_another_version_and_nothing_else_does(repository, candidate, tmp_path):
     """Same weights throughout: a mended decoder, another preparation or other numbers must reach serving."""
     decoder = tmp_path / "cal.py"
@@ -346,8 +364,6 @@ def test_lineage_reads_what_dvc_wrote(tmp_path):
 
 
 def test_lineage_tells_edited_code_from_written_results(tmp_path):
-    from tests.repositories import commit, git
-
     git(tmp_path, "init", "--quiet")
     (tmp_path / "code.py").write_text("1")
     (tmp_path / "results").mkdir()

@@ -6,8 +6,10 @@ import dataclasses
 import functools
 import getpass
 import importlib.metadata
+import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,19 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **installed(PACKAGES)}
 
 
+@functools.cache
+def machine() -> dict[str, str]:
+    """What else the last bits of a result depend on: processor, GPU (where torch is in use), operating system, threads."""
+    torch = sys.modules.get("torch")  # importing it takes seconds, and a stage that does without has no GPU either
+    found = {
+        "cpu": _processor(),
+        "gpu": torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "",
+        "os": f"{platform.system()} {platform.machine()}, {'-'.join(platform.libc_ver())}",
+        "threads": os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or ""),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
 def installed(packages: tuple[str, ...]) -> dict[str, str]:
     """Package → version of those that are installed."""
     found = {}
@@ -79,7 +94,7 @@ def installed(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def tags(stage: str, repository: Path = REPOSITORY) -> dict[str, str]:
-    """The tags of a stage's run: commit, data digest, hash of dvc.lock, versions."""
+    """The tags of a stage's run: commit, data digest, hash of dvc.lock, versions, machine."""
     lock = repository / "dvc.lock"
     found = {
         "git.commit": git_commit(repository),
@@ -91,6 +106,7 @@ def tags(stage: str, repository: Path = REPOSITORY) -> dict[str, str]:
         "dvc.stage": stage,
         "dvc.lock.sha256": sha256_of(lock) if lock.is_file() else "",
         **{f"version.{package}": version for package, version in versions().items()},
+        **{f"machine.{part}": value for part, value in machine().items()},
     }
     return {key: value for key, value in found.items() if value}
 
@@ -117,6 +133,16 @@ def as_text(value: Any) -> str:
 
 def _yaml(path: Path) -> dict[str, Any]:
     return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+
+
+def _processor() -> str:
+    """Its name; Linux tells it in a file, other systems by their own call."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
 
 
 def _user() -> str:
