@@ -120,7 +120,6 @@ def test_two_flows_at_once_both_end_well_and_no_stage_runs_twice(tmp_path):
     ]
     said = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert sorted("is at work in this clone" in text for text in said) == [False, True], said
     assert sorted("4 stages: 4 ran" in text for text in said) == sorted("4 stages: 4 unchanged" in text for text in said) == [False, True]
     assert sorted(line.split()[0] for line in (folder / "spans.txt").read_text().splitlines()) == ["x", "y"]
     assert sorted(parents(folder)) == [["FINISHED", "last: 4 stages ran"], ["FINISHED", "last: 4 stages unchanged"]]
