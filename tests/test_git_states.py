@@ -19,7 +19,7 @@ COMMIT = "from components.registry import lineage; from pipelines import environ
 LOGGED = """
 from components.registry import store
 client, experiment = store.open_store()
-print([run.data.tags.get("git.commit", "none") for run in client.search_runs([experiment], "attributes.run_name = 'pipeline'")])
+print([run.data.tags.get("git.commit", "none") for run in client.search_runs([experiment], "tags.kind = 'pipeline'")])
 """
 NOBODY = 65534  # uid of a user who is not us
 

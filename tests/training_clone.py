@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from components.base.files import sha256_of
+from components.base.files import digest_of, sha256_of
 from pipelines import listing, settings
 from tests.repositories import PYTHON, commit, copy_of_this
 from tests.test_cli import edit
@@ -86,9 +86,10 @@ def forget(folder: Path) -> None:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """Digest of every file under artifacts/ and results/, and of dvc.lock."""
+    """Digest of every file under artifacts/ and results/, and of dvc.lock's entries: stages side by side write them in any order."""
     files = [path for top in ("artifacts", "results") for path in (folder / top).rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): sha256_of(path) for path in [*files, folder / "dvc.lock"] if path.is_file()}
+    entries = yaml.safe_load((folder / "dvc.lock").read_text())
+    return {str(path.relative_to(folder)): sha256_of(path) for path in files} | {"dvc.lock": digest_of(entries)}
 
 
 def states(folder: Path) -> dict[str, dict[str, int]]:
@@ -96,7 +97,8 @@ def states(folder: Path) -> dict[str, dict[str, int]]:
     asked = {
         "mlflow": ("mlflow.db", "SELECT status, count(*) FROM runs GROUP BY status"),
         "flows": ("prefect/prefect.db", "SELECT state_type, count(*) FROM flow_run GROUP BY state_type"),
-        "tasks": ("prefect/prefect.db", "SELECT state_type, count(*) FROM task_run GROUP BY state_type"),
+        # a task that waited for one that did not end well stays NotReady, which Prefect counts as PENDING
+        "tasks": ("prefect/prefect.db", "SELECT state_type, count(*) FROM task_run WHERE state_name != 'NotReady' GROUP BY state_type"),
     }
     found = {}
     for name, (file, query) in asked.items():

@@ -11,20 +11,10 @@ from pipelines import paths, settings, terminal
 
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
-    print("checking params/ and the stores", flush=True)  # before anything is imported, which takes seconds on a busy machine
-    from components.registry import tracking
-    from pipelines import checks, interrupted, listing, servers
-    from pipelines.commands.models import print_table
+    from pipelines.commands.flows import prepared
 
-    pipeline = checks.parameters()["pipeline"]
-    if said := interrupted.mend_lock():  # before it is read
-        print(said)
-    listing.keep_in_step(pipeline)
-    servers.prefect_in_use()
-    tracking.ready()  # what a person must mend is told before a server is started
-    print("starting Prefect", flush=True)
-    servers.own_prefect()
-    from pipelines import flows
+    flows = prepared()
+    from pipelines.commands.models import print_table
 
     results = flows.run(options.targets or None, verify=not options.no_verify)
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in ("ran", "restored", "unchanged")}
@@ -125,7 +115,9 @@ def _judge(options: argparse.Namespace) -> None:
         if getattr(options, name) is not None:
             raise FarposeError(f"--on takes no {name}: a registered model says itself how its inputs are made", fix="leave it out")
     version = promotion.find(options.variant)
-    ground, split = judging.on(options.on), options.split or settings.evaluation().split
+    split = options.split or settings.evaluation().split
+    print(f"scoring {promotion.label(version)} on {options.on}, {split}", flush=True)  # tables and crops may take minutes
+    ground = judging.on(options.on, split)
     output = judging.JUDGED / options.on / f"{version.name}_version_{version.version}" / split
     with atomic_directory(output) as folder:
         found = judging.judge(promotion.read(version), ground, split, folder)
