@@ -59,9 +59,11 @@ def here() -> Ground:
     return Ground(data, paths.PERSONS, (paths.SHARDS, JUDGED / data.source / "shards"))
 
 
-def on(dataset: str) -> Ground:
+def on(dataset: str, split: str = "val") -> Ground:
     """Another data set of params/data.yaml, whose raw files are in data/<name>; its tables are made anew.
 
+    Args:
+        split: that is asked for. Without "dev" all training images stay such: a small data set need not have a development split.
     Raises:
         FarposeError: no such data set, its raw files are not there, or what `fetch` raises.
     """
@@ -72,11 +74,12 @@ def on(dataset: str) -> Ground:
         return here()
     if dataset not in data.sources:
         raise unknown_name("data set", dataset, data.sources, where="params/data.yaml: data.sources")
-    data = dataclasses.replace(data, source=dataset)
+    shares = data.splits if split == "dev" else dataclasses.replace(data.splits, dev=0.0)
+    data = dataclasses.replace(data, source=dataset, splits=shares)
     if not (paths.DATA / dataset).is_dir():
         raise FarposeError("its files are not there", where=paths.DATA / dataset, fix=f"farpose acquire {dataset} --from FOLDER")
     manifest = paths.REPOSITORY / data.files.manifest if data.files.manifest else None
-    folder = JUDGED / dataset
+    folder = JUDGED / dataset / f"for_{split}"
     fetch(data, paths.DATA / dataset, folder / "persons", manifest)
     return Ground(data, folder / "persons", (folder / "shards",))
 

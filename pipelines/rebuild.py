@@ -185,7 +185,7 @@ def _bring(driver: Driver, recorded: Recorded, stages: list[str], has_remote: bo
 def _as_recorded(driver: Driver) -> bool:
     """Whether data/ is what data.dvc says."""
     lines = driver.command("status", ["dvc", "--wait-for-lock", "status", "--json", "data.dvc"], echo=False)
-    return not (json.loads(lines[-1]) if lines else {})
+    return any(json.loads(line) == {} for line in lines if line.startswith("{"))  # with --quiet, DVC would say nothing in any case
 
 
 def _git(folder: Path, *arguments: str) -> None:

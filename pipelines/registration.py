@@ -34,11 +34,10 @@ def register(name: str, shards: str) -> None:
 
 def _candidate(name: str, shards: str) -> Any:
     from components.base import imports
-    from components.evaluate.leading import leading_key
     from components.models import zoo
     from components.models.weights import read_metadata
     from components.registry.model_card import Facts, model_card
-    from components.registry.register import Candidate
+    from components.registry.register import PICTURE, Candidate
 
     variant = zoo.variant(name)
     weights = paths.MODELS / name / "model.safetensors"
@@ -59,17 +58,28 @@ def _candidate(name: str, shards: str) -> Any:
         metrics=metrics,
         **training_facts(trained, training),
     )
-    main = leading_key(metrics)
+    picture = paths.EVALUATIONS / name / PICTURE
     return Candidate(
         variant=variant,
         weights=weights,
-        card=model_card(variant, training["model_sha256"], facts),
+        card=model_card(variant, training["model_sha256"], facts, picture=PICTURE if picture.is_file() else ""),
         metrics=metrics,
         examples=_examples(variant, shards),
-        tags={"shards": shards, main: f"{metrics[main]:.4f}", **_lock_tags(name)},
+        tags={"shards": shards, **headline(metrics), **_lock_tags(name)},
         preparation=preparation(shards),
         sources={module: sources[module] for module in planned[plan.REGISTER]["modules"]},
+        picture=picture if picture.is_file() else None,
     )
+
+
+def headline(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The tag of a version that says its leading number, in percent with its 95 % interval."""
+    from components.evaluate.leading import leading_interval, leading_key, leading_value
+    from components.registry.units import PERCENT
+
+    ends = [100 * end for end in leading_interval(metrics) if end is not None]
+    interval = " ({:.1f} to {:.1f})".format(*ends) if len(ends) == 2 else ""
+    return {leading_key(metrics) + PERCENT: f"{100 * leading_value(metrics):.1f}{interval}"}
 
 
 def _examples(variant: Any, shards: str) -> Any:

@@ -96,12 +96,10 @@ def candidate(name: str, root: Path) -> Any:
     """A released model as a `Candidate` of the registry, see `components.registry.register`."""
     from components.base import imports
     from components.base.config import load_yaml
-    from components.evaluate.leading import leading_key
     from components.registry import package, released
     from components.registry.register import Candidate
 
     found, stated, sources = released.read(name, root), released.facts(name, root), imports.read(paths.REPOSITORY)
-    main = leading_key(stated.metrics)
     modules = plan.code(plan.REGISTER, found.variant, found.spec.protocol, sources)["modules"]
     return Candidate(
         variant=found.variant,
@@ -109,7 +107,7 @@ def candidate(name: str, root: Path) -> Any:
         card=(found.folder / released.README).read_text(),
         metrics=stated.metrics,
         examples=np.full((1, 3, *found.variant.input_size), GREY, np.uint8),
-        tags={**stated.lineage, "released": name, main: f"{stated.metrics[main]:.4f}"},
+        tags={**stated.lineage, "released": name, **registration.headline(stated.metrics)},
         preparation=load_yaml(found.folder / package.PREPARATION),
         sources={module: sources.paths[module] for module in modules},
     )

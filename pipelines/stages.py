@@ -130,7 +130,9 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
         with contextlib.suppress(OSError):  # not there, or another run's checkpoints are in it
             checkpoints.rmdir()
         tracker.flush()
-        run.note(f"{recipe.epochs} epochs from {recipe.init or 'random weights'} on shards {shards}; the AP is in evaluate@{name}.")
+        begun = recipe.init or "random weights"
+        said = f"{recipe.epochs} epochs from {begun} on shards {shards}; the AP is in evaluate@{name}."
+        run.note(f"{said}\n\n{tracker.described()}")
         run.tags({WEIGHTS_TAG: sha256_of(folder / "model.safetensors")})
         run.metrics({"train_seconds": summary["train_seconds"]})  # the other measured numbers are the epochs' metrics
         history = read_json(folder / "history.json")
@@ -153,7 +155,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
     from components.evaluate.approach import EvaluationContext
     from components.evaluate.stage import evaluate as score
     from components.models import costs, zoo
-    from components.registry import lineage, tracking
+    from components.registry import lineage, tracking, units
     from components.registry.model_card import in_words
     from pipelines import plan as plans
 
@@ -183,8 +185,9 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
         scored_on = settings.data().source
         metrics |= {"scored_on": scored_on} if scored_on != variant.dataset else {}
         metrics |= _printed(variant.paper) if scored_on == variant.dataset else {}
-        run.metrics(metrics)
-        run.note(in_words(metrics))
+        shown_metrics = units.named(tracking.numbers(metrics))
+        run.metrics(shown_metrics)
+        run.note(f"{in_words(metrics)}\n\n{units.described(shown_metrics)}")
         for picture in sorted(folder.glob("*.png")):
             run.artifact(picture)
         write_json(paths.RESULTS / "evaluate" / f"{name}.json" if output is None else folder / "metrics.json", metrics)
@@ -251,7 +254,7 @@ def compare() -> None:
             conditions = settings.evaluation().conditions
             by_condition([*rows, *others], folder, comparing.condition_matches(conditions, names, peers))
         run.artifact(paths.COMPARISON)
-        run.metrics({f"{leading(row).label} {row['variant']}": leading_value(row) for row in (*rows, *others)})
+        run.metrics({f"{leading(row).label} percent {row['variant']}": 100 * leading_value(row) for row in (*rows, *others)})
         write_json(paths.RESULTS / "comparison.json", {row["variant"]: _kept(row) for row in (*rows, *others)})
         table = (paths.COMPARISON / "comparison.md").read_text()
         run.note(table)

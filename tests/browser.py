@@ -78,7 +78,7 @@ class Browser:
     def wait(self, script: str) -> Any:
         """The value of a JavaScript expression once it is true."""
         end = time.monotonic() + PATIENCE_S
-        while not (found := self.run(script)):
+        while not (found := self.run(f"document.body && ({script})")):  # there is none at first
             assert time.monotonic() < end, f"never true: {script}\n{self.run('document.body.innerText')}"
             time.sleep(0.3)
         return found

@@ -229,3 +229,16 @@ def test_a_data_set_that_is_not_there_names_the_way_out(monkeypatch, tmp_path):
     with pytest.raises(FarposeError, match="unknown data set 'nobody'"):
         judging.on("nobody")
     assert REPOSITORY == paths.REPOSITORY
+
+
+def test_a_small_data_set_needs_no_development_split_to_be_scored_on(monkeypatch, tmp_path):
+    data = judging.settings.data()
+    few = dataclasses.replace(data.sources[SYNTHETIC], manifest=None)
+    assert 0 < data.splits.dev < 0.1
+    monkeypatch.setattr(judging.settings, "data", lambda: dataclasses.replace(data, sources={**data.sources, "few": few}))
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    monkeypatch.setattr(judging, "JUDGED", tmp_path / "judged")
+    write_synthetic(tmp_path / "few", PEOPLE, progress=False, workers=1)
+    assert set(judging.on("few").table.frame["split"]) == {"train", "val"}
+    with pytest.raises(FarposeError, match="no labelled person is left in split 'dev'"):
+        judging.on("few", "dev")

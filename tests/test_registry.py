@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -131,6 +132,18 @@ def test_training_numbers_are_sent_in_batches(repository, monkeypatch):
     assert [(point.step, point.value) for point in history] == [(step, 1 / (step + 1)) for step in range(250)]
 
 
+def test_long_stages_record_the_load_of_the_machine(repository, monkeypatch):
+    monkeypatch.setattr(tracking, "WATCH_S", 0.1)
+    found = {}
+    for kind in ("train", "fetch"):
+        with tracking.run(f"{kind}@x", tags={"kind": kind}, repository=repository) as run:
+            time.sleep(1.0)
+        found[kind] = run.client.get_run(run.run_id).data.metrics
+    wanted = {"cpu_utilization_percentage", "system_memory_usage_megabytes", "system_memory_usage_percentage", "network_receive_megabytes"}
+    assert {f"system/{name}" for name in wanted} <= set(found["train"]) and found["fetch"] == {}
+    assert 0 < found["train"]["system/system_memory_usage_percentage"] <= 100
+
+
 def test_a_store_that_fails_stops_no_training(repository, monkeypatch, capsys):
     from mlflow.exceptions import MlflowException
 
@@ -201,6 +214,33 @@ def test_other_weights_are_a_new_version_of_their_training_run(repository, candi
     assert held.tags["data.md5"] == "d7"  # of the training, whatever lies in data/ now
     assert register.missing({NAME: other.identity}, repository) == []
     assert register.missing({NAME: candidate.identity}, repository) == [NAME]
+
+
+def test_numbers_of_an_evaluation_are_on_its_run_and_its_version_and_in_percent(repository, candidate, tmp_path):
+    from matplotlib.figure import Figure
+
+    Figure().savefig(tmp_path / "curve.png")
+    card = "# card\n\nHead.\n\n## Results\n" + "x" * 3000 + "\n\n## Versions\n" + "y" * 3000
+    made = replace(candidate, card=card, picture=tmp_path / "curve.png", metrics={"AP_gt_boxes": 0.25, "params_m": 1.5, "persons": 7})
+    weights = {"variant": NAME, register.WEIGHTS_TAG: made.weights_sha256}
+    with tracking.run(f"train@{NAME}", tags={"kind": "train", **weights}, repository=repository) as training:
+        training.metrics({"loss": 0.5})
+    with tracking.run(f"evaluate@{NAME}", tags={"kind": "evaluate", **weights}, repository=repository) as evaluation:
+        pass
+    with tracking.run(f"register@{NAME}", repository=repository) as run:
+        version = register.register(made, run)
+    client = run.client
+    expected = {"AP_gt_boxes_percent": 25.0, "parameters_millions": 1.5, "persons": 7.0}
+    assert client.get_run(evaluation.run_id).data.metrics == expected
+    assert client.get_run(training.run_id).data.metrics == {"loss": 0.5} and version.run_id == training.run_id
+    assert client.get_run(run.run_id).data.metrics == {}
+    model = client.get_logged_model(version.model_id or version.source.removeprefix("models:/"))
+    assert {metric.key: metric.value for metric in model.metrics} == expected
+    held = client.get_model_version(NAME, version.version)
+    assert len(held.description) <= 5000 and "x" * 3000 in held.description and "## Versions" not in held.description
+    files = client.list_logged_model_artifacts(model.model_id, "artifacts")
+    assert {"artifacts/model_card.md", "artifacts/by_height.png"} <= {file.path for file in files}
+    assert made.identity == replace(made, picture=None).identity
 
 
 def test_registered_again_at_another_commit_a_model_keeps_its_lineage_and_its_card(repository, candidate):
@@ -331,13 +371,18 @@ def test_the_card_states_where_a_model_came_from():
         origin={"shards (SHA-256 of shard.json)": "d" * 64, "code of the training (digest)": "c" * 64, "licences": "CC BY 4.0"},
         start=starts.described("movenet_lightning"),
         recipe={"epochs": 210, "none": None},
-        metrics={"AP_gt_boxes": 0.1234567, "AP_gt_boxes_low": 0.1},
+        metrics={"AP_gt_boxes": 0.1234567, "AP_gt_boxes_low": 0.1, "AP_gt_boxes_high": 0.15, "persons": 12, "mean_OKS_gt_boxes": 0.5},
         training={"steps": 3},
         versions={"torch": "2"},
     )
-    card = model_card(variant, "w" * 64, facts)
-    for fact in ("w" * 64, "d" * 64, "c" * 64, "CC BY 4.0", "| AP_gt_boxes | 0.1235 |", "| AP_gt_boxes_low | 0.1 |", "| epochs | 210 |"):
+    card = model_card(variant, "w" * 64, facts, picture="by_height.png")
+    for fact in ("w" * 64, "d" * 64, "c" * 64, "CC BY 4.0", "| epochs | 210 |"):
         assert fact in card
+    results = card.split("## Results")[1].split("The main AP is `AP_gt_boxes_percent`")[0]
+    rows = [line for line in results.splitlines() if line.startswith("|")][2:]
+    assert rows == ["| AP_gt_boxes_percent | 12.3 (10.0 to 15.0) |", "| persons | 12 |", "| mean_OKS_gt_boxes | 0.5 |"]
+    assert "![results by person height](by_height.png)" in results
+    assert "by_height" not in model_card(variant, "w" * 64, facts)
     entry = origins.load()["movenet_lightning"]
     said = (entry.sha256, entry.source.sha256, "models/movenet-lightning.bin of @vladmandic/human 3.3.6", entry.licence_source, "Active")
     assert all(fact in card.split("## What it started from")[1].split("## How it was trained")[0] for fact in said)

@@ -135,7 +135,7 @@ def experiment(origin) -> str:
     git(origin, "checkout", "--quiet", ".")
     good(dvc(origin, "checkout", "--force"))
     client, experiment_id = store.open_store(origin)
-    newest, first = client.search_runs([experiment_id], "tags.kind = 'train'", order_by=["attributes.start_time DESC"])
+    newest, first, *_ = client.search_runs([experiment_id], "tags.kind = 'train'", order_by=["attributes.start_time DESC"])
     assert newest.data.tags["weights.sha256"] != first.data.tags["weights.sha256"]
     assert newest.data.tags["git.commit"] == git(origin, "rev-parse", "HEAD").strip() + "-dirty"
     return str(newest.info.run_id)

@@ -38,10 +38,41 @@ def test_setup_works_in_a_path_with_a_space(tmp_path):
     assert all(line.endswith(f"VIRTUAL_ENV={folder}/.venv") for line in asked[1:])
 
 
+def test_an_extra_stays_until_others_are_named(tmp_path):
+    """With the same uv that only writes down what it is asked for."""
+    record = tmp_path / "record"
+    shutil.copytree(REPOSITORY / ".ci", tmp_path / ".ci")
+    for name in ("Makefile", "requirements.lock", "requirements-postgres.lock", "pyproject.toml"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "uv").write_text(STUB)
+    (tmp_path / "tools" / "uv").chmod(0o755)
+    path = os.pathsep.join([str(tmp_path / "tools"), str(Path(PYTHON).parent), os.environ["PATH"]])
+    variables = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "EXTRAS", "MAKEFLAGS")}
+    variables |= {"PATH": path, "RECORD": str(record), "REAL_PYTHON": PYTHON}
+
+    def setup(*arguments: str) -> list[bool]:
+        """Whether each `pip sync` that was asked for installs the extra."""
+        record.write_text("")
+        done = subprocess.run(["make", "setup", *arguments], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return ["requirements-postgres.lock" in line for line in record.read_text().splitlines() if line.startswith("pip|sync")]
+
+    assert setup("EXTRAS=postgres") == [True] and setup() == [] and setup("EXTRAS=postgres") == []
+    later = (tmp_path / "requirements.lock").stat().st_mtime + 60
+    ready = (tmp_path / ".venv" / ".farpose-ready").stat().st_mtime + 60
+    os.utime(tmp_path / "requirements.lock", (max(later, ready),) * 2)
+    assert setup() == [True]  # a new lock keeps the extra
+    os.utime(tmp_path / "requirements.lock", (1, 1))
+    assert setup("EXTRAS=") == [False] and setup() == []
+    done = subprocess.run(["make", "setup", "EXTRAS=nothere"], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "EXTRAS: no extra 'nothere'; there are: postgres" in done.stderr
+
+
 def test_the_lock_names_no_place_and_keeps_its_bounds():
     """Addresses of package indexes differ between machines; the bounds are those without which Prefect's server fails."""
     lock = (REPOSITORY / "requirements.lock").read_text()
-    assert "://" not in lock
+    assert "://" not in lock and "://" not in (REPOSITORY / "requirements-postgres.lock").read_text()
     for package, bound in (("sqlalchemy", (2, 1)), ("fastapi", (0, 150))):
         version = re.search(rf"^{package}==(\d+)\.(\d+)", lock, re.MULTILINE)
         assert version and tuple(map(int, version.groups())) < bound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
@@ -62,7 +63,9 @@ def test_postgres_and_s3_hold_everything_and_may_go_away(database, bucket, candi
         run.metrics({"loss": 0.25}, step=1)
         run.artifact(tmp_path / "picture.png")
         run.tags({register.WEIGHTS_TAG: candidate.weights_sha256})
-        register.register(candidate, run)
+        register.register(
+            replace(candidate, card="# card\n\n" + "\n## Part\n".join("x" * 900 for _ in range(9))), run
+        )  # as long as real ones
     assert database.ask("select key, value, step from metrics where key = 'loss'") == [("loss", 0.25, 1)]
     assert database.ask("select value from params where key = 'recipe.epochs'") == [("2",)]
     kept = objects(bucket)

@@ -10,6 +10,7 @@ from components.approaches import approach
 from components.evaluate.headline import PROTOCOLS, boxes_of, headline
 from components.evaluate.leading import PCKH, beside, leading, leading_interval, leading_key, leading_value
 from components.models.variant import Variant
+from components.registry import units
 from components.registry.lineage import as_text, nested
 
 
@@ -40,12 +41,13 @@ class Facts:
         return self.origin
 
 
-def model_card(variant: Variant, weights_sha256: str, facts: Facts, use: str | None = None) -> str:
+def model_card(variant: Variant, weights_sha256: str, facts: Facts, use: str | None = None, picture: str = "") -> str:
     """The card as Markdown. It names contents, not runs, so equal models have equal cards.
 
     Args:
         weights_sha256: digest of model.safetensors.
         use: how the model is loaded; by default from the registry.
+        picture: name of a file beside the card that shows the results by person height; empty if there is none.
     """
     served = approach(variant.approach).served(variant)
     origin = {"weights (SHA-256)": weights_sha256, **facts.origins}
@@ -57,7 +59,7 @@ Method `{variant.method}` on backbone `{variant.backbone}`, crop convention `{va
 {in_words(facts.metrics)}
 
 ## Results
-{_table(facts.metrics, ("number", "value"))}
+{_results(facts.metrics)}{_picture(picture)}
 The main {leading(facts.metrics).label} is {_main(facts.metrics)}. `target_AP` is the AP of the method's own
 perfect targets through the same codec, `bound_AP` the best AP over all maps that the decoder could be given. {_paper(variant)}
 
@@ -109,8 +111,26 @@ def _start_licence(facts: Facts) -> str:
     return f"The weights that it started from: {licence}.\n" if licence else ""
 
 
+def _results(metrics: Mapping[str, Any]) -> str:
+    """Numbers in their units, each with the ends of its 95 % interval if it has one."""
+    shown = units.named(metrics)
+    ends = {key: tuple(shown.get(key.replace(units.PERCENT, f"_{end}{units.PERCENT}")) for end in ("low", "high")) for key in shown}
+    told = {end for key in shown for end in (f"{key.removesuffix(units.PERCENT)}_{side}{units.PERCENT}" for side in ("low", "high"))}
+    rows = {}
+    for key, value in shown.items():
+        low, high = ends[key]
+        interval = "" if None in (low, high) or not key.endswith(units.PERCENT) else f" ({low:.1f} to {high:.1f})"
+        if key not in told:
+            rows[key] = f"{value:.1f}{interval}" if key.endswith(units.PERCENT) else value
+    return _table(rows, ("number (95 % interval)", "value"))
+
+
+def _picture(file: str) -> str:
+    return f"![results by person height]({file})\n\n" if file else ""
+
+
 def _main(metrics: Mapping[str, Any]) -> str:
-    return f"`{leading_key(metrics)}`, boxes given: {PROTOCOLS[headline(metrics)]}"
+    return f"`{leading_key(metrics)}{units.PERCENT}`, boxes given: {PROTOCOLS[headline(metrics)]}"
 
 
 def _paper(variant: Variant) -> str:

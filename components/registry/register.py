@@ -23,8 +23,8 @@ from components.base.errors import FarposeError
 from components.base.files import digest_of, sha256_of
 from components.base.imports import code_digest
 from components.models.variant import Variant
-from components.registry import lineage, package, store
-from components.registry.tracking import Run, measured
+from components.registry import lineage, package, store, units
+from components.registry.tracking import BATCH, Run, measured
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -50,6 +50,8 @@ SERVING_PACKAGES = (
     "PyYAML",
 )
 EXAMPLES = 2  # crops or images in the input example
+LONGEST_DESCRIPTION = 5000  # of a version, in MLflow's tables
+PICTURE = "by_height.png"  # the file of a package's picture
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Candidate:
         tags: further lineage, kept by the version that is made of this candidate.
         preparation: how the evaluation made its inputs: the mappings `shards` (a `ShardSpec`), `degrade` and `evaluate`.
         sources: file of each module of this package that serving imports, by dotted name; they are packaged.
+        picture: of the evaluation, packaged beside the card; no part of the identity, because libraries draw differently.
     """
 
     variant: Variant
@@ -74,6 +77,7 @@ class Candidate:
     tags: dict[str, str]
     preparation: dict[str, dict[str, Any]]
     sources: Mapping[str, Path]
+    picture: Path | None = None
 
     @functools.cached_property
     def weights_sha256(self) -> str:
@@ -186,8 +190,16 @@ def _registered(candidate: Candidate, run: Run) -> ModelVersion:
     client, name = run.client, candidate.variant.name
     _ensure_registered_model(client, candidate.variant)
     version = find(client, name, candidate.identity) or _new_version(candidate, run)
-    client.update_model_version(name, version.version, description=candidate.card)
+    client.update_model_version(name, version.version, description=_description(candidate.card))
     return version
+
+
+def _description(card: str) -> str:
+    """As many sections of the card as MLflow's tables hold."""
+    if len(card) <= LONGEST_DESCRIPTION:
+        return card
+    more = "\n\nThe rest is in model_card.md among the files of the version's source."
+    return card[: card.rfind("\n## ", 0, LONGEST_DESCRIPTION - len(more))] + more
 
 
 def champions(client: MlflowClient) -> list[Any]:
@@ -221,7 +233,9 @@ def _new_version(candidate: Candidate, run: Run) -> ModelVersion:
         model = client.create_logged_model(experiment_id, variant.name, source_run_id=owner, tags=tags, params=params, model_type="pose")
         client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
-    client.log_batch(owner, metrics=measured(candidate.metrics, model_id=model.model_id))
+    numbers = measured(units.named(candidate.metrics), model_id=model.model_id)
+    for start in range(0, len(numbers), BATCH):
+        client.log_batch(_evaluation(client, experiment_id, candidate) or run.run_id, metrics=numbers[start : start + BATCH])
     source = f"models:/{model.model_id}"
     return client.create_model_version(variant.name, source, run_id=owner, tags=tags, model_id=model.model_id)
 
@@ -229,6 +243,13 @@ def _new_version(candidate: Candidate, run: Run) -> ModelVersion:
 def _training_run(client: MlflowClient, experiment_id: str, digest: str) -> MlflowRun | None:
     runs = client.search_runs([experiment_id], f"tags.`{WEIGHTS_TAG}` = '{digest}' and tags.kind = 'train'", max_results=1)
     return runs[0] if runs else None
+
+
+def _evaluation(client: MlflowClient, experiment_id: str, candidate: Candidate) -> str:
+    """The id of the newest run that scored these weights; a training's run has no such numbers. Empty if there is none."""
+    scored = f"tags.`{WEIGHTS_TAG}` = '{candidate.weights_sha256}' and tags.kind = 'evaluate' and tags.variant = '{candidate.variant.name}'"
+    runs = client.search_runs([experiment_id], scored, order_by=["attributes.start_time DESC"], max_results=1)
+    return str(runs[0].info.run_id) if runs else ""
 
 
 def _origin(training: MlflowRun | None) -> dict[str, str]:
@@ -242,6 +263,9 @@ def _save(candidate: Candidate, folder: Path, scratch: Path) -> None:
     artifacts = {"weights": candidate.weights.absolute(), **{name: scratch / file for name, file in PACKAGED.items()}}
     for name, text in package.texts(candidate.variant, candidate.preparation, candidate.card).items():
         (scratch / name).write_text(text)
+    if candidate.picture is not None:
+        artifacts["picture"] = scratch / PICTURE
+        shutil.copyfile(candidate.picture, artifacts["picture"])
     mlflow.pyfunc.save_model(
         path=str(folder),
         python_model=str(SERVING),

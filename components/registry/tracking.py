@@ -8,12 +8,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.base.config import REPOSITORY
-from components.registry import lineage, snapshot, store, waiting
+from components.registry import lineage, snapshot, store, units, waiting
 from components.registry.secrets import without_secrets
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ NOTE = "mlflow.note.content"  # MLflow's tag of a run's description
 BATCH = waiting.BATCH  # numbers that wait before they are sent
 FLUSH_S = 10.0
 RETRY_S, LONGEST_RETRY_S = 30.0, 600.0  # between two tries of a store that does not answer; doubled after each
+WATCHED, WATCH_S = ("degrade", "train", "evaluate"), 10.0  # kinds of runs that record the machine's load, and how often
 LONGEST_DIGEST = 36
 LONGEST_PARAM, LONGEST_TAG = 500, 5000
 
@@ -176,10 +177,17 @@ class MlflowTracker:
         self.run = run
         self._waiting = 0
         self._sent = time.monotonic()
+        self._names: dict[str, None] = {}
+
+    def described(self) -> str:
+        """What the numbers mean, as Markdown."""
+        return units.described(self._names)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Record `values` of one step or epoch."""
-        kept = timed(values, step)
+        named = units.named(values)
+        self._names |= dict.fromkeys(named)
+        kept = timed(named, step)
         self.run.keep(kept)
         self._waiting += len(kept)
         if self._waiting >= BATCH or time.monotonic() - self._sent > FLUSH_S:
@@ -235,7 +243,8 @@ def run(
         opened.used_data(lineage.data_digest(repository))
         opened.params(params or {})
         opened.made_of()
-        yield opened
+        with _watch(opened) if found.get("kind") in WATCHED else nullcontext():
+            yield opened
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
@@ -259,6 +268,37 @@ def pipeline_run(prefect_run: str = "", repository: Path = REPOSITORY, name: str
     with run(name, tags={"kind": PIPELINE, **tags}, repository=repository) as opened:
         yield opened, {PIPELINE_RUN: opened.record.key, PREFECT_RUN: prefect_run}
         opened.made_of()  # of all that its stages did
+
+
+@contextmanager
+def _watch(opened: Run) -> Iterator[None]:
+    """Keep the machine's load every `WATCH_S` under the names that MLflow's page of system metrics shows; none of shorter stages."""
+    from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    monitors: list[BaseMetricsMonitor] = [CPUMonitor(), NetworkMonitor()]
+    with suppress(ImportError, RuntimeError):  # no GPU, or none that NVIDIA's library tells of
+        monitors.append(GPUMonitor())
+    ended = threading.Event()
+
+    def watch() -> None:
+        step = 0
+        while not ended.wait(WATCH_S):
+            for monitor in monitors:
+                monitor.collect_metrics()
+                opened.keep(timed({f"system/{key}": value for key, value in monitor.aggregate_metrics().items()}, step))
+                monitor.clear_metrics()
+            step += 1
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def children(opened: Run) -> dict[str, str]:

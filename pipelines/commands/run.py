@@ -125,7 +125,9 @@ def _judge(options: argparse.Namespace) -> None:
         if getattr(options, name) is not None:
             raise FarposeError(f"--on takes no {name}: a registered model says itself how its inputs are made", fix="leave it out")
     version = promotion.find(options.variant)
-    ground, split = judging.on(options.on), options.split or settings.evaluation().split
+    split = options.split or settings.evaluation().split
+    print(f"scoring {promotion.label(version)} on {options.on}, {split}", flush=True)  # tables and crops may take minutes
+    ground = judging.on(options.on, split)
     output = judging.JUDGED / options.on / f"{version.name}_version_{version.version}" / split
     with atomic_directory(output) as folder:
         found = judging.judge(promotion.read(version), ground, split, folder)
