@@ -65,7 +65,18 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("targets", nargs="*", metavar="STAGE", help="only these stages and what they need (such as compare, train@NAME)")
     run.add_argument("--no-verify", action="store_true", help="leave out the checks that come before the first stage")
 
-    text = "say when the flow runs by itself on the servers of `make serve`; without an argument: show it"
+    text = "take in new data: check them beside those that are there, then put them in place and run the pipeline, or say what is wrong"
+    ingest = command("ingest", "flows:ingest", text)
+    ingest.add_argument("source", help="a source of params/data.yaml")
+    text = "folder, archive, HTTP(S) address or S3 prefix (the source's `origin` in params/data.yaml)"
+    ingest.add_argument("--from", dest="place", metavar="PATH|URL|s3://…", help=text)
+    ingest.add_argument("--endpoint", metavar="URL", help="S3 endpoint other than Amazon's")
+
+    text = "do once what every night does: refresh data from their origin, run the pipeline, compare new challengers with the champion"
+    nightly = command("nightly", "flows:nightly", text)
+    nightly.add_argument("--split", choices=("val", "dev"), help="the persons that models are compared on (dev, if the data have one)")
+
+    text = "say when the flow nightly runs by itself on the servers of `make serve`; without an argument: show it"
     schedule = command("schedule", "schedule:schedule", text)
     text = 'five fields in quotes: minute, hour, day, month, weekday, such as "0 3 * * *"; off: at no time'
     schedule.add_argument("cron", nargs="*", metavar="CRON|off", help=text)
@@ -256,7 +267,7 @@ def report(error: BaseException) -> int:
     """Print an error on one line of stderr; the exit code."""
     from components.base.errors import FarposeError
     from components.registry.secrets import without_secrets
-    from pipelines import disk
+    from pipelines import disk, passing
 
     error = disk.named(error)
     text = without_secrets(" ".join(str(error).split()))
@@ -266,12 +277,12 @@ def report(error: BaseException) -> int:
         text = f"{type(error).__name__}: {text} (not foreseen; `farpose --debug …` shows where)"
     if not sys.stderr.isatty():
         print(f"farpose: error: {text}", file=sys.stderr)
-        return 1
+        return passing.exit_code(error)
     from rich.console import Console
     from rich.text import Text
 
     Console(stderr=True, soft_wrap=True).print(Text.assemble(("farpose: error:", "bold red"), f" {text}"))
-    return 1
+    return passing.exit_code(error)
 
 
 def _interrupted(error: KeyboardInterrupt) -> int:

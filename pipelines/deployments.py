@@ -1,4 +1,4 @@
-"""Prefect's deployments of the flow, made in code: the work pool `farpose`, `nightly` and its schedule.
+"""Prefect's deployments of the flows, made in code: the work pool `farpose`, one deployment per flow, and the schedule of `nightly`.
 
 Every function speaks to the server that PREFECT_API_URL names when this module is imported.
 """
@@ -20,6 +20,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterDeploymentId,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
@@ -34,9 +36,27 @@ from components.base.errors import FarposeError
 from pipelines import flows
 from pipelines.environment import REPOSITORY
 
-POOL, NIGHTLY = "farpose", "nightly"
-ENTRYPOINT = "pipelines/flows.py:farpose_flow"
-DESCRIPTION = "Brings every stage up to date; unchanged stages are skipped. `farpose schedule` says when."
+POOL, NIGHTLY, FLOWS = "farpose", flows.nightly.name, "pipelines/flows.py"
+DEPLOYED: dict[Any, tuple[str, dict[str, Any]]] = {  # each under its flow's name: what its page says, and parameters of its runs
+    flows.reproduce: (
+        "Brings every stage up to date; unchanged stages are skipped. `targets` names a part.",
+        {"targets": None, "verify": True},
+    ),
+    flows.ingest: (
+        "Takes in new data of a source of params/data.yaml, from `place` or its recorded origin: checked before they replace anything.",
+        {"place": None, "endpoint": None, "verify": True},
+    ),
+    flows.nightly: (
+        "Refreshes data from their origin, brings every stage up to date, and compares new challengers with the champion. "
+        "It promotes nothing. `farpose schedule` says when it runs.",
+        {"split": None, "verify": True},
+    ),
+    flows.promote: (
+        "Makes a registered model the champion if it is better and all gates hold; or `rollback` to the champion before.",
+        {"split": "dev", "rollback": False},
+    ),
+}
+IN_POOL = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL]))
 OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 CRON = 'five fields: minute, hour, day, month, weekday, such as farpose schedule "0 3 * * *" for 3 o\'clock every night'
 
@@ -46,20 +66,35 @@ def apply() -> None:
     with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
         template = ProcessWorker.get_default_base_job_template()
         client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
-    local: Any = flows.farpose_flow.from_source(LocalStorage(str(REPOSITORY)), ENTRYPOINT)
-    deployment = local.to_deployment(
-        NIGHTLY,
-        description=DESCRIPTION,
-        parameters={"targets": None, "verify": True, "repository": str(REPOSITORY)},
-        concurrency_limit=1,  # a run waits until the one before it is done
-        work_pool_name=POOL,
-        job_variables={  # this Python, and this checkout's code before any that is installed in it
-            "command": shlex.join([sys.executable, "-m", "prefect.engine"]),
-            "working_dir": str(REPOSITORY),
-        },
-    )
-    deployment.model_fields_set.discard("schedules")  # else its empty list replaces those that the server has
-    deployment.apply()
+    for some_flow, (text, parameters) in DEPLOYED.items():
+        local: Any = some_flow.from_source(LocalStorage(str(REPOSITORY)), f"{FLOWS}:{some_flow.name}")
+        deployment = local.to_deployment(
+            some_flow.name,
+            description=text,
+            parameters={**parameters, "repository": str(REPOSITORY)},
+            concurrency_limit=1,  # a run waits until the one before it is done
+            work_pool_name=POOL,
+            job_variables={  # this Python, and this checkout's code before any that is installed in it
+                "command": shlex.join([sys.executable, "-m", "prefect.engine"]),
+                "working_dir": str(REPOSITORY),
+            },
+        )
+        deployment.model_fields_set.discard("schedules")  # else its empty list replaces those that the server has
+        deployment.apply()
+    _retire_others()
+
+
+def _retire_others() -> None:
+    """Deployments that an earlier version of this code made run code that is gone; what was planned stays planned."""
+    with get_client(sync_client=True) as client:
+        known = {f"{FLOWS}:{some_flow.name}" for some_flow in DEPLOYED}
+        for old in client.read_deployments(work_pool_filter=IN_POOL):
+            if old.entrypoint in known:
+                continue
+            if old.name == NIGHTLY and old.schedules:
+                kept = [DeploymentScheduleCreate(schedule=entry.schedule, active=entry.active) for entry in old.schedules]
+                client.create_deployment_schedules(_nightly(client).id, kept)
+            client.delete_deployment(old.id)
 
 
 def worker_is_ready(name: str) -> bool:
@@ -71,12 +106,8 @@ def worker_is_ready(name: str) -> bool:
 def settle(reason: str) -> list[str]:
     """Close deployed runs that are open while no worker has them; their names."""
     with get_client(sync_client=True) as client:
-        try:
-            deployment = client.read_deployment_by_name(f"{flows.farpose_flow.name}/{NIGHTLY}")
-        except ObjectNotFound:
-            return []
         states = FlowRunFilterState(type=FlowRunFilterStateType(any_=OPEN))
-        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=states, **_of(deployment)))
+        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=states), work_pool_filter=IN_POOL)
         for run in runs:
             client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
     return [run.name for run in runs]
@@ -155,7 +186,7 @@ def _of(deployment: DeploymentResponse) -> dict[str, Any]:
 
 def _nightly(client: SyncPrefectClient) -> DeploymentResponse:
     try:
-        return client.read_deployment_by_name(f"{flows.farpose_flow.name}/{NIGHTLY}")
+        return client.read_deployment_by_name(f"{NIGHTLY}/{NIGHTLY}")
     except ObjectNotFound:
         raise FarposeError(f"the server has no deployment {NIGHTLY!r}", where=str(client.api_url), fix="`make serve` makes it") from None
 

@@ -18,7 +18,7 @@ import psutil
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_file
-from pipelines import disk, environment, interrupted, lifeline, locks
+from pipelines import disk, environment, interrupted, lifeline, locks, passing
 from pipelines.graph import Stage
 
 PROGRESS_EVERY_S = 10.0  # a progress bar's redraws are shown this seldom when they arrive through a pipe
@@ -44,6 +44,10 @@ ERROR_PREFIX = "farpose: error: "
 
 class Stopped(FarposeError):
     """A stage was stopped, because the flow was."""
+
+
+class Passing(FarposeError):
+    """A process failed for a reason that passes by itself, see `pipelines.passing`."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Driver:
         environment.prepare()
         self.repository, self.timeout_s, self.echo = repository, timeout_s, echo
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // max_parallel))}  # more threads than cores wait for each other
-        marks = {"PYTHONUNBUFFERED": "1", lifeline.DRIVER: lifeline.this_process()}
+        marks = {"PYTHONUNBUFFERED": "1", lifeline.DRIVER: lifeline.this_process(), passing.ASKED: "1"}
         self.variables = {**threads, **os.environ, **marks, **(variables or {})}
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
@@ -211,7 +215,10 @@ class Driver:
             said = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1] if lines else "it said nothing")
         if any(disk.says_full(line) for line in lines[-LAST:]) and disk.FULL not in said:
             return FarposeError(disk.FULL, where=f"stage {name}", fix=disk.way_out(self.repository))
-        return FarposeError(said if code > 0 else f"killed by signal {-code}: {said}", where=f"stage {name}")
+        missing = re.search(r"(?:No such file or directory: '.*/|dependency ')data/([^/']+)'", said)
+        fix = f"`farpose acquire {missing[1]}`, or `dvc pull` where a remote has it" if missing else None
+        kind = Passing if code == passing.CODE or any(passing.EXITED in line for line in lines[-LAST:]) else FarposeError
+        return kind(said if code > 0 else f"killed by signal {-code}: {said}", where=f"stage {name}", fix=fix)
 
     def _bring_back(self, stage: Stage, kept: dict[Path, bytes]) -> None:
         """DVC removes outputs before a stage runs: put the earlier ones back where the failed run left none."""

@@ -131,7 +131,8 @@ def _retire(pipeline: Pipeline, repository: Path) -> None:
 def _addresses(pipeline: Pipeline, stages: dict[str, Any]) -> set[str]:
     """Every stage of the graph, as dvc.lock names it."""
     items: dict[str, Iterable[str]] = {"${shards}": pipeline.shards, "${variants}": pipeline.variants}
-    each = {kind: items[entry["foreach"]] for kind, entry in stages.items() if "foreach" in entry}
+    lists = {kind: entry["foreach"] for kind, entry in stages.items() if "foreach" in entry}
+    each = {kind: items[named] if isinstance(named, str) else named for kind, named in lists.items()}
     return {kind for kind in stages if kind not in each} | {f"{kind}@{item}" for kind, found in each.items() for item in found}
 
 

@@ -51,13 +51,25 @@ def promote(wanted: str, split: str, repository: Path = paths.REPOSITORY) -> tup
             gates.append(Gate(True, f"there is no champion to be better than; {in_words(found)}", {}))
         else:
             judging.judge(promotion.read(before, repository), ground, split, folder / "champion")
-            gates.append(_better(folder, promotion.label(before), split))
+            gates.append(better(folder, promotion.label(before), split))
     passed = all(gate.passed for gate in gates)
     lines = [f"{'holds' if gate.passed else 'fails'}: {gate.said}" for gate in gates]
     numbers = {name: value for gate in gates for name, value in gate.numbers.items()}
     decision = promotion.Decision(promotion.PROMOTED if passed else promotion.REFUSED, tuple(lines), numbers)
     promotion.decide(version, decision, repository)
     return passed, [f"{decision.decision}: {promotion.label(version)}", *lines]
+
+
+def roll_back(repository: Path = paths.REPOSITORY) -> str:
+    """Give the alias back to the champion before the last promotion; what happened, in words.
+
+    Raises:
+        FarposeError: see `components.registry.promotion.rolled_back`.
+    """
+    from components.registry import promotion
+
+    then, now = promotion.rolled_back(repository)
+    return f"champion: {promotion.label(then) if then else 'none'}; taken back: {promotion.label(now)}"
 
 
 def _data(ground: judging.Ground) -> Gate:
@@ -97,7 +109,13 @@ def _export(model: Package, ground: judging.Ground, split: str) -> Gate:
     return Gate(True, f"export to ONNX: joints differ from torch's by {found}", {})
 
 
-def _better(folder: Path, champion: str, split: str) -> Gate:
+def better(folder: Path, champion: str, split: str) -> Gate:
+    """Whether the paired bootstrap says that a model leads the champion.
+
+    Args:
+        folder: holds the evaluations `candidate` and `champion`, of the same persons.
+        champion: its name in words.
+    """
     from components.evaluate.leading import leading
     from components.evaluate.significance import paired_bootstrap, read_outcome
     from pipelines import settings

@@ -87,13 +87,16 @@ def own_prefect() -> None:
     """
     if prefect_in_use():
         return
+    from filelock import FileLock
+
     prepare_folder()
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
-    server = start_prefect(port)
-    atexit.register(_stop, server)
-    wait_until_all_answer([server], [url_of(port) + HEALTH[1]])
+    with FileLock(Path(os.environ["PREFECT_HOME"]) / ".start.lock"):  # two that start at once would both make the database's tables
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            port = probe.getsockname()[1]
+        server = start_prefect(port)
+        atexit.register(_stop, server)
+        wait_until_all_answer([server], [url_of(port) + HEALTH[1]])
     os.environ["PREFECT_API_URL"] = f"{url_of(port)}/api"
 
 

@@ -321,9 +321,10 @@ def device_lock(device: str) -> Any:
     """An exclusive lock on a GPU for every stage that uses it; nothing on a CPU."""
     from filelock import FileLock
 
-    if not device.startswith("cuda"):
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
         return contextlib.nullcontext()
-    return FileLock(Path(tempfile.gettempdir()) / f"farpose-{device.replace(':', '-')}.lock", mode=0o666)
+    return FileLock(Path(tempfile.gettempdir()) / f"farpose-cuda-{number or 0}.lock", mode=0o666)  # "cuda" is the first one
 
 
 STAGES: dict[str, Callable[..., None]] = {

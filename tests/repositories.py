@@ -41,11 +41,15 @@ stages:
       - middle-y.txt
     outs:
       - last.txt
+# variants: written by `farpose params`
+# end of variants
+# report: written by `farpose params`
+# end of report
 vars:
   - python: PYTHON
 """
 TOY_MIDDLE = """
-import sys, time
+import os, sys, time
 item, start = sys.argv[1], time.time()
 mode = open(f"mode-{item}.txt").read().strip()
 if mode == "fail":
@@ -53,7 +57,14 @@ if mode == "fail":
 if mode == "hang":
     print("hanging", flush=True)
     time.sleep(600)
+if mode == "busy" and not os.path.exists("tried.txt"):
+    open("tried.txt", "w").close()
+    sys.exit(75)
+while mode == "wait" and not os.path.exists("go.txt"):
+    print("waiting", flush=True)
+    time.sleep(0.5)
 time.sleep(1.5)
+open("spans.txt", "a").write(f"{item} {start} {time.time()}\\n")
 open(f"middle-{item}.txt", "w").write(f"{mode} {start} {time.time()}\\n")
 open(f"metric-{item}.json", "w").write('{"score": 1}')
 """

@@ -156,6 +156,22 @@ def test_the_flow_runs_side_by_side_fails_in_one_line_and_continues(prefect, toy
     assert statuses(toy) == ["FAILED", "FINISHED", "FINISHED"]
 
 
+def test_what_passes_by_itself_is_tried_again_and_a_stages_own_error_is_not(prefect, toy, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    from pipelines import flows, reproduction
+
+    for name in ("_stage", "_verify"):
+        monkeypatch.setattr(reproduction, name, getattr(reproduction, name).with_options(retry_delay_seconds=[0, 0, 0]))
+    git(toy, "commit", "--quiet", "--allow-empty", "--message", "state")
+    (toy / "mode-x.txt").write_text("busy\n")  # exits as a stage whose store is locked does, once
+    assert {result.name: result.outcome for result in flows.run(["middle@x"], verify=False, repository=toy)}["middle@x"] == "ran"
+    (toy / "middle.py").write_text("import sys\nopen('tries.txt', 'a').write('x')\nsys.exit('farpose: error: row 7 is bad')\n")
+    (toy / "mode-x.txt").write_text("other\n")
+    with pytest.raises(FarposeError, match="row 7 is bad"):
+        flows.run(["middle@x"], verify=False, repository=toy)
+    assert (toy / "tries.txt").read_text() == "x"
+
+
 def test_runs_whose_process_is_gone_are_closed_and_no_others(prefect):
     import socket
 
@@ -175,10 +191,10 @@ def test_runs_whose_process_is_gone_are_closed_and_no_others(prefect):
         "just begun": {},
     }
     with get_client(sync_client=True) as client:
-        made = {name: client.create_flow_run(flows.farpose_flow, name=name, state=Running()) for name in labels}
+        made = {name: client.create_flow_run(flows.reproduce, name=name, state=Running()) for name in labels}
         for name, values in labels.items():
             client.update_flow_run_labels(made[name].id, values)
-        assert flowruns.close_dead((flows.farpose_flow.name,)) == ["killed"]
+        assert flowruns.close_dead((flows.reproduce.name,)) == ["killed"]
         found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in made.values()])))
         assert {run.name: run.state_type.name for run in found} == dict.fromkeys(labels, "RUNNING") | {"killed": "CRASHED"}
         for run in made.values():
@@ -190,7 +206,7 @@ def statuses(repository: Path) -> list[str]:
     from components.registry import store
 
     client, experiment_id = store.open_store(repository)
-    runs = client.search_runs([experiment_id], "attributes.run_name = 'pipeline'", order_by=["attributes.start_time ASC"])
+    runs = client.search_runs([experiment_id], "tags.kind = 'pipeline'", order_by=["attributes.start_time ASC"])
     return [run.info.status for run in runs]
 
 

@@ -16,7 +16,6 @@ import pytest
 from components.base.errors import FarposeError
 from pipelines import graph
 from pipelines.driver import Driver
-from tests import test_pipeline
 from tests.faults import survived
 from tests.repositories import PYTHON, REPOSITORY, Console, assert_one_line, copy_of_this, dvc, git
 from tests.test_pipeline import FIRST, little_to_do, outputs
@@ -49,11 +48,9 @@ def disk(tmp_path_factory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def console(disk: Path) -> Iterator[Console]:
     """A process that runs commands in a clone on the small disk, in which every stage has run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(test_pipeline, "VARIANTS", (FIRST,))
-        repository = copy_of_this(disk / "clone")
-        shutil.rmtree(repository / "released")
-        little_to_do(repository)
+    repository = copy_of_this(disk / "clone")
+    shutil.rmtree(repository / "released")
+    little_to_do(repository, (FIRST,))
     made = Console(repository)
     for command in (("acquire", "synthetic"), *(("stage", *stage) for stage in STAGES)):
         done = made.farpose(*command)

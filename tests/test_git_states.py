@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import environment
-from tests.repositories import REPOSITORY, assert_one_line, copy_of_this, dvc, farpose, git, python, toy_on_copy, variables
+from components.base.errors import FarposeError
+from pipelines import environment, graph
+from pipelines.driver import Driver
+from tests.repositories import REPOSITORY, assert_one_line, copy_of_this, dvc, farpose, git, python, toy_on_copy, toy_repository, variables
 from tests.test_clone_paths import FLOW
 
 COMMIT = "from components.registry import lineage; from pipelines import environment; print(lineage.git_commit())"
 LOGGED = """
 from components.registry import store
 client, experiment = store.open_store()
-print([run.data.tags.get("git.commit", "none") for run in client.search_runs([experiment], "attributes.run_name = 'pipeline'")])
+print([run.data.tags.get("git.commit", "none") for run in client.search_runs([experiment], "tags.kind = 'pipeline'")])
 """
 NOBODY = 65534  # uid of a user who is not us
 
@@ -74,3 +76,11 @@ def test_an_unpacked_zip_is_told_what_it_lacks_and_runs_then(tmp_path):
     assert done.returncode == 0 and "outcome='unchanged'" in done.stdout, done.stdout + done.stderr
     commit = git(toy, "rev-parse", "HEAD").strip()
     assert commit in python(toy, LOGGED).stdout and toy != REPOSITORY
+
+
+def test_data_that_are_not_there_name_the_command_that_makes_them(tmp_path):
+    toy = toy_repository(tmp_path / "a clone")
+    (toy / "dvc.yaml").write_text("stages: {fetch: {cmd: echo, deps: [data/synthetic]}}")
+    (stage,) = graph.load(toy)
+    with pytest.raises(FarposeError, match=r"stage fetch: .*data/synthetic'.* \(`farpose acquire synthetic`, or `dvc pull`"):
+        Driver(toy, 300.0, lambda line: None).reproduce(stage)

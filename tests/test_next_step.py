@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pipelines.commands.data import _next_step
+from pipelines.ingesting import next_step
 
 
 def test_the_data_set_in_use_is_run() -> None:
-    assert _next_step("farm", "farm") == "farpose run"
+    assert next_step("farm", "farm") == "farpose run"
 
 
 def test_another_one_is_named_with_the_key() -> None:
-    said = _next_step("farm", "synthetic")
+    said = next_step("farm", "synthetic")
     assert "`source: farm` in params/data.yaml" in said and "synthetic is in use" in said and said.endswith("farpose run")

@@ -21,7 +21,7 @@ from pipelines import flows
 soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=10)
 schedule = Interval(datetime.timedelta(hours=1), anchor_date=soon)  # one run is due while the test waits
 parameters = {"targets": ["first"], "verify": False, "repository": sys.argv[1]}
-flows.farpose_flow.serve("hourly", schedule=schedule, parameters=parameters, pause_on_shutdown=False, limit=1)
+flows.reproduce.serve("hourly", schedule=schedule, parameters=parameters, pause_on_shutdown=False, limit=1)
 """
 SCHEDULED = """
 import json, os, signal, subprocess, sys, time

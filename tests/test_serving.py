@@ -63,7 +63,7 @@ class Clone:
 
     def miss(self, minutes: int) -> str:
         """Let the server plan runs in these last minutes, as if no worker had been there; the time now."""
-        deployment = self.session.get(f"{self.api}/deployments/name/farpose/nightly", timeout=30).json()["id"]
+        deployment = self.session.get(f"{self.api}/deployments/name/nightly/nightly", timeout=30).json()["id"]
         now = datetime.now(UTC)
         asked = {"start_time": (now - timedelta(minutes=minutes)).isoformat(), "end_time": now.isoformat(), "min_runs": minutes}
         assert self.session.post(f"{self.api}/deployments/{deployment}/schedule", json=asked, timeout=30).ok

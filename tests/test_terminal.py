@@ -118,3 +118,11 @@ def test_plots_name_their_variant():
                     assert plot.plot["title"] == f"training loss of {stage.addressing.removeprefix('train@')}"
         names = {stage.addressing for stage in repository.index.stages if stage.addressing.startswith("train@")}
     assert len(names) == 5
+
+
+def test_a_run_says_what_it_does_before_it_looks_at_anything():
+    environment = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    command = [sys.executable, "-m", "pipelines.cli", "run"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=600)
+    assert done.returncode == 1 and done.stdout.splitlines()[0] == "checking params/ and the stores"
+    assert "PREFECT_API_URL" in done.stderr.splitlines()[-1]

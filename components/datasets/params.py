@@ -87,6 +87,7 @@ class SourceParams:
         file_joints: the files' names of the joints, in the order of the skeleton; None: the skeleton's own, however they are written;
             empty: the files name none, and their joints are the skeleton's in its order.
         tolerances: take precedence over `validation`.
+        origin: folder, archive, address or s3:// prefix from which new data come (`farpose ingest`, the nightly flow); None: nowhere.
         description, licence: for readers.
     """
 
@@ -100,6 +101,7 @@ class SourceParams:
     person_category: str | int | tuple[int, ...] = "person"
     file_joints: tuple[str, ...] | None = None
     tolerances: Tolerances = field(default_factory=Tolerances)
+    origin: str | None = None
     description: str = "A data set of one's own."
     licence: str = "not stated"
 

@@ -324,7 +324,7 @@ def measured(values: Mapping[str, Any], step: int = 0, model_id: str | None = No
     """The `numbers` of a nested mapping as MLflow's metrics, measured now."""
     from mlflow.entities import Metric
 
-    return [Metric(*value, model_id=model_id) for value in timed(values, step)]
+    return [Metric(key, number, at, of_step, model_id=model_id) for key, number, at, of_step in timed(values, step)]
 
 
 def timed(values: Mapping[str, Any], step: int = 0) -> list[list[Any]]:

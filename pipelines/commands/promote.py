@@ -11,14 +11,12 @@ REFUSED = 1  # exit code
 
 def promote(options: argparse.Namespace) -> int:
     """Print the decision and its reasons; exit code 1 for a refusal, which changes nothing but the record."""
-    from components.registry import promotion
     from pipelines import promoting
 
     if options.rollback:
         if options.name is not None:
             raise FarposeError("--rollback takes no model: it gives the alias back to the former champion", fix="leave the name out")
-        then, now = promotion.rolled_back()
-        print(f"champion: {promotion.label(then) if then else 'none'}; taken back: {promotion.label(now)}")
+        print(promoting.roll_back())
         return 0
     if options.name is None:
         raise FarposeError("nothing to promote", fix="name a registered model (`make ui` lists them), or give --rollback")

@@ -11,20 +11,10 @@ from pipelines import paths, settings, terminal
 
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
-    print("checking params/ and the stores", flush=True)  # before anything is imported, which takes seconds on a busy machine
-    from components.registry import tracking
-    from pipelines import checks, interrupted, listing, servers
-    from pipelines.commands.models import print_table
+    from pipelines.commands.flows import prepared
 
-    pipeline = checks.parameters()["pipeline"]
-    if said := interrupted.mend_lock():  # before it is read
-        print(said)
-    listing.keep_in_step(pipeline)
-    servers.prefect_in_use()
-    tracking.ready()  # what a person must mend is told before a server is started
-    print("starting Prefect", flush=True)
-    servers.own_prefect()
-    from pipelines import flows
+    flows = prepared()
+    from pipelines.commands.models import print_table
 
     results = flows.run(options.targets or None, verify=not options.no_verify)
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in ("ran", "restored", "unchanged")}

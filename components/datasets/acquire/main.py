@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -56,6 +56,7 @@ def acquire(
     accept_changes: bool = False,
     synthetic: SyntheticParams | None = None,
     progress: bool = True,
+    check: Callable[[Path], None] | None = None,
 ) -> Acquired:
     """Fill `root`/`source` and write its manifest and `root`/README.md.
 
@@ -72,9 +73,10 @@ def acquire(
         manifests: folder of the committed manifests.
         accept_changes: accept data that differ from the committed manifest.
         synthetic: settings of the renderer.
+        check: is given the folder of the collected files before they replace the old data; they do not if it raises.
     Raises:
         FarposeError: unknown source or location; a file is missing, truncated or tampered with; the data differ from the
-            committed manifest; the disk is full; another acquisition is running. Earlier data stay unchanged.
+            committed manifest; `check` raises; the disk is full; another acquisition is running. Earlier data stay unchanged.
     """
     if source not in sources:
         raise unknown_name("source", source, sources, where="params/data.yaml")
@@ -99,6 +101,8 @@ def acquire(
         if different and not accept_changes:
             fix = f"the old data stay; `farpose acquire {source} --accept-changes` takes the new ones"
             raise FarposeError(f"the data differ from the committed ones: {summary(different)}", where=manifest, fix=fix)
+        if check is not None:
+            check(staging)
         size = sum((staging / path).stat().st_size for path in digests)
         _install(staging, root / source, retired)
         save_manifest(digests, manifest, where=root / source)

@@ -147,7 +147,7 @@ class Transfer:
 
     def _download(self, entry: Entry, part: Path) -> str:
         """Complete `part`; returns its SHA-256."""
-        failures, reason = 0, ""
+        failures, reason, broken = 0, "", None
         while failures < ATTEMPTS:
             if failures:
                 self._stop.wait(FIRST_PAUSE_S * 2 ** (failures - 1))
@@ -155,7 +155,7 @@ class Transfer:
             try:
                 total = self._receive(entry, part, offset)
             except BrokenTransfer as error:
-                total, reason = -1, str(error)
+                total, reason, broken = -1, str(error), error
             length = part.stat().st_size if part.exists() else 0
             if total is None or length == total:
                 return sha256_of(part)
@@ -165,7 +165,7 @@ class Transfer:
                 part.unlink()
             failures = 1 if length > offset else failures + 1
         fix = "what has arrived is kept; run the same command again to continue"
-        raise FarposeError(f"truncated, {ATTEMPTS} attempts without progress ({reason})", where=entry.path, fix=fix)
+        raise FarposeError(f"truncated, {ATTEMPTS} attempts without progress ({reason})", where=entry.path, fix=fix) from broken
 
     def _receive(self, entry: Entry, part: Path, offset: int) -> int | None:
         """Append received bytes to `part`; returns the file's full length, None if unknown."""

@@ -1,0 +1,167 @@
+"""The flows with the real servers: restarts in mid-run, two flows at once, and new data that are taken in or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from components.base.files import read_json, write_json
+from components.datasets.manifest import digest_tree
+from components.datasets.synthetic.coco import write_synthetic
+from components.datasets.synthetic.params import SyntheticParams
+from tests.browser import NAMES as BROWSERS
+from tests.browser import Browser
+from tests.repositories import PYTHON, farpose, module, python, toy_on_copy, variables
+from tests.test_serving import NAMES, Clone, clone  # noqa: F401  (a fixture)
+
+pytestmark = [pytest.mark.operation, pytest.mark.slow]
+MODEL = "toy"
+PARENTS = """
+import json
+from components.registry import store
+client, experiment_id = store.open_store()
+runs = client.search_runs([experiment_id], "tags.kind = 'pipeline'", order_by=["attributes.start_time ASC"])
+print(json.dumps([[run.info.status, run.info.run_name] for run in runs]))
+"""
+FARM = """    farm:
+      format: coco
+      skeleton: coco_17
+      evaluator: oks
+      manifest: params/manifests/farm.sha256
+      origin: {origin}
+      splits:
+        train: {{annotations: annotations/person_keypoints_train.json, images: train}}
+        val: {{annotations: annotations/person_keypoints_val.json, images: val}}
+"""
+
+
+def parents(folder: Path) -> list[list[str]]:
+    """Status and name of each flow's MLflow run."""
+    done = python(folder, PARENTS)
+    assert done.returncode == 0, done.stderr
+    found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def start(clone: Clone, name: str, **parameters: Any) -> str:  # noqa: F811
+    """Press *Run* on a deployment's page; the id of the flow run."""
+    deployment = clone.session.get(f"{clone.api}/deployments/name/{name}/{name}", timeout=60).json()
+    asked = {"state": {"type": "SCHEDULED"}, "parameters": {**deployment["parameters"], **parameters}}
+    made: str = clone.session.post(f"{clone.api}/deployments/{deployment['id']}/create_flow_run", json=asked, timeout=60).json()["id"]
+    return made
+
+
+def state(clone: Clone, run: str) -> tuple[str, str, str]:  # noqa: F811
+    """Type and message of a run's state, and the run's name."""
+    found = clone.session.get(f"{clone.api}/flow_runs/{run}", timeout=60).json()
+    return found["state"]["type"], found["state"]["message"], found["name"]
+
+
+def artifacts(clone: Clone, run: str) -> dict[str, Any]:  # noqa: F811
+    """What a run's page carries, by key; the newest of each."""
+    asked = {"artifacts": {"flow_run_id": {"any_": [run]}}, "sort": "UPDATED_DESC"}
+    found = clone.session.post(f"{clone.api}/artifacts/filter", json=asked, timeout=60).json()
+    return {one["key"]: one for one in reversed(found)}
+
+
+def compared(folder: Path) -> None:
+    """What a comparison leaves, for the page."""
+    (folder / "artifacts" / "comparison").mkdir(parents=True)
+    (folder / "artifacts" / "comparison" / "comparison.md").write_text("| variant | AP |\n|---|---|\n| toy | 41.5 |\n")
+    cv2.imwrite(str(folder / "artifacts" / "comparison" / "by_height.png"), np.full((60, 80, 3), 200, np.uint8))
+    write_json(folder / "results" / "pipeline" / "comparison.json", {MODEL: {"AP_gt_boxes": 0.415}})
+
+
+def test_a_run_survives_a_restart_of_both_servers_and_its_page_carries_what_it_did(clone):  # noqa: F811
+    compared(clone.folder)
+    (clone.folder / "mode-x.txt").write_text("wait\n")
+    clone.make()
+    run, log = start(clone, "reproduce", verify=False), clone.folder / "mlruns" / "prefect-worker.log"
+    clone.wait(lambda: "waiting" in log.read_text(), "a stage that waits")
+    for name in NAMES[:2]:
+        os.kill(clone.pid(name), signal.SIGKILL)
+    (clone.folder / "go.txt").touch()
+    clone.wait((clone.folder / "middle-x.txt").is_file, "a stage that ends while no server runs")
+    assert clone.make().startswith("prefect-worker: running; starting mlflow-server, prefect-server\n")
+    clone.wait(lambda: state(clone, run)[0] not in ("RUNNING", "PENDING"), "the end of the run")
+    kind, message, name = state(clone, run)
+    assert (kind, message) == ("COMPLETED", "4 stages ran"), clone.logs()
+    assert name.startswith("reproduce 20") and name.endswith(" UTC, all stages")
+    assert (clone.folder / "last.txt").read_text().count("w") == 2  # `work`, `wait`
+    assert parents(clone.folder) == [["FINISHED", "all stages: 4 stages ran"]]
+
+    page = artifacts(clone, run)
+    assert set(page) == {"stages", "leaderboard", "curve", "mlflow"} and "| toy | 41.5 |" in page["leaderboard"]["data"]
+    assert page["stages"]["data"].count("| ran |") == 4
+    link = page["mlflow"]["data"].partition("(")[2].rstrip(")")
+    assert link.startswith(f"http://127.0.0.1:{clone.ports['MLFLOW_PORT']}/#/experiments/")
+    if any(shutil.which(browser) for browser in BROWSERS):
+        with Browser() as browser:
+            browser.call("Page.navigate", url=f"http://127.0.0.1:{clone.ports['PREFECT_PORT']}/artifacts/artifact/{page['curve']['id']}")
+            clone.wait(lambda: browser.run("[...document.images].some(one => one.naturalWidth == 80)"), "the curve on its page")
+
+
+def test_two_flows_at_once_both_end_well_and_no_stage_runs_twice(tmp_path):
+    folder = toy_on_copy(tmp_path / "clone")
+    command = [PYTHON, "-m", "pipelines.cli", "run", "last", "--no-verify"]
+    both = [
+        subprocess.Popen(command, cwd=folder, env=variables(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=600)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sorted("4 stages: 4 ran" in text for text in said) == sorted("4 stages: 4 unchanged" in text for text in said) == [False, True]
+    assert sorted(line.split()[0] for line in (folder / "spans.txt").read_text().splitlines()) == ["x", "y"]
+    assert sorted(parents(folder)) == [["FINISHED", "last: 4 stages ran"], ["FINISHED", "last: 4 stages unchanged"]]
+
+
+def people(folder: Path, seed: int) -> Path:
+    """A small data set in COCO's form."""
+    shutil.rmtree(folder, ignore_errors=True)
+    params = SyntheticParams(train_images=12, val_images=6, min_height_px=60.0, max_persons=2, empty_fraction=0.0, seed=seed)
+    write_synthetic(folder, params, progress=False, workers=1)
+    return folder
+
+
+def held(folder: Path) -> tuple[Any, ...]:
+    """All that says which data there are."""
+    return digest_tree(folder / "data" / "farm"), (folder / "data.dvc").read_text(), (folder / "params/manifests/farm.sha256").read_text()
+
+
+def test_new_data_are_taken_in_or_refused_and_a_night_goes_on_without_them(tmp_path):
+    origin, folder = people(tmp_path / "newest", seed=1), toy_on_copy(tmp_path / "clone")
+    params = folder / "params" / "data.yaml"
+    text = params.read_text().replace("    coco:\n", FARM.format(origin=origin) + "    coco:\n", 1)
+    params.write_text(text.replace("  source: synthetic ", "  source: farm ", 1))
+    first = farpose(folder, "ingest", "farm")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.stdout.splitlines()[-1].startswith("farm is taken in, 4 stages ran")
+    before = held(folder)
+    assert before[0] == digest_tree(origin) and (folder / "last.txt").is_file()
+
+    annotations = origin / "annotations" / "person_keypoints_val.json"
+    changed = read_json(annotations)
+    changed["annotations"][0]["keypoints"][:3] = [9999, 9999, 2]
+    write_json(annotations, changed)
+    (folder / "mode-x.txt").write_text("again\n")
+    night = farpose(folder, "nightly")
+    assert night.returncode == 1 and "checks failed" in night.stderr and night.stderr.count("\n") == 1, night.stderr
+    assert held(folder) == before and "again" in (folder / "last.txt").read_text()  # all else was done
+    told = dict(sqlite3.connect(folder / "mlruns" / "prefect" / "prefect.db").execute("select key, data from artifact").fetchall())
+    assert "refused. Those that were there are untouched" in told["data"] and "annotation" in told["data"] and "stages" in told
+    assert parents(folder)[-1] == ["FAILED", "nightly: 2 stages ran, 2 unchanged; no new challenger"]
+
+    people(origin, seed=2)
+    taken = module(folder, "pipelines.ingesting", "farm")
+    assert taken.returncode == 0 and taken.stdout.endswith("data.dvc and the manifest are new: commit both\n"), taken.stderr
+    assert held(folder)[0] == digest_tree(origin) != before[0] and held(folder)[1] != before[1]
