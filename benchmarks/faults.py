@@ -144,6 +144,18 @@ ROWS = (
         "test_serving.py::test_what_died_is_started_again_or_stopped_and_the_schedule_stays",
         counted=False,
     ),
+    Row(
+        "two flows at once",
+        "the second waits for its turn and says so; both end well, and no stage runs twice at once",
+        "test_flows.py::test_two_flows_at_once_both_end_well_and_no_stage_runs_twice",
+        counted=False,
+    ),
+    Row(
+        "Prefect's and MLflow's servers killed in mid-run and started again",
+        "the stages end well, the run ends as completed, and its records and pages are there",
+        "test_flows.py::test_a_run_survives_a_restart_of_both_servers_and_its_page_carries_what_it_did",
+        counted=False,
+    ),
 )
 
 

@@ -146,7 +146,7 @@ def _register_released(root: Path) -> None:
 
 def _require_clean(driver: Driver) -> None:
     """DVC must agree that nothing is left to do."""
-    lines = driver.command("status", ["dvc", "--wait-for-lock", "status", "--json", "--quiet"], echo=False)
-    changed = json.loads(lines[-1]) if lines else {}
+    lines = driver.command("status", ["dvc", "--wait-for-lock", "status", "--json"], echo=False)
+    changed = next(json.loads(line) for line in lines if line.startswith("{"))
     if changed:
         raise FarposeError(f"DVC still sees changes in {', '.join(changed)}", where="dvc status", fix="run the same command again")

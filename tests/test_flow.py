@@ -68,6 +68,18 @@ def test_dvc_decides_run_skip_or_restore(toy):
     assert work.reproduce(stage(toy, "middle@x"), force=True).outcome == "ran"
 
 
+def test_a_flow_that_leaves_something_to_do_says_so(toy):
+    from pipelines import reproduction
+
+    work, _ = driver(toy)
+    for one in graph.load(toy):
+        work.reproduce(one)
+    reproduction._require_clean(work)
+    (toy / "mode-x.txt").write_text("other\n")
+    with pytest.raises(FarposeError, match="DVC still sees changes in middle@x"):
+        reproduction._require_clean(work)
+
+
 @pytest.mark.parametrize("given", [None, "7"])
 def test_stages_side_by_side_share_the_cores(toy, monkeypatch, given):
     monkeypatch.setattr("os.cpu_count", lambda: 8)

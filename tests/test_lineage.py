@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.registry import lineage, snapshot, tracking
+from components.registry import lineage, snapshot, store, tracking
 from tests.repositories import commit, git
 
 
@@ -101,3 +102,45 @@ def test_a_lock_that_is_being_written_is_kept_whole(repository, tmp_path):
     snapshot.write(tmp_path, repository)
     writer.join()
     assert (tmp_path / "dvc.lock").read_bytes() == whole
+
+
+def test_lineage_reads_what_dvc_wrote(tmp_path):
+    (tmp_path / "data.dvc").write_text("outs:\n- md5: abc.dir\n  path: data\n")
+    lock = {
+        "stages": {
+            "train@x": {"deps": [{"path": "artifacts/shards/s", "md5": "1.dir"}], "outs": [{"path": "artifacts/models/x", "md5": "2"}]}
+        }
+    }
+    (tmp_path / "dvc.lock").write_text(json.dumps(lock))
+    assert lineage.data_digest(tmp_path) == "abc.dir"
+    assert lineage.lock_hashes("train@x", tmp_path) == {"artifacts/shards/s": "1.dir", "artifacts/models/x": "2"}
+    assert lineage.lock_hashes("train@y", tmp_path) == {}
+    assert lineage.tags("train@x", tmp_path)["data.md5"] == "abc.dir"
+
+
+def test_lineage_tells_edited_code_from_written_results(tmp_path):
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "code.py").write_text("1")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "a.json").write_text("1")
+    commit(tmp_path)
+    head = git(tmp_path, "rev-parse", "HEAD").strip()
+    (tmp_path / "results" / "a.json").write_text("2")
+    assert lineage.git_commit(tmp_path) == head
+    (tmp_path / "code.py").write_text("2")
+    assert lineage.git_commit(tmp_path) == f"{head}-dirty"
+
+
+@pytest.mark.parametrize(
+    ("repository", "expected"),
+    [
+        ("/a/clone", "/a/clone/mlruns"),
+        ("/a/clone/.dvc/tmp/exps/tmp1", "/a/clone/mlruns"),
+        ("/a/clone/.dvc/tmp/exps/standalone/tmp1", "/a/clone/mlruns"),
+        ("/a/.dvc/tmp/clone", "/a/.dvc/tmp/clone/mlruns"),
+    ],
+)
+def test_queued_experiments_of_dvc_are_recorded_where_they_were_queued(repository, expected, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert store.folder_of(Path(repository)) == Path(expected)
+    assert store.tracking_uri(Path(repository)) == f"sqlite:///{expected}/mlflow.db"
