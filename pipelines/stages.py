@@ -123,7 +123,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     device = device_name()
     parameters = {"variant": variant, "recipe": {"name": kind, **dataclasses.asdict(recipe)}, "shards": shards, "device": device}
     with tracking.run(f"train@{name}", params=parameters, tags={"kind": "train", "variant": name}) as run, device_lock(device):
-        run.used_shards(shards, sha256_of(paths.SHARDS / shards / "shard.json"), "training")
+        _name_shards(run, shards, "training")
         tracker = run.tracker()
         checkpoints = paths.CHECKPOINTS / plans.code_now(plans.TRAIN, variant, shards)[:16]  # a run that other code began is not continued
         summary = train_variant(variant, paths.SHARDS / shards, folder, recipe, device, checkpoints, tracker)
@@ -176,7 +176,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
             "versions": lineage.versions(),
         }
         run.tags({"weights.sha256": provenance["weights_sha256"]})
-        run.used_shards(shards, sha256_of(paths.SHARDS / shards / "shard.json"), "evaluation")
+        _name_shards(run, shards, "evaluation")
         shown = approach(variant.approach)
         data = _data(shown, variant, shards, params)
         metrics = score(shown, EvaluationContext(built.model, built.codec, data, params, folder, provenance, device, name))
@@ -308,6 +308,13 @@ def _metrics(name: str, values: dict[str, Any], run: Any = None) -> None:
     write_json(paths.RESULTS / name, values)
     if run is not None:
         run.metrics(values)
+
+
+def _name_shards(run: Any, shards: str, context: str) -> None:
+    """Say in MLflow what a stage uses; that it is missing is the stage's own to say."""
+    about = paths.SHARDS / shards / "shard.json"
+    if about.is_file():
+        run.used_shards(shards, sha256_of(about), context)
 
 
 def device_name() -> str:
