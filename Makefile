@@ -53,7 +53,7 @@ test: $(READY) ## run the checks that take minutes (ARGS: more for pytest)
 test-slow: $(READY) ## run the longer checks
 	$(TEST) -m slow $(ARGS)
 
-test-operation: $(READY) ## run those of the longer checks that start servers, use remotes and kill processes
+test-operation: $(READY) ## run those of the longer checks with real servers, full disks and kills that take a minute or less each
 	$(TEST) $(BY_FILE) -m operation $(ARGS)
 
 lint: $(READY) ## run ruff (rules and format), deptry (packages declared and imported) and mypy

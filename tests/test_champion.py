@@ -53,7 +53,6 @@ def clone(tmp_path: Path, empty_tables: Path, monkeypatch) -> Path:
     return repository
 
 
-@pytest.mark.operation
 @pytest.mark.slow
 def test_a_person_promotes_in_the_page_and_the_champion_is_served(clone, tmp_path):
     assert promotion.champion(clone) is None

@@ -63,7 +63,6 @@ def test_a_question_mark_is_refused_before_a_database_lies_elsewhere(tmp_path, m
     assert store.tracking_uri(clone) == f"sqlite:///{tmp_path}/other.db"
 
 
-@pytest.mark.operation
 @pytest.mark.slow
 def test_servers_flow_artifacts_and_models_in_a_path_with_every_sign(tmp_path):
     clone = Clone(tmp_path / "around" / ALL)
@@ -88,7 +87,6 @@ def test_servers_flow_artifacts_and_models_in_a_path_with_every_sign(tmp_path):
     assert [path.name for path in (tmp_path / "around").iterdir()] == [ALL] and not list(tmp_path.rglob("x"))
 
 
-@pytest.mark.operation
 @pytest.mark.slow
 def test_commands_in_a_clone_with_a_question_mark_say_one_line(tmp_path):
     clone = copy_of_this(tmp_path / "a?b")

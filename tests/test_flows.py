@@ -24,7 +24,7 @@ from tests.browser import Browser
 from tests.repositories import PYTHON, farpose, module, python, toy_on_copy, variables
 from tests.test_serving import NAMES, Clone, clone  # noqa: F401  (a fixture)
 
-pytestmark = [pytest.mark.operation, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 MODEL = "toy"
 PARENTS = """
 import json

@@ -53,7 +53,6 @@ def test_a_clone_of_another_owner_tells_its_commit_and_no_other_folder_is_truste
     assert python(clone, elsewhere, GIT_CONFIG_COUNT="0").stdout == "\n"
 
 
-@pytest.mark.operation
 @pytest.mark.slow
 def test_an_unpacked_zip_is_told_what_it_lacks_and_runs_then(tmp_path):
     clone = copy_of_this(tmp_path / "unpacked")

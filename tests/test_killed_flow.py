@@ -18,7 +18,7 @@ from tests.faults import repeats, survived, wait_until, working_in
 from tests.repositories import PYTHON, dvc, variables
 from tests.training_clone import EPOCHS, NAMES, assert_nothing_is_left, forget, results, states, train_for, training_clone
 
-pytestmark = [pytest.mark.operation, pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 RUN = (PYTHON, "-m", "pipelines.cli", "run", "last", "--no-verify")
 
 

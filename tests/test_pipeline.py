@@ -194,7 +194,6 @@ def test_a_list_out_of_step_stops_the_pipeline_at_once(finished):
     assert not any(stage.startswith("train") for stage in ran(done.stdout))
 
 
-@pytest.mark.operation
 @pytest.mark.slow
 def test_a_variant_that_left_the_pipeline_leaves_no_trace_and_comes_back(finished, tmp_path):
     """The oracle is a fresh repository that never had it, in another folder and at another commit, and that computes all of it anew:
@@ -270,7 +269,6 @@ def test_weights_of_another_variant_are_refused(finished, console):
     assert_one_line(done, f"holds weights of variant '{BOTTOM_UP}'", FIRST)
 
 
-@pytest.mark.operation
 @pytest.mark.slow
 def test_the_flow_registers_again_in_a_fresh_store(finished):
     shutil.rmtree(finished / "mlruns", ignore_errors=True)
@@ -283,7 +281,6 @@ def test_the_flow_registers_again_in_a_fresh_store(finished):
     assert dvc(finished, "status", "--json").stdout.strip() == "{}"
 
 
-@pytest.mark.operation
 @pytest.mark.slow
 def test_ctrl_c_stops_the_flow_and_all_that_it_started(finished):
     table = finished / "params" / "variants" / "demo.yaml"
@@ -306,7 +303,6 @@ def test_ctrl_c_stops_the_flow_and_all_that_it_started(finished):
     assert dvc(finished, "status", "--json").stdout.strip() == "{}"
 
 
-@pytest.mark.operation
 @pytest.mark.slow
 def test_the_default_data_are_drawn_bit_for_bit(tmp_path):
     """`farpose acquire synthetic` makes what the committed manifest and data.dvc say."""

@@ -18,7 +18,7 @@ from tests.repositories import commit, copy_of_this, dvc, farpose, git
 from tests.test_cli import assert_one_line
 from tests.test_pipeline import FIRST, little_to_do
 
-pytestmark = [pytest.mark.operation, pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SECRET = "a-secret-that-nobody-writes-down"
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}

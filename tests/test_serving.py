@@ -108,7 +108,6 @@ def clone(tmp_path: Path) -> Iterator[Clone]:
     assert made.processes() == []
 
 
-@pytest.mark.operation
 @pytest.mark.slow
 def test_a_schedule_makes_a_run_that_the_worker_completes_and_stop_leaves_nothing(clone):
     said = clone.make()
@@ -135,7 +134,6 @@ def test_a_schedule_makes_a_run_that_the_worker_completes_and_stop_leaves_nothin
     assert clone.make("stop") == "nothing runs that `make serve` started\n"
 
 
-@pytest.mark.operation
 @pytest.mark.slow
 def test_what_died_is_started_again_or_stopped_and_the_schedule_stays(clone):
     clone.make()

@@ -135,7 +135,6 @@ def readme_commands() -> list[list[str]]:
     return [line.replace("NAME", NAME).split() for line in told]
 
 
-@pytest.mark.operation
 @pytest.mark.slow
 def test_dvc_s_experiments_as_the_readme_tells(tmp_path):
     """Its own command on the demo's parameter file, alone and queued; then the tables, plots and clean-up that come after."""
@@ -181,7 +180,6 @@ def wait_until_done(clone: Path) -> None:
         time.sleep(1)
 
 
-@pytest.mark.operation
 @pytest.mark.slow
 def test_data_docs_open_in_a_browser_without_a_network(tmp_path):
     case = Case(tmp_path)
