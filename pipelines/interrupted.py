@@ -76,6 +76,7 @@ def end_processes(repository: Path = REPOSITORY) -> int:
 
     def left() -> dict[int, psutil.Process]:
         found = {}
+        psutil.process_iter.cache_clear()  # it would give an earlier process where a number is used again
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 named = process.environ().get(lifeline.DRIVER)
@@ -218,7 +219,7 @@ def _parsed(path: Path) -> dict[str, Any] | None:
     import yaml
 
     try:
-        found = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+        found = yaml.safe_load(path.read_bytes()) or {}
     except FileNotFoundError:
         return {}
     except (yaml.YAMLError, UnicodeDecodeError):

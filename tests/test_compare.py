@@ -256,7 +256,7 @@ def test_the_card_says_which_ap_is_the_main_one_and_what_the_model_needs(name: s
     variant = zoo.variant(name)
     facts = Facts({}, {"source": "s", "licences": "l"}, {}, {f"AP_{suffix}": 0.25, "AP_detector_boxes": 0.2}, {}, {})
     card = model_card(variant, "w", facts)
-    assert f"The main AP is `AP_{suffix}`, boxes given: {PROTOCOLS[suffix]}." in card
+    assert f"The main AP is `AP_{suffix}_percent`, boxes given: {PROTOCOLS[suffix]}." in card
     assert in_words(facts.metrics) in card.split("## Results")[0]
     assert ("It needs no boxes" in card) == ("whole image whose short side" in card) == (variant.approach == "images")
     assert ("one person in a crop" in card) == ("It needs a person's box" in card) == (variant.approach == "crops")
