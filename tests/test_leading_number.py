@@ -162,5 +162,7 @@ def test_the_card_leads_with_the_benchmarks_number(more: dict[str, float], key: 
     facts = Facts({}, {"licences": "mine"}, {}, metrics, {}, {})
     variant = zoo.variant("simple_resnet50_mpii_256x256")
     card = model_card(variant, "0", facts)
-    assert f"`{key}_percent`, boxes given: annotated boxes" in card and f"The paper reports PCKh@0.5 {variant.paper.pckh50:g} on mpii" in card
+    assert (
+        f"`{key}_percent`, boxes given: annotated boxes" in card and f"The paper reports PCKh@0.5 {variant.paper.pckh50:g} on mpii" in card
+    )
     assert leading(metrics).label in said.split() and len(beside(metrics)) == max(0, len(more) - 3 * ("PCKh_50_gt_boxes" in more))

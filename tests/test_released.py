@@ -156,7 +156,12 @@ def test_an_empty_store_gets_one_champion_which_it_keeps(repository, trained):
     held = client.get_model_version_by_alias(VARIANT, register.CHAMPION)
     assert str(held.version) == "1" and held.description == "# card" and register.CHALLENGER not in held.aliases
     digests = {"git.commit": "c" * 40, "data.md5": "d" * 32, "start.SHA-256": "s" * 64, "start.weights": "movenet_lightning"}
-    own = {register.WEIGHTS_TAG: sha256_of(folder / package.WEIGHTS), "trained.sha256": "t" * 64, "released": NAME, "AP_gt_boxes_percent": "25.0"}
+    own = {
+        register.WEIGHTS_TAG: sha256_of(folder / package.WEIGHTS),
+        "trained.sha256": "t" * 64,
+        "released": NAME,
+        "AP_gt_boxes_percent": "25.0",
+    }
     assert {**digests, **own}.items() <= held.tags.items()
 
     version = promotion.champion(repository)
