@@ -33,7 +33,7 @@ from prefect.states import Crashed
 from prefect.workers.process import ProcessWorker
 
 from components.base.errors import FarposeError
-from pipelines import flows
+from pipelines import flowruns, flows
 from pipelines.environment import REPOSITORY
 
 POOL, NIGHTLY, FLOWS = "farpose", flows.nightly.name, "pipelines/flows.py"
@@ -57,7 +57,6 @@ DEPLOYED: dict[Any, tuple[str, dict[str, Any]]] = {  # each under its flow's nam
     ),
 }
 IN_POOL = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL]))
-OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 CRON = 'five fields: minute, hour, day, month, weekday, such as farpose schedule "0 3 * * *" for 3 o\'clock every night'
 
 
@@ -106,7 +105,7 @@ def worker_is_ready(name: str) -> bool:
 def settle(reason: str) -> list[str]:
     """Close deployed runs that are open while no worker has them; their names."""
     with get_client(sync_client=True) as client:
-        states = FlowRunFilterState(type=FlowRunFilterStateType(any_=OPEN))
+        states = FlowRunFilterState(type=FlowRunFilterStateType(any_=flowruns.OPEN))
         runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=states), work_pool_filter=IN_POOL)
         for run in runs:
             client.set_flow_run_state(run.id, Crashed(message=reason), force=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -122,6 +124,19 @@ class Driver:
         if code != 0:
             raise self._failure(name, code, lines)
         return lines
+
+    def changes(self, *targets: str) -> dict[str, Any]:
+        """What DVC sees that is not as recorded, by stage or `.dvc` file; of all of them without `targets`.
+
+        Raises:
+            FarposeError: DVC fails, or says nothing (as it does with `--quiet`, whatever there is).
+        """
+        lines = self.command("status", ["dvc", "--wait-for-lock", "status", "--json", *targets], echo=False)
+        said = next((line for line in lines if line.startswith("{")), None)
+        if said is None:
+            raise FarposeError("DVC said nothing of what changed", where="dvc status", fix="run `dvc status` to see why")
+        found: dict[str, Any] = json.loads(said)
+        return found
 
     def stop(self) -> None:
         """Stop everything that runs, with its children; nothing is started after it."""

@@ -12,6 +12,8 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterState,
@@ -41,8 +43,6 @@ def label(flow_run_id: str | None) -> None:
 
 def close_dead(flows: tuple[str, ...]) -> list[str]:
     """Close as crashed the open runs of these flows whose process on this host is gone; their names."""
-    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
-
     with get_client(sync_client=True) as client:
         state = FlowRunFilterState(type=FlowRunFilterStateType(any_=OPEN))
         runs = client.read_flow_runs(

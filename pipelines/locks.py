@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,37 +25,46 @@ def path_of(address: str, repository: Path = REPOSITORY) -> Path:
 
 
 @contextmanager
-def working_on(address: str, repository: Path = REPOSITORY) -> Iterator[None]:
-    """Hold the lock of a stage; wait, and say so, while another process has it."""
+def held(path: Path, taken: Callable[[], None] | None = None) -> Iterator[bool]:
+    """True while the lock of this file is held.
+
+    Args:
+        taken: called if another process has it, before this one waits; None: do not wait, the block gets False.
+    """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(_made(path_of(address, repository)), mode=0o666)
+    lock = FileLock(path, mode=0o666)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"{address}: another process works on it; waiting until it ends (`fuser {lock.lock_file}` names it)", file=sys.stderr)
+        if taken is None:
+            yield False
+            return
+        taken()
         lock.acquire(poll_interval=LOOK_EVERY_S)
     try:
-        yield
+        yield True
     finally:
         lock.release()
 
 
 @contextmanager
+def working_on(address: str, repository: Path = REPOSITORY) -> Iterator[None]:
+    """Hold the lock of a stage; wait, and say so, while another process has it."""
+    path = _made(path_of(address, repository))
+
+    def say() -> None:
+        print(f"{address}: another process works on it; waiting until it ends (`fuser {path}` names it)", file=sys.stderr)
+
+    with held(path, say):
+        yield
+
+
+@contextmanager
 def unless_at_work(address: str, repository: Path = REPOSITORY) -> Iterator[bool]:
     """True while the lock of a stage is held; False at once if a process works on the stage."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(_made(path_of(address, repository)), mode=0o666)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    with held(_made(path_of(address, repository))) as free:
+        yield free
 
 
 def _made(path: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import subprocess
 import tempfile
@@ -170,7 +169,7 @@ def _bring(driver: Driver, recorded: Recorded, stages: list[str], has_remote: bo
             said = error.problem.removeprefix("ERROR: ")
     with contextlib.suppress(FarposeError):  # what is missing is seen below, or made again by its stage
         driver.command("checkout", ["dvc", "--wait-for-lock", "checkout", "--force", "--allow-missing", *targets], echo=False)
-    if "data.dvc" not in targets or _as_recorded(driver):
+    if "data.dvc" not in targets or not driver.changes("data.dvc"):
         return
     where = f"data/ of {recorded.said} (MD5 {recorded.data_md5 or 'unknown'})"
     fix = "`dvc push` in the clone that has it, and here the same `dvc remote add` (docs/operate.md)"
@@ -180,12 +179,6 @@ def _bring(driver: Driver, recorded: Recorded, stages: list[str], has_remote: bo
     driver.command("acquire", ["pipelines.cli", "acquire", DRAWN])
     if (folder / "data.dvc").read_bytes() != before:
         raise FarposeError(f"neither the cache nor a remote holds it ({said}), and what is drawn now differs", where=where, fix=fix)
-
-
-def _as_recorded(driver: Driver) -> bool:
-    """Whether data/ is what data.dvc says."""
-    lines = driver.command("status", ["dvc", "--wait-for-lock", "status", "--json", "data.dvc"], echo=False)
-    return any(json.loads(line) == {} for line in lines if line.startswith("{"))  # with --quiet, DVC would say nothing in any case
 
 
 def _git(folder: Path, *arguments: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +145,5 @@ def _register_released(root: Path) -> None:
 
 def _require_clean(driver: Driver) -> None:
     """DVC must agree that nothing is left to do."""
-    lines = driver.command("status", ["dvc", "--wait-for-lock", "status", "--json"], echo=False)
-    changed = next(json.loads(line) for line in lines if line.startswith("{"))
-    if changed:
+    if changed := driver.changes():
         raise FarposeError(f"DVC still sees changes in {', '.join(changed)}", where="dvc status", fix="run the same command again")

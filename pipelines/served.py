@@ -19,10 +19,10 @@ import psutil
 
 from components.base.config import REPOSITORY
 from components.base.files import read_json, write_json
+from pipelines import lifeline
 
 MARK = "FARPOSE_SERVED"  # the environment variable
 RECORD = REPOSITORY / "mlruns" / "served.json"
-SAME_START_S = 1.0  # start times are read from a clock that may be set
 
 
 @dataclass
@@ -46,10 +46,8 @@ class Served:
         """Those of the recorded processes that still run: the number alone may be another process by now."""
         found = {}
         for name, (pid, started) in self.processes.items():
-            with contextlib.suppress(psutil.Error):
-                process = psutil.Process(pid)
-                if process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < SAME_START_S:
-                    found[name] = process
+            if (process := lifeline.living(f"{pid}:{started}")) is not None:
+                found[name] = process
         return found
 
     def members(self) -> dict[int, psutil.Process]:

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from pipelines import locks
+
 LOCK, HOLDER = ".flow.lock", ".flow.txt"  # in mlruns/; the system frees the lock of a process that was killed
-POLL_S = 0.5
 
 
 @contextmanager
@@ -20,19 +21,14 @@ def turn(what: str, repository: Path, told: Callable[[str], None]) -> Iterator[N
         what: the flow does, for those that wait.
         told: receives a line if there is something to wait for.
     """
-    from filelock import FileLock, Timeout
-
     folder = repository / "mlruns"
     folder.mkdir(exist_ok=True)
-    lock, holder = FileLock(folder / LOCK), folder / HOLDER
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    holder = folder / HOLDER
+
+    def say() -> None:
         who = holder.read_text() if holder.is_file() else "another flow"
         told(f"{who} is at work in this clone; this one goes on when it has ended")
-        lock.acquire(poll_interval=POLL_S)
-    try:
+
+    with locks.held(folder / LOCK, say):
         holder.write_text(f"{what} (process {os.getpid()}, since {datetime.now():%H:%M})")
         yield
-    finally:
-        lock.release()

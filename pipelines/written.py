@@ -14,6 +14,7 @@ import numpy as np
 
 from components.base.errors import FarposeError
 from components.base.files import full_disk_named
+from pipelines import lifeline
 
 PREDICTIONS, IMAGES = "predictions.json", "images.json"
 PARTIAL = ".unfinished-"  # … and the process that writes
@@ -26,13 +27,13 @@ class Written:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._temporary = folder, folder / f"{PARTIAL}{os.getpid()}"
+        self.folder, self._temporary = folder, folder / f"{PARTIAL}{lifeline.this_process()}"
         self._streams: dict[str, TextIO] = {}
         self._some = dict.fromkeys((PREDICTIONS, IMAGES), False)
 
     def __enter__(self) -> Written:
         for left in self.folder.glob(f"{PARTIAL}*"):
-            if not _runs(left.name.removeprefix(PARTIAL)):
+            if lifeline.living(left.name.removeprefix(PARTIAL)) is None:
                 shutil.rmtree(left, ignore_errors=True)
         try:
             self._temporary.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,3 @@ class Written:
         last = {PREDICTIONS, IMAGES}
         for path in sorted(self._temporary.iterdir(), key=lambda path: path.name in last):  # drawings first
             os.replace(path, self.folder / path.name)
-
-
-def _runs(process: str) -> bool:
-    return process.isdecimal() and Path(f"/proc/{process}").exists() and int(process) != os.getpid()

@@ -7,18 +7,15 @@ import pytest
 
 from components.base.errors import FarposeError
 from tests.acquire_support import ARCHIVES, FILES, NOT_WANTED, assert_complete, short_pauses, take  # noqa: F401
+from tests.s3_server import s3_server
 
 BIG = "train2017/000000000001.jpg"
 
 
 @pytest.fixture(scope="module")
 def s3_endpoint():
-    moto = pytest.importorskip("moto.server", reason="moto is not installed")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.repositories import commit, copy_of_this, dvc, farpose, git
+from tests.s3_server import s3_server
 from tests.test_cli import assert_one_line
 from tests.test_pipeline import FIRST, little_to_do
 
@@ -66,12 +67,8 @@ def outputs(repository: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """A server that answers as S3 does."""
-    moto = pytest.importorskip("moto.server", reason="moto is not installed")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture

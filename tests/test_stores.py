@@ -11,13 +11,13 @@ import numpy as np
 import psutil
 import pytest
 import requests
-from moto.server import ThreadedMotoServer
 
 from components.base.errors import FarposeError
 from components.registry import register, store, tracking, waiting
 from pipelines import servers
 from tests.mlflow_server import free_port
 from tests.postgres import PASSWORD, Postgres
+from tests.s3_server import s3_server
 from tests.test_registry import NAME, candidate  # noqa: F401  a fixture
 
 PICTURE = b"\x89PNG" + bytes(range(256))
@@ -33,15 +33,11 @@ def database() -> Iterator[Postgres]:
 @pytest.fixture
 def bucket(monkeypatch) -> Iterator[str]:
     """The address of an S3 server with a bucket `runs`; credentials are in the environment alone."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
     for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret-key", "AWS_DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
-    address = f"http://{host}:{port}"
-    boto3.client("s3", endpoint_url=address).create_bucket(Bucket="runs")
-    yield address
-    server.stop()
+    with s3_server() as address:
+        boto3.client("s3", endpoint_url=address).create_bucket(Bucket="runs")
+        yield address
 
 
 def objects(address: str) -> dict[str, bytes]:
