@@ -79,7 +79,6 @@ class Photographs:
 
     shots: dict[int, Photograph]
     places: dict[int, str]
-    endless: bool = field(default=False, init=False)
     unit: str = field(default="image", init=False)
     _sheet: Any = field(default=None, init=False)
 
@@ -127,7 +126,6 @@ class Clip:
 
     def __init__(self, video: videos.Video, first: int, every: int, most: int | None, codec: str) -> None:
         self.video, self.given, self._first, self._every, self._most, self._codec = video, video.given, first, every, most, codec
-        self.endless = self.given.path is None
         self.place = self.given.stem + videos.suffix_of(codec)
         self.taken, self.notes = 0, []  # type: int, list[str]
         self._writer: videos.Writer | None = None
