@@ -11,7 +11,7 @@ import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     from components.registry import tracking
     from components.registry.register import WEIGHTS_TAG
     from components.train import recipe as recipes
-    from components.train.loop import train as train_variant
+    from components.train.launch import train as train_variant
     from components.train.output import draw_curves
     from pipelines import plan as plans
 
@@ -122,7 +122,10 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     folder = output or paths.MODELS / name
     device = device_name()
     parameters = {"variant": variant, "recipe": {"name": kind, **dataclasses.asdict(recipe)}, "shards": shards, "device": device}
-    with tracking.run(f"train@{name}", params=parameters, tags={"kind": "train", "variant": name}) as run, device_lock(device):
+    with (
+        tracking.run(f"train@{name}", params=parameters, tags={"kind": "train", "variant": name}) as run,
+        device_lock(device, recipe.processes),
+    ):
         _name_shards(run, shards, "training")
         tracker = run.tracker()
         checkpoints = paths.CHECKPOINTS / plans.code_now(plans.TRAIN, variant, shards)[:16]  # a run that other code began is not continued
@@ -324,14 +327,21 @@ def device_name() -> str:
     return os.environ.get("FARPOSE_DEVICE") or ("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-def device_lock(device: str) -> Any:
-    """An exclusive lock on a GPU for every stage that uses it; nothing on a CPU."""
+@contextlib.contextmanager
+def device_lock(device: str, processes: int = 1) -> Iterator[None]:
+    """An exclusive lock on a GPU for every stage that uses it; nothing on a CPU.
+
+    Args:
+        processes: several take the GPUs from the first on.
+    """
     from filelock import FileLock
 
     kind, _, number = device.partition(":")
-    if kind != "cuda":
-        return contextlib.nullcontext()
-    return FileLock(Path(tempfile.gettempdir()) / f"farpose-cuda-{number or 0}.lock", mode=0o666)  # "cuda" is the first one
+    numbers = [int(number or 0)] if processes == 1 else range(processes)  # "cuda" is the first one
+    with contextlib.ExitStack() as held:
+        for one in numbers if kind == "cuda" else []:
+            held.enter_context(FileLock(Path(tempfile.gettempdir()) / f"farpose-cuda-{one}.lock", mode=0o666))
+        yield
 
 
 STAGES: dict[str, Callable[..., None]] = {

@@ -22,6 +22,10 @@ class FarposeError(Exception):
         super().__init__(f"{place}{problem}{way_out}")
 
 
+class DiskFull(FarposeError):
+    """The disk is full."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], *, where: object = None) -> FarposeError:
     """The error for a `name` that is not among the `known` ones; suggests the nearest spelling."""
     known = sorted(known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -120,6 +120,11 @@ class EvalCrops:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def rows(self, part: slice) -> EvalCrops:
+        """A part of the crops, without a copy."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: column[part] for name, column in columns.items() if isinstance(column, np.ndarray)})
 
     @classmethod
     def open(cls, directory: str | Path, convention: Convention, split: str = "val") -> EvalCrops:
