@@ -12,7 +12,8 @@ import torch
 
 from components.base.errors import FarposeError
 
-CPU_ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"  # torch has no error type of its own for it
+# On a CPU torch has no error type of its own; the second is oneDNN's, which finds no room for a kernel.
+CPU_ALLOCATOR, CPU_KERNELS = "DefaultCPUAllocator: can't allocate memory", "could not create a primitive"
 
 
 class OutOfMemory(Exception):
@@ -30,9 +31,10 @@ def noticed() -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(str(error).splitlines()[0] if str(error) else "no memory is left") from error
     except RuntimeError as error:
-        if CPU_ALLOCATOR not in str(error):
+        sign = next((sign for sign in (CPU_ALLOCATOR, CPU_KERNELS) if sign in str(error)), None)
+        if sign is None:
             raise
-        raise OutOfMemory(CPU_ALLOCATOR + str(error).split(CPU_ALLOCATOR)[1].splitlines()[0]) from error
+        raise OutOfMemory(sign + str(error).split(sign)[1].split("\n")[0]) from error
 
 
 def release() -> None:
