@@ -21,16 +21,17 @@ from components.base.errors import FarposeError
 from components.base.files import read_json, sha256_of
 from components.evaluate.ranks import ALONE, Ranks
 from components.models import zoo
-from components.models.variant import methods
 from components.train import launch
 from components.train import recipe as recipes
 from components.train.step import micro_batches
 from components.train.tracker import JsonLinesTracker
+from tests import shared_step
 from tests.tiny_image_shard import write_tiny_image_shard
 from tests.tiny_shard import write_tiny_shard
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 ONE = dataclasses.replace(
-    recipes.load(), epochs=3, batch_size=5, drop_last=False, learning_rate=1e-4, num_threads=1, validate_on="val", validate_every=3,
+    recipes.load(), epochs=3, batch_size=5, drop_last=False, learning_rate=1e-5, num_threads=1, validate_on="val", validate_every=3,
     checkpoint_seconds=0.0,
 )  # fmt: skip
 TWO = dataclasses.replace(ONE, processes=2)
@@ -84,30 +85,62 @@ def test_a_process_that_is_alone_changes_nothing():
 # --- the same training
 
 
+@pytest.fixture(scope="module")
+def steps(shards, tmp_path_factory) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The state after one step of every method, by one process and by two."""
+    output = tmp_path_factory.mktemp("steps") / "state.safetensors"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tests.shared_step"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(
+        [*command, shards["crops"], shards["images"], output], env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return shared_step.all_steps(shards["crops"], shards["images"], ALONE), load_file(output)
+
+
+@pytest.mark.operation
+@pytest.mark.slow
+def test_two_processes_have_the_gradient_and_the_loss_of_one(steps):
+    """Of every method, batch norms and losses that are normalised over the batch included; a step of plain descent shows the gradient."""
+    one, two = steps
+    assert one.keys() == two.keys() and {key.split("/")[0] for key in one} == set(shared_step.CROPS + shared_step.IMAGES)
+    for method, variant in shared_step.subjects().items():
+        torch.manual_seed(0)
+        start = zoo.build(variant).model.state_dict()
+        moved = {key: one[f"{method}/{key}"] - before for key, before in start.items() if before.is_floating_point()}
+        largest = float(max(step.abs().max() for step in moved.values()))
+        assert largest > 1e-4, "the step moved something"
+        for key in moved:
+            apart = (two[f"{method}/{key}"] - one[f"{method}/{key}"]).abs().max()
+            assert float(apart) <= 1e-3 * largest, f"{method}: {key}"  # 152 layers of single precision; 1e-4 was seen
+        assert float(two[f"{method}/loss"]) == pytest.approx(float(one[f"{method}/loss"]), rel=1e-5)
+
+
+@pytest.mark.operation
+@pytest.mark.slow
+def test_every_person_is_found_once_by_one_process_or_two(steps):
+    one, two = steps
+    for method in shared_step.CROPS + shared_step.IMAGES:
+        assert two[f"{method}/found.images"].tolist() == one[f"{method}/found.images"].tolist()
+        torch.testing.assert_close(two[f"{method}/found.joints"], one[f"{method}/found.joints"], rtol=0, atol=0.01)  # px
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "synced"),
     [
-        pytest.param(MOBILE, False, marks=pytest.mark.operation),
+        (MOBILE, False),
         ("categorical_mobilenet_fpn_synthetic_64x48_x2", False),  # its loss is normalised over the batch
         (TINY, True),
-        ("cal_hrnet_tiny_synthetic_64x48", True),  # its mask is made from the spread in the whole batch
     ],
 )
-def test_two_processes_end_with_the_weights_of_one(name, synced, shards, tmp_path):
-    torch.manual_seed(ONE.seed)
-    start = zoo.build(zoo.variant(name)).model.state_dict()
+def test_two_processes_train_as_one(name, synced, shards, tmp_path):
+    """The same curve. Adam moves a weight by the learning rate whatever its gradient's size, so that rounding grows from step to step."""
     one = trained(name, dataclasses.replace(ONE, init="none"), shards, tmp_path / "one")
     two = trained(name, dataclasses.replace(TWO, init="none", sync_batch_norm=synced), shards, tmp_path / "two")
     histories = [read_json(tmp_path / folder / "model" / "history.json") for folder in ("one", "two")]
     for before, after in zip(*histories, strict=True):
-        assert after == pytest.approx(before, rel=1e-5, abs=1e-7)
-    # Adam moves a weight by the learning rate whatever its gradient's size, so one whose gradient is rounding noise may move the other way.
-    weights = [load_file(tmp_path / folder / "model" / "model.safetensors") for folder in ("one", "two")]
-    apart = torch.cat([(weights[1][key].double() - tensor.double()).abs().flatten() for key, tensor in weights[0].items()])
-    moved = torch.cat([(tensor.double() - start[key].double()).abs().flatten() for key, tensor in weights[0].items()])
-    assert (apart > 1e-5).double().mean() < 1e-3 and apart.max() <= 2 * ONE.learning_rate * one["steps"] + 1e-5
-    assert apart.mean() < 1e-3 * moved.mean()
+        assert after == pytest.approx(before, rel=1e-4, abs=1e-6)
     assert one["steps"] == two["steps"] == 6 and not list((tmp_path / "two" / "checkpoints").iterdir())
 
 
@@ -119,15 +152,6 @@ def test_batch_norms_of_two_processes_see_their_part_alone(shards, tmp_path):
         trained(TINY, recipe, shards, tmp_path / folder)
         digests.append(sha256_of(tmp_path / folder / "model" / "model.safetensors"))
     assert digests[1] == digests[2] != digests[0]
-
-
-@pytest.mark.slow
-def test_two_processes_train_on_whole_images(shards, tmp_path):
-    name = next(name for name in zoo.names() if zoo.variant(name).approach == "images" and "hrnet_tiny" in name and "64" in name)
-    recipe = dataclasses.replace(TWO, batch_size=2, validate_every=1)
-    variant = dataclasses.replace(zoo.variant(name))
-    summary = launch.train(variant, shards["images"], tmp_path / "model", recipe, "cpu", tmp_path / "checkpoints")
-    assert np.isfinite(summary["loss"]) and methods()[variant.method].approach == "images"
 
 
 # --- what may go wrong
@@ -184,7 +208,7 @@ def test_the_processes_end_when_their_starter_is_killed(shards, tmp_path):
         "recipe = dataclasses.replace(TWO, epochs=100000, validate_every=0)\n"
         "launch.train(zoo.variant(TINY), sys.argv[1], Path(sys.argv[2], 'model'), recipe, 'cpu', Path(sys.argv[2], 'checkpoints'))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     starter = subprocess.Popen([sys.executable, "-c", program, shards["crops"], tmp_path], env=environment)
     try:
         deadline = time.monotonic() + 300
