@@ -140,7 +140,7 @@ def test_two_processes_train_as_one(name, synced, shards, tmp_path):
     two = trained(name, dataclasses.replace(TWO, init="none", sync_batch_norm=synced), shards, tmp_path / "two")
     histories = [read_json(tmp_path / folder / "model" / "history.json") for folder in ("one", "two")]
     for before, after in zip(*histories, strict=True):
-        assert after == pytest.approx(before, rel=1e-4, abs=1e-6)
+        assert after == pytest.approx(before, rel=1e-3, abs=1e-6)
     assert one["steps"] == two["steps"] == 6 and not list((tmp_path / "two" / "checkpoints").iterdir())
 
 
