@@ -5,6 +5,7 @@ Run by tests/test_parallel.py: python -m torch.distributed.run … -m tests.shar
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from components.train.synced_norm import sync_batch_norms
 CPU = torch.device("cpu")
 COUNT = {"crops": 5, "images": 3}  # parts of two processes differ in size
 CROPS = ("hrnet", "udp_offset", "cal", "categorical", "simcc", "srpose", "sharpose")
-IMAGES = ("higherhrnet",)  # HigherPose draws its dropout, and each process draws for its own part
+IMAGES = ("higherhrnet", "centernet", "limbpose")  # HigherPose draws its dropout, and each process draws for its own part
 
 
 def subjects() -> dict[str, Variant]:
@@ -46,16 +47,16 @@ def step(variant: Variant, shard: Path, ranks: Ranks) -> dict[str, torch.Tensor]
     torch.manual_seed(0)
     feed = approaches.feed(variant.approach).open(variant, shard, "val")
     built = zoo.build(variant, feed.skeleton)
-    model, recipe = built.model.train(), recipes.load()
+    model, recipe = built.model.double().train(), recipes.load()  # rounding would switch a rectifier on or off here and there
     if ranks.count > 1:
         sync_batch_norms(model)
     feed.place(built.codec, recipe, CPU)
-    found = together(predicted(feed, model, built.codec, ranks), ranks, CPU)
+    found = together(predicted(feed, copy.deepcopy(model).float(), built.codec, ranks), ranks, CPU)
     count = COUNT[variant.approach]
     batch = feed.draw(torch.arange(count), 7, ranks.part(count))
     descent = torch.optim.SGD(model.parameters(), lr=1.0)
     torch.manual_seed(1)
-    losses = eager_step(model, built.codec, descent, recipe, CPU, None, ranks)(batch.images, batch.targets, count)
+    losses = eager_step(model, built.codec, descent, recipe, CPU, None, ranks)(batch.images.double(), batch.targets, count)
     state = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()} | {"loss": losses["loss"].clone()}
     return state | {"found.joints": torch.from_numpy(found.keypoints_image), "found.images": torch.from_numpy(found.image_id)}
 

@@ -17,7 +17,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        x = input.float()  # sums of many bf16 values lose too much
+        x = input if input.dtype == torch.float64 else input.float()  # sums of many bf16 values lose too much
         pixels = input.numel() // input.shape[1]
         ones = x.new_full((1,), float(pixels))
         sums = _Summed.apply(torch.cat([x.sum((0, 2, 3)), ones]))
