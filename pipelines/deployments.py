@@ -81,6 +81,7 @@ def apply() -> None:
         deployment.model_fields_set.discard("schedules")  # else its empty list replaces those that the server has
         deployment.apply()
     _retire_others()
+    flowruns.name_planned(flows.names())
 
 
 def _retire_others() -> None:
@@ -124,6 +125,7 @@ def schedule(cron: str, timezone: str) -> None:
         _end_schedules(client, deployment)
         client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate(schedule=planned, active=True)])
         client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json={})  # the scheduler may take a minute
+    flowruns.name_planned(flows.names())
 
 
 def unschedule() -> bool:
