@@ -102,6 +102,9 @@ def test_a_run_survives_a_restart_of_both_servers_and_its_page_carries_what_it_d
     later = datetime.now(UTC) + timedelta(days=30)
     clone.plan(later, later + timedelta(days=5), 2)
     assert not all(re.fullmatch(PLANNED, name) for name in clone.runs("SCHEDULED"))  # Prefect's own names
+    details = clone.session.get(f"{clone.api}/flow_runs/{run}", timeout=60).json()["state"]["state_details"]
+    assert details["deployment_concurrency_lease_id"] is None  # a lease ends with the server that gave it, and a run with its lease
+    assert clone.session.get(f"{clone.api}/work_pools/farpose", timeout=60).json()["concurrency_limit"] == 1
     for name in NAMES[:2]:
         os.kill(clone.pid(name), signal.SIGKILL)
     (clone.folder / "go.txt").touch()
