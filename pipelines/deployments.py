@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -87,6 +88,10 @@ def apply() -> None:
         deployment.model_fields_set.discard("schedules")  # else its empty list replaces those that the server has
         deployment.apply()
     _retire_others()
+    with get_client(sync_client=True) as client:  # bringing a deployment up to date ends what was planned of it
+        for deployment in client.read_deployments(work_pool_filter=IN_POOL):
+            if deployment.schedules:
+                _plan(client, deployment.id)
     flowruns.name_planned(flows.names())
 
 
@@ -130,8 +135,13 @@ def schedule(cron: str, timezone: str) -> None:
         deployment = _nightly(client)
         _end_schedules(client, deployment)
         client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate(schedule=planned, active=True)])
-        client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json={})  # the scheduler may take a minute
+        _plan(client, deployment.id)
     flowruns.name_planned(flows.names())
+
+
+def _plan(client: SyncPrefectClient, deployment: UUID) -> None:
+    """Make the next runs of its schedules now; Prefect's scheduler may take a minute."""
+    client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment}, json={})
 
 
 def unschedule() -> bool:
