@@ -52,7 +52,7 @@ def reproduce(work: Work, targets: list[str] | None, verify: bool) -> list[Stage
             echo("MLflow does not answer: the next run looks whether its registry holds every model")
         _require_clean(work.driver)
     work.parent.tags({f"outcome.{result.name}": result.outcome for result in results})
-    numbers = {"seconds": {tracking.key_name(result.name): result.seconds for result in results}}
+    numbers: dict[str, dict[str, float]] = {}  # MLflow's page shows them in this order
     table = work.root / pages.COMPARISON / "comparison.md"
     heading = ""
     if not targets and table.is_file():
@@ -60,6 +60,7 @@ def reproduce(work: Work, targets: list[str] | None, verify: bool) -> list[Stage
             numbers.setdefault(leading_key(row) + units.PERCENT, {})[name] = 100 * leading_value(row)
         heading = f"{table.read_text()}\n"
         pages.leaderboard(work.root)
+    numbers["seconds"] = {tracking.key_name(result.name): round(result.seconds, 1) for result in results}
     work.parent.metrics(numbers)
     work.parent.note(heading + units.described(numbers))
     return results

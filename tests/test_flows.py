@@ -126,6 +126,7 @@ def test_a_run_survives_a_restart_of_both_servers_and_its_page_carries_what_it_d
     assert page["stages"]["data"].count("| ran |") == 4
     link = page["mlflow"]["data"].partition("(")[2].rstrip(")")
     assert link.startswith(f"http://127.0.0.1:{clone.ports['MLFLOW_PORT']}/#/experiments/")
+    assert link.endswith("?workflowType=machine_learning")
     if any(shutil.which(browser) for browser in BROWSERS):
         with Browser() as browser:
             browser.call("Page.navigate", url=f"http://127.0.0.1:{clone.ports['PREFECT_PORT']}/artifacts/artifact/{page['curve']['id']}")
