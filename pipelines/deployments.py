@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -78,28 +78,39 @@ def apply() -> None:
                 "working_dir": str(REPOSITORY),
             },
         )
-        deployment.model_fields_set.discard("schedules")  # else its empty list replaces those that the server has
+        deployment.model_fields_set.difference_update(("schedules", "paused"))  # what the server has stays: a person chose it
         deployment.apply()
-    _retire_others()
-
-
-def _retire_others() -> None:
-    """Deployments that an earlier version of this code made run code that is gone; what was planned stays planned."""
     with get_client(sync_client=True) as client:
-        known = {f"{FLOWS}:{some_flow.name}" for some_flow in DEPLOYED}
-        for old in client.read_deployments(work_pool_filter=IN_POOL):
-            if old.entrypoint in known:
-                continue
-            if old.name == NIGHTLY and old.schedules:
-                kept = [DeploymentScheduleCreate(schedule=entry.schedule, active=entry.active) for entry in old.schedules]
-                client.create_deployment_schedules(_nightly(client).id, kept)
-            client.delete_deployment(old.id)
+        _retire_others(client)
+        _plan_now(client, _nightly(client))  # a deployment that is brought up to date loses the runs that were planned
+
+
+def _retire_others(client: SyncPrefectClient) -> None:
+    """End the deployments that an earlier release of this code made and this one does not: their schedules would start code that is gone.
+
+    `nightly` takes over the schedule of its predecessor, unless it has one already. What a person deployed from files of their own stays.
+    """
+    known = {f"{FLOWS}:{some_flow.name}" for some_flow in DEPLOYED}
+    for old in client.read_deployments(work_pool_filter=IN_POOL):
+        if old.entrypoint in known or not (old.entrypoint or "").startswith(f"{FLOWS}:"):
+            continue
+        if old.name == NIGHTLY and old.schedules and not (heir := _nightly(client)).schedules:
+            kept = [DeploymentScheduleCreate(schedule=entry.schedule, active=entry.active and not old.paused) for entry in old.schedules]
+            client.create_deployment_schedules(heir.id, kept)
+        _end_schedules(client, old)
+        client.delete_deployment(old.id)
 
 
 def worker_is_ready(name: str) -> bool:
     """Whether the pool's worker of this name sends heartbeats."""
     with get_client(sync_client=True) as client:
         return any(worker.name == name and worker.status == "ONLINE" for worker in client.read_workers_for_work_pool(POOL))
+
+
+def hand_out(runs: bool) -> None:
+    """Whether the worker is given runs that are due; without, those that wait for the run before them stay planned when it is ended."""
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):  # a server that was killed before it had a pool
+        client.update_work_pool(POOL, WorkPoolUpdate(is_paused=not runs))
 
 
 def settle(reason: str) -> list[str]:
@@ -123,7 +134,7 @@ def schedule(cron: str, timezone: str) -> None:
         deployment = _nightly(client)
         _end_schedules(client, deployment)
         client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate(schedule=planned, active=True)])
-        client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json={})  # the scheduler may take a minute
+        _plan_now(client, deployment)
 
 
 def unschedule() -> bool:
@@ -169,6 +180,15 @@ def _waiting(client: SyncPrefectClient, deployment: DeploymentResponse) -> list[
     scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
     wanted = FlowRunFilter(state=scheduled, **_of(deployment))
     return client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+
+
+def _plan_now(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
+    """Make the next runs of a deployment's schedules, for which the scheduler may take a minute.
+
+    A deployment that is paused has none; the server would make them all the same, and start them.
+    """
+    if not deployment.paused:
+        client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json={})
 
 
 def _end_schedules(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
