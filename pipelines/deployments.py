@@ -65,6 +65,7 @@ def apply() -> None:
     with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
         template = ProcessWorker.get_default_base_job_template()
         client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
+    hand_out(runs=True)  # `make stop` ended that
     for some_flow, (text, parameters) in DEPLOYED.items():
         local: Any = some_flow.from_source(LocalStorage(str(REPOSITORY)), f"{FLOWS}:{some_flow.name}")
         deployment = local.to_deployment(

@@ -133,7 +133,6 @@ def _start(record: served.Served, missing: list[str]) -> None:
     if WORKER in missing:
         deployments.settle("its worker is gone")
         deployments.skip_missed()
-        deployments.hand_out(runs=True)
         mlflow = store.tracking_uri() if _uses_a_tracking_server() else record.addresses[MLFLOW]
         addresses = {"PREFECT_API_URL": f"{record.addresses[PREFECT]}/api", "MLFLOW_TRACKING_URI": mlflow}
         if not _uses_a_tracking_server():

@@ -23,7 +23,7 @@ from tests.repositories import PYTHON, assert_one_line, farpose, module, python,
 CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port
 PROXIES = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), CLOSED)
 NAMES = ["mlflow-server", "prefect-server", "prefect-worker"]
-PATIENCE_S = 240.0
+PATIENCE_S = 900.0  # a machine that does much else takes minutes for a run
 
 
 def free_ports(number: int) -> list[str]:
@@ -121,7 +121,7 @@ def clone(tmp_path: Path) -> Iterator[Clone]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(3600)
 def test_a_schedule_makes_a_run_that_the_worker_completes_and_stop_leaves_nothing(clone):
     said = clone.make()
     pages = [word for word in said.split() if word.startswith("http://")]
@@ -155,7 +155,7 @@ def test_a_schedule_makes_a_run_that_the_worker_completes_and_stop_leaves_nothin
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(3600)
 def test_what_died_is_started_again_or_stopped_and_the_schedule_stays(clone):
     clone.make()
     (clone.folder / "mode-x.txt").write_text("hang\n")
@@ -208,7 +208,7 @@ def due(clone: Clone, but: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(3600)
 def test_deployments_of_an_earlier_release_end_and_their_schedule_starts_once(clone):
     """The releases before the four flows had one deployment, `nightly` of the flow `farpose`; it is left in the server's database."""
     clone.make()
