@@ -66,7 +66,7 @@ class Clone:
         deployment = self.session.get(f"{self.api}/deployments/name/nightly/nightly", timeout=120).json()["id"]
         now = datetime.now(UTC)
         asked = {"start_time": (now - timedelta(minutes=minutes)).isoformat(), "end_time": now.isoformat(), "min_runs": minutes}
-        assert self.session.post(f"{self.api}/deployments/{deployment}/schedule", json=asked, timeout=120).ok
+        self.post(f"deployments/{deployment}/schedule", asked)
         return now.isoformat()
 
     def due_before(self, moment: str) -> list[str]:
@@ -78,8 +78,18 @@ class Clone:
         """Press *Run* on a deployment's page; the id of the flow run."""
         deployment = self.session.get(f"{self.api}/deployments/name/{name}/{name}", timeout=120).json()
         asked = {"state": {"type": "SCHEDULED"}, "parameters": {**deployment["parameters"], **parameters}}
-        made = self.session.post(f"{self.api}/deployments/{deployment['id']}/create_flow_run", json=asked, timeout=120)
-        return str(made.json()["id"])
+        return str(self.post(f"deployments/{deployment['id']}/create_flow_run", asked).json()["id"])
+
+    def post(self, path: str, asked: dict[str, Any]) -> requests.Response:
+        """Prefect's answer; while its database is locked by one of its services it answers 503, and its own clients ask again."""
+
+        def answer() -> requests.Response | None:
+            found = self.session.post(f"{self.api}/{path}", json=asked, timeout=120)
+            assert found.ok or found.status_code == 503, found.text
+            return found if found.ok else None
+
+        made: requests.Response = self.wait(answer, f"an answer to {path}")
+        return made
 
     def run(self, flow_run: str) -> dict[str, Any]:
         """A flow run as Prefect's API tells it."""
@@ -185,13 +195,12 @@ def test_what_died_is_started_again_or_stopped_and_the_schedule_stays(clone):
 
 def deploy(clone: Clone, flow: str, name: str, entrypoint: str, cron: str, **more: Any) -> str:
     """A deployment in the clone's pool, with planned runs, made by other code than the clone's; its id."""
-    flow_id = clone.session.post(f"{clone.api}/flows/", json={"name": flow}, timeout=120).json()["id"]
+    flow_id = clone.post("flows/", {"name": flow}).json()["id"]
     schedule = {"schedule": {"cron": cron, "timezone": "Europe/Berlin"}, "active": True}
     asked = {"flow_id": flow_id, "name": name, "entrypoint": entrypoint, "work_pool_name": "farpose", "schedules": [schedule], **more}
-    made = clone.session.post(f"{clone.api}/deployments/", json=asked, timeout=120)
-    assert made.ok, made.text
-    assert clone.session.post(f"{clone.api}/deployments/{made.json()['id']}/schedule", json={}, timeout=120).ok
-    return str(made.json()["id"])
+    made = str(clone.post("deployments/", asked).json()["id"])
+    clone.post(f"deployments/{made}/schedule", {})
+    return made
 
 
 def schedules(clone: Clone) -> dict[str, list[tuple[str, bool]]]:
@@ -233,7 +242,7 @@ def test_deployments_of_an_earlier_release_end_and_their_schedule_starts_once(cl
     assert schedules(clone)["pipelines/flows.py:nightly"] == [("30 4 * * *", False)] and len(schedules(clone)) == 5
     assert "switched off on the deployment's page" in clone.schedule() and due(clone, mine) == []
     nightly = clone.session.get(f"{clone.api}/deployments/name/nightly/nightly", timeout=120).json()["id"]
-    assert clone.session.post(f"{clone.api}/deployments/{nightly}/pause_deployment", timeout=120).ok
+    clone.post(f"deployments/{nightly}/pause_deployment", {})
     assert "the deployment is paused on its page: no run starts" in clone.schedule("* * * * *")
     clone.make()
     assert due(clone, mine) == []
