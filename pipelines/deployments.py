@@ -61,18 +61,23 @@ CRON = 'five fields: minute, hour, day, month, weekday, such as farpose schedule
 
 
 def apply() -> None:
-    """Make the pool and the deployments of this checkout, or bring them up to date; a schedule stays as it is."""
-    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
-        template = ProcessWorker.get_default_base_job_template()
-        client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
-    hand_out(runs=True)  # `make stop` ended that
+    """Make the pool and the deployments of this checkout, or bring them up to date; a schedule stays as it is.
+
+    One run at a time is the pool's limit. That of a deployment is a lease, which a run loses when the server restarts, and Prefect then
+    ends the run some minutes later.
+    """
+    with get_client(sync_client=True) as client:
+        with contextlib.suppress(ObjectAlreadyExists):
+            template = ProcessWorker.get_default_base_job_template()
+            client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
+        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=1, is_paused=False))  # `make stop` pauses it
     for some_flow, (text, parameters) in DEPLOYED.items():
         local: Any = some_flow.from_source(LocalStorage(str(REPOSITORY)), f"{FLOWS}:{some_flow.name}")
         deployment = local.to_deployment(
             some_flow.name,
             description=text,
             parameters={**parameters, "repository": str(REPOSITORY)},
-            concurrency_limit=1,  # a run waits until the one before it is done
+            concurrency_limit=None,
             work_pool_name=POOL,
             job_variables={  # this Python, and this checkout's code before any that is installed in it
                 "command": shlex.join([sys.executable, "-m", "prefect.engine"]),
@@ -83,7 +88,9 @@ def apply() -> None:
         deployment.apply()
     with get_client(sync_client=True) as client:
         _retire_others(client)
-        _plan_now(client, _nightly(client))  # a deployment that is brought up to date loses the runs that were planned
+        for planned in client.read_deployments(work_pool_filter=IN_POOL):  # bringing a deployment up to date ends what was planned of it
+            _plan(client, planned)
+    flowruns.name_planned(flows.names())
 
 
 def _retire_others(client: SyncPrefectClient) -> None:
@@ -108,10 +115,10 @@ def worker_is_ready(name: str) -> bool:
         return any(worker.name == name and worker.status == "ONLINE" for worker in client.read_workers_for_work_pool(POOL))
 
 
-def hand_out(runs: bool) -> None:
-    """Whether the worker is given runs that are due; without, those that wait for the run before them stay planned when it is ended."""
+def hand_out_nothing() -> None:
+    """Give the worker no more runs until `apply`; those that wait would start when the run before them is ended."""
     with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):  # a server that was killed before it had a pool
-        client.update_work_pool(POOL, WorkPoolUpdate(is_paused=not runs))
+        client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))
 
 
 def settle(reason: str) -> list[str]:
@@ -135,7 +142,17 @@ def schedule(cron: str, timezone: str) -> None:
         deployment = _nightly(client)
         _end_schedules(client, deployment)
         client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate(schedule=planned, active=True)])
-        _plan_now(client, deployment)
+        _plan(client, deployment)
+    flowruns.name_planned(flows.names())
+
+
+def _plan(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
+    """Make the next runs of its schedules now; Prefect's scheduler may take a minute.
+
+    A deployment that is paused has none; the server would make them all the same, and start them.
+    """
+    if not deployment.paused:
+        client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json={})
 
 
 def unschedule() -> bool:
@@ -181,15 +198,6 @@ def _waiting(client: SyncPrefectClient, deployment: DeploymentResponse) -> list[
     scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
     wanted = FlowRunFilter(state=scheduled, **_of(deployment))
     return client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
-
-
-def _plan_now(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
-    """Make the next runs of a deployment's schedules, for which the scheduler may take a minute.
-
-    A deployment that is paused has none; the server would make them all the same, and start them.
-    """
-    if not deployment.paused:
-        client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json={})
 
 
 def _end_schedules(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:

@@ -85,7 +85,7 @@ def stop() -> Iterator[str]:
     gone = [name for name in record.processes if name not in living]
     servers_of = {name: process for name, process in living.items() if name != WORKER}
     if _prefect_answers(record, living):
-        _deployments(record).hand_out(runs=False)
+        _deployments(record).hand_out_nothing()
     if WORKER in living:  # a run that is asked to end ends its stages itself; its worker would kill it
         worker = living[WORKER]
         runs = {process.pid for process in worker.children()}
