@@ -84,19 +84,6 @@ def test_every_target_of_make_that_is_shown_is_in_the_table():
     assert {f"make {name}" for name in targets if name != "help"} <= listed
 
 
-def test_every_flow_and_every_artifact_of_a_flow_s_page_is_in_the_table():
-    flows = ast.parse((REPOSITORY / "pipelines" / "flows.py").read_text())
-    decorated = {
-        node.name: ast.unparse(node.decorator_list[0]) for node in flows.body if isinstance(node, ast.FunctionDef) and node.decorator_list
-    }
-    named = {name for name, decorator in decorated.items() if decorator.startswith("flow(")}
-    sources = "".join((REPOSITORY / "pipelines" / f"{name}.py").read_text() for name in ("flows", "pages"))
-    keys = set(re.findall(r'markdown\("([a-z]+)"|key="([a-z]+)"', sources))
-    assert len(named) == 4 and len(keys) >= 7
-    listed = " ".join(part for package, part, _, _ in rows() if package == "Prefect")
-    assert [name for name in (*named, *(one or other for one, other in keys)) if f"`{name}`" not in listed] == []
-
-
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row[0]} {row[1]}")
 def test_every_part_has_a_test_that_is_there_and_a_place_where_it_is_told(row):
     _, part, told, test = row

@@ -124,6 +124,16 @@ def test_dvc_takes_the_credentials_of_a_profile(tmp_path, monkeypatch):
         assert client.get_object(Bucket="team", Key=stored["Key"])["Body"].read() == bytes(range(256))
 
 
+def test_dvc_draws_the_losses_of_a_training(tmp_path: Path):
+    toy = toy_repository(tmp_path / "toy")
+    (toy / "loss.csv").write_text("epoch,loss\n0,0.75\n1,0.5\n")
+    (toy / "dvc.yaml").write_text("plots:\n  - loss.csv:\n      x: epoch\n      y: loss\n      title: training loss of toy\n")
+    done = dvc(toy, "plots", "show", "--out", "shown")
+    assert done.returncode == 0, done.stderr
+    page = (toy / "shown" / "index.html").read_text()
+    assert "training loss of toy" in page and "0.75" in page
+
+
 def test_a_run_names_its_data_and_shards_with_their_digests(repository: Path):  # noqa: F811
     """What MLflow's page lists under *Datasets used*."""
     with tracking.run("train@toy", repository=repository) as run:
