@@ -157,6 +157,8 @@ def test_dvc_s_experiments_as_the_readme_tells(tmp_path):
     assert (changed["old"], changed["new"]) == (0.03, 0.06)
     good(dvc(clone, "plots", "diff", "--out", "plots"))
     assert "1.0" in (clone / "plots" / "index.html").read_text()
+    good(dvc(clone, "plots", "show", "--out", "shown"))
+    assert "1.0" in (clone / "shown" / "index.html").read_text()
 
     git(clone, "checkout", "--quiet", "params", "results")
     good(dvc(clone, *command[:-2], f"params/variants/demo.yaml:++{NAME}.train.epochs=9", "--queue", command[-1]))
