@@ -183,12 +183,14 @@ def test_what_died_is_started_again_or_stopped_and_the_schedule_stays(clone):
     os.kill(clone.pid("prefect-worker"), signal.SIGKILL)
     (clone.folder / "mode-x.txt").write_text("work\n")
     kept = {name: clone.pid(name) for name in NAMES[:2]}
-    missed = clone.miss(minutes=5)
-    assert len(clone.due_before(missed)) >= 5
+    missed = clone.miss(minutes=30)
+    assert len(clone.due_before(missed)) >= 30
     assert clone.make().startswith("mlflow-server, prefect-server: running; starting prefect-worker\n")
     assert {name: clone.pid(name) for name in NAMES[:2]} == kept
     assert len(clone.runs("CRASHED")) == 1  # no run stays RUNNING
-    assert len(clone.due_before(missed)) == 2  # that one, and one run for all that were missed
+    minutes = int((datetime.now(UTC) - datetime.fromisoformat(missed)).total_seconds() // 60) + 1  # in which further ones may fall due
+    left = [state for state in clone.due_before(datetime.now(UTC).isoformat()) if state != "CRASHED"]
+    assert 1 <= len(left) <= 1 + minutes < 30, left  # one run for all that were missed
     clone.wait(lambda: clone.runs("COMPLETED"), "a completed run of the same schedule")
 
     os.kill(clone.pid("mlflow-server"), signal.SIGKILL)
