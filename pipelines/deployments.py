@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -61,45 +61,64 @@ CRON = 'five fields: minute, hour, day, month, weekday, such as farpose schedule
 
 
 def apply() -> None:
-    """Make the pool and the deployments of this checkout, or bring them up to date; a schedule stays as it is."""
-    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
-        template = ProcessWorker.get_default_base_job_template()
-        client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
+    """Make the pool and the deployments of this checkout, or bring them up to date; a schedule stays as it is.
+
+    One run at a time is the pool's limit. That of a deployment is a lease, which a run loses when the server restarts, and Prefect then
+    ends the run some minutes later.
+    """
+    with get_client(sync_client=True) as client:
+        with contextlib.suppress(ObjectAlreadyExists):
+            template = ProcessWorker.get_default_base_job_template()
+            client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
+        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=1, is_paused=False))  # `make stop` pauses it
     for some_flow, (text, parameters) in DEPLOYED.items():
         local: Any = some_flow.from_source(LocalStorage(str(REPOSITORY)), f"{FLOWS}:{some_flow.name}")
         deployment = local.to_deployment(
             some_flow.name,
             description=text,
             parameters={**parameters, "repository": str(REPOSITORY)},
-            concurrency_limit=1,  # a run waits until the one before it is done
+            concurrency_limit=None,
             work_pool_name=POOL,
             job_variables={  # this Python, and this checkout's code before any that is installed in it
                 "command": shlex.join([sys.executable, "-m", "prefect.engine"]),
                 "working_dir": str(REPOSITORY),
             },
         )
-        deployment.model_fields_set.discard("schedules")  # else its empty list replaces those that the server has
+        deployment.model_fields_set.difference_update(("schedules", "paused"))  # what the server has stays: a person chose it
         deployment.apply()
-    _retire_others()
-
-
-def _retire_others() -> None:
-    """Deployments that an earlier version of this code made run code that is gone; what was planned stays planned."""
     with get_client(sync_client=True) as client:
-        known = {f"{FLOWS}:{some_flow.name}" for some_flow in DEPLOYED}
-        for old in client.read_deployments(work_pool_filter=IN_POOL):
-            if old.entrypoint in known:
-                continue
-            if old.name == NIGHTLY and old.schedules:
-                kept = [DeploymentScheduleCreate(schedule=entry.schedule, active=entry.active) for entry in old.schedules]
-                client.create_deployment_schedules(_nightly(client).id, kept)
-            client.delete_deployment(old.id)
+        _retire_others(client)
+        for planned in client.read_deployments(work_pool_filter=IN_POOL):  # bringing a deployment up to date ends what was planned of it
+            _plan(client, planned)
+    flowruns.name_planned(flows.names())
+
+
+def _retire_others(client: SyncPrefectClient) -> None:
+    """End the deployments that an earlier release of this code made and this one does not: their schedules would start code that is gone.
+
+    `nightly` takes over the schedule of its predecessor, unless it has one already. What a person deployed from files of their own stays.
+    """
+    known = {f"{FLOWS}:{some_flow.name}" for some_flow in DEPLOYED}
+    for old in client.read_deployments(work_pool_filter=IN_POOL):
+        if old.entrypoint in known or not (old.entrypoint or "").startswith(f"{FLOWS}:"):
+            continue
+        if old.name == NIGHTLY and old.schedules and not (heir := _nightly(client)).schedules:
+            kept = [DeploymentScheduleCreate(schedule=entry.schedule, active=entry.active and not old.paused) for entry in old.schedules]
+            client.create_deployment_schedules(heir.id, kept)
+        _end_schedules(client, old)
+        client.delete_deployment(old.id)
 
 
 def worker_is_ready(name: str) -> bool:
     """Whether the pool's worker of this name sends heartbeats."""
     with get_client(sync_client=True) as client:
         return any(worker.name == name and worker.status == "ONLINE" for worker in client.read_workers_for_work_pool(POOL))
+
+
+def hand_out_nothing() -> None:
+    """Give the worker no more runs until `apply`; those that wait would start when the run before them is ended."""
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):  # a server that was killed before it had a pool
+        client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))
 
 
 def settle(reason: str) -> list[str]:
@@ -123,7 +142,17 @@ def schedule(cron: str, timezone: str) -> None:
         deployment = _nightly(client)
         _end_schedules(client, deployment)
         client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate(schedule=planned, active=True)])
-        client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json={})  # the scheduler may take a minute
+        _plan(client, deployment)
+    flowruns.name_planned(flows.names())
+
+
+def _plan(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
+    """Make the next runs of its schedules now; Prefect's scheduler may take a minute.
+
+    A deployment that is paused has none; the server would make them all the same, and start them.
+    """
+    if not deployment.paused:
+        client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json={})
 
 
 def unschedule() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import functools
 import os
 import sys
 import tempfile
@@ -329,19 +330,29 @@ def device_name() -> str:
 
 @contextlib.contextmanager
 def device_lock(device: str, processes: int = 1) -> Iterator[None]:
-    """An exclusive lock on a GPU for every stage that uses it; nothing on a CPU.
+    """Hold the lock of a GPU, one for all trainings and evaluations of the machine; wait, and say so, while another has it.
+
+    Nothing on a CPU. `predict` and `submit` do not take it: they answer beside a training, and a camera holds no training up.
 
     Args:
         processes: several take the GPUs from the first on.
     """
-    from filelock import FileLock
-
-    kind, _, number = device.partition(":")
-    numbers = [int(number or 0)] if processes == 1 else range(processes)  # "cuda" is the first one
-    with contextlib.ExitStack() as held:
-        for one in numbers if kind == "cuda" else []:
-            held.enter_context(FileLock(Path(tempfile.gettempdir()) / f"farpose-cuda-{one}.lock", mode=0o666))
+    with contextlib.ExitStack() as locked:
+        for one in [device] if processes == 1 else [f"{device.partition(':')[0]}:{number}" for number in range(processes)]:
+            path = gpu_lock(one)
+            if path is not None:
+                locked.enter_context(locks.held(path, functools.partial(_say_taken, one, path)))
         yield
+
+
+def _say_taken(device: str, path: Path) -> None:
+    print(f"{device}: another job works on it; waiting until it ends (`fuser {path}` names it)", file=sys.stderr)
+
+
+def gpu_lock(device: str) -> Path | None:
+    """The file of a GPU's lock; None for a CPU."""
+    kind, _, number = device.partition(":")
+    return Path(tempfile.gettempdir()) / f"farpose-cuda-{number or 0}.lock" if kind == "cuda" else None  # "cuda" is the first one
 
 
 STAGES: dict[str, Callable[..., None]] = {

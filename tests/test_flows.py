@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -22,9 +23,9 @@ from components.datasets.synthetic.params import SyntheticParams
 from tests.browser import NAMES as BROWSERS
 from tests.browser import Browser
 from tests.repositories import PYTHON, farpose, module, python, toy_on_copy, variables
-from tests.test_serving import NAMES, Clone, clone  # noqa: F401  (a fixture)
+from tests.test_serving import NAMES, PLANNED, Clone, clone  # noqa: F401  (a fixture)
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 MODEL = "toy"
 PARENTS = """
 import json
@@ -53,17 +54,17 @@ def parents(folder: Path) -> list[list[str]]:
     return found
 
 
-def start(clone: Clone, name: str, **parameters: Any) -> str:  # noqa: F811
-    """Press *Run* on a deployment's page; the id of the flow run."""
-    deployment = clone.session.get(f"{clone.api}/deployments/name/{name}/{name}", timeout=60).json()
-    asked = {"state": {"type": "SCHEDULED"}, "parameters": {**deployment["parameters"], **parameters}}
-    made: str = clone.session.post(f"{clone.api}/deployments/{deployment['id']}/create_flow_run", json=asked, timeout=60).json()["id"]
-    return made
+def said_of_the_last_flow(folder: Path) -> tuple[dict[str, float], str]:
+    """The numbers of its MLflow run, and the text that heads the run's page."""
+    done = python(folder, f"{PARENTS}\nprint(json.dumps([runs[-1].data.metrics, runs[-1].data.tags['mlflow.note.content']]))")
+    assert done.returncode == 0, done.stderr
+    numbers, note = json.loads(done.stdout.splitlines()[-1])
+    return numbers, note
 
 
 def state(clone: Clone, run: str) -> tuple[str, str, str]:  # noqa: F811
     """Type and message of a run's state, and the run's name."""
-    found = clone.session.get(f"{clone.api}/flow_runs/{run}", timeout=60).json()
+    found = clone.run(run)
     return found["state"]["type"], found["state"]["message"], found["name"]
 
 
@@ -86,8 +87,12 @@ def test_a_run_survives_a_restart_of_both_servers_and_its_page_carries_what_it_d
     compared(clone.folder)
     (clone.folder / "mode-x.txt").write_text("wait\n")
     clone.make()
-    run, log = start(clone, "reproduce", verify=False), clone.folder / "mlruns" / "prefect-worker.log"
+    run, log = clone.press_run("reproduce", verify=False), clone.folder / "mlruns" / "prefect-worker.log"
     clone.wait(lambda: "waiting" in log.read_text(), "a stage that waits")
+    clone.schedule("0 3 * * *", "--timezone", "Asia/Tokyo")
+    details = clone.session.get(f"{clone.api}/flow_runs/{run}", timeout=60).json()["state"]["state_details"]
+    assert details["deployment_concurrency_lease_id"] is None  # a lease ends with the server that gave it, and a run with its lease
+    assert clone.session.get(f"{clone.api}/work_pools/farpose", timeout=60).json()["concurrency_limit"] == 1
     for name in NAMES[:2]:
         os.kill(clone.pid(name), signal.SIGKILL)
     (clone.folder / "go.txt").touch()
@@ -98,13 +103,18 @@ def test_a_run_survives_a_restart_of_both_servers_and_its_page_carries_what_it_d
     assert (kind, message) == ("COMPLETED", "4 stages ran"), clone.logs()
     assert name.startswith("reproduce 20") and name.endswith(" UTC, all stages")
     assert (clone.folder / "last.txt").read_text().count("w") == 2  # `work`, `wait`
+    assert len(clone.runs("SCHEDULED")) == 3 and all(re.fullmatch(PLANNED, name) for name in clone.runs("SCHEDULED"))
     assert parents(clone.folder) == [["FINISHED", "all stages: 4 stages ran"]]
+    numbers, note = said_of_the_last_flow(clone.folder)
+    assert numbers["AP_gt_boxes_percent.toy"] == pytest.approx(41.5) and "| `AP_gt_boxes_percent` | % |" in note
+    assert all(key.startswith(("AP_gt_boxes_percent.", "seconds.")) for key in numbers) and "| `seconds` | s |" in note
 
     page = artifacts(clone, run)
     assert set(page) == {"stages", "leaderboard", "curve", "mlflow"} and "| toy | 41.5 |" in page["leaderboard"]["data"]
     assert page["stages"]["data"].count("| ran |") == 4
     link = page["mlflow"]["data"].partition("(")[2].rstrip(")")
     assert link.startswith(f"http://127.0.0.1:{clone.ports['MLFLOW_PORT']}/#/experiments/")
+    assert link.endswith("?workflowType=machine_learning")
     if any(shutil.which(browser) for browser in BROWSERS):
         with Browser() as browser:
             browser.call("Page.navigate", url=f"http://127.0.0.1:{clone.ports['PREFECT_PORT']}/artifacts/artifact/{page['curve']['id']}")
@@ -120,7 +130,7 @@ def test_two_flows_at_once_both_end_well_and_no_stage_runs_twice(tmp_path):
     ]
     said = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert sorted("4 stages: 4 ran" in text for text in said) == sorted("4 stages: 4 unchanged" in text for text in said) == [False, True]
+    assert sorted("4 stages ran" in text for text in said) == sorted("4 stages unchanged" in text for text in said) == [False, True]
     assert sorted(line.split()[0] for line in (folder / "spans.txt").read_text().splitlines()) == ["x", "y"]
     assert sorted(parents(folder)) == [["FINISHED", "last: 4 stages ran"], ["FINISHED", "last: 4 stages unchanged"]]
 
@@ -133,7 +143,7 @@ def people(folder: Path, seed: int) -> Path:
     return folder
 
 
-def held(folder: Path) -> tuple[Any, ...]:
+def known(folder: Path) -> tuple[Any, ...]:
     """All that says which data there are."""
     return digest_tree(folder / "data" / "farm"), (folder / "data.dvc").read_text(), (folder / "params/manifests/farm.sha256").read_text()
 
@@ -146,7 +156,7 @@ def test_new_data_are_taken_in_or_refused_and_a_night_goes_on_without_them(tmp_p
     first = farpose(folder, "ingest", "farm")
     assert first.returncode == 0, first.stdout + first.stderr
     assert first.stdout.splitlines()[-1].startswith("farm is taken in, 4 stages ran")
-    before = held(folder)
+    before = known(folder)
     assert before[0] == digest_tree(origin) and (folder / "last.txt").is_file()
 
     annotations = origin / "annotations" / "person_keypoints_val.json"
@@ -156,12 +166,16 @@ def test_new_data_are_taken_in_or_refused_and_a_night_goes_on_without_them(tmp_p
     (folder / "mode-x.txt").write_text("again\n")
     night = farpose(folder, "nightly")
     assert night.returncode == 1 and "checks failed" in night.stderr and night.stderr.count("\n") == 1, night.stderr
-    assert held(folder) == before and "again" in (folder / "last.txt").read_text()  # all else was done
+    assert known(folder) == before and "again" in (folder / "last.txt").read_text()  # all else was done
     told = dict(sqlite3.connect(folder / "mlruns" / "prefect" / "prefect.db").execute("select key, data from artifact").fetchall())
-    assert "refused. Those that were there are untouched" in told["data"] and "annotation" in told["data"] and "stages" in told
+    assert (
+        "refused. Those that were there are untouched" in told["data"]
+        and "annotation" in told["data"]
+        and {"stages", "champion"} <= set(told)
+    )
     assert parents(folder)[-1] == ["FAILED", "nightly: 2 stages ran, 2 unchanged; no new challenger"]
 
     people(origin, seed=2)
     taken = module(folder, "pipelines.ingesting", "farm")
     assert taken.returncode == 0 and taken.stdout.endswith("data.dvc and the manifest are new: commit both\n"), taken.stderr
-    assert held(folder)[0] == digest_tree(origin) != before[0] and held(folder)[1] != before[1]
+    assert known(folder)[0] == digest_tree(origin) != before[0] and known(folder)[1] != before[1]

@@ -26,6 +26,7 @@ from components.degrade.stage import degrade
 from components.evaluate.predict import predict
 from components.models import zoo
 from components.models.weights import save_weights
+from components.pose.crop import CONVENTIONS
 from components.pose.persons import Persons
 from components.registry import promotion, register, released, store, tracking
 from pipelines import cli, judging, paths, promoting, releases
@@ -160,9 +161,23 @@ def test_a_model_is_judged_on_crops_that_are_made_once(ground, repository, tmp_p
         if number in rows:  # repeats of one person are dropped
             np.testing.assert_allclose(np.reshape(rows[number], (-1, 3))[:, :2], expected.keypoints_image[row], atol=1e-6)
     (made,) = (tmp_path / "shards").iterdir()
+    assert {path.name for path in made.iterdir()} == {"shard.json", "val.parquet", *(f"val_{name}.npy" for name in CONVENTIONS)}
     before = made.stat().st_mtime_ns
     judging.inputs(ground, model, "val")
     assert made.stat().st_mtime_ns == before
+
+
+def test_a_split_is_judged_without_the_images_of_the_others(ground, repository, tmp_path, monkeypatch):  # noqa: F811
+    """`farpose evaluate NAME --on DATASET` reads the files of what it scores alone."""
+    table = Persons.read(ground.persons / "persons.parquet")
+    shutil.copytree(ground.root, tmp_path / "data" / SYNTHETIC)
+    for path in set(table.split("train").frame["image_path"]):
+        (tmp_path / "data" / SYNTHETIC / path).unlink()
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    model = promotion.read(registered(repository, tmp_path, 0), repository)
+    assert judging.judge(model, ground, "val", tmp_path / "judged")["persons"] == len(table.split("val").labelled())
+    with pytest.raises(FarposeError, match=r"no person is in split 'dev'.*--split"):
+        judging.inputs(ground, model, "dev")
 
 
 def test_crops_of_other_persons_are_made_anew(ground, repository, tmp_path):  # noqa: F811
@@ -196,7 +211,8 @@ def test_a_better_model_with_valid_data_is_promoted_and_a_worse_one_refused(grou
     assert any(line.startswith("fails: AP on val differs by −") for line in lines)
     client, experiment_id = store.open_store(repository)
     (last, *_) = client.search_runs([experiment_id], "tags.kind = 'promotion'", order_by=["attributes.start_time DESC"])
-    assert last.data.metrics["difference"] < last.data.metrics["difference_high"] < 0 and last.data.metrics["p_value"] < 0.05
+    numbers = last.data.metrics
+    assert numbers["difference_percent"] < numbers["difference_high_percent"] < 0 and numbers["p_value"] < 0.05
     assert "refused" in last.data.tags["mlflow.note.content"]
 
 
