@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -125,7 +125,8 @@ class EvalCrops:
     def rows(self, part: slice) -> EvalCrops:
         """A part of the crops, without a copy."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: column[part] for name, column in columns.items() if isinstance(column, np.ndarray)})
+        cut: dict[str, Any] = {name: column[part] for name, column in columns.items() if isinstance(column, np.ndarray)}
+        return replace(self, **cut)
 
     @classmethod
     def open(cls, directory: str | Path, convention: Convention, split: str = "val") -> EvalCrops:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -95,8 +95,10 @@ def picked(store: S, rows: list[int], pinned: bool = False) -> S:
         pixels[start : start + size] = store.pixels[offset : offset + size]
         starts.append(start)
         start += size
-    return replace(store, **{**parts, "pixels": pixels, "offset": torch.tensor(starts, dtype=torch.int64)})
+    changed: dict[str, Any] = {**parts, "pixels": pixels, "offset": torch.tensor(starts, dtype=torch.int64)}
+    return replace(store, **changed)
 
 
 def _uploaded(store: S, device: torch.device) -> S:
-    return replace(store, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors(store).items()})
+    moved: dict[str, Any] = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors(store).items()}
+    return replace(store, **moved)
