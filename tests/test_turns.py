@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from pipelines import stages, turns
+from pipelines import devices, turns
 from tests.repositories import PYTHON, REPOSITORY
 
 HOLDER = """
@@ -49,8 +49,8 @@ def test_a_second_flow_is_told_who_is_at_work_and_goes_on_when_that_one_is_gone(
 @pytest.mark.parametrize(("ours", "shared"), [("cuda", True), ("cuda:0", True), ("cuda:1", False)])
 def test_jobs_on_one_gpu_take_turns_under_either_of_its_names(tmp_path, monkeypatch, ours, shared):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with stages.device_lock("cuda:0"), stages.device_lock("cpu"), stages.device_lock("cpu"):
-        lock = stages.device_lock(ours)
+    with devices.device_lock("cuda:0"), devices.device_lock("cpu"), devices.device_lock("cpu"):
+        lock = devices.device_lock(ours)
         if shared:
             with pytest.raises(Timeout):
                 lock.acquire(timeout=0)
