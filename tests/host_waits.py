@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 GPU = torch.device("cuda:0")
+ROOM = 2**36  # bytes of its memory
 READ = {  # of torch.ops.aten: their results decide a number, a shape or a branch on the host
     "_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "nonzero_numpy", "argwhere", "masked_select", "unique_dim",
     "unique_consecutive", "unique_dim_consecutive", "_unique", "_unique2", "bincount", "repeat_interleave", "_linalg_check_errors",
@@ -64,7 +66,8 @@ class Copies(TorchDispatchMode):
 @contextmanager
 def on_fake_gpu() -> Iterator[FakeTensorMode]:
     """Inside, tensors of `GPU` can be made and computed with, forward only (the engine of gradients asks the driver)."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    room = mock.patch.object(torch.cuda, "mem_get_info", lambda device=None: (ROOM, ROOM))
+    with room, FakeTensorMode(allow_non_fake_inputs=True) as mode:
         yield mode
 
 
