@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from components.base.errors import FarposeError
+from pipelines import locks
 
 VARIABLE = "FARPOSE_DEVICE"
 CPU = "cpu"
@@ -61,26 +64,37 @@ def taken(processes: int = 1) -> Iterator[str]:
 
 def _first_free(names: list[str], held: contextlib.ExitStack) -> str:
     """Waits until one of these GPUs has no job, and takes it."""
-    from filelock import Timeout
-
+    told = False
     while True:
         for name in names:
-            lock = device_lock(name)
-            with contextlib.suppress(Timeout):
-                lock.acquire(timeout=0)
-                held.callback(lock.release)
+            path = gpu_lock(name)
+            if path is not None and held.enter_context(locks.held(path)):
                 return name
+        if not told:
+            print(f"{', '.join(names)}: each has a job; waiting until one ends", file=sys.stderr)
+            told = True
         time.sleep(LOOK_EVERY_S)
 
 
-def device_lock(device: str) -> Any:
-    """An exclusive lock on a GPU for every job that uses it; nothing on a CPU."""
-    from filelock import FileLock
+def device_lock(device: str) -> AbstractContextManager[Any]:
+    """Hold the lock of a GPU, one for all trainings and evaluations of the machine; wait, and say so, while another has it.
 
-    kind, _, number = device.partition(":")
-    if kind != "cuda":
+    Nothing on a CPU. `predict` and `submit` do not take it: they answer beside a training, and a camera holds no training up.
+    """
+    path = gpu_lock(device)
+    if path is None:
         return contextlib.nullcontext()
-    return FileLock(Path(tempfile.gettempdir()) / f"farpose-cuda-{_physical(int(number or 0))}.lock", mode=0o666)  # "cuda" is the first one
+
+    def say() -> None:
+        print(f"{device}: another job works on it; waiting until it ends (`fuser {path}` names it)", file=sys.stderr)
+
+    return locks.held(path, say)
+
+
+def gpu_lock(device: str) -> Path | None:
+    """The file of a GPU's lock; None for a CPU."""
+    kind, _, number = device.partition(":")
+    return Path(tempfile.gettempdir()) / f"farpose-cuda-{_physical(int(number or 0))}.lock" if kind == "cuda" else None  # "cuda": the first
 
 
 def fitting(recorded: str) -> str | None:

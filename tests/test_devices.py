@@ -69,7 +69,7 @@ def test_a_device_that_is_not_there_is_one_clear_line(asked, count, words, gpus,
     assert line[1] == "no device" and words in line[2]
 
 
-def test_several_gpus_have_one_job_each_and_the_next_job_waits_for_the_first_free(gpus, monkeypatch):
+def test_several_gpus_have_one_job_each_and_the_next_job_waits_for_the_first_free(gpus, monkeypatch, capsys):
     gpus(2)
     monkeypatch.setattr(devices, "LOOK_EVERY_S", 0.01)
     found: list[str] = []
@@ -88,6 +88,7 @@ def test_several_gpus_have_one_job_each_and_the_next_job_waits_for_the_first_fre
             assert not has.wait(0.5)
         assert has.wait(60) and found == ["cuda:1"]
     waiting.join(60)
+    assert capsys.readouterr().err == "cuda:0, cuda:1: each has a job; waiting until one ends\n"
 
 
 def test_a_job_that_fails_frees_its_gpu(gpus):
@@ -107,7 +108,7 @@ def test_a_job_of_several_processes_has_as_many_gpus(gpus):
 def test_a_gpu_has_one_lock_whatever_another_program_hides(gpus, monkeypatch):
     gpus(2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-8f6d/x")
-    names = [Path(devices.device_lock(f"cuda:{number}").lock_file).name for number in (0, 1)]
+    names = [devices.gpu_lock(f"cuda:{number}").name for number in (0, 1)]
     assert names == ["farpose-cuda-2.lock", "farpose-cuda-GPU-8f6d_x.lock"]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from components.degrade.area import area_mean, to_uint8
 from components.degrade.half_body import SMALLEST_SIZE, choose_half, half_body_box
 from components.degrade.params import ShardSpec
 from components.degrade.protocol import protocol
@@ -66,6 +67,16 @@ def regions_of(corners: np.ndarray, step: np.ndarray, owner: np.ndarray | None =
     counts = np.where(owner == np.arange(len(owner)), stored.prod(1), 0)
     offsets = (np.cumsum(counts) - counts)[owner]
     return Regions(corners, step, stored[:, 1], stored[:, 0], offsets, int(counts.sum()))
+
+
+def stored_crop(image: np.ndarray, regions: Regions, row: int) -> np.ndarray:
+    """(h, w, 3) uint8 BGR: one training crop without its black border, clean, at the density that `regions` planned."""
+    left, top, right, bottom = regions.corners[row]
+    step = float(regions.step[row])
+    if step == 1:
+        return image[top:bottom, left:right]
+    size = int(regions.heights[row]) - 2 * BORDER, int(regions.widths[row]) - 2 * BORDER
+    return to_uint8(area_mean(image, (left + step / 2 - 0.5, top + step / 2 - 0.5), (step, step), size))
 
 
 def plan_regions(persons: Persons, spec: ShardSpec) -> Regions:

@@ -29,11 +29,10 @@ from torch import Tensor
 from components.base.config import parse
 from components.base.errors import FarposeError
 from components.base.files import read_json, sha256_of
-from components.degrade.area import area_mean, to_uint8
 from components.degrade.images import for_each_image
 from components.degrade.params import DegradeParams, ShardSpec
 from components.degrade.protocol import View, protocol
-from components.degrade.regions import BORDER, Regions
+from components.degrade.regions import BORDER, Regions, stored_crop
 from components.pose.crop import Convention
 from components.pose.ignored import IgnoredRegions
 from components.pose.persons import UPRIGHT, Persons
@@ -53,12 +52,14 @@ class Source:
         data_root: the folder that image paths are relative to.
         images: for whole images: rows of images.parquet, one per image, with or without persons.
         ignored: for whole images: regions of people who are not labelled rows; their pixels do not count in the training loss.
+        only: the one split whose evaluation inputs are made, without training crops; None: all splits.
     """
 
     persons: Persons
     data_root: Path
     images: pd.DataFrame | None = None
     ignored: IgnoredRegions | None = None
+    only: str | None = None
 
     @property
     def upright(self) -> bool:
@@ -68,7 +69,17 @@ class Source:
     @property
     def evaluated(self) -> list[str]:
         """The splits of evaluation inputs."""
-        return sorted({"val", *self.persons.frame["split"]} - {TRAIN})
+        return sorted({"val", *self.persons.frame["split"]} - {TRAIN}) if self.only is None else [self.only]
+
+    @property
+    def splits(self) -> list[str]:
+        """All that are made."""
+        return [*([TRAIN] if self.only is None else []), *self.evaluated]
+
+    @property
+    def trained(self) -> Persons:
+        """The persons of the training crops: the labelled ones, at least one; nobody with `only`."""
+        return self.labelled(TRAIN) if self.only is None else self.persons.select(np.zeros(0, np.int64))
 
     def labelled(self, split: str) -> Persons:
         """The labelled persons of a split, at least one."""
@@ -158,7 +169,8 @@ class Writer:
 
     def write(self, plan: Plan) -> None:
         """All files but shard.json and the contact sheet."""
-        self._train(plan)
+        if len(plan.train):
+            self._train(plan)
         for split, (rows, layouts) in plan.evaluated.items():
             self._evaluated(split, rows, layouts)
         for split, persons in (plan.persons or {}).items():
@@ -171,7 +183,7 @@ class Writer:
             for row in rows[np.unique(regions.offsets[rows], return_index=True)[1]]:
                 height, width, offset = (int(part[row]) for part in (regions.heights, regions.widths, regions.offsets))
                 stored = pixels[offset : offset + height * width].reshape(height, width, 4)[BORDER:-BORDER, BORDER:-BORDER]
-                stored[..., :3] = _stored_crop(image, regions, row)[..., ::-1]
+                stored[..., :3] = stored_crop(image, regions, row)[..., ::-1]
                 stored[..., 3] = plan.counted(int(plan.train.ids[row, 0]), image.shape[:2], float(regions.step[row]), stored.shape[:2])
 
         self._each_image(plan.train, TRAIN, work)
@@ -228,16 +240,6 @@ class Writer:
             "splits": splits,
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(self.folder.iterdir())},
         }
-
-
-def _stored_crop(image: np.ndarray, regions: Regions, row: int) -> np.ndarray:
-    """(h, w, 3) uint8 BGR: one training crop without its black border, clean, at the density that `regions` planned."""
-    left, top, right, bottom = regions.corners[row]
-    step = float(regions.step[row])
-    if step == 1:
-        return image[top:bottom, left:right]
-    size = int(regions.heights[row]) - 2 * BORDER, int(regions.widths[row]) - 2 * BORDER
-    return to_uint8(area_mean(image, (left + step / 2 - 0.5, top + step / 2 - 0.5), (step, step), size))
 
 
 def _column(values: np.ndarray) -> pa.Array:
