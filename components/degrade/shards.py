@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from components.base.errors import unknown_name
 from components.base.files import digest_of
-from components.degrade.images import for_each_image
+from components.degrade.images import Work, for_each_image
 from components.degrade.limit import limited
 from components.degrade.params import DegradeParams, ShardSpec
 from components.degrade.protocol import View
@@ -192,13 +193,14 @@ def crop_boxes(
     matrices = spec.geometry(convention).image_to_crop(center, size)
     pixels = np.zeros((len(bbox_xywh), 3, *spec.input_size), np.uint8)
     seeds = [int(digest_of(np.round(box, 2).tolist())[:15], 16) for box in bbox_xywh]
+    ids = np.stack([np.asarray(boxes.image_id, np.int64), np.array(seeds, np.int64)], 1)
     steps = np.full(len(bbox_xywh), float(reduction)) if most_height is None else bbox_xywh[:, 3] / most_height
 
-    def work(image: np.ndarray, rows: np.ndarray) -> None:
-        for row in rows:
-            near, view = limited(image, View(matrices[row], spec.input_size, convention), float(steps[row]))
-            pixels[row] = eval_input(near, view, spec.protocol, params, (int(boxes.image_id[row]), seeds[row]))
+    def put(rows: np.ndarray, made: np.ndarray) -> None:
+        pixels[rows] = made
 
+    make = partial(_limited_crops, convention, spec, params)
+    work = Work(make, lambda rows: (matrices[rows], steps[rows], ids[rows]), put, 3 * spec.input_size[0] * spec.input_size[1])
     for_each_image(boxes.image_path, Path(boxes.data_root), work, params.threads, upright=boxes.upright)
     return EvalCrops(
         pixels=pixels,
@@ -215,3 +217,18 @@ def crop_boxes(
         geometry=spec.geometry(convention),
         upright=boxes.upright,
     )
+
+
+def _limited_crops(
+    convention: Convention, spec: ShardSpec, params: DegradeParams, image: np.ndarray, job: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """(n, 3, H, W) uint8 RGB: the crops of one image's boxes.
+
+    Args:
+        job: of each box its matrix (n, 2, 3), step (n,), and ids (n, 2) that decide its noise.
+    """
+    made = []
+    for matrix, step, (image_id, seed) in zip(*job, strict=True):
+        near, view = limited(image, View(matrix, spec.input_size, convention), float(step))
+        made.append(eval_input(near, view, spec.protocol, params, (int(image_id), int(seed))))
+    return np.stack(made)
