@@ -37,8 +37,7 @@ class Regions:
 
     def of(self, rows: np.ndarray) -> Regions:
         """Those of some rows, in the same flat array."""
-        parts = (self.corners, self.step, self.heights, self.widths, self.offsets)
-        return Regions(*(part[rows] for part in parts), self.pixels)
+        return Regions(self.corners[rows], self.step[rows], self.heights[rows], self.widths[rows], self.offsets[rows], self.pixels)
 
     @property
     def image_to_stored(self) -> np.ndarray:

@@ -11,12 +11,14 @@ from pipelines import paths, settings, terminal
 
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
-    from pipelines.commands.flows import prepared
+    from pipelines.commands.flows import prepared, require_server
 
+    if options.over:
+        require_server("farpose run --over")
     flows = prepared()
     from pipelines.commands.models import print_table
 
-    results = flows.run(options.targets or None, verify=not options.no_verify)
+    results = flows.run(options.targets or None, verify=not options.no_verify, over=options.over)
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in ("ran", "restored", "unchanged")}
     print(f"\n{len(results)} stages: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
     if not options.targets:

@@ -1,0 +1,61 @@
+"""Degrading images on one worker process and on two, against threads of one process. Run: python -m benchmarks.fan_out
+
+The workers are those of `scheduler: local` and are started before the clock. Every run makes the same shard, which its digests show.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import ExitStack
+from contextvars import copy_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks import report
+from benchmarks.data_path import benchmark_persons
+from components.base.fan_out import FanOut, fanned_out, mapped
+from components.degrade.params import DegradeParams, ShardSpec
+from components.degrade.shard import Source
+from components.degrade.stage import degrade
+
+TARGET = 1.6  # of two workers against one, where two cores are free
+REPEATS = 5
+
+
+def main() -> None:
+    cv2.setNumThreads(1)
+    source, root, persons = benchmark_persons()
+    digests: set[str] = set()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        places = {"one_thread": FanOut(), "one_worker": FanOut("local", 1), "two_workers": FanOut("local", 2)}
+        calls = {}
+        for name, place in places.items():
+            context, manager = copy_context(), fanned_out(place)
+            context.run(manager.__enter__)
+            stack.callback(context.run, manager.__exit__, None, None, None)
+            context.run(lambda: list(mapped(abs, [1])))  # starts the workers
+
+            def call(run=context.run) -> None:
+                shard, spec = Path(folder) / "shard", ShardSpec((64, 48))
+                made = run(degrade, Source(persons, root), spec, DegradeParams(threads=1), shard, progress=False)
+                digests.add(str(made["files"]))
+
+            calls[name] = call
+        seconds = report.interleave(calls, repeats=REPEATS)
+    assert len(digests) == 1, "the shards differ"
+    medians = {name: round(float(np.median(times)), 3) for name, times in seconds.items()}
+    load = round(os.getloadavg()[0], 1)
+    rows = [
+        report.row("two_workers_against_one", seconds["one_worker"], seconds["two_workers"], TARGET, seconds=medians),
+        report.row("one_worker_against_threads", seconds["one_thread"], seconds["one_worker"], 0.7),
+    ]
+    report.write(
+        "fan_out", rows, data=f"{source}, {len(persons.labelled())} persons, {persons.frame['image_path'].nunique()} images", load=load
+    )
+
+
+if __name__ == "__main__":
+    main()
