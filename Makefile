@@ -102,6 +102,6 @@ $(READY): requirements.lock $(wildcard $(EXTRAS:%=requirements-%.lock)) pyprojec
 	@mkdir -p .cache; \
 	if command -v uv > $@; then exit 0; fi; \
 	python=$$(.ci/find-python); \
-	if "$$python" -m venv .cache/uv-env 2> /dev/null; then .cache/uv-env/bin/python -m pip install --quiet uv; \
-	else "$$python" -m pip install --quiet --target .cache/uv-env uv; fi; \
+	if "$$python" -m venv .cache/uv-env 2> /dev/null; then .cache/uv-env/bin/python -m pip install --quiet --disable-pip-version-check uv; \
+	else "$$python" -m pip install --quiet --disable-pip-version-check --target .cache/uv-env uv; fi; \
 	echo .cache/uv-env/bin/uv > $@

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -59,15 +60,21 @@ CRON = 'five fields: minute, hour, day, month, weekday, such as farpose schedule
 
 
 def apply() -> None:
-    """Make the pool and the deployments of this checkout, or bring them up to date; a schedule stays as it is."""
+    """Make the pool and the deployments of this checkout, or bring them up to date; a schedule stays as it is.
+
+    One run at a time is the pool's limit. That of a deployment is a lease, which a run loses when the server restarts, and Prefect then
+    ends the run some minutes later.
+    """
     pooled.make_pool(POOL)
+    with get_client(sync_client=True) as client:
+        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=1))
     for some_flow, (text, parameters) in DEPLOYED.items():
         local: Any = some_flow.from_source(LocalStorage(str(REPOSITORY)), f"{FLOWS}:{some_flow.name}")
         deployment = local.to_deployment(
             some_flow.name,
             description=text,
             parameters={**parameters, "repository": str(REPOSITORY)},
-            concurrency_limit=1,  # a run waits until the one before it is done
+            concurrency_limit=None,
             work_pool_name=POOL,
             job_variables={  # this Python, and this checkout's code before any that is installed in it
                 "command": shlex.join([sys.executable, "-m", "prefect.engine"]),
@@ -77,6 +84,11 @@ def apply() -> None:
         deployment.model_fields_set.discard("schedules")  # else its empty list replaces those that the server has
         deployment.apply()
     _retire_others()
+    with get_client(sync_client=True) as client:  # bringing a deployment up to date ends what was planned of it
+        for deployment in client.read_deployments(work_pool_filter=IN_POOL):
+            if deployment.schedules:
+                _plan(client, deployment.id)
+    flowruns.name_planned(flows.names())
 
 
 def _retire_others() -> None:
@@ -119,7 +131,13 @@ def schedule(cron: str, timezone: str) -> None:
         deployment = _nightly(client)
         _end_schedules(client, deployment)
         client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate(schedule=planned, active=True)])
-        client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json={})  # the scheduler may take a minute
+        _plan(client, deployment.id)
+    flowruns.name_planned(flows.names())
+
+
+def _plan(client: SyncPrefectClient, deployment: UUID) -> None:
+    """Make the next runs of its schedules now; Prefect's scheduler may take a minute."""
+    client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment}, json={})
 
 
 def unschedule() -> bool:

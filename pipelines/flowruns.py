@@ -1,4 +1,4 @@
-"""Prefect's flow runs and the processes that they run in: a run whose process was killed is closed by the next one.
+"""Prefect's flow runs: their names, and the processes that they run in; a run whose process was killed is closed by the next one.
 
 Every function speaks to the server that PREFECT_API_URL names.
 """
@@ -10,6 +10,7 @@ import socket
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -32,12 +33,35 @@ PROCESS, HOST = "farpose.process", "farpose.host"  # labels of a flow run
 OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 UNLABELLED = timedelta(minutes=2)  # a run gets its labels at its start; one without is given up after this time
 REASON = "its process was killed"
+AWAY = (PrefectException, httpx.HTTPError, OSError)  # what the client raises where no server answers
+
+
+def name_of(deployment: str, due: datetime) -> str:
+    """Which deployment's run it is, and when it is due: `nightly 2026-01-31 03:00 UTC`."""
+    return f"{deployment} {due:%Y-%m-%d %H:%M %Z}"
+
+
+def name_planned(flows: tuple[str, ...]) -> None:
+    """Prefect's scheduler gives the runs that it plans two random words for a name: say what they are. A server that is away stops nothing.
+
+    Args:
+        flows: their names, which are also those of their deployments.
+    """
+    scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+    with contextlib.suppress(*AWAY), get_client(sync_client=True) as client:
+        for flow in flows:
+            named = FlowFilter(name=FlowFilterName(any_=[flow]))
+            for run in client.read_flow_runs(flow_filter=named, flow_run_filter=FlowRunFilter(state=scheduled)):
+                if run.auto_scheduled and run.expected_start_time is not None:
+                    name = name_of(flow, run.expected_start_time)
+                    if not run.name.startswith(name):  # one that waits to be tried again says more
+                        client.update_flow_run(run.id, name=name)
 
 
 def label(flow_run_id: str | None) -> None:
     """Write down which process a flow run runs in; a server that does not answer is no reason to stop."""
     if flow_run_id:
-        with contextlib.suppress(PrefectException, OSError), get_client(sync_client=True) as client:
+        with contextlib.suppress(*AWAY), get_client(sync_client=True) as client:
             client.update_flow_run_labels(UUID(flow_run_id), {PROCESS: lifeline.this_process(), HOST: socket.gethostname()})
 
 

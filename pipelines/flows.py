@@ -55,15 +55,20 @@ def call(some_flow: Any, *parameters: Any) -> Any:
 
 def close_dead() -> None:
     """Close in Prefect what flows left open whose process on this machine was killed."""
-    for name in flowruns.close_dead(tuple(one.name for one in (reproduce, variant, ingest, nightly, promote))):
+    for name in flowruns.close_dead((*names(), pooled.FLOW)):
         echo(f"the run {name!r} of before is closed: {flowruns.REASON}")
+
+
+def names() -> tuple[str, ...]:
+    """Of the four flows, and of their deployments."""
+    return tuple(str(one.name) for one in (reproduce, ingest, nightly, promote))
 
 
 def _run_name() -> str:
     """What a run does; of a deployment's run also which, and when it was due: `nightly 2026-01-31 03:00 UTC, all stages`."""
     due, what = runtime.flow_run.scheduled_start_time, _what(runtime.flow_run.flow_name, runtime.flow_run.parameters)
     if runtime.deployment.name:
-        return f"{runtime.deployment.name} {due:%Y-%m-%d %H:%M %Z}, {what}"
+        return f"{flowruns.name_of(runtime.deployment.name, due)}, {what}"
     return what if runtime.flow_run.flow_name == reproduce.name else f"{runtime.flow_run.flow_name} {what}"
 
 
@@ -162,6 +167,8 @@ def promote(name: str = "", split: Split = "dev", rollback: bool = False, reposi
     flowruns.label(runtime.flow_run.id)
     with turns.turn("a promotion", Path(repository), echo):
         passed, lines = _promote(name, split, rollback)
+    for line in lines:
+        echo(line)
     pages.markdown("promotion", "\n".join([f"**{lines[0]}**", "", *(f"- {line}" for line in lines[1:])]), "The decision and its reasons")
     return _completed(lines[0], "; ".join(lines), "Promoted" if passed else "Refused")
 
@@ -186,6 +193,8 @@ def _work(repository: str) -> Iterator[Work]:
                 yield Work(root, driver, parent)
             finally:
                 driver.stop()
+                if runtime.deployment.name:
+                    flowruns.name_planned(names())  # the scheduler has made one more by now
 
 
 def _names(work: Work, what: str) -> None:

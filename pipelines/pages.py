@@ -55,10 +55,14 @@ def mlflow(parent: tracking.Run) -> dict[str, str]:
     address = _mlflow_pages()
     if not address or not parent.answers:
         return {}
-    page = f"{address}/#/experiments/{parent.experiment_id}/runs/"
+    from pipelines import servers
+
+    def page(run: str) -> str:
+        return f"{address}/#/experiments/{parent.experiment_id}/runs/{run}?workflowType={servers.TRAINING}"
+
     about = "Parameters, metrics and pictures of this flow's stages"
-    _send(lambda: create_link_artifact(page + parent.run_id, link_text="the run in MLflow", key="mlflow", description=about))
-    return {name: page + child for name, child in tracking.children(parent).items()}
+    _send(lambda: create_link_artifact(page(parent.run_id), link_text="the run in MLflow", key="mlflow", description=about))
+    return {name: page(child) for name, child in tracking.children(parent).items()}
 
 
 def _mlflow_pages() -> str:

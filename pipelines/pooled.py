@@ -35,7 +35,7 @@ from prefect.workers.process import ProcessWorker
 
 from components.base.errors import FarposeError
 from components.base.files import atomic_file
-from pipelines import graph, reproduction
+from pipelines import flowruns, graph, reproduction
 from pipelines.driver import Driver, StageResult
 from pipelines.graph import Stage
 from pipelines.reproduction import Work, echo
@@ -45,6 +45,7 @@ FLOW, LOCK, DATA, KEY = "variant", "dvc.lock", "data.dvc", "lock"
 WORKER = "FARPOSE_WORKER"  # variable, and label of a run: the worker that has it
 APART = ("dvc.lock", "results/", "mlruns/", "params/fan_out.yaml")  # of git's files, what may differ between two clones
 LOOK_EVERY_S, SAY_EVERY_S = 2.0, 60.0
+GONE_S = 120.0  # that a worker may be silent, on top of the 90 s after which Prefect calls it offline
 TRIES = 3  # workers that a variant is given to, if they end at work
 _laying = threading.Lock()
 
@@ -135,20 +136,24 @@ def _on_a_worker(work: Work, pool: str, variant: str, job: dict[str, Any], stage
 
 
 def _finished(run: FlowRun, pool: str) -> FlowRun:
-    """Wait for a run. It is closed if its worker is gone; that the pool has no worker is said every minute."""
-    said = time.monotonic() - SAY_EVERY_S / 2
+    """Wait for a run. It is closed if its worker is gone; that the pool has no worker is said every minute.
+
+    Prefect's server may restart meanwhile.
+    """
+    seen = said = time.monotonic()
     while True:
-        with get_client(sync_client=True) as client:
+        with contextlib.suppress(*flowruns.AWAY), get_client(sync_client=True) as client:
             run = client.read_flow_run(run.id)
             if run.state is not None and run.state.is_final():
                 return run
             online = {worker.name for worker in client.read_workers_for_work_pool(pool) if worker.status == "ONLINE"}
-            has_it = run.labels.get(WORKER)
-            if has_it and has_it not in online:
+            has_it, now = run.labels.get(WORKER), time.monotonic()
+            seen = now if has_it is None or has_it in online else seen
+            if now - seen > GONE_S:
                 client.set_flow_run_state(run.id, Crashed(message=f"its worker {has_it} is gone"), force=True)
-        if not online and time.monotonic() - said > SAY_EVERY_S:
-            echo(f"{run.name} | waits for a worker: `farpose work {pool}` in another clone starts one")
-            said = time.monotonic()
+            if not online and now - said > SAY_EVERY_S:
+                echo(f"{run.name} | waits for a worker: `farpose work {pool}` in another clone starts one")
+                said = now
         time.sleep(LOOK_EVERY_S)
 
 

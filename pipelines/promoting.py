@@ -124,7 +124,8 @@ def better(folder: Path, champion: str, split: str) -> Gate:
     ours, theirs = (read_outcome(folder / name) for name in ("candidate", "champion"))
     found = paired_bootstrap(ours, theirs, params.bootstrap_resamples, params.bootstrap_seed)
     name = leading(read_json(folder / "candidate" / "metrics.json")).label
-    numbers = {"difference": found.value, "difference_low": found.low, "difference_high": found.high, "p_value": found.p_value}
+    ends = {"difference_percent": found.value, "difference_low_percent": found.low, "difference_high_percent": found.high}
+    numbers = {**{key: 100 * number for key, number in ends.items()}, "p_value": found.p_value}
     value, low, high = (f"{100 * one:+.1f}".replace("-", "−") for one in (found.value, found.low, found.high))
     said = f"{name} on {split} differs by {value} ({low} to {high}, p = {found.p_value:.3f}) from {champion}"
     return Gate(found.value > 0 and found.p_value < LEVEL, said, numbers)

@@ -14,14 +14,14 @@ from prefect.futures import PrefectFuture
 
 from components.base.errors import FarposeError
 from components.base.files import read_json
-from components.evaluate.leading import leading, leading_value
-from components.registry import tracking
-from pipelines import graph, pages
+from components.evaluate.leading import leading_key, leading_value
+from components.registry import tracking, units
+from pipelines import graph, pages, terminal
 from pipelines.driver import Driver, Passing, StageResult
 
 REGISTRATION = Path("artifacts", "registration")
 NUMBERS = Path("results", "pipeline", "comparison.json")
-VERIFY = "verify"
+VERIFY, BAR = "verify", " | "
 RETRIES_S: list[float] = [10, 60, 300]  # pauses before a failure that passes by itself is tried again
 _printing = threading.Lock()
 
@@ -51,14 +51,18 @@ def reproduce(work: Work, targets: list[str] | None, verify: bool) -> list[Stage
         else:
             echo("MLflow does not answer: the next run looks whether its registry holds every model")
         _require_clean(work.driver)
-    work.parent.metrics({"seconds": {tracking.key_name(result.name): result.seconds for result in results}})
     work.parent.tags({f"outcome.{result.name}": result.outcome for result in results})
+    numbers: dict[str, dict[str, float]] = {}  # MLflow's page shows them in this order
     table = work.root / pages.COMPARISON / "comparison.md"
+    heading = ""
     if not targets and table.is_file():
         for name, row in read_json(work.root / NUMBERS).items():
-            work.parent.metrics({tracking.key_name(leading(row).label): {name: leading_value(row)}})
-        work.parent.note(table.read_text())
+            numbers.setdefault(leading_key(row) + units.PERCENT, {})[name] = 100 * leading_value(row)
+        heading = f"{table.read_text()}\n"
         pages.leaderboard(work.root)
+    numbers["seconds"] = {tracking.key_name(result.name): round(result.seconds, 1) for result in results}
+    work.parent.metrics(numbers)
+    work.parent.note(heading + units.described(numbers))
     return results
 
 
@@ -71,9 +75,13 @@ def in_words(results: list[StageResult]) -> str:
 
 
 def echo(line: str) -> None:
-    """To the terminal, and to the run's page."""
+    """To the terminal, where a long line is broken beside the stage's name, and to the run's page."""
     with _printing:
-        print(line, flush=True)
+        if terminal.watched():
+            stage, bar, text = line.partition(BAR)
+            terminal.listed([(stage + bar, text)], len(stage + bar))
+        else:
+            print(line, flush=True)
     try:
         get_run_logger().info(line)
     except MissingContextError:

@@ -59,7 +59,7 @@ def test_each_pair_is_compared_once_and_the_person_s_choice_stands(here, ground,
     pair = (read_outcome(tmp_path / name) for name in ("ours", "theirs"))
     expected = paired_bootstrap(*pair, params.bootstrap_resamples, params.bootstrap_seed)
     (told,) = challenges(here)
-    assert told["difference"] == pytest.approx(expected.value) and told["p_value"] == pytest.approx(expected.p_value)
+    assert told["difference_percent"] == pytest.approx(100 * expected.value) and told["p_value"] == pytest.approx(expected.p_value)
 
     again = challenging.challenge("val", here)
     assert again.new == () and again.known == found.new and len(challenges(here)) == 1

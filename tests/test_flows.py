@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from components.datasets.synthetic.params import SyntheticParams
 from tests.browser import NAMES as BROWSERS
 from tests.browser import Browser
 from tests.repositories import PYTHON, farpose, module, python, toy_on_copy, variables
-from tests.test_serving import NAMES, Clone, clone  # noqa: F401  (a fixture)
+from tests.test_serving import NAMES, PLANNED, Clone, clone  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.slow
 MODEL = "toy"
@@ -51,6 +53,14 @@ def parents(folder: Path) -> list[list[str]]:
     assert done.returncode == 0, done.stderr
     found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def said_of_the_last_flow(folder: Path) -> tuple[dict[str, float], str]:
+    """The numbers of its MLflow run, and the text that heads the run's page."""
+    done = python(folder, f"{PARENTS}\nprint(json.dumps([runs[-1].data.metrics, runs[-1].data.tags['mlflow.note.content']]))")
+    assert done.returncode == 0, done.stderr
+    numbers, note = json.loads(done.stdout.splitlines()[-1])
+    return numbers, note
 
 
 def start(clone: Clone, name: str, **parameters: Any) -> str:  # noqa: F811
@@ -88,6 +98,13 @@ def test_a_run_survives_a_restart_of_both_servers_and_its_page_carries_what_it_d
     clone.make()
     run, log = start(clone, "reproduce", verify=False), clone.folder / "mlruns" / "prefect-worker.log"
     clone.wait(lambda: "waiting" in log.read_text(), "a stage that waits")
+    clone.schedule("0 3 * * *", "--timezone", "Asia/Tokyo")
+    later = datetime.now(UTC) + timedelta(days=30)
+    clone.plan(later, later + timedelta(days=5), 2)
+    assert not all(re.fullmatch(PLANNED, name) for name in clone.runs("SCHEDULED"))  # Prefect's own names
+    details = clone.session.get(f"{clone.api}/flow_runs/{run}", timeout=60).json()["state"]["state_details"]
+    assert details["deployment_concurrency_lease_id"] is None  # a lease ends with the server that gave it, and a run with its lease
+    assert clone.session.get(f"{clone.api}/work_pools/farpose", timeout=60).json()["concurrency_limit"] == 1
     for name in NAMES[:2]:
         os.kill(clone.pid(name), signal.SIGKILL)
     (clone.folder / "go.txt").touch()
@@ -98,13 +115,18 @@ def test_a_run_survives_a_restart_of_both_servers_and_its_page_carries_what_it_d
     assert (kind, message) == ("COMPLETED", "4 stages ran"), clone.logs()
     assert name.startswith("reproduce 20") and name.endswith(" UTC, all stages")
     assert (clone.folder / "last.txt").read_text().count("w") == 2  # `work`, `wait`
+    assert len(clone.runs("SCHEDULED")) == 5 and all(re.fullmatch(PLANNED, name) for name in clone.runs("SCHEDULED"))
     assert parents(clone.folder) == [["FINISHED", "all stages: 4 stages ran"]]
+    numbers, note = said_of_the_last_flow(clone.folder)
+    assert numbers["AP_gt_boxes_percent.toy"] == pytest.approx(41.5) and "| `AP_gt_boxes_percent` | % |" in note
+    assert all(key.startswith(("AP_gt_boxes_percent.", "seconds.")) for key in numbers) and "| `seconds` | s |" in note
 
     page = artifacts(clone, run)
     assert set(page) == {"stages", "leaderboard", "curve", "mlflow"} and "| toy | 41.5 |" in page["leaderboard"]["data"]
     assert page["stages"]["data"].count("| ran |") == 4
     link = page["mlflow"]["data"].partition("(")[2].rstrip(")")
     assert link.startswith(f"http://127.0.0.1:{clone.ports['MLFLOW_PORT']}/#/experiments/")
+    assert link.endswith("?workflowType=machine_learning")
     if any(shutil.which(browser) for browser in BROWSERS):
         with Browser() as browser:
             browser.call("Page.navigate", url=f"http://127.0.0.1:{clone.ports['PREFECT_PORT']}/artifacts/artifact/{page['curve']['id']}")
@@ -120,7 +142,7 @@ def test_two_flows_at_once_both_end_well_and_no_stage_runs_twice(tmp_path):
     ]
     said = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert sorted("4 stages: 4 ran" in text for text in said) == sorted("4 stages: 4 unchanged" in text for text in said) == [False, True]
+    assert sorted("4 stages ran" in text for text in said) == sorted("4 stages unchanged" in text for text in said) == [False, True]
     assert sorted(line.split()[0] for line in (folder / "spans.txt").read_text().splitlines()) == ["x", "y"]
     assert sorted(parents(folder)) == [["FINISHED", "last: 4 stages ran"], ["FINISHED", "last: 4 stages unchanged"]]
 

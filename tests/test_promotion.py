@@ -196,7 +196,8 @@ def test_a_better_model_with_valid_data_is_promoted_and_a_worse_one_refused(grou
     assert any(line.startswith("fails: AP on val differs by −") for line in lines)
     client, experiment_id = store.open_store(repository)
     (last, *_) = client.search_runs([experiment_id], "tags.kind = 'promotion'", order_by=["attributes.start_time DESC"])
-    assert last.data.metrics["difference"] < last.data.metrics["difference_high"] < 0 and last.data.metrics["p_value"] < 0.05
+    numbers = last.data.metrics
+    assert numbers["difference_percent"] < numbers["difference_high_percent"] < 0 and numbers["p_value"] < 0.05
     assert "refused" in last.data.tags["mlflow.note.content"]
 
 

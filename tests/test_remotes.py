@@ -95,7 +95,7 @@ def test_a_fresh_clone_has_everything_from_s3_and_trains_nothing(origin, bucket,
     assert git(fresh, "status", "--porcelain") == ""
 
     told = good(farpose(fresh, "run"))
-    assert "\n9 stages: 9 unchanged\n" in told, told
+    assert "\n9 stages unchanged\n" in told, told
     assert not re.search(r"^train@.*(epoch|Running)", told, re.MULTILINE) and git(fresh, "status", "--porcelain") == ""
     written = [path.read_text(errors="replace") for path in (fresh / ".dvc").rglob("*") if path.is_file() and "cache" not in path.parts]
     logs = [path.read_text(errors="replace") for path in (fresh / "mlruns").rglob("*.log")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port
 PROXIES = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), CLOSED)
 NAMES = ["mlflow-server", "prefect-server", "prefect-worker"]
 PATIENCE_S = 240.0
+PLANNED = r"nightly \d{4}-\d\d-\d\d 18:00 UTC"  # 3 o'clock in Tokyo
 
 
 def free_ports(number: int) -> list[str]:
@@ -63,11 +65,15 @@ class Clone:
 
     def miss(self, minutes: int) -> str:
         """Let the server plan runs in these last minutes, as if no worker had been there; the time now."""
-        deployment = self.session.get(f"{self.api}/deployments/name/nightly/nightly", timeout=30).json()["id"]
         now = datetime.now(UTC)
-        asked = {"start_time": (now - timedelta(minutes=minutes)).isoformat(), "end_time": now.isoformat(), "min_runs": minutes}
-        assert self.session.post(f"{self.api}/deployments/{deployment}/schedule", json=asked, timeout=30).ok
+        self.plan(now - timedelta(minutes=minutes), now, minutes)
         return now.isoformat()
+
+    def plan(self, begin: datetime, end: datetime, number: int) -> None:
+        """Let the server plan runs of the schedule between two times, as its scheduler does."""
+        deployment = self.session.get(f"{self.api}/deployments/name/nightly/nightly", timeout=30).json()["id"]
+        asked = {"start_time": begin.isoformat(), "end_time": end.isoformat(), "min_runs": number}
+        assert self.session.post(f"{self.api}/deployments/{deployment}/schedule", json=asked, timeout=30).ok
 
     def due_before(self, moment: str) -> list[str]:
         """States of the runs that were due before a time."""
@@ -117,6 +123,11 @@ def test_a_schedule_makes_a_run_that_the_worker_completes_and_stop_leaves_nothin
     assert clone.make().startswith("all run already") and {name: clone.pid(name) for name in NAMES} == first
     assert_one_line(module(clone.folder, "pipelines.servers", **clone.ports), "make ui: the servers of `make serve` run already")
 
+    clone.schedule("0 3 * * *", "--timezone", "Asia/Tokyo")
+    assert len(clone.runs("SCHEDULED")) == 3 and all(re.fullmatch(PLANNED, name) for name in clone.runs("SCHEDULED"))
+    os.kill(clone.pid("prefect-worker"), signal.SIGKILL)
+    clone.make()
+    assert len(clone.runs("SCHEDULED")) == 3 and all(re.fullmatch(PLANNED, name) for name in clone.runs("SCHEDULED"))
     assert "nightly runs at * * * * * (UTC)\nnext run: " in clone.schedule("* * * * *")
     name = next(iter(clone.wait(lambda: clone.runs("COMPLETED"), "a completed run")))
     assert name.startswith("nightly 20") and name.endswith(" UTC, all stages")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import paths, terminal
+from pipelines.reproduction import echo
 from tests.repositories import REPOSITORY
 
 COLUMNS = 110
@@ -34,11 +35,15 @@ def compared(tmp_path_factory) -> Path:
 
 def shown(compared: Path, *arguments: str, **variables: str) -> tuple[str, int]:
     """What a command writes to a terminal, with its colours, and its exit code."""
+    return in_terminal([sys.executable, "-c", CALL, str(compared), *arguments], **variables)
+
+
+def in_terminal(command: list[str], **variables: str) -> tuple[str, int]:
+    """What a process writes to a terminal of `COLUMNS`, and its exit code."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
     kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR")}
     environment = {**kept, "TERM": "xterm-256color", "PYTHONPATH": str(REPOSITORY), **variables}
-    command = [sys.executable, "-c", CALL, str(compared), *arguments]
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=REPOSITORY, env=environment)
     os.close(slave)
     found = b""
@@ -84,6 +89,16 @@ def test_the_table_is_whole_in_a_terminal_and_its_best_row_is_green(compared):
     for value in ("35.2 (32.0–38.6)", "−34.7 (−38.1 to −31.6)", "562", "0.079", "published"):
         assert value in plain
     assert "\x1b[32m" in said and "\x1b[1m" in said
+
+
+def test_lines_of_a_flow_are_broken_beside_the_stage_in_a_terminal_and_whole_in_a_log(capsys):
+    line = f"verify | ok      {'a_long_name' * 6}: image → crop → heatmap and back          largest error 1.1e-13 px"
+    said, code = in_terminal([sys.executable, "-c", f"from pipelines.reproduction import echo; echo({line!r}); echo('a line')"])
+    first, second, last = said.splitlines()
+    assert code == 0 and max(map(columns, (first, second))) <= COLUMNS and last == "a line"
+    assert first.startswith("verify | ok") and second.startswith(" " * len("verify | ")) and second.split()[-2:] == ["1.1e-13", "px"]
+    echo(line)
+    assert capsys.readouterr().out == line + "\n"
 
 
 def test_no_color_is_respected_and_an_error_is_red(compared):

@@ -141,7 +141,7 @@ def compare(options: argparse.Namespace) -> None:
     Raises:
         FarposeError: nothing was compared or evaluated yet, one name alone, or runs on different images.
     """
-    return print(_verdict(options.names)) if options.names else print_table()
+    return terminal.say(_verdict(options.names)) if options.names else print_table()
 
 
 def print_table() -> None:

@@ -17,10 +17,10 @@ def run(options: argparse.Namespace) -> None:
         require_server("farpose run --over")
     flows = prepared()
     from pipelines.commands.models import print_table
+    from pipelines.reproduction import in_words
 
     results = flows.run(options.targets or None, verify=not options.no_verify, over=options.over)
-    counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in ("ran", "restored", "unchanged")}
-    print(f"\n{len(results)} stages: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
+    print(f"\n{in_words(results)}")
     if not options.targets:
         print_table()
         _where_next()
