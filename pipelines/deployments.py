@@ -35,7 +35,7 @@ from components.base.errors import FarposeError
 from pipelines import flowruns, flows, pooled
 from pipelines.environment import REPOSITORY
 
-POOL, NIGHTLY, FLOWS = "farpose", flows.nightly.name, "pipelines/flows.py"
+POOL, NIGHTLY, FLOWS = pooled.OWN_POOL, flows.nightly.name, "pipelines/flows.py"
 DEPLOYED: dict[Any, tuple[str, dict[str, Any]]] = {  # each under its flow's name: what its page says, and parameters of its runs
     flows.reproduce: (
         "Brings every stage up to date; unchanged stages are skipped. `targets` names a part, `over` a work pool.",

@@ -94,7 +94,7 @@ def reproduce(targets: list[str] | None = None, verify: bool = True, repository:
 @flow(name=pooled.FLOW, flow_run_name="{name}", validate_parameters=False)
 def variant(name: str, job: dict[str, Any]) -> str:
     """Train and evaluate one variant in this clone, for the flow `reproduce` of another one; see `pooled.take`."""
-    pooled.label()
+    pooled.begin(job, REPOSITORY)
     with _work(HERE) as work:
         done = pooled.take(work, name, job)
         _names(work, f"variant {name}: {done}")

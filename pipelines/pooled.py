@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -41,6 +42,7 @@ from pipelines.graph import Stage
 from pipelines.reproduction import Work, echo
 
 STAGES = ("train", "evaluate")  # of a variant, which a worker does
+OWN_POOL = "farpose"  # of `make serve`, whose worker is this clone's own
 FLOW, LOCK, DATA, KEY = "variant", "dvc.lock", "data.dvc", "lock"
 WORKER = "FARPOSE_WORKER"  # variable, and label of a run: the worker that has it
 APART = ("dvc.lock", "results/", "mlruns/", "params/fan_out.yaml")  # of git's files, what may differ between two clones
@@ -79,6 +81,9 @@ def share_out(work: Work, targets: list[str] | None, verify: bool, pool: str, fl
     Raises:
         FarposeError: there is no remote, or a stage failed, here or in a worker's clone; the other variants are done first.
     """
+    if pool == OWN_POOL:
+        problem = f"the pool {pool} is that of `make serve`, whose worker waits for this very flow"
+        raise FarposeError(problem, where="--over", fix="name another, and start `farpose work NAME` in other clones")
     require_remote(work.root)
     stages = graph.load(work.root)
     groups = _by_variant(graph.select(stages, targets) if targets else stages)
@@ -95,10 +100,10 @@ def share_out(work: Work, targets: list[str] | None, verify: bool, pool: str, fl
         pool, work_pool_name=pool, entrypoint_type=EntrypointType.MODULE_PATH,
         description="Trains and evaluates one variant in the worker's clone, for the flow `reproduce` of another one.",
     ).apply()  # fmt: skip
-    files = contents(work.root)
+    same = {"asks": _place(work.root), "files": contents(work.root)}
     futures = {}
     for variant, names in groups.items():
-        job = {"stages": names, "needs": needed[variant], "files": files, "entries": entries(work.root, needed[variant])}
+        job = {**same, "stages": names, "needs": needed[variant], "entries": entries(work.root, needed[variant])}
         asked: Any = _on_a_worker.with_options(task_run_name=f"{variant} on {pool}")
         futures[variant] = asked.submit(work, pool, variant, job, [stage for stage in stages if stage.name in names])
     failed = [future.result(raise_on_failure=False) for future in futures.values() if (future.wait(), future.state.is_failed())[1]]
@@ -186,7 +191,7 @@ def take(work: Work, variant: str, job: dict[str, Any]) -> str:
     """Do a variant's stages here; in words, what became of them.
 
     Args:
-        job: `stages` and what they wait for (`needs`), in order; the asking clone's `files`, and its `entries` of dvc.lock.
+        job: `stages` and what they wait for (`needs`), in order; the asking clone's place, its `files`, and its `entries` of dvc.lock.
     Raises:
         FarposeError: this clone has other files or no remote, the remote lacks what is needed, or a stage fails.
     """
@@ -215,11 +220,21 @@ def _said(result: StageResult) -> str:
     return line
 
 
-def label() -> None:
-    """Write down which worker has the flow run."""
+def begin(job: dict[str, Any], root: Path) -> None:
+    """Write down which worker has the flow run.
+
+    Raises:
+        FarposeError: the clone is the one that asks, which waits for this run.
+    """
+    if job["asks"] == _place(root):
+        raise FarposeError("this worker's clone is the one that asks, and waits for it", where=root, fix="`farpose work` in other clones")
     if (name := os.environ.get(WORKER)) and runtime.flow_run.id:
         with get_client(sync_client=True) as client:
             client.update_flow_run_labels(UUID(runtime.flow_run.id), {WORKER: name})
+
+
+def _place(root: Path) -> str:
+    return f"{socket.gethostname()}:{root}"
 
 
 def _require_same(root: Path, asked: dict[str, str]) -> None:

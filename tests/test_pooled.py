@@ -16,6 +16,7 @@ import yaml
 
 from components.base.errors import FarposeError
 from pipelines import pooled
+from pipelines.reproduction import Work
 from tests.dask_servers import waited
 from tests.repositories import PYTHON, REPOSITORY, assert_one_line, commit, dvc, farpose, git, module, toy_repository, variables
 from tests.test_serving import PROXIES, free_ports
@@ -48,6 +49,14 @@ def test_a_clone_with_other_files_is_refused_and_what_stages_write_may_differ(tm
     (other / "new.txt").write_text("new\n")
     with pytest.raises(FarposeError, match=r"differs from the one that asks in mode-x.txt, new.txt \(bring both to the same commit"):
         pooled._require_same(own, pooled.contents(other))
+
+
+def test_a_flow_does_not_wait_for_a_worker_that_waits_for_it(tmp_path):
+    work = Work(tmp_path, None, None)
+    with pytest.raises(FarposeError, match=r"the pool farpose is that of `make serve`"):
+        pooled.share_out(work, None, True, "farpose", None)
+    with pytest.raises(FarposeError, match=r"this worker's clone is the one that asks"):
+        pooled.begin({"asks": pooled._place(tmp_path)}, tmp_path)
 
 
 def test_what_is_missing_is_one_line(tmp_path):
