@@ -146,14 +146,21 @@ def main(folder: Path) -> None:
             row["shard_mb"] = round(sum(path.stat().st_size for path in (data.parent / "shard").iterdir()) / 1e6, 1)
         rows.append(row)
         print(json.dumps(row), flush=True)
+        if len(rows) > 1:
+            write(rows)  # after each, because the last one takes minutes
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """The record: per stage the exponents over all sizes, and the numbers of the largest."""
     results = []
     for stage in STAGES:
         exponents = {of: exponent(rows, stage, of) for of in ("cpu_s", "added_mib")}
-        largest = rows[-1][stage]
+        largest, before = rows[-1], rows[-2]
+        per_image = (largest[stage]["cpu_s"] - before[stage]["cpu_s"]) / (largest["images"] - before["images"])
         results.append(
             {"name": stage, "ratio": round(MOST / max(exponents["cpu_s"], 1e-9), 3), "target": 1.0, "n": len(rows), "exponents": exponents,
-             "persons": rows[-1]["persons"], "minutes": round(largest["cpu_s"] / 60, 2),
-             **{key: largest[key] for key in ("added_mib", "with_imports_mib")}}
+             "persons": largest["persons"], "images": largest["images"], "minutes": round(largest[stage]["cpu_s"] / 60, 2),
+             "ms_per_further_image": round(1e3 * per_image, 3), **{key: largest[stage][key] for key in ("added_mib", "with_imports_mib")}}
         )  # fmt: skip
     report.write("data_stages", results, sizes=rows)
 

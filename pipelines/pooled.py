@@ -129,7 +129,8 @@ def _before(stages: list[Stage], names: list[str]) -> list[str]:
 @task(name="variant", cache_policy=NO_CACHE, persist_result=False)
 def _on_a_worker(work: Work, pool: str, variant: str, job: dict[str, Any], stages: list[Stage]) -> None:
     for attempt in range(1, TRIES + 1):
-        run = _finished(run_deployment(f"{FLOW}/{pool}", parameters={"name": variant, "job": job}, flow_run_name=variant, timeout=0), pool)
+        asked: Any = run_deployment(f"{FLOW}/{pool}", parameters={"name": variant, "job": job}, flow_run_name=variant, timeout=0)
+        run = _finished(asked, pool)
         if run.state is not None and run.state.is_completed():
             _lay(work, _made(run.id), stages)
             return
@@ -274,7 +275,7 @@ def lay_entries(root: Path, new: dict[str, Any]) -> None:
     from dvc.utils.serialize import dump_yaml, load_yaml
 
     lock = root / LOCK
-    found = load_yaml(str(lock)) if lock.is_file() else {"schema": "2.0", "stages": {}}
+    found: dict[str, Any] = load_yaml(str(lock)) if lock.is_file() else {"schema": "2.0", "stages": {}}
     found["stages"] |= new
     with atomic_file(lock) as temporary:
         dump_yaml(str(temporary), found)

@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.repositories import PYTHON, REPOSITORY, variables
 
 DASK = str(Path(PYTHON).parent / "dask")
+PAGES = ("--dashboard-address", "127.0.0.1:0")  # else they are open to all, with `--no-dashboard` too
 PATIENCE_S = 240.0
 
 
@@ -32,10 +33,10 @@ def scheduler(workers: int, folder: Path) -> Iterator[str]:
         return log
 
     try:
-        log = start("scheduler", "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+        log = start("scheduler", "scheduler", "--host", "127.0.0.1", "--port", "0", *PAGES)
         address = waited(lambda: re.search(r"tcp://127\.0\.0\.1:\d+", log.read_text()), log)[0]
         for number in range(workers):
-            log = start(f"worker{number}", "worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard")
+            log = start(f"worker{number}", "worker", address, "--host", "127.0.0.1", "--nthreads", "1", *PAGES)
             waited(lambda log=log: "Registered to" in log.read_text(), log)
         yield address
     finally:
