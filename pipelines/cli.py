@@ -271,9 +271,9 @@ def report(error: BaseException) -> int:
     """Print an error on one line of stderr; the exit code."""
     from components.base.errors import FarposeError
     from components.registry.secrets import without_secrets
-    from pipelines import disk, passing
+    from pipelines import disk, memory, passing
 
-    error = disk.named(error)
+    error = memory.named(disk.named(error))
     text = without_secrets(" ".join(str(error).split()))
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in ("components", "pipelines"):
         text = f"{sys.executable} lacks the package {error.name!r} (`make setup` once, then `.venv/bin/farpose` in place of this Python)"

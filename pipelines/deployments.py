@@ -5,12 +5,12 @@ Every function speaks to the server that PREFECT_API_URL names when this module 
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -67,7 +67,7 @@ def apply() -> None:
     """
     pooled.make_pool(POOL)
     with get_client(sync_client=True) as client:
-        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=1))
+        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=1, is_paused=False))  # `make stop` pauses it
     for some_flow, (text, parameters) in DEPLOYED.items():
         local: Any = some_flow.from_source(LocalStorage(str(REPOSITORY)), f"{FLOWS}:{some_flow.name}")
         deployment = local.to_deployment(
@@ -81,33 +81,41 @@ def apply() -> None:
                 "working_dir": str(REPOSITORY),
             },
         )
-        deployment.model_fields_set.discard("schedules")  # else its empty list replaces those that the server has
+        deployment.model_fields_set.difference_update(("schedules", "paused"))  # what the server has stays: a person chose it
         deployment.apply()
-    _retire_others()
-    with get_client(sync_client=True) as client:  # bringing a deployment up to date ends what was planned of it
-        for deployment in client.read_deployments(work_pool_filter=IN_POOL):
-            if deployment.schedules:
-                _plan(client, deployment.id)
+    with get_client(sync_client=True) as client:
+        _retire_others(client)
+        for planned in client.read_deployments(work_pool_filter=IN_POOL):  # bringing a deployment up to date ends what was planned of it
+            _plan(client, planned)
     flowruns.name_planned(flows.names())
 
 
-def _retire_others() -> None:
-    """Deployments that an earlier version of this code made run code that is gone; what was planned stays planned."""
-    with get_client(sync_client=True) as client:
-        known = {f"{FLOWS}:{some_flow.name}" for some_flow in DEPLOYED}
-        for old in client.read_deployments(work_pool_filter=IN_POOL):
-            if old.entrypoint in known:
-                continue
-            if old.name == NIGHTLY and old.schedules:
-                kept = [DeploymentScheduleCreate(schedule=entry.schedule, active=entry.active) for entry in old.schedules]
-                client.create_deployment_schedules(_nightly(client).id, kept)
-            client.delete_deployment(old.id)
+def _retire_others(client: SyncPrefectClient) -> None:
+    """End the deployments that an earlier release of this code made and this one does not: their schedules would start code that is gone.
+
+    `nightly` takes over the schedule of its predecessor, unless it has one already. What a person deployed from files of their own stays.
+    """
+    known = {f"{FLOWS}:{some_flow.name}" for some_flow in DEPLOYED}
+    for old in client.read_deployments(work_pool_filter=IN_POOL):
+        if old.entrypoint in known or not (old.entrypoint or "").startswith(f"{FLOWS}:"):
+            continue
+        if old.name == NIGHTLY and old.schedules and not (heir := _nightly(client)).schedules:
+            kept = [DeploymentScheduleCreate(schedule=entry.schedule, active=entry.active and not old.paused) for entry in old.schedules]
+            client.create_deployment_schedules(heir.id, kept)
+        _end_schedules(client, old)
+        client.delete_deployment(old.id)
 
 
 def worker_is_ready(name: str) -> bool:
     """Whether the pool's worker of this name sends heartbeats."""
     with get_client(sync_client=True) as client:
         return any(worker.name == name and worker.status == "ONLINE" for worker in client.read_workers_for_work_pool(POOL))
+
+
+def hand_out_nothing() -> None:
+    """Give the worker no more runs until `apply`; those that wait would start when the run before them is ended."""
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):  # a server that was killed before it had a pool
+        client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))
 
 
 def settle(reason: str) -> list[str]:
@@ -131,13 +139,17 @@ def schedule(cron: str, timezone: str) -> None:
         deployment = _nightly(client)
         _end_schedules(client, deployment)
         client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate(schedule=planned, active=True)])
-        _plan(client, deployment.id)
+        _plan(client, deployment)
     flowruns.name_planned(flows.names())
 
 
-def _plan(client: SyncPrefectClient, deployment: UUID) -> None:
-    """Make the next runs of its schedules now; Prefect's scheduler may take a minute."""
-    client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment}, json={})
+def _plan(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
+    """Make the next runs of its schedules now; Prefect's scheduler may take a minute.
+
+    A deployment that is paused has none; the server would make them all the same, and start them.
+    """
+    if not deployment.paused:
+        client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json={})
 
 
 def unschedule() -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from components.base.errors import FarposeError
+from pipelines import causes
 from pipelines.environment import REPOSITORY
 
 FULL = "the disk is full"
@@ -17,7 +17,7 @@ WRITTEN = ("artifacts", "results", "mlruns", "data", ".dvc")  # places that may 
 
 def named(error: BaseException) -> BaseException:
     """The error itself, or a FarposeError with the way out if a full disk is behind it."""
-    if FULL in str(error) or not any(_is_full(one) for one in _chain(error)):
+    if FULL in str(error) or not any(_is_full(one) for one in causes.chain(error, suppressed=True)):
         return error
     return FarposeError(FULL, where=REPOSITORY, fix=way_out())
 
@@ -35,12 +35,3 @@ def way_out(repository: Path = REPOSITORY) -> str:
 
 def _is_full(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or says_full(str(error))
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those that it came of."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

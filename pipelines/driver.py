@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from components.base import processes
 from components.base.errors import FarposeError
 from components.base.files import atomic_file
 from pipelines import disk, environment, interrupted, lifeline, locks, passing
@@ -83,7 +84,7 @@ class Driver:
         environment.prepare()
         self.repository, self.timeout_s, self.echo = repository, timeout_s, echo
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // max_parallel))}  # more threads than cores wait for each other
-        marks = {"PYTHONUNBUFFERED": "1", lifeline.DRIVER: lifeline.this_process(), passing.ASKED: "1"}
+        marks = {"PYTHONUNBUFFERED": "1", lifeline.DRIVER: processes.this_process(), passing.ASKED: "1"}
         self.variables = {**threads, **os.environ, **marks, **(variables or {})}
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()

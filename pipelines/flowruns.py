@@ -27,7 +27,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import PrefectException
 from prefect.states import Crashed
 
-from pipelines import lifeline
+from components.base import processes
 
 PROCESS, HOST = "farpose.process", "farpose.host"  # labels of a flow run
 OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -62,7 +62,7 @@ def label(flow_run_id: str | None) -> None:
     """Write down which process a flow run runs in; a server that does not answer is no reason to stop."""
     if flow_run_id:
         with contextlib.suppress(*AWAY), get_client(sync_client=True) as client:
-            client.update_flow_run_labels(UUID(flow_run_id), {PROCESS: lifeline.this_process(), HOST: socket.gethostname()})
+            client.update_flow_run_labels(UUID(flow_run_id), {PROCESS: processes.this_process(), HOST: socket.gethostname()})
 
 
 def close_dead(flows: tuple[str, ...]) -> list[str]:
@@ -83,7 +83,7 @@ def _is_dead(run: FlowRun) -> bool:
     if named is None:  # of a deployment: its worker has it, or `make serve` closes it
         began = run.start_time or run.created
         return run.deployment_id is None and began is not None and datetime.now(UTC) - began > UNLABELLED
-    return run.labels.get(HOST) == socket.gethostname() and lifeline.living(str(named)) is None
+    return run.labels.get(HOST) == socket.gethostname() and processes.living(str(named)) is None
 
 
 def _close(client: SyncPrefectClient, run: FlowRun) -> None:

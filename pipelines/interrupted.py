@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from components.base import processes
 from components.base.config import REPOSITORY
 from components.base.files import atomic_file
 from pipelines import lifeline, locks
@@ -29,7 +30,7 @@ ENDS_S = 15.0  # a stage that is asked to end closes its records first
 def begin(address: str, repository: Path = REPOSITORY) -> None:
     """Note that this process works on a stage."""
     _note(address, repository).parent.mkdir(parents=True, exist_ok=True)
-    _note(address, repository).write_text(json.dumps({"stage": address, "process": lifeline.this_process()}))
+    _note(address, repository).write_text(json.dumps({"stage": address, "process": processes.this_process()}))
 
 
 def done(address: str, repository: Path = REPOSITORY) -> None:
@@ -80,7 +81,7 @@ def end_processes(repository: Path = REPOSITORY) -> int:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 named = process.environ().get(lifeline.DRIVER)
-                if named and lifeline.living(named) is None and Path(process.cwd()).is_relative_to(repository):
+                if named and processes.living(named) is None and Path(process.cwd()).is_relative_to(repository):
                     found[process.pid] = process
         found.pop(os.getpid(), None)
         return {pid: process for pid, process in found.items() if process.status() != psutil.STATUS_ZOMBIE}
@@ -203,7 +204,7 @@ def _left(repository: Path) -> list[str]:
     for note in sorted((repository / locks.FOLDER).glob("*.begun")):
         try:
             said = json.loads(note.read_text())
-            if lifeline.living(said["process"]) is None:
+            if processes.living(said["process"]) is None:
                 found.append(str(said["stage"]))
         except (ValueError, KeyError, OSError):  # half a note
             note.unlink(missing_ok=True)

@@ -124,7 +124,7 @@ def judge(model: Package, ground: Ground, split: str, folder: Path) -> dict[str,
 
 
 def inputs(ground: Ground, model: Package, split: str) -> Any:
-    """A split's evaluation inputs as the model takes them; a shard of them is made if there is none.
+    """A split's evaluation inputs as the model takes them; a shard of them alone is made if there is none.
 
     Raises:
         FarposeError: the model's joints are others than the data set's, or the split has no labelled person.
@@ -140,22 +140,25 @@ def inputs(ground: Ground, model: Package, split: str) -> Any:
         problem = f"the model finds the joints {model.variant.skeleton.name}, {ground.data.source} has {persons.skeleton.name}"
         fix = "set `mapping` in the data set's entry of params/data.yaml, or take a model of these joints"
         raise FarposeError(problem, where=f"model {model.variant.name}", fix=fix)
+    if split not in set(persons.frame["split"]):
+        fix = f"take the other split (--split), or make {split} in params/data.yaml (data.splits) and run fetch again"
+        raise FarposeError(f"no person is in split {split!r}", where=ground.data.source, fix=fix)
     shown = approach(model.variant.approach)
     for about in sorted(path for folder in ground.shards for path in folder.glob("*/shard.json")):
-        if _made_alike(read_json(about), model):
+        if _made_alike(read_json(about), model, split):
             opened = shown.inputs(about.parent, model.variant, params, split)
             if shown.follows(about.parent.name, opened, persons.split(split)).passed:
                 return opened
     images, ignored = read_images(ground.persons / IMAGES_FILE), IgnoredRegions.read(ground.persons / IGNORED_FILE)
-    made = ground.shards[-1] / model.spec.name
-    degrade(Source(persons, ground.root, images, ignored), model.spec, model.degrade, made, progress=False)
+    made = ground.shards[-1] / f"{model.spec.name}_{split}"
+    degrade(Source(persons, ground.root, images, ignored, only=split), model.spec, model.degrade, made, progress=False)
     return shown.inputs(made, model.variant, params, split)
 
 
-def _made_alike(about: dict[str, Any], model: Package) -> bool:
-    """Whether a shard's evaluation inputs are made as the model's; how far training views reach does not matter."""
+def _made_alike(about: dict[str, Any], model: Package, split: str) -> bool:
+    """Whether a shard has a split's inputs, made as the model's; how far training views reach does not matter."""
     spec, wanted = about["spec"], model.spec
     made = tuple(spec["input_size"]), spec["protocol"], spec["images"]
     params = model.degrade.of(wanted.protocol)
     same = all(about["params"][key] == params[key] for key in ("seed", "protocols"))
-    return same and made == (wanted.input_size, wanted.protocol, wanted.images)
+    return same and split in about["splits"] and made == (wanted.input_size, wanted.protocol, wanted.images)

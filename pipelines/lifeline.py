@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from components.base import processes
+
 if TYPE_CHECKING:
     import psutil
 
 DRIVER = "FARPOSE_DRIVER"  # variable of a stage's environment: pid and start time of the process whose driver runs it
 DVC_STAGE = "DVC_STAGE"  # that DVC sets for the command of a stage
 SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish", "busybox")  # DVC runs a stage's command in one
-SAME_START_S = 1.0  # start times are read from a clock that may be set
 LOOK_EVERY_S = 1.0
 GRACE_S = 8.0  # between asking this process to end and killing it
 INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + number of the signal
@@ -56,26 +57,6 @@ def end_with_parent() -> None:
     """On Linux: get SIGTERM when the parent's thread that started this process ends. For `preexec_fn`."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-
-
-def this_process() -> str:
-    """Value of `DRIVER` for the stages that this process runs."""
-    import psutil
-
-    return f"{os.getpid()}:{psutil.Process().create_time():.2f}"
-
-
-def living(value: str) -> psutil.Process | None:
-    """The process that a value of `DRIVER` names, or None if it is gone; its number alone may be another process by now."""
-    import psutil
-
-    pid, _, started = value.partition(":")
-    try:
-        process = psutil.Process(int(pid))
-        same = abs(process.create_time() - float(started)) < SAME_START_S
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except (psutil.Error, ValueError):
-        return None
 
 
 def follow() -> None:
@@ -111,7 +92,7 @@ def _leaders() -> list[psutil.Process] | None:
     except psutil.NoSuchProcess:
         return None
     if named := os.environ.get(DRIVER):
-        driver = living(named)
+        driver = processes.living(named)
         if driver is None:
             return None
         found.append(driver)
@@ -125,21 +106,13 @@ def _end_after(leaders: list[psutil.Process]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _wait_for_one(processes: list[psutil.Process]) -> None:
+def _wait_for_one(watched: list[psutil.Process]) -> None:
     """Return when one of the processes has ended."""
     handles: list[int] = []
     with contextlib.suppress(OSError, AttributeError):  # AttributeError: not on Linux
-        handles = [os.pidfd_open(process.pid) for process in processes]
-    while all(_runs(process) for process in processes):  # asked after opening: a number may have been given away
-        if len(handles) == len(processes):
+        handles = [os.pidfd_open(process.pid) for process in watched]
+    while all(processes.runs(process) for process in watched):  # asked after opening: a number may have been given away
+        if len(handles) == len(watched):
             select.select(handles, [], [])
         else:
             time.sleep(LOOK_EVERY_S)
-
-
-def _runs(process: psutil.Process) -> bool:
-    import psutil
-
-    with contextlib.suppress(psutil.Error):
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    return False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from pipelines import causes
+
 CODE = 75  # EX_TEMPFAIL of sysexits.h
 ASKED = "FARPOSE_SAYS_IF_IT_PASSES"  # set for the processes of a flow; elsewhere every error's exit code is 1
 EXITED = f"exited with {CODE}"  # in DVC's words
@@ -17,14 +19,12 @@ WORDS = ("database is locked", "Unable to acquire lock")  # in SQLite's words an
 
 def passes(error: BaseException | None) -> bool:
     """Whether what was raised, or what led to it, is one of these failures."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        kinds = {kind.__name__ for kind in type(error).__mro__}
-        if isinstance(error, ConnectionError | TimeoutError) or kinds & NAMES or any(word in str(error) for word in WORDS):
-            return True
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return False
+    return any(map(_passes, causes.chain(error, suppressed=False)))
+
+
+def _passes(error: BaseException) -> bool:
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, ConnectionError | TimeoutError) or bool(kinds & NAMES) or any(word in str(error) for word in WORDS)
 
 
 def exit_code(error: BaseException) -> int:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import psutil
 
+from components.base import processes
 from components.base.config import REPOSITORY
 from components.base.files import read_json, write_json
-from pipelines import lifeline
 
 MARK = "FARPOSE_SERVED"  # the environment variable
 RECORD = REPOSITORY / "mlruns" / "served.json"
@@ -46,7 +46,7 @@ class Served:
         """Those of the recorded processes that still run: the number alone may be another process by now."""
         found = {}
         for name, (pid, started) in self.processes.items():
-            if (process := lifeline.living(f"{pid}:{started}")) is not None:
+            if (process := processes.living(f"{pid}:{started}")) is not None:
                 found[name] = process
         return found
 
@@ -61,7 +61,7 @@ class Served:
                 if process.environ().get(MARK) == self.mark:
                     found[process.pid] = process
         found.pop(os.getpid(), None)
-        return {pid: process for pid, process in found.items() if _runs(process)}
+        return {pid: process for pid, process in found.items() if processes.runs(process)}
 
 
 def read(path: Path | None = None) -> Served:
@@ -93,9 +93,3 @@ def end(
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
     with contextlib.suppress(psutil.Error):
         process.send_signal(number)  # checks the start time again
-
-
-def _runs(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    return False

@@ -54,6 +54,8 @@ def serve() -> Iterator[str]:
         missing = [name for name in missing if name != MLFLOW]
     if not missing:
         yield "all run already"
+        servers.wait_until_all_answer([], [record.addresses[PREFECT] + servers.HEALTH[1]])
+        _deployments(record).apply()  # the clone's code may be newer than they are
     else:
         if before:
             yield f"{', '.join(before)}: running; starting {', '.join(missing)}"
@@ -82,12 +84,14 @@ def stop() -> Iterator[str]:
     living = record.living()
     gone = [name for name in record.processes if name not in living]
     servers_of = {name: process for name, process in living.items() if name != WORKER}
+    if _prefect_answers(record, living):
+        _deployments(record).hand_out_nothing()
     if WORKER in living:  # a run that is asked to end ends its stages itself; its worker would kill it
         worker = living[WORKER]
         runs = {process.pid for process in worker.children()}
         served.end(lambda: _others(record, servers_of, {worker.pid}), RUN_ENDS_S, only_first=lambda process: process.pid in runs)
     served.end(lambda: _others(record, servers_of), SERVER_ENDS_S)
-    if PREFECT in living and not servers.problem_of(record.addresses[PREFECT] + servers.HEALTH[1]):
+    if _prefect_answers(record, living):
         yield from (f"ended the run {name}" for name in _deployments(record).settle("ended by `make stop`"))
     served.end(record.members, SERVER_ENDS_S)
     if left := record.members():
@@ -141,6 +145,10 @@ def _start(record: served.Served, missing: list[str]) -> None:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise FarposeError("the worker does not start", fix=f"see {servers.LOGS}/{WORKER}.log")
             time.sleep(0.3)
+
+
+def _prefect_answers(record: served.Served, living: Collection[str]) -> bool:
+    return PREFECT in living and not servers.problem_of(record.addresses[PREFECT] + servers.HEALTH[1])
 
 
 def _deployments(record: served.Served) -> ModuleType:

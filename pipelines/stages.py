@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -325,14 +326,25 @@ def device_name() -> str:
     return os.environ.get("FARPOSE_DEVICE") or ("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-def device_lock(device: str) -> Any:
-    """An exclusive lock on a GPU for every stage that uses it; nothing on a CPU."""
-    from filelock import FileLock
+def device_lock(device: str) -> AbstractContextManager[Any]:
+    """Hold the lock of a GPU, one for all trainings and evaluations of the machine; wait, and say so, while another has it.
 
-    kind, _, number = device.partition(":")
-    if kind != "cuda":
+    Nothing on a CPU. `predict` and `submit` do not take it: they answer beside a training, and a camera holds no training up.
+    """
+    path = gpu_lock(device)
+    if path is None:
         return contextlib.nullcontext()
-    return FileLock(Path(tempfile.gettempdir()) / f"farpose-cuda-{number or 0}.lock", mode=0o666)  # "cuda" is the first one
+
+    def say() -> None:
+        print(f"{device}: another job works on it; waiting until it ends (`fuser {path}` names it)", file=sys.stderr)
+
+    return locks.held(path, say)
+
+
+def gpu_lock(device: str) -> Path | None:
+    """The file of a GPU's lock; None for a CPU."""
+    kind, _, number = device.partition(":")
+    return Path(tempfile.gettempdir()) / f"farpose-cuda-{number or 0}.lock" if kind == "cuda" else None  # "cuda" is the first one
 
 
 STAGES: dict[str, Callable[..., None]] = {

@@ -12,9 +12,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from components.base import processes
 from components.base.errors import FarposeError
 from components.base.files import full_disk_named
-from pipelines import lifeline
 
 PREDICTIONS, IMAGES = "predictions.json", "images.json"
 PARTIAL = ".unfinished-"  # … and the process that writes
@@ -27,13 +27,13 @@ class Written:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._temporary = folder, folder / f"{PARTIAL}{lifeline.this_process()}"
+        self.folder, self._temporary = folder, folder / f"{PARTIAL}{processes.this_process()}"
         self._streams: dict[str, TextIO] = {}
         self._some = dict.fromkeys((PREDICTIONS, IMAGES), False)
 
     def __enter__(self) -> Written:
         for left in self.folder.glob(f"{PARTIAL}*"):
-            if lifeline.living(left.name.removeprefix(PARTIAL)) is None:
+            if processes.living(left.name.removeprefix(PARTIAL)) is None:
                 shutil.rmtree(left, ignore_errors=True)
         try:
             self._temporary.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import requests
 
 from pipelines import environment
 
-START_S = 240.0
+START_S = 900.0
 
 
 def free_port() -> int:

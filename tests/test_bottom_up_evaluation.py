@@ -20,8 +20,9 @@ from components.approaches.image_pictures import TILE, view_of
 from components.approaches.images import reductions
 from components.base.config import parse
 from components.base.errors import FarposeError
-from components.degrade.image_shards import EvalImages, images_of
-from components.degrade.params import ShardSpec
+from components.degrade.held import images_held
+from components.degrade.image_shards import EvalImages
+from components.degrade.params import DegradeParams, ShardSpec
 from components.evaluate import curves, oks, stage
 from components.evaluate.approach import EvaluationContext
 from components.evaluate.assignment import assign, mean_by_image
@@ -389,8 +390,7 @@ def test_what_is_seen_lies_where_it_is_in_the_image(tmp_path: Path, height: int,
     picture = np.zeros((height, width, 3), np.uint8)
     radius = max(2, round(4 / ImageGeometry(SIZE, fit).image_to_input(width, height)[0, 0]))  # 4 px of the input
     cv2.circle(picture, place.tolist(), radius, (255, 255, 255), -1)
-    cv2.imwrite(str(tmp_path / "disc.png"), picture)
-    images = images_of([tmp_path / "disc.png"], ShardSpec((SIZE, SIZE), "direct", images=True), COCO_17, fit)
+    images = images_held(lambda _: picture, [0], ShardSpec((SIZE, SIZE), "direct", images=True), COCO_17, fit, DegradeParams())
     for flip, scales in ((True, (1.0,)), (False, (1.0,)), (True, (1.0, 2.0))):
         params = replace(QUICK, flip=flip, bottom_up=BottomUpParams(fit=fit, scales=scales))
         found, scores = predict_images(Bright(), codec_of(), images, params, data_root=tmp_path)

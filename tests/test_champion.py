@@ -54,6 +54,7 @@ def clone(tmp_path: Path, empty_tables: Path, monkeypatch) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_person_promotes_in_the_page_and_the_champion_is_served(clone, tmp_path):
     assert promotion.champion(clone) is None
     with Server(tmp_path / "server", "--backend-store-uri", store.tracking_uri(clone)).start() as server:

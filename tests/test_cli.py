@@ -107,6 +107,17 @@ def test_a_python_without_the_packages_is_named_with_the_way_out(command: list[s
     assert_one_line(done, f"{sys.executable} lacks the package '", "(`make setup` once, then `.venv/bin/farpose` in place of this Python)")
 
 
+def test_a_full_gpu_has_a_way_out(capsys):
+    import torch
+
+    try:
+        raise RuntimeError("predicting") from torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    except RuntimeError as error:
+        assert cli.report(error) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("farpose: error: the memory of the GPU is full") and "FARPOSE_DEVICE=cpu" in said
+
+
 def test_our_own_missing_module_is_not_foreseen(capsys):
     assert cli.report(ModuleNotFoundError("No module named 'components.x'", name="components.x")) == 1
     assert "not foreseen" in capsys.readouterr().err

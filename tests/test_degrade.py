@@ -77,6 +77,16 @@ def test_shards_are_the_same_for_any_number_of_threads_and_order_of_rows(people,
     assert np.array_equal(after.pixels[order], before.pixels)
 
 
+def test_one_split_alone_has_the_same_files(people, shards, tmp_path):
+    persons, root = people
+    summary = degrade(Source(persons, root, only="val"), ShardSpec(SIZE), DegradeParams(), tmp_path / "shard", progress=False)
+    whole = read_json(shards["direct"] / "shard.json")
+    assert summary["files"] == {name: found for name, found in whole["files"].items() if name.startswith("val")}
+    assert summary["splits"] == {"val": whole["splits"]["val"]}
+    with pytest.raises(FarposeError, match="the shard has no split 'train'"):
+        TrainCrops.open(tmp_path / "shard")
+
+
 def test_each_image_is_decoded_once_per_split(people, tmp_path, monkeypatch):
     persons, root = people
     read: list[str] = []

@@ -191,14 +191,15 @@ def test_runs_whose_process_is_gone_are_closed_and_no_others(prefect):
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
     from prefect.states import Running
 
-    from pipelines import flowruns, flows, lifeline
+    from components.base import processes
+    from pipelines import flowruns, flows
 
     done = subprocess.Popen([PYTHON, "-c", ""])
     done.wait()
     here, gone = socket.gethostname(), f"{done.pid}:1.00"
     labels = {
         "killed": {flowruns.PROCESS: gone, flowruns.HOST: here},
-        "alive": {flowruns.PROCESS: lifeline.this_process(), flowruns.HOST: here},
+        "alive": {flowruns.PROCESS: processes.this_process(), flowruns.HOST: here},
         "elsewhere": {flowruns.PROCESS: gone, flowruns.HOST: "another host"},
         "just begun": {},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from components.base.errors import FarposeError
 from components.base.files import read_json
 from components.degrade.area import area_mean, to_uint8, upright_grid
-from components.degrade.image_shards import COUNTED_FULLY, EvalImages, TrainImages, images_of
+from components.degrade.held import HeldImages, images_held
+from components.degrade.image_shards import COUNTED_FULLY, EvalImages, TrainImages
+from components.degrade.images import read_image
 from components.degrade.params import DegradeParams, ShardSpec
 from components.degrade.protocol import protocols
 from components.degrade.shard import Source
@@ -50,6 +53,13 @@ def spec(protocol="direct", size=SIZE):
 def stored_image(images, row):
     height, width, offset = int(images.height[row]), int(images.width[row]), int(images.offset[row])
     return images.pixels[offset : offset + height * width].numpy().view(np.uint8).reshape(height, width, 4)
+
+
+def images_of(files: list[Path], shown: ShardSpec, upright: bool = True, params: DegradeParams | None = None) -> HeldImages:
+    """Image files as a user's, numbered from 0."""
+    return images_held(
+        lambda number: read_image(files[number], upright), list(range(len(files))), shown, COCO_17, "short_side", params or DegradeParams()
+    )
 
 
 # ---------------------------------------------------------------- validation
@@ -90,6 +100,16 @@ def test_validation_holds_all_images_and_all_persons(tmp_path):
     assert np.array_equal(images.persons.keypoints, val.keypoints) and images.skeleton == COCO_17
 
 
+def test_one_split_alone_has_the_same_files(tmp_path):
+    persons, table, ignored = write_tiny_images(tmp_path, ODD_SCENES)
+    made = {}
+    for only in (None, "val"):
+        source = Source(persons, tmp_path, table, ignored, only=only)
+        made[only] = degrade(source, spec(), DegradeParams(), tmp_path / str(only), progress=False)
+    assert made["val"]["files"] == {name: found for name, found in made[None]["files"].items() if name.startswith("val")}
+    assert made["val"]["splits"] == {"val": made[None]["splits"]["val"]}
+
+
 @each_protocol
 @each_fit
 def test_the_original_gives_the_stored_input_again_at_scale_1(shards, protocol, fit):
@@ -106,17 +126,12 @@ def test_users_files_are_shown_like_validation_images(shards, protocol):
     images = EvalImages.open(shards[protocol])
     files = [shards[protocol].parent / path for path in images.image_path]
     camera = DegradeParams(protocols={"sensor": {"shot_noise": 0.0, "read_noise": 0.0}})  # ids differ, and so would the noise
-    own = images_of(files, spec(protocol), COCO_17, params=camera, upright=False)
+    own = images_of(files, spec(protocol), upright=False, params=camera)
     assert len(own) == len(files) and not len(own.persons) and own.image_id.tolist() == list(range(len(files)))
     for row in range(len(own)):
         expected = images.at_scale(row, 1, 1, shards[protocol].parent, camera)
         assert np.array_equal(own.pixels(row), expected)
         assert np.array_equal(own.at_scale(row, 1, 1, "/", camera), expected)
-
-
-def test_no_file_is_refused():
-    with pytest.raises(FarposeError, match="no image given"):
-        images_of([], spec(), COCO_17)
 
 
 def test_photographs_are_turned_upright(tmp_path):
@@ -125,7 +140,7 @@ def test_photographs_are_turned_upright(tmp_path):
     tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"  # one entry: orientation 6, a quarter turn
     segment = b"Exif\0\0" + tiff
     (tmp_path / "photo.jpg").write_bytes(data[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + data[2:])
-    turned, stored = (images_of([tmp_path / "photo.jpg"], spec(), COCO_17, upright=upright) for upright in (True, False))
+    turned, stored = (images_of([tmp_path / "photo.jpg"], spec(), upright) for upright in (True, False))
     assert (turned.width[0], turned.height[0]) == (60, 90) and (stored.width[0], stored.height[0]) == (90, 60)
     assert np.array_equal(turned.at_scale(0, 1, 1, tmp_path, DegradeParams()), turned.pixels(0))
 
@@ -136,7 +151,7 @@ def test_other_pixel_formats_are_read_as_colours(tmp_path, kind):
     written = {"grey": grey, "16 bit": grey.astype(np.uint16) * 257, "alpha": np.dstack([grey, grey, grey, np.full_like(grey, 9)])}[kind]
     cv2.imwrite(str(tmp_path / "photo.png"), written)
     cv2.imwrite(str(tmp_path / "plain.png"), np.dstack([grey] * 3))
-    images = images_of([tmp_path / "photo.png", tmp_path / "plain.png"], spec(), COCO_17, upright=False)
+    images = images_of([tmp_path / "photo.png", tmp_path / "plain.png"], spec(), upright=False)
     assert np.array_equal(images.pixels(0), images.pixels(1)) and images.pixels(0).any()
 
 

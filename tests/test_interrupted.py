@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from components.base import processes
 from components.base.errors import FarposeError
 from pipelines import graph, interrupted, lifeline, locks
 from pipelines.driver import Driver
@@ -126,7 +127,7 @@ def test_a_flow_that_no_kernel_follows_is_followed_by_the_next_one(toy):
     value = f"{gone.pid}:{psutil.Process(gone.pid).create_time():.2f}"
     gone.wait()
     left = subprocess.Popen(["sleep", "600"], cwd=toy, env=variables() | {lifeline.DRIVER: value})
-    other = subprocess.Popen(["sleep", "600"], cwd=toy, env=variables() | {lifeline.DRIVER: lifeline.this_process()})
+    other = subprocess.Popen(["sleep", "600"], cwd=toy, env=variables() | {lifeline.DRIVER: processes.this_process()})
     try:
         assert list(interrupted.put_in_order(toy)) == ["ended 1 processes of a run that was killed"]
         assert left.wait(10) == -signal.SIGTERM and other.poll() is None

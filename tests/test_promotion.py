@@ -26,6 +26,7 @@ from components.degrade.stage import degrade
 from components.evaluate.predict import predict
 from components.models import zoo
 from components.models.weights import save_weights
+from components.pose.crop import CONVENTIONS
 from components.pose.persons import Persons
 from components.registry import promotion, register, released, store, tracking
 from pipelines import cli, judging, paths, promoting, releases
@@ -160,9 +161,23 @@ def test_a_model_is_judged_on_crops_that_are_made_once(ground, repository, tmp_p
         if number in rows:  # repeats of one person are dropped
             np.testing.assert_allclose(np.reshape(rows[number], (-1, 3))[:, :2], expected.keypoints_image[row], atol=1e-6)
     (made,) = (tmp_path / "shards").iterdir()
+    assert {path.name for path in made.iterdir()} == {"shard.json", "val.parquet", *(f"val_{name}.npy" for name in CONVENTIONS)}
     before = made.stat().st_mtime_ns
     judging.inputs(ground, model, "val")
     assert made.stat().st_mtime_ns == before
+
+
+def test_a_split_is_judged_without_the_images_of_the_others(ground, repository, tmp_path, monkeypatch):  # noqa: F811
+    """`farpose evaluate NAME --on DATASET` reads the files of what it scores alone."""
+    table = Persons.read(ground.persons / "persons.parquet")
+    shutil.copytree(ground.root, tmp_path / "data" / SYNTHETIC)
+    for path in set(table.split("train").frame["image_path"]):
+        (tmp_path / "data" / SYNTHETIC / path).unlink()
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    model = promotion.read(registered(repository, tmp_path, 0), repository)
+    assert judging.judge(model, ground, "val", tmp_path / "judged")["persons"] == len(table.split("val").labelled())
+    with pytest.raises(FarposeError, match=r"no person is in split 'dev'.*--split"):
+        judging.inputs(ground, model, "dev")
 
 
 def test_crops_of_other_persons_are_made_anew(ground, repository, tmp_path):  # noqa: F811

@@ -42,7 +42,9 @@ PROGRAMS = ("dvc", "prefect", "mlflow", "make")
 
 
 def commands(text: str) -> set[str]:
-    """Commands in code of a document: `dvc repro`, `mlflow models serve`, `make test`, without their arguments."""
+    """Commands in code of a document, without their arguments, variables of these programs, and calls of their packages:
+    `dvc repro`, `mlflow models serve`, `make test`, `MLFLOW_PORT`, `mlflow.pyfunc.load_model`.
+    """
     blocks = r"^```[^\n]*\n(.*?)^```"
     code = [line for block in re.findall(blocks, text, re.M | re.S) for line in block.splitlines()]
     code += re.findall(r"`([^`\n]+)`", re.sub(blocks, "", text, flags=re.M | re.S))
@@ -50,6 +52,8 @@ def commands(text: str) -> set[str]:
     for line in code:
         for program, first, second in re.findall(r"(?:^|[\s;&=(])(dvc|prefect|mlflow|make) +([a-z][a-z-]*)(?: +([a-z][a-z-]*))?", line):
             found.add(" ".join([program, first, *([second] if first in GROUPS and second else [])]))
+        found.update(re.findall(r"\b(?:MLFLOW|PREFECT|AWS)_[A-Z0-9_]+\b", line))
+        found.update(re.findall(r"\b(?:dvc|prefect|mlflow|great_expectations)\.[a-z_]+\.[a-z_]+\b", line))
     return found
 
 
@@ -63,7 +67,8 @@ def rows() -> list[tuple[str, str, str, str]]:
 
 def test_commands_are_found_in_code_only():
     text = "`dvc exp run -S x` and dvc gc, `data.dvc says`; `MLFLOW_PORT=1 make serve`\n```\nmlflow models serve\nmake test # x\n```\n"
-    assert commands(text) == {"dvc exp run", "make serve", "mlflow models serve", "make test"}
+    assert commands(text) == {"dvc exp run", "make serve", "MLFLOW_PORT", "mlflow models serve", "make test"}
+    assert commands("`mlflow.pyfunc.load_model(1)` and PREFECT_HOME; `mlflow.db`") == {"mlflow.pyfunc.load_model"}
 
 
 def test_every_command_that_users_are_told_is_in_the_table():

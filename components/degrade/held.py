@@ -9,14 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from components.base.files import digest_of
 from components.degrade.image_shards import EvalImages, eval_image, fitted
-from components.degrade.images import usable_cores
+from components.degrade.images import Work, usable_cores
 from components.degrade.params import DegradeParams, ShardSpec
-from components.degrade.protocol import View
-from components.degrade.regions import box_center_and_size
-from components.degrade.shard import eval_input
-from components.degrade.shards import EvalCrops
+from components.degrade.shards import Boxes, EvalCrops, cut_boxes
 from components.pose.crop import Convention
 from components.pose.skeleton import Skeleton
 from components.pose.whole_image import Fit
@@ -35,34 +31,17 @@ def crops_of(
     """
     numbers = np.array([number for number, rows in boxes.items() for _ in rows], np.int64)
     bbox_xywh = np.concatenate([np.asarray(rows, np.float64).reshape(-1, 4) for rows in boxes.values()] or [np.zeros((0, 4))])
-    center, size = box_center_and_size(bbox_xywh, spec)
-    geometry = spec.geometry(convention)
-    matrices = geometry.image_to_crop(center, size)
-    pixels = np.zeros((len(bbox_xywh), 3, *spec.input_size), np.uint8)
+    given = Boxes("", numbers.astype(str).astype(object), numbers, bbox_xywh, upright=True)
 
-    def cut(number: int) -> None:
-        image = read(number)
-        for row in np.flatnonzero(numbers == number).tolist():
-            seed = int(digest_of(np.round(bbox_xywh[row], 2).tolist())[:15], 16)
-            pixels[row] = eval_input(image, View(matrices[row], spec.input_size, convention), spec.protocol, params, (number, seed))
+    def each_image(work: Work[np.ndarray]) -> None:
+        def one(number: int) -> None:
+            rows = np.flatnonzero(numbers == number)
+            work.put(rows, work.make(read(number), work.job(rows)))
 
-    with ThreadPoolExecutor(params.threads or usable_cores()) as pool:
-        list(pool.map(cut, [number for number, rows in boxes.items() if len(rows)]))
-    return EvalCrops(
-        pixels=pixels,
-        annotation_id=np.arange(len(bbox_xywh)),
-        image_id=numbers,
-        image_path=numbers.astype(str).astype(object),
-        center=center,
-        size=size,
-        bbox_xywh=bbox_xywh,
-        keypoints_image=np.zeros((len(bbox_xywh), len(skeleton), 3)),
-        area=bbox_xywh[:, 2] * bbox_xywh[:, 3],
-        skeleton=skeleton,
-        protocol=spec.protocol,
-        geometry=geometry,
-        upright=True,
-    )
+        with ThreadPoolExecutor(params.threads or usable_cores()) as pool:
+            list(pool.map(one, [number for number, rows in boxes.items() if len(rows)]))
+
+    return cut_boxes(given, convention, spec, params, skeleton, each_image)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ masks those people, so such images supervise background only.)
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -53,10 +53,10 @@ def plan_images(source: Source, spec: ShardSpec) -> Plan:
     """
     if source.images is None or source.ignored is None:
         raise FarposeError("a shard of whole images needs the images table and the ignore regions", fix="run the fetch stage")
-    images, labelled = source.images, source.labelled(TRAIN)
+    images, labelled = source.images, source.trained
     for split in source.evaluated:
         source.labelled(split)
-    for split in (TRAIN, *source.evaluated):
+    for split in source.splits:
         _check_rows(source.persons.split(split), images, split)
     train = _rows(images[(images["split"] == TRAIN) & images["image_id"].isin(labelled.frame["image_id"])])
     ignored = source.ignored.split(TRAIN)
@@ -65,7 +65,7 @@ def plan_images(source: Source, spec: ShardSpec) -> Plan:
         plan_whole(train.image_size, spec),
         {split: _evaluated(images[images["split"] == split], spec) for split in source.evaluated},
         lambda image_id, size, step, stored: _counted(ignored, image_id, size, step, stored),
-        {TRAIN: labelled, **{split: source.persons.split(split) for split in source.evaluated}},
+        {split: labelled if split == TRAIN else source.persons.split(split) for split in source.splits},
     )
 
 
@@ -260,27 +260,6 @@ def eval_image(
     geometry = spec.image_geometry(fit)
     view = View(geometry.image_to_input(*place), geometry.input_size(*place))
     return eval_input(image, view, spec.protocol, params, (image_id, WHOLE_IMAGE))
-
-
-def images_of(
-    files: Sequence[str | Path],
-    spec: ShardSpec,
-    skeleton: Skeleton,
-    fit: Fit = "short_side",
-    params: DegradeParams | None = None,
-    upright: bool = True,
-) -> EvalImages:
-    """A user's own image files as a bottom-up network takes them; image ids count from 0.
-
-    Args:
-        upright: rotate photographs by their EXIF orientation; in annotated data sets they stay as stored.
-    Raises:
-        FarposeError: no file is given, or one is missing or damaged.
-    """
-    if not files:
-        raise FarposeError("no image given", fix="name at least one image file")
-    images = fitted((read_image(path, upright) for path in files), [str(path) for path in files], spec, skeleton, fit, params)
-    return replace(images, upright=upright)
 
 
 def fitted(

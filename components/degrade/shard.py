@@ -52,12 +52,14 @@ class Source:
         data_root: the folder that image paths are relative to.
         images: for whole images: rows of images.parquet, one per image, with or without persons.
         ignored: for whole images: regions of people who are not labelled rows; their pixels do not count in the training loss.
+        only: the one split whose evaluation inputs are made, without training crops; None: all splits.
     """
 
     persons: Persons
     data_root: Path
     images: pd.DataFrame | None = None
     ignored: IgnoredRegions | None = None
+    only: str | None = None
 
     @property
     def upright(self) -> bool:
@@ -67,7 +69,17 @@ class Source:
     @property
     def evaluated(self) -> list[str]:
         """The splits of evaluation inputs."""
-        return sorted({"val", *self.persons.frame["split"]} - {TRAIN})
+        return sorted({"val", *self.persons.frame["split"]} - {TRAIN}) if self.only is None else [self.only]
+
+    @property
+    def splits(self) -> list[str]:
+        """All that are made."""
+        return [*([TRAIN] if self.only is None else []), *self.evaluated]
+
+    @property
+    def trained(self) -> Persons:
+        """The persons of the training crops: the labelled ones, at least one; nobody with `only`."""
+        return self.labelled(TRAIN) if self.only is None else self.persons.select(np.zeros(0, np.int64))
 
     def labelled(self, split: str) -> Persons:
         """The labelled persons of a split, at least one."""
@@ -143,7 +155,8 @@ class Writer:
 
     def write(self, plan: Plan) -> None:
         """All files but shard.json and the contact sheet."""
-        self._train(plan)
+        if len(plan.train):
+            self._train(plan)
         for split, (rows, layouts) in plan.evaluated.items():
             self._evaluated(split, rows, layouts)
         for split, persons in (plan.persons or {}).items():
@@ -152,8 +165,7 @@ class Writer:
     def _train(self, plan: Plan) -> None:
         regions, pixels = plan.regions, self._memory(TRAIN_PIXELS, (plan.regions.pixels, 4))
 
-        def own(rows: np.ndarray) -> np.ndarray:
-            """Rows that share no pixels."""
+        def own(rows: np.ndarray) -> np.ndarray:  # rows that share no pixels
             return rows[np.unique(regions.offsets[rows], return_index=True)[1]]
 
         def put(rows: np.ndarray, crops: list[np.ndarray]) -> None:

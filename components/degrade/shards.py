@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ def plan_crops(source: Source, spec: ShardSpec) -> Plan:
     Raises:
         FarposeError: a split is missing or has no labelled person.
     """
-    train = source.labelled(TRAIN)
+    train = source.trained
     evaluated = {split: _evaluated(source.labelled(split), spec) for split in source.evaluated}
     return Plan(_rows(train, "annotation_id", "image_id"), plan_regions(train, spec), evaluated)
 
@@ -38,7 +39,7 @@ def plan_crops(source: Source, spec: ShardSpec) -> Plan:
 def _rows(persons: Persons, *names: str) -> Rows:
     frame = persons.frame
     columns = {name: frame[name].to_numpy() for name in names}
-    columns |= {"bbox_xywh": persons.bbox_xywh, "keypoints": persons.keypoints.reshape(len(persons), -1)}
+    columns |= {"bbox_xywh": persons.bbox_xywh, "keypoints": persons.keypoints.reshape(len(persons), 3 * len(persons.skeleton))}
     sizes, ids = (frame[list(pair)].to_numpy(np.int64) for pair in (("image_width", "image_height"), ("image_id", "annotation_id")))
     return Rows(frame["image_path"].to_numpy(dtype=object), sizes, ids, columns)
 
@@ -188,20 +189,44 @@ def crop_boxes(
     Raises:
         FarposeError: an image is missing or damaged.
     """
+    heights = np.asarray(boxes.bbox_xywh, np.float64).reshape(-1, 4)[:, 3]
+    steps = np.full(len(heights), float(reduction)) if most_height is None else heights / most_height
+
+    def each_image(work: Work[np.ndarray]) -> None:
+        for_each_image(boxes.image_path, Path(boxes.data_root), work, params.threads, upright=boxes.upright)
+
+    return cut_boxes(boxes, convention, spec, params, skeleton, each_image, steps)
+
+
+def cut_boxes(
+    boxes: Boxes,
+    convention: Convention,
+    spec: ShardSpec,
+    params: DegradeParams,
+    skeleton: Skeleton,
+    each_image: Callable[[Work[np.ndarray]], None],
+    steps: np.ndarray | None = None,
+) -> EvalCrops:
+    """As `crop_boxes`, of images from anywhere.
+
+    Args:
+        each_image: has the work that it is given done once per image, (H, W, 3) uint8 BGR, and its rows of `boxes`, in several threads
+            if it likes.
+        steps: (N,) how many times the image is reduced around each box; None: not at all.
+    """
     bbox_xywh = np.asarray(boxes.bbox_xywh, np.float64).reshape(-1, 4)
     center, size = box_center_and_size(bbox_xywh, spec)
     matrices = spec.geometry(convention).image_to_crop(center, size)
     pixels = np.zeros((len(bbox_xywh), 3, *spec.input_size), np.uint8)
     seeds = [int(digest_of(np.round(box, 2).tolist())[:15], 16) for box in bbox_xywh]
     ids = np.stack([np.asarray(boxes.image_id, np.int64), np.array(seeds, np.int64)], 1)
-    steps = np.full(len(bbox_xywh), float(reduction)) if most_height is None else bbox_xywh[:, 3] / most_height
+    reductions = np.ones(len(bbox_xywh)) if steps is None else steps
 
     def put(rows: np.ndarray, made: np.ndarray) -> None:
         pixels[rows] = made
 
     make = partial(_limited_crops, convention, spec, params)
-    work = Work(make, lambda rows: (matrices[rows], steps[rows], ids[rows]), put, 3 * spec.input_size[0] * spec.input_size[1])
-    for_each_image(boxes.image_path, Path(boxes.data_root), work, params.threads, upright=boxes.upright)
+    each_image(Work(make, lambda rows: (matrices[rows], reductions[rows], ids[rows]), put, 3 * spec.input_size[0] * spec.input_size[1]))
     return EvalCrops(
         pixels=pixels,
         annotation_id=np.arange(len(bbox_xywh)),

@@ -27,7 +27,8 @@ def degrade(source: Source, spec: ShardSpec, params: DegradeParams, out: Path, p
     with atomic_directory(out) as folder:
         writer = Writer(spec, params, source.data_root, folder, progress, source.upright)
         writer.write(plan)
-        write_png(folder / "contact_sheet.png", contact_sheet(source, spec, params))
+        if source.only is None:
+            write_png(folder / "contact_sheet.png", contact_sheet(source, spec, params))
         about = writer.about(source.persons.skeleton, _counts(source, spec, plan))
         write_json(folder / "shard.json", about)
     return about
@@ -36,11 +37,12 @@ def degrade(source: Source, spec: ShardSpec, params: DegradeParams, out: Path, p
 def _counts(source: Source, spec: ShardSpec, plan: Plan) -> dict[str, dict[str, Any]]:
     """Persons and images per split, and how training crops are stored."""
     counts: dict[str, dict[str, Any]] = {}
-    for split in (TRAIN, *source.evaluated):
+    for split in source.splits:
         labelled = source.labelled(split)
         images = len(plan.evaluated[split][0]) if spec.images and split != TRAIN else int(labelled.frame["image_id"].nunique())
         counts[split] = {"persons": len(labelled), "images": images}
-    step = plan.regions.step
-    counts[TRAIN] |= {"pixels": plan.regions.pixels, "native_density": int((step == 1).sum()), "reduced": int((step > 1).sum()),
-                      "largest_step": round(float(step.max()), 4)}  # fmt: skip
+    if TRAIN in counts:
+        step = plan.regions.step
+        counts[TRAIN] |= {"pixels": plan.regions.pixels, "native_density": int((step == 1).sum()), "reduced": int((step > 1).sum()),
+                          "largest_step": round(float(step.max()), 4)}  # fmt: skip
     return counts

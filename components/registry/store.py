@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.base import processes
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
 from components.registry import moved
@@ -203,19 +204,10 @@ def close_crashed(client: MlflowClient, experiment_id: str) -> list[str]:
 
 def process_tags() -> dict[str, str]:
     """Tags by which a later process sees whether the process that owns a run still runs."""
-    import psutil
-
-    return {PID: str(os.getpid()), STARTED: f"{psutil.Process().create_time():.2f}", HOST: socket.gethostname()}
+    pid, _, started = processes.this_process().partition(":")
+    return {PID: pid, STARTED: started, HOST: socket.gethostname()}
 
 
 def is_dead(tags: dict[str, str]) -> bool:
     """Whether a run's `process_tags` name a process of this host that is gone."""
-    import psutil
-
-    if tags.get(HOST) != socket.gethostname():
-        return False
-    try:
-        started = psutil.Process(int(tags[PID])).create_time()
-    except (psutil.NoSuchProcess, KeyError, ValueError):
-        return True
-    return abs(started - float(tags.get(STARTED, started))) >= 1.0  # another process under a number used again
+    return tags.get(HOST) == socket.gethostname() and processes.living(f"{tags.get(PID)}:{tags.get(STARTED)}") is None
