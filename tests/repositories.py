@@ -25,7 +25,7 @@ stages:
   middle:
     foreach: [x, y]
     do:
-      cmd: ${python} middle.py ${item}
+      cmd: '"${python}" middle.py ${item}'
       deps:
         - first.txt
         - mode-${item}.txt

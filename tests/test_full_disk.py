@@ -99,7 +99,7 @@ def test_a_full_disk_under_dvcs_cache_is_named_and_the_next_run_continues(disk):
     (folder / ".dvc").mkdir(parents=True)
     shutil.copy(REPOSITORY / ".dvc" / "config", folder / ".dvc" / "config")
     (folder / "work.py").write_text("open('big.bin', 'wb').write(b'x' * 3_000_000)")
-    (folder / "dvc.yaml").write_text(f"stages:\n  work:\n    cmd: {PYTHON} work.py\n    deps: [mode.txt]\n    outs: [big.bin]\n")
+    (folder / "dvc.yaml").write_text(f"stages:\n  work:\n    cmd: '\"{PYTHON}\" work.py'\n    deps: [mode.txt]\n    outs: [big.bin]\n")
     (folder / "mode.txt").write_text("1")
     git(folder, "init", "--quiet")
     assert dvc(folder, "repro").returncode == 0

@@ -104,7 +104,7 @@ stages:
   evaluate:
     foreach: [{NAME}]
     do:
-      cmd: {PYTHON} score.py
+      cmd: '"{PYTHON}" score.py'
       params:
         - params/variants/demo.yaml:
             - ${{item}}

@@ -121,7 +121,7 @@ def test_a_rows_commands_run_as_they_stand(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for line in next(lines for (_, lines), row in zip(blocks(), ROWS, strict=True) if name in row.variants):
         if f"@{name}" in line:
-            here = re.sub(r"\bfarpose (params|run)\b", rf"{sys.executable} -m pipelines.cli \1", line)  # the copy's code
+            here = re.sub(r"\bfarpose (params|run)\b", rf'"{sys.executable}" -m pipelines.cli \1', line)  # the copy's code
             done = subprocess.run(["bash", "-c", here], cwd=repository, env=variables(), capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
     metrics = read_json(repository / "results" / "pipeline" / "evaluate" / f"{name}.json")
