@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from components.base.errors import FarposeError, unknown_name
+from components.base.fan_out import fanned_out
 from components.base.files import atomic_file, read_json, sha256_of, write_json
 from pipelines import checks, devices, interrupted, listing, locks, paths, settings
 
@@ -350,7 +351,7 @@ def run_stage(name: str, item: str | None = None) -> None:
     if (name in WITH_ITEM) != (item is not None) and not (name in ITEM_OPTIONAL and item is None):
         raise FarposeError(f"stage {name} takes {'one item' if name in WITH_ITEM else 'no item'}", fix=f"`farpose stage {name} ...`")
     address = f"{name}@{item}" if item is not None else name
-    with locks.working_on(address), interrupted.noted(address):
+    with locks.working_on(address), interrupted.noted(address), fanned_out(settings.fan_out()):
         STAGES[name](*([item] if item is not None else []))
 
 
