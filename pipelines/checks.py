@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def parameters() -> dict[str, Any]:
-    """Every parameter of the default run, typed: `data`, `degrade`, `evaluate`, `train`, `pipeline` and each variant's recipe.
+    """Every parameter of the default run, typed: `data`, `degrade`, `fan_out`, `evaluate`, `train`, `pipeline` and each variant's recipe.
 
     Raises:
         FarposeError: the first error in params/, with its place.
@@ -32,6 +32,7 @@ def parameters() -> dict[str, Any]:
         "data": settings.data(),
         "synthetic": parse(SyntheticParams, load_yaml(PARAMS / "data.yaml").get("synthetic", {}), "params/data.yaml: synthetic"),
         "degrade": settings.degrade(),
+        "fan_out": settings.fan_out(),
         "evaluate": settings.evaluation(),
         "train": recipes.load(),
         "pipeline": pipeline,

@@ -64,6 +64,10 @@ def parser() -> argparse.ArgumentParser:
     run = command("run", "run:run", "bring every stage up to date, as a Prefect flow over DVC's graph")
     run.add_argument("targets", nargs="*", metavar="STAGE", help="only these stages and what they need (such as compare, train@NAME)")
     run.add_argument("--no-verify", action="store_true", help="leave out the checks that come before the first stage")
+    text = "the work pool whose workers train and evaluate the variants, in clones of their own (docs/scale.md)"
+    run.add_argument("--over", metavar="POOL", help=text)
+    work = command("work", "flows:work", "train and evaluate variants for other clones, as a worker of a pool of the Prefect server")
+    work.add_argument("pool", metavar="POOL", help="the name that `farpose run --over` gives")
 
     text = "take in new data: check them beside those that are there, then put them in place and run the pipeline, or say what is wrong"
     ingest = command("ingest", "flows:ingest", text)

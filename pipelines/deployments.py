@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -27,20 +27,19 @@ from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, StateTyp
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectNotFound
 from prefect.runner.storage import LocalStorage
 from prefect.states import Crashed
-from prefect.workers.process import ProcessWorker
 
 from components.base.errors import FarposeError
-from pipelines import flowruns, flows
+from pipelines import flowruns, flows, pooled
 from pipelines.environment import REPOSITORY
 
-POOL, NIGHTLY, FLOWS = "farpose", flows.nightly.name, "pipelines/flows.py"
+POOL, NIGHTLY, FLOWS = pooled.OWN_POOL, flows.nightly.name, "pipelines/flows.py"
 DEPLOYED: dict[Any, tuple[str, dict[str, Any]]] = {  # each under its flow's name: what its page says, and parameters of its runs
     flows.reproduce: (
-        "Brings every stage up to date; unchanged stages are skipped. `targets` names a part.",
-        {"targets": None, "verify": True},
+        "Brings every stage up to date; unchanged stages are skipped. `targets` names a part, `over` a work pool.",
+        {"targets": None, "verify": True, "over": None},
     ),
     flows.ingest: (
         "Takes in new data of a source of params/data.yaml, from `place` or its recorded origin: checked before they replace anything.",
@@ -66,10 +65,8 @@ def apply() -> None:
     One run at a time is the pool's limit. That of a deployment is a lease, which a run loses when the server restarts, and Prefect then
     ends the run some minutes later.
     """
+    pooled.make_pool(POOL)
     with get_client(sync_client=True) as client:
-        with contextlib.suppress(ObjectAlreadyExists):
-            template = ProcessWorker.get_default_base_job_template()
-            client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
         client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=1, is_paused=False))  # `make stop` pauses it
     for some_flow, (text, parameters) in DEPLOYED.items():
         local: Any = some_flow.from_source(LocalStorage(str(REPOSITORY)), f"{FLOWS}:{some_flow.name}")

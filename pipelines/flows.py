@@ -16,7 +16,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.base.errors import FarposeError
 from components.registry import tracking
-from pipelines import challenging, flowruns, interrupted, pages, reproduction, settings, turns
+from pipelines import challenging, flowruns, interrupted, pages, pooled, reproduction, settings, turns
 from pipelines.driver import Driver, Passing, StageResult
 from pipelines.environment import REPOSITORY
 from pipelines.lifeline import Terminated
@@ -28,13 +28,15 @@ RUNNER: Any = ThreadPoolTaskRunner(max_workers=MOST_TASKS)
 Split = Literal["dev", "val"]
 
 
-def run(targets: list[str] | None = None, verify: bool = True, repository: Path = REPOSITORY) -> list[StageResult]:
+def run(targets: list[str] | None = None, verify: bool = True, repository: Path = REPOSITORY, over: str | None = None) -> list[StageResult]:
     """Bring `targets` (all stages if none) and what they need up to date; what DVC decided for each, in the graph's order.
 
+    Args:
+        over: the work pool whose workers train and evaluate the variants; None: all is done here.
     Raises:
         FarposeError: a stage failed (the first failure, in the stage's own words), or DVC still sees changes at the end.
     """
-    results: list[StageResult] = call(reproduce, targets, verify, str(repository))
+    results: list[StageResult] = call(reproduce, targets, verify, str(repository), over)
     return results
 
 
@@ -44,12 +46,17 @@ def call(some_flow: Any, *parameters: Any) -> Any:
     Raises:
         Terminated: SIGTERM arrived.
     """
-    for name in flowruns.close_dead(names()):
-        echo(f"the run {name!r} of before is closed: {flowruns.REASON}")
+    close_dead()
     try:
         return some_flow(*parameters)
     except TerminationSignal:  # Prefect's word for SIGTERM
         raise Terminated from None
+
+
+def close_dead() -> None:
+    """Close in Prefect what flows left open whose process on this machine was killed."""
+    for name in flowruns.close_dead((*names(), pooled.FLOW)):
+        echo(f"the run {name!r} of before is closed: {flowruns.REASON}")
 
 
 def names() -> tuple[str, ...]:
@@ -74,12 +81,24 @@ def _what(name: str, given: dict[str, Any]) -> str:
 
 
 @flow(flow_run_name=_run_name, task_runner=RUNNER, validate_parameters=False)
-def reproduce(targets: list[str] | None = None, verify: bool = True, repository: str = HERE) -> list[StageResult]:
+def reproduce(targets: list[str] | None = None, verify: bool = True, repository: str = HERE, over: str | None = None) -> list[StageResult]:
     """Reproduce the graph of dvc.yaml, or the part of it that `targets` name; see `run`."""
     with _work(repository) as work:
-        results = reproduction.reproduce(work, targets, verify)
-        _names(work, f"{', '.join(targets or ['all stages'])}: {reproduction.in_words(results)}")
-    return _completed(results, reproduction.in_words(results))
+        shared = pooled.share_out(work, targets, verify, over, variant) if over else ""
+        results = reproduction.reproduce(work, targets, verify and not over)
+        done = "; ".join(part for part in (shared, reproduction.in_words(results)) if part)
+        _names(work, f"{', '.join(targets or ['all stages'])}: {done}")
+    return _completed(results, done)
+
+
+@flow(name=pooled.FLOW, flow_run_name="{name}", validate_parameters=False)
+def variant(name: str, job: dict[str, Any]) -> str:
+    """Train and evaluate one variant in this clone, for the flow `reproduce` of another one; see `pooled.take`."""
+    pooled.begin(job, REPOSITORY)
+    with _work(HERE) as work:
+        done = pooled.take(work, name, job)
+        _names(work, f"variant {name}: {done}")
+    return _completed(done, done)
 
 
 @flow(flow_run_name=_run_name, task_runner=RUNNER, validate_parameters=False)

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 from components.base.config import PARAMS, load_yaml, parse
 from components.base.errors import FarposeError, unknown_name
+from components.base.fan_out import FanOut
 from components.datasets.params import DataParams
 from components.degrade.params import DegradeParams, ShardSpec
 from components.evaluate.params import EvaluateParams
@@ -122,3 +123,8 @@ def degrade() -> DegradeParams:
 def evaluation() -> EvaluateParams:
     """Section `evaluate` of params/evaluate.yaml."""
     return section(EvaluateParams, "evaluate")
+
+
+def fan_out() -> FanOut:
+    """Section `fan_out` of params/fan_out.yaml."""
+    return section(FanOut, "fan_out")

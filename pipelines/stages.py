@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import functools
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from components.base.errors import FarposeError, unknown_name
+from components.base.fan_out import fanned_out
 from components.base.files import atomic_file, read_json, sha256_of, write_json
-from pipelines import checks, interrupted, listing, locks, paths, settings
+from pipelines import checks, devices, interrupted, listing, locks, paths, settings
 
 
 def plan() -> None:
@@ -108,7 +107,6 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
         shards, output: for a variant that is not in the pipeline, whose metrics are written next to its weights.
     """
     from components.models import zoo
-    from components.registry import tracking
     from components.registry.register import WEIGHTS_TAG
     from components.train import recipe as recipes
     from components.train.launch import train as train_variant
@@ -121,12 +119,8 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     recipe = recipes.resolve(variant, recipes.load(), kind)
     shards = shards or settings.load().shards_of(name)
     folder = output or paths.MODELS / name
-    device = device_name()
-    parameters = {"variant": variant, "recipe": {"name": kind, **dataclasses.asdict(recipe)}, "shards": shards, "device": device}
-    with (
-        tracking.run(f"train@{name}", params=parameters, tags={"kind": "train", "variant": name}) as run,
-        device_lock(device, recipe.processes),
-    ):
+    parameters = {"variant": variant, "recipe": {"name": kind, **dataclasses.asdict(recipe)}, "shards": shards}
+    with _recorded_job(f"train@{name}", parameters, {"kind": "train", "variant": name}, recipe.processes) as (run, device):
         _name_shards(run, shards, "training")
         tracker = run.tracker()
         checkpoints = paths.CHECKPOINTS / plans.code_now(plans.TRAIN, variant, shards)[:16]  # a run that other code began is not continued
@@ -167,9 +161,8 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
     checks.data_of(variant, f"variant {name}", True)
     shards = shards or settings.load().shards_of(name)
     weights, folder = weights or paths.MODELS / name / "model.safetensors", output or paths.EVALUATIONS / name
-    device = device_name()
-    parameters = {"variant": variant, "evaluate": params, "shards": shards, "device": device}
-    with tracking.run(f"evaluate@{name}", params=parameters, tags={"kind": "evaluate", "variant": name}) as run, device_lock(device):
+    parameters = {"variant": variant, "evaluate": params, "shards": shards}
+    with _recorded_job(f"evaluate@{name}", parameters, {"kind": "evaluate", "variant": name}) as (run, device):
         built = trained(variant, weights)
         provenance: dict[str, Any] = {
             "variant": name,
@@ -321,38 +314,13 @@ def _name_shards(run: Any, shards: str, context: str) -> None:
         run.used_shards(shards, sha256_of(about), context)
 
 
-def device_name() -> str:
-    """FARPOSE_DEVICE if set, else the first GPU, else the CPU."""
-    import torch
-
-    return os.environ.get("FARPOSE_DEVICE") or ("cuda:0" if torch.cuda.is_available() else "cpu")
-
-
 @contextlib.contextmanager
-def device_lock(device: str, processes: int = 1) -> Iterator[None]:
-    """Hold the lock of a GPU, one for all trainings and evaluations of the machine; wait, and say so, while another has it.
+def _recorded_job(name: str, parameters: dict[str, Any], tags: dict[str, str], processes: int = 1) -> Iterator[tuple[Any, str]]:
+    """MLflow's run of a stage, and the device that it has to itself (the first one, of several processes)."""
+    from components.registry import tracking
 
-    Nothing on a CPU. `predict` and `submit` do not take it: they answer beside a training, and a camera holds no training up.
-
-    Args:
-        processes: several take the GPUs from the first on.
-    """
-    with contextlib.ExitStack() as locked:
-        for one in [device] if processes == 1 else [f"{device.partition(':')[0]}:{number}" for number in range(processes)]:
-            path = gpu_lock(one)
-            if path is not None:
-                locked.enter_context(locks.held(path, functools.partial(_say_taken, one, path)))
-        yield
-
-
-def _say_taken(device: str, path: Path) -> None:
-    print(f"{device}: another job works on it; waiting until it ends (`fuser {path}` names it)", file=sys.stderr)
-
-
-def gpu_lock(device: str) -> Path | None:
-    """The file of a GPU's lock; None for a CPU."""
-    kind, _, number = device.partition(":")
-    return Path(tempfile.gettempdir()) / f"farpose-cuda-{number or 0}.lock" if kind == "cuda" else None  # "cuda" is the first one
+    with devices.taken(processes) as device, tracking.run(name, params={**parameters, "device": device}, tags=tags) as run:
+        yield run, device
 
 
 STAGES: dict[str, Callable[..., None]] = {
@@ -383,7 +351,7 @@ def run_stage(name: str, item: str | None = None) -> None:
     if (name in WITH_ITEM) != (item is not None) and not (name in ITEM_OPTIONAL and item is None):
         raise FarposeError(f"stage {name} takes {'one item' if name in WITH_ITEM else 'no item'}", fix=f"`farpose stage {name} ...`")
     address = f"{name}@{item}" if item is not None else name
-    with locks.working_on(address), interrupted.noted(address):
+    with locks.working_on(address), interrupted.noted(address), fanned_out(settings.fan_out()):
         STAGES[name](*([item] if item is not None else []))
 
 

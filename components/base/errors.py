@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class FarposeError(Exception):
@@ -20,6 +21,14 @@ class FarposeError(Exception):
         place = f"{where}: " if where is not None else ""
         way_out = f" ({fix})" if fix else ""
         super().__init__(f"{place}{problem}{way_out}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickles, in which errors of other processes arrive."""
+        return _again, (type(self), self.problem, self.where, self.fix)
+
+
+def _again(kind: type[FarposeError], problem: str, where: object, fix: str | None) -> FarposeError:
+    return kind(problem, where=where, fix=fix)
 
 
 class DiskFull(FarposeError):

@@ -5,21 +5,28 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from components.base.errors import FarposeError
+from components.base.fan_out import mapped
 from components.base.files import atomic_file, sha256_of
 
+PART_FILES = 16
 NAMED = 5  # differences named in an error
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 def digest_tree(root: Path) -> dict[str, str]:
-    """SHA-256 of every file under `root` by its path relative to it, sorted. Hashing uses threads."""
+    """SHA-256 of every file under `root` by its path relative to it, sorted. Hashing uses threads, or what `base.fan_out` says."""
     paths = _files(root)
-    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2)) as pool:
-        return dict(zip(paths, pool.map(lambda path: sha256_of(root / path), paths), strict=True))
+    parts = (paths[start : start + PART_FILES] for start in range(0, len(paths), PART_FILES))
+    hashed = mapped(partial(_digests, root), parts, min(8, (os.cpu_count() or 1) + 2))
+    return dict(zip(paths, (digest for _, digests in hashed for digest in digests), strict=True))
+
+
+def _digests(root: Path, paths: list[str]) -> list[str]:
+    return [sha256_of(root / path) for path in paths]
 
 
 def save_manifest(digests: Mapping[str, str], path: Path, where: object = None) -> None:

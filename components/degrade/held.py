@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from components.degrade.image_shards import EvalImages, eval_image, fitted
-from components.degrade.images import usable_cores
+from components.degrade.images import Work, usable_cores
 from components.degrade.params import DegradeParams, ShardSpec
-from components.degrade.shards import Boxes, EvalCrops, Work, cut_boxes
+from components.degrade.shards import Boxes, EvalCrops, cut_boxes
 from components.pose.crop import Convention
 from components.pose.skeleton import Skeleton
 from components.pose.whole_image import Fit
@@ -33,9 +33,10 @@ def crops_of(
     bbox_xywh = np.concatenate([np.asarray(rows, np.float64).reshape(-1, 4) for rows in boxes.values()] or [np.zeros((0, 4))])
     given = Boxes("", numbers.astype(str).astype(object), numbers, bbox_xywh, upright=True)
 
-    def each_image(work: Work) -> None:
+    def each_image(work: Work[np.ndarray]) -> None:
         def one(number: int) -> None:
-            work(read(number), np.flatnonzero(numbers == number))
+            rows = np.flatnonzero(numbers == number)
+            work.put(rows, work.make(read(number), work.job(rows)))
 
         with ThreadPoolExecutor(params.threads or usable_cores()) as pool:
             list(pool.map(one, [number for number, rows in boxes.items() if len(rows)]))

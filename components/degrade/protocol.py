@@ -38,6 +38,24 @@ class View:
     convention: Convention = "classic"
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How N evaluation inputs are sampled: (N, 2, 3) matrices from image px, and (N, 2) heights and widths, px."""
+
+    image_to_input: np.ndarray
+    sizes: np.ndarray
+    convention: Convention = "classic"
+
+    def of(self, rows: np.ndarray) -> Layout:
+        """Those of some rows."""
+        return Layout(self.image_to_input[rows], self.sizes[rows], self.convention)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """(N,) end of each input in the flat file, bytes."""
+        return np.cumsum(3 * self.sizes.prod(1))
+
+
 class Protocol(ABC):
     """One way to degrade images. A subclass sets the attributes and methods; its only instance is the file's `PROTOCOL`.
 

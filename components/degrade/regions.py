@@ -35,6 +35,10 @@ class Regions:
     offsets: np.ndarray
     pixels: int
 
+    def of(self, rows: np.ndarray) -> Regions:
+        """Those of some rows, in the same flat array."""
+        return Regions(self.corners[rows], self.step[rows], self.heights[rows], self.widths[rows], self.offsets[rows], self.pixels)
+
     @property
     def image_to_stored(self) -> np.ndarray:
         """(N, 2, 3) affine matrices from image px to px of the stored crop (border included)."""
@@ -43,6 +47,21 @@ class Regions:
             matrix[:, axis, axis] = 1 / self.step
             matrix[:, axis, 2] = (0.5 - self.corners[:, axis]) / self.step - 0.5 + BORDER
         return matrix
+
+
+def stored_crops(image: np.ndarray, regions: Regions) -> list[np.ndarray]:
+    """(h, w, 3) uint8 RGB each: the training crops of one image without their black borders."""
+    return [np.ascontiguousarray(_stored_crop(image, regions, row)[..., ::-1]) for row in range(len(regions.step))]
+
+
+def _stored_crop(image: np.ndarray, regions: Regions, row: int) -> np.ndarray:
+    """(h, w, 3) uint8 BGR: one training crop without its black border, clean, at the density that `regions` planned."""
+    left, top, right, bottom = regions.corners[row]
+    step = float(regions.step[row])
+    if step == 1:
+        return image[top:bottom, left:right]
+    size = int(regions.heights[row]) - 2 * BORDER, int(regions.widths[row]) - 2 * BORDER
+    return to_uint8(area_mean(image, (left + step / 2 - 0.5, top + step / 2 - 0.5), (step, step), size))
 
 
 def box_center_and_size(bbox_xywh: np.ndarray, spec: ShardSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -67,16 +86,6 @@ def regions_of(corners: np.ndarray, step: np.ndarray, owner: np.ndarray | None =
     counts = np.where(owner == np.arange(len(owner)), stored.prod(1), 0)
     offsets = (np.cumsum(counts) - counts)[owner]
     return Regions(corners, step, stored[:, 1], stored[:, 0], offsets, int(counts.sum()))
-
-
-def stored_crop(image: np.ndarray, regions: Regions, row: int) -> np.ndarray:
-    """(h, w, 3) uint8 BGR: one training crop without its black border, clean, at the density that `regions` planned."""
-    left, top, right, bottom = regions.corners[row]
-    step = float(regions.step[row])
-    if step == 1:
-        return image[top:bottom, left:right]
-    size = int(regions.heights[row]) - 2 * BORDER, int(regions.widths[row]) - 2 * BORDER
-    return to_uint8(area_mean(image, (left + step / 2 - 0.5, top + step / 2 - 0.5), (step, step), size))
 
 
 def plan_regions(persons: Persons, spec: ShardSpec) -> Regions:

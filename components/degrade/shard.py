@@ -15,6 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -29,11 +30,10 @@ from torch import Tensor
 from components.base.config import parse
 from components.base.errors import FarposeError
 from components.base.files import read_json, sha256_of
-from components.degrade.images import for_each_image
+from components.degrade.images import Work, for_each_image
 from components.degrade.params import DegradeParams, ShardSpec
-from components.degrade.protocol import View, protocol
-from components.degrade.regions import BORDER, Regions, stored_crop
-from components.pose.crop import Convention
+from components.degrade.protocol import Layout, View, protocol
+from components.degrade.regions import BORDER, Regions, stored_crops
 from components.pose.ignored import IgnoredRegions
 from components.pose.persons import UPRIGHT, Persons
 from components.pose.skeleton import Skeleton
@@ -111,20 +111,6 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How N evaluation inputs are sampled: (N, 2, 3) matrices from image px, and (N, 2) heights and widths, px."""
-
-    image_to_input: np.ndarray
-    sizes: np.ndarray
-    convention: Convention = "classic"
-
-    @property
-    def ends(self) -> np.ndarray:
-        """(N,) end of each input in the flat file, bytes."""
-        return np.cumsum(3 * self.sizes.prod(1))
-
-
-@dataclass(frozen=True)
 class Plan:
     """The contents of a shard.
 
@@ -179,13 +165,18 @@ class Writer:
     def _train(self, plan: Plan) -> None:
         regions, pixels = plan.regions, self._memory(TRAIN_PIXELS, (plan.regions.pixels, 4))
 
-        def work(image: np.ndarray, rows: np.ndarray) -> None:
-            for row in rows[np.unique(regions.offsets[rows], return_index=True)[1]]:
+        def own(rows: np.ndarray) -> np.ndarray:  # rows that share no pixels
+            return rows[np.unique(regions.offsets[rows], return_index=True)[1]]
+
+        def put(rows: np.ndarray, crops: list[np.ndarray]) -> None:
+            for row, crop in zip(own(rows), crops, strict=True):
                 height, width, offset = (int(part[row]) for part in (regions.heights, regions.widths, regions.offsets))
                 stored = pixels[offset : offset + height * width].reshape(height, width, 4)[BORDER:-BORDER, BORDER:-BORDER]
-                stored[..., :3] = stored_crop(image, regions, row)[..., ::-1]
-                stored[..., 3] = plan.counted(int(plan.train.ids[row, 0]), image.shape[:2], float(regions.step[row]), stored.shape[:2])
+                stored[..., :3] = crop
+                size = int(plan.train.image_size[row, 1]), int(plan.train.image_size[row, 0])
+                stored[..., 3] = plan.counted(int(plan.train.ids[row, 0]), size, float(regions.step[row]), stored.shape[:2])
 
+        work = Work(stored_crops, lambda rows: regions.of(own(rows)), put, 3 * regions.heights * regions.widths)
         self._each_image(plan.train, TRAIN, work)
         pixels.flush()
         places = {"offset": regions.offsets, "height": regions.heights, "width": regions.widths}
@@ -195,31 +186,22 @@ class Writer:
         ends = {name: layout.ends for name, layout in layouts.items()}
         stores = {name: self._memory(inputs_file(split, name), (int(ends[name][-1]),)) for name in layouts}
 
-        def work(image: np.ndarray, of_image: np.ndarray) -> None:
-            for row in of_image:
-                for name, layout in layouts.items():
-                    height, width = map(int, layout.sizes[row])
-                    view = View(layout.image_to_input[row], (height, width), layout.convention)
-                    pixels = eval_input(image, view, self.spec.protocol, self.params, (int(rows.ids[row, 0]), int(rows.ids[row, 1])))
+        def put(of_image: np.ndarray, made: dict[str, list[np.ndarray]]) -> None:
+            for name, inputs in made.items():
+                for row, pixels in zip(of_image, inputs, strict=True):
                     stores[name][ends[name][row] - pixels.size : ends[name][row]] = pixels.ravel()
 
+        make = partial(_eval_inputs, self.spec.protocol, self.params)
+        size = sum(3 * layout.sizes.prod(1) for layout in layouts.values())
+        work = Work(make, lambda some: (rows.ids[some], {name: layout.of(some) for name, layout in layouts.items()}), put, size)
         self._each_image(rows, split, work)
         for store in stores.values():
             store.flush()
         self._table(split, rows.columns)
 
-    def _each_image(self, rows: Rows, split: str, work: Callable[[np.ndarray, np.ndarray], None]) -> None:
-        def checked(image: np.ndarray, of_image: np.ndarray) -> None:
-            found, said = (image.shape[1], image.shape[0]), tuple(rows.image_size[of_image[0]])
-            if found != said:
-                exif = "; its EXIF orientation may exchange the sides, see `orientation` in params/data.yaml" if found == said[::-1] else ""
-                fix = f"run the fetch stage again{exif}"
-                problem = f"image is {found[0]}x{found[1]} px, its table says {said[0]}x{said[1]}"
-                raise FarposeError(problem, where=self.data_root / str(rows.image_path[of_image[0]]), fix=fix)
-            work(image, of_image)
-
+    def _each_image(self, rows: Rows, split: str, work: Work[Any]) -> None:
         label = f"{self.spec.name} {split}" if self.progress else None
-        for_each_image(rows.image_path, self.data_root, checked, self.params.threads, label, self.upright)
+        for_each_image(rows.image_path, self.data_root, work, self.params.threads, label, self.upright, rows.image_size)
 
     def _memory(self, name: str, shape: tuple[int, ...]) -> np.memmap:
         return np.lib.format.open_memmap(self.folder / name, mode="w+", dtype=np.uint8, shape=shape)
@@ -240,6 +222,24 @@ class Writer:
             "splits": splits,
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(self.folder.iterdir())},
         }
+
+
+def _eval_inputs(
+    name: str, params: DegradeParams, image: np.ndarray, job: tuple[np.ndarray, dict[str, Layout]]
+) -> dict[str, list[np.ndarray]]:
+    """The evaluation inputs of one image, by layout.
+
+    Args:
+        job: ids (n, 2) and the layouts of the image's rows.
+    """
+    ids, layouts = job
+    return {
+        of: [
+            eval_input(image, View(matrix, (int(size[0]), int(size[1])), layout.convention), name, params, (int(own[0]), int(own[1])))
+            for matrix, size, own in zip(layout.image_to_input, layout.sizes, ids, strict=True)
+        ]
+        for of, layout in layouts.items()
+    }
 
 
 def _column(values: np.ndarray) -> pa.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from components.base.errors import unknown_name
 from components.base.files import digest_of
-from components.degrade.images import for_each_image
+from components.degrade.images import Work, for_each_image
 from components.degrade.limit import limited
 from components.degrade.params import DegradeParams, ShardSpec
 from components.degrade.protocol import View
@@ -157,9 +158,6 @@ class EvalCrops:
         )
 
 
-Work = Callable[[np.ndarray, np.ndarray], None]  # of an image (H, W, 3) uint8 BGR and the rows that lie in it
-
-
 @dataclass(frozen=True)
 class Boxes:
     """N boxes without an annotation, such as a detector's.
@@ -200,7 +198,7 @@ def crop_boxes(
     heights = np.asarray(boxes.bbox_xywh, np.float64).reshape(-1, 4)[:, 3]
     steps = np.full(len(heights), float(reduction)) if most_height is None else heights / most_height
 
-    def each_image(work: Work) -> None:
+    def each_image(work: Work[np.ndarray]) -> None:
         for_each_image(boxes.image_path, Path(boxes.data_root), work, params.threads, upright=boxes.upright)
 
     return cut_boxes(boxes, convention, spec, params, skeleton, each_image, steps)
@@ -212,29 +210,29 @@ def cut_boxes(
     spec: ShardSpec,
     params: DegradeParams,
     skeleton: Skeleton,
-    each_image: Callable[[Work], None],
+    each_image: Callable[[Work[np.ndarray]], None],
     steps: np.ndarray | None = None,
 ) -> EvalCrops:
     """As `crop_boxes`, of images from anywhere.
 
     Args:
-        each_image: calls the function that it is given once per image with the image, (H, W, 3) uint8 BGR, and its rows of `boxes`,
-            from several threads if it likes.
+        each_image: has the work that it is given done once per image, (H, W, 3) uint8 BGR, and its rows of `boxes`, in several threads
+            if it likes.
         steps: (N,) how many times the image is reduced around each box; None: not at all.
     """
     bbox_xywh = np.asarray(boxes.bbox_xywh, np.float64).reshape(-1, 4)
     center, size = box_center_and_size(bbox_xywh, spec)
     matrices = spec.geometry(convention).image_to_crop(center, size)
     pixels = np.zeros((len(bbox_xywh), 3, *spec.input_size), np.uint8)
+    seeds = [int(digest_of(np.round(box, 2).tolist())[:15], 16) for box in bbox_xywh]
+    ids = np.stack([np.asarray(boxes.image_id, np.int64), np.array(seeds, np.int64)], 1)
     reductions = np.ones(len(bbox_xywh)) if steps is None else steps
 
-    def work(image: np.ndarray, rows: np.ndarray) -> None:
-        for row in rows:
-            near, view = limited(image, View(matrices[row], spec.input_size, convention), float(reductions[row]))
-            seed = int(digest_of(np.round(bbox_xywh[row], 2).tolist())[:15], 16)
-            pixels[row] = eval_input(near, view, spec.protocol, params, (int(boxes.image_id[row]), seed))
+    def put(rows: np.ndarray, made: np.ndarray) -> None:
+        pixels[rows] = made
 
-    each_image(work)
+    make = partial(_limited_crops, convention, spec, params)
+    each_image(Work(make, lambda rows: (matrices[rows], reductions[rows], ids[rows]), put, 3 * spec.input_size[0] * spec.input_size[1]))
     return EvalCrops(
         pixels=pixels,
         annotation_id=np.arange(len(bbox_xywh)),
@@ -250,3 +248,18 @@ def cut_boxes(
         geometry=spec.geometry(convention),
         upright=boxes.upright,
     )
+
+
+def _limited_crops(
+    convention: Convention, spec: ShardSpec, params: DegradeParams, image: np.ndarray, job: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """(n, 3, H, W) uint8 RGB: the crops of one image's boxes.
+
+    Args:
+        job: of each box its matrix (n, 2, 3), step (n,), and ids (n, 2) that decide its noise.
+    """
+    made = []
+    for matrix, step, (image_id, seed) in zip(*job, strict=True):
+        near, view = limited(image, View(matrix, spec.input_size, convention), float(step))
+        made.append(eval_input(near, view, spec.protocol, params, (int(image_id), int(seed))))
+    return np.stack(made)

@@ -1,9 +1,14 @@
-"""`ingest`, `nightly`: the flows of these names, from a terminal. `run` is the flow `reproduce`."""
+"""`ingest`, `nightly`: the flows of these names, from a terminal; `run` is the flow `reproduce`. `work` does variants for other clones."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import socket
+import sys
 from types import ModuleType
+
+from components.base.errors import FarposeError
 
 
 def ingest(options: argparse.Namespace) -> None:
@@ -16,6 +21,50 @@ def nightly(options: argparse.Namespace) -> None:
     """What a night does; ends with a line of it."""
     flows = prepared()
     print(f"\n{flows.call(flows.nightly, options.split)}")
+
+
+def work(options: argparse.Namespace) -> None:
+    """A worker in the place of this process, until it is stopped; it does one variant at a time.
+
+    Raises:
+        FarposeError: no Prefect server answers, or DVC has no remote here.
+    """
+    require_server("farpose work")
+    from pipelines import flows, paths, pooled
+
+    pooled.require_remote(paths.REPOSITORY)
+    flows.close_dead()
+    pooled.make_pool(options.pool)
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    path = os.pathsep.join(part for part in (str(paths.REPOSITORY), os.environ.get("PYTHONPATH", "")) if part)
+    arguments = [
+        "worker",
+        "start",
+        "--pool",
+        options.pool,
+        "--type",
+        "process",
+        "--name",
+        name,
+        "--limit",
+        "1",
+        "--install-policy",
+        "never",
+    ]
+    print(f"worker {name} of pool {options.pool}, in {paths.REPOSITORY}", flush=True)
+    os.execve(sys.executable, [sys.executable, "-m", "prefect", *arguments], {**os.environ, "PYTHONPATH": path, pooled.WORKER: name})
+
+
+def require_server(command: str) -> None:
+    """
+    Raises:
+        FarposeError: no Prefect server runs that workers of other clones could reach.
+    """
+    from pipelines import servers
+
+    if not servers.prefect_in_use():
+        fix = "`make serve` in the clone that asks; PREFECT_API_URL=http://127.0.0.1:PORT/api in the others (docs/scale.md)"
+        raise FarposeError("no Prefect server runs", where=command, fix=fix)
 
 
 def prepared() -> ModuleType:

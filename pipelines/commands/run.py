@@ -11,13 +11,15 @@ from pipelines import paths, settings, terminal
 
 def run(options: argparse.Namespace) -> None:
     """The whole graph, or the part that was asked for, as a Prefect flow; ends with the table and where to look next."""
-    from pipelines.commands.flows import prepared
+    from pipelines.commands.flows import prepared, require_server
 
+    if options.over:
+        require_server("farpose run --over")
     flows = prepared()
     from pipelines.commands.models import print_table
     from pipelines.reproduction import in_words
 
-    results = flows.run(options.targets or None, verify=not options.no_verify)
+    results = flows.run(options.targets or None, verify=not options.no_verify, over=options.over)
     print(f"\n{in_words(results)}")
     if not options.targets:
         print_table()
