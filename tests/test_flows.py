@@ -207,10 +207,10 @@ def test_ingest_and_promote_run_from_their_pages(clone, tmp_path, monkeypatch): 
     weak, better = registered(folder, tmp_path, seed=0), strong(folder)
     clone.make()
 
-    def run(name: str, **given: Any) -> tuple[str, str, dict[str, Any]]:
+    def run(flow: str, /, **given: Any) -> tuple[str, str, dict[str, Any]]:
         """Type and message of the run's last state, and what its page carries."""
-        started = clone.press_run(name, **given)
-        clone.wait(lambda: state(clone, started)[0] in ("COMPLETED", "FAILED", "CRASHED"), f"the end of {name} {given}")
+        started = clone.press_run(flow, **given)
+        clone.wait(lambda: state(clone, started)[0] in ("COMPLETED", "FAILED", "CRASHED"), f"the end of {flow} {given}")
         return (*state(clone, started)[:2], artifacts(clone, started))
 
     kind, message, page = run("ingest", source="farm", place=str(origin))

@@ -80,7 +80,7 @@ class Clone:
         asked = {"flow_runs": {"expected_start_time": {"before_": moment}}}
         return [run["state_type"] for run in self.session.post(f"{self.api}/flow_runs/filter", json=asked, timeout=120).json()]
 
-    def press_run(self, name: str, **parameters: Any) -> str:
+    def press_run(self, name: str, /, **parameters: Any) -> str:
         """Press *Run* on a deployment's page; the id of the flow run."""
         deployment = self.session.get(f"{self.api}/deployments/name/{name}/{name}", timeout=120).json()
         asked = {"state": {"type": "SCHEDULED"}, "parameters": {**deployment["parameters"], **parameters}}
