@@ -109,7 +109,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     from components.models import zoo
     from components.registry.register import WEIGHTS_TAG
     from components.train import recipe as recipes
-    from components.train.loop import train as train_variant
+    from components.train.launch import train as train_variant
     from components.train.output import draw_curves
     from pipelines import plan as plans
 
@@ -120,7 +120,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     shards = shards or settings.load().shards_of(name)
     folder = output or paths.MODELS / name
     parameters = {"variant": variant, "recipe": {"name": kind, **dataclasses.asdict(recipe)}, "shards": shards}
-    with _recorded_job(f"train@{name}", parameters, {"kind": "train", "variant": name}) as (run, device):
+    with _recorded_job(f"train@{name}", parameters, {"kind": "train", "variant": name}, recipe.processes) as (run, device):
         _name_shards(run, shards, "training")
         tracker = run.tracker()
         checkpoints = paths.CHECKPOINTS / plans.code_now(plans.TRAIN, variant, shards)[:16]  # a run that other code began is not continued
@@ -315,11 +315,11 @@ def _name_shards(run: Any, shards: str, context: str) -> None:
 
 
 @contextlib.contextmanager
-def _recorded_job(name: str, parameters: dict[str, Any], tags: dict[str, str]) -> Iterator[tuple[Any, str]]:
-    """MLflow's run of a stage, and the device that it has to itself."""
+def _recorded_job(name: str, parameters: dict[str, Any], tags: dict[str, str], processes: int = 1) -> Iterator[tuple[Any, str]]:
+    """MLflow's run of a stage, and the device that it has to itself (the first one, of several processes)."""
     from components.registry import tracking
 
-    with devices.taken() as device, tracking.run(name, params={**parameters, "device": device}, tags=tags) as run:
+    with devices.taken(processes) as device, tracking.run(name, params={**parameters, "device": device}, tags=tags) as run:
         yield run, device
 
 
