@@ -159,7 +159,8 @@ def write(rows: list[dict[str, Any]]) -> None:
         largest, before = rows[-1], rows[-2]
         per_image = (largest[stage]["cpu_s"] - before[stage]["cpu_s"]) / (largest["images"] - before["images"])
         results.append(
-            {"name": stage, "ratio": round(MOST / max(exponents["cpu_s"], 1e-9), 3), "target": 1.0, "n": len(rows), "exponents": exponents, "of_the_last_step": last,
+            {"name": stage, "ratio": round(MOST / max(exponents["cpu_s"], 1e-9), 3), "target": 1.0, "n": len(rows), "exponents": exponents,
+             "of_the_last_step": last,
              "persons": largest["persons"], "images": largest["images"], "minutes": round(largest[stage]["cpu_s"] / 60, 2),
              "ms_per_further_image": round(1e3 * per_image, 3), **{key: largest[stage][key] for key in ("added_mib", "with_imports_mib")}}
         )  # fmt: skip
