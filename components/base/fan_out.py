@@ -160,14 +160,14 @@ class _Cluster:
             memory_limit=0,  # parts are bounded
             silence_logs=QUIET,
         )
-        return distributed.Client(cluster, set_as_default=False), cluster
+        return distributed.Client(cluster, set_as_default=False, direct_to_workers=True), cluster
 
     def _remote(self, distributed: Any) -> Any:
         start = "`dask scheduler --host HOST` starts one, `dask worker ADDRESS` its workers; or set `scheduler: null`"
         try:
-            client = distributed.Client(self.to.scheduler, timeout=ANSWERS_S, set_as_default=False)
+            client = distributed.Client(self.to.scheduler, timeout=ANSWERS_S, set_as_default=False, direct_to_workers=True)
         except (OSError, TimeoutError, ValueError) as error:
-            said = " ".join(str(error.__cause__ or error).split()).rpartition("Error: ")[2]
+            said = " ".join(str(error.__cause__ or error).split()).rpartition("Error: ")[2] or f"not within {ANSWERS_S:.0f} s"
             raise FarposeError(f"no Dask scheduler answers at {self.to.scheduler}: {said[:200]}", where=SETTING, fix=start) from error
         try:
             client.wait_for_workers(1, timeout=WITHOUT_WORKERS_S)
