@@ -6,6 +6,7 @@ depends on who worked. Dask sends code and data as pickles, which run whatever t
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import os
@@ -108,7 +109,8 @@ def _in_order(
             yield first, result(future)
     finally:
         for _, future in waiting:
-            future.cancel()
+            with suppress(Exception):  # a client that is closed has nothing to cancel, and says so
+                future.cancel()
 
 
 # ---------------------------------------------------------------- Dask
@@ -207,14 +209,23 @@ class _Cluster:
 
         try:
             yield
-        except (CommClosedError, CancelledError):
+        except (CommClosedError, CancelledError, asyncio.CancelledError):
             problem = f"the Dask scheduler at {self.to.scheduler} went away"
             raise FarposeError(problem, where=SETTING, fix="start it and run the same command again") from None
 
 
 def _threads(client: Any) -> int:
-    """Of all workers."""
-    return sum(client.nthreads().values())
+    """Of all workers.
+
+    Raises:
+        CommClosedError: the scheduler does not answer, in whichever of Dask's ways that shows.
+    """
+    from distributed.comm import CommClosedError
+
+    try:
+        return sum(client.nthreads().values())
+    except (OSError, TimeoutError, RuntimeError, CancelledError, asyncio.CancelledError) as error:
+        raise CommClosedError(str(error)) from error
 
 
 def _say_what_ended(event: tuple[float, dict[str, Any]]) -> None:
