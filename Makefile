@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-operation lint lock ui serve stop clean-setup
+.PHONY: help setup demo test test-slow test-operation test-gpu lint lock ui serve stop clean-setup
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
@@ -55,6 +55,9 @@ test-slow: $(READY) ## run the longer checks
 
 test-operation: $(READY) ## run those of the longer checks with real servers, full disks and kills that take a minute or less each
 	$(TEST) $(BY_FILE) -m operation $(ARGS)
+
+test-gpu: $(READY) ## check the training steps on this machine's GPU (without pytest: python3 -m benchmarks.gpu --check)
+	python -m pytest --timeout 900 -rs -m gpu $(ARGS)
 
 lint: $(READY) ## run ruff (rules and format), deptry (packages declared and imported) and mypy
 	ruff check .

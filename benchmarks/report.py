@@ -56,7 +56,16 @@ def write(name: str, rows: dict[str, Any] | list[dict[str, Any]], **more: Any) -
         rows: one result or a list of them, each with at least name, ratio, target, n and spread.
         more: further facts for the record, such as the data that was used.
     """
-    record = {
+    path = RESULTS / f"{name}.json"
+    write_json(path, record(name, rows, **more))
+    print(f"written to {path.relative_to(REPOSITORY)}")
+    print(json.dumps(rows))
+    return path
+
+
+def record(name: str, rows: dict[str, Any] | list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """What a benchmark's file holds: command, date, hardware, versions, further facts, results."""
+    return {
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "hardware": hardware(),
@@ -64,11 +73,6 @@ def write(name: str, rows: dict[str, Any] | list[dict[str, Any]], **more: Any) -
         **more,
         "results": rows,
     }
-    path = RESULTS / f"{name}.json"
-    write_json(path, record)
-    print(f"written to {path.relative_to(REPOSITORY)}")
-    print(json.dumps(rows))
-    return path
 
 
 def hardware() -> dict[str, Any]:

@@ -7,9 +7,10 @@
     bring WORK OUT                 the runs' JSON, and their weights in half precision, in few files
     adopt WEIGHTS RUNS RUN SHARDS FOLDER    a run's weights as the pipeline's training would have written them, if its crops are the same
 
-A list (benchmarks/studies/*.yaml) names runs: a `variant`; `train`, what its recipe changes; `teacher`, the run or the file that teaches
-it; `after`, the run that it waits for; `place: true`, its weights go where the pipeline's training writes them, so that the recipes of
-later runs find them. A run whose JSON is in OUT is done; an interrupted one goes on from its checkpoint. The validation split does not
+A list (benchmarks/studies/*.yaml) names runs: a `variant`; `recipe`, published or matched; `train`, what its recipe changes; `teacher`, the
+run or the file that teaches it; `after`, the run that it waits for; `place: true`, its weights go where the pipeline's training writes
+them, so that the recipes of later runs find them. A run whose JSON is in OUT, or that an earlier machine's runs.json holds (`--done`), is
+done; an interrupted one goes on from its checkpoint. The validation split does not
 travel: recipes are chosen on the development split, and published rows are scored by `farpose run` on the weights that come back.
 """
 
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,9 @@ PERSONS = "persons"
 SHARDS = "shards"
 ABOUT = "shard.json"
 WEIGHTS = "model.safetensors"
+RUNS = "runs.json"
+PUBLISHED = "published"
+OWN = ("history", "data", "recipe", "recipe_kind", "hardware", "versions", "run")  # what a run's JSON has beside its training's summary
 POLL = 0.2  # seconds between two looks at the runs
 
 
@@ -110,14 +115,16 @@ def extract(path: Path, folder: Path) -> None:
                 target.write_bytes(stream.read())
 
 
-def train_all(runs: dict[str, dict[str, Any]], shards: Path, out: Path, minutes: float, at_once: int) -> None:
+def train_all(runs: dict[str, dict[str, Any]], shards: Path, out: Path, minutes: float, at_once: int, done: Collection[str] = ()) -> None:
     """Start the runs in the list's order, `at_once` side by side; a run waits for its teacher. At the deadline the rest is stopped.
 
+    Args:
+        done: runs that were trained elsewhere.
     Raises:
         SystemExit: a run failed; the others go on first.
     """
     deadline, active, failed = time.monotonic() + 60 * minutes, {}, []
-    waiting = [name for name in runs if not (out / f"{name}.json").is_file()]
+    waiting = [name for name in runs if name not in done and not (out / f"{name}.json").is_file()]
     while (waiting or active) and time.monotonic() < deadline:
         for name, process in list(active.items()):
             if process.poll() is not None:
@@ -170,14 +177,10 @@ def train_one(name: str, run: dict[str, Any], shards: Path, out: Path) -> None:
     import torch
 
     from components.degrade.params import ShardSpec
-    from components.models import zoo
-    from components.models.entries import merged
-    from components.train import recipe as recipes
     from components.train.loop import train
 
-    started, variant = time.perf_counter(), zoo.variant(run["variant"])
-    variant = dataclasses.replace(variant, train=merged(variant.train, run.get("train", {})))
-    recipe = recipes.resolve(variant, recipes.load(), run.get("recipe", "published"))
+    started = time.perf_counter()
+    variant, recipe = resolved(run)
     directory = shards / ShardSpec(variant.input_size).name
     device = "cuda" if torch.cuda.is_available() else "cpu"
     summary = train(variant, directory, out / name, recipe, device, out / "checkpoints" / name)
@@ -186,6 +189,7 @@ def train_one(name: str, run: dict[str, Any], shards: Path, out: Path) -> None:
     files = read_json(directory / ABOUT)["files"]
     facts = {
         "run": name,
+        "recipe_kind": run.get("recipe", PUBLISHED),
         "epochs": recipe.epochs,
         "hardware": report.hardware(),
         "versions": report.versions(),
@@ -197,14 +201,37 @@ def train_one(name: str, run: dict[str, Any], shards: Path, out: Path) -> None:
     write_json(out / f"{name}.json", {**summary, **facts})
 
 
-def bring(work: Path, out: Path, most: int = 14 * 2**20) -> None:
-    """Copy the runs' JSON into one file, and their weights in half precision into tar files of at most `most` bytes, to `out`."""
+def resolved(run: dict[str, Any]) -> tuple[Any, Any]:
+    """The run's variant and recipe: what the list changes lies over the recipe, of either kind.
+
+    Raises:
+        FarposeError: an unknown variant, key or kind of recipe.
+    """
+    from components.base.config import parse
+    from components.models import zoo
+    from components.models.entries import merged
+    from components.train import recipe as recipes
+
+    variant, kind, changes = zoo.variant(run["variant"]), run.get("recipe", PUBLISHED), run.get("train", {})
+    if kind == PUBLISHED:
+        variant = dataclasses.replace(variant, train=merged(variant.train, changes))
+        return variant, recipes.resolve(variant, recipes.load())
+    recipe = recipes.resolve(variant, recipes.load(), kind)
+    return variant, parse(recipes.Recipe, merged(dataclasses.asdict(recipe), changes), f"variant {variant.name}: train")
+
+
+def bring(work: Path, out: Path, done: dict[str, Any] | None = None, most: int = 14 * 2**20) -> None:
+    """Copy the runs' JSON into one file, and their weights in half precision into tar files of at most `most` bytes, to `out`.
+
+    Args:
+        done: JSON of runs that were trained elsewhere, which the file keeps.
+    """
     from components.models import zoo
     from components.models.weights import read_metadata
     from components.registry.package import halve
 
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "runs.json", {path.stem: read_json(path) for path in sorted(work.glob("*.json"))})
+    write_json(out / RUNS, {**(done or {}), **{path.stem: read_json(path) for path in sorted(work.glob("*.json"))}})
     volumes: list[list[Path]] = [[]]
     for path in sorted(work.glob(f"*/{WEIGHTS}")):
         half = path.with_name("half.safetensors")
@@ -219,6 +246,12 @@ def bring(work: Path, out: Path, most: int = 14 * 2**20) -> None:
     with tarfile.open(out / "logs.tar.gz", "w:gz") as logs:
         for path in sorted(work.glob("*.log")):
             logs.add(path, path.name)
+
+
+def _known(path: Path | None) -> dict[str, Any]:
+    """The runs of an earlier machine; none where there is no file."""
+    known: dict[str, Any] = read_json(path) if path is not None and path.is_file() else {}
+    return known
 
 
 def adopt(weights: Path, record: Path, run: str, shards: Path, folder: Path) -> None:
@@ -238,13 +271,14 @@ def adopt(weights: Path, record: Path, run: str, shards: Path, folder: Path) -> 
     files = read_json(shards / ABOUT)["files"]
     if other := [name for name, digest in told["data"].items() if files[name]["sha256"] != digest]:
         raise SystemExit(f"{shards}: not what {run} was trained on: {', '.join(other)}")
-    recipe = json.loads(json.dumps(dataclasses.asdict(recipes.resolve(variant, recipes.load()))))
+    kind = told.get("recipe_kind", PUBLISHED)
+    recipe = json.loads(json.dumps(dataclasses.asdict(recipes.resolve(variant, recipes.load(), kind))))
     ran = json.loads(metadata["recipe"])
     if other := [key for key in recipe if recipe[key] != ran[key] and key != "teacher"]:
         raise SystemExit(f"variant {variant.name}: its recipe is not that of {run}: {', '.join(other)}")
     metadata |= {"shard": sha256_of(shards / ABOUT), "recipe": json.dumps(recipe)}
     save_weights(folder / WEIGHTS, load_weights(weights, variant), metadata)
-    kept = {key: value for key, value in told.items() if key not in ("history", "data", "recipe", "hardware", "versions", "run")}
+    kept = {key: value for key, value in told.items() if key not in OWN}
     kept |= {"trained_sha256": told["model_sha256"], "model_sha256": sha256_of(folder / WEIGHTS), "gpu": told["hardware"]["gpu"]}
     write_json(folder / "summary.json", {key: value for key, value in kept.items() if key not in MEASURED})
     write_json(folder / "history.json", told["history"])
@@ -269,9 +303,11 @@ def main() -> None:
     step.add_argument("out", type=Path)
     step.add_argument("--minutes", type=float, default=9)
     step.add_argument("--at-once", type=int, default=4)
+    step.add_argument("--done", type=Path, help="runs.json of an earlier machine")
     step = steps.add_parser("bring")
     step.add_argument("work", type=Path)
     step.add_argument("out", type=Path)
+    step.add_argument("--done", type=Path, help="runs.json of an earlier machine, whose runs the new one keeps")
     step = steps.add_parser("adopt")
     step.add_argument("weights", type=Path)
     step.add_argument("record", type=Path)
@@ -290,11 +326,12 @@ def main() -> None:
         unpack(arguments.folder, arguments.shards, [tuple(map(int, size.split("x"))) for size in arguments.sizes])  # type: ignore[misc]
     elif arguments.step == "train":
         arguments.out.mkdir(parents=True, exist_ok=True)
-        train_all(load_yaml(arguments.list), arguments.shards, arguments.out, arguments.minutes, arguments.at_once)
+        known = _known(arguments.done)
+        train_all(load_yaml(arguments.list), arguments.shards, arguments.out, arguments.minutes, arguments.at_once, known)
     elif arguments.step == "adopt":
         adopt(arguments.weights, arguments.record, arguments.run, arguments.shards, arguments.folder)
     elif arguments.step == "bring":
-        bring(arguments.work, arguments.out)
+        bring(arguments.work, arguments.out, _known(arguments.done))
     else:
         train_one(arguments.name, arguments.run, arguments.shards, arguments.out)
 

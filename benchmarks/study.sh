@@ -2,10 +2,12 @@
 # Trainings of a study on a bare GPU machine: bash benchmarks/study.sh LIST [MINUTES] [AT_ONCE]
 # Beforehand, where the data are: python -m benchmarks.study pack artifacts/persons data/coco artifacts/shards artifacts/study/pack
 # The parts may travel one by one. Results go to $OUT (or results/lowres), weights in half precision packed by tens of MiB.
+# Runs that $DONE (or results/lowres/runs.json) holds were trained by an earlier call and are not trained again.
 set -euo pipefail
 list=$1 minutes=${2:-8} at_once=${3:-4}
 out=${OUT:-results/lowres}
 shards=artifacts/study/shards work=artifacts/study/work
+known=${DONE:-results/lowres/runs.json}
 
 # Small networks leave most of a GPU idle; with NVIDIA's multi-process service their kernels run beside each other.
 if command -v nvidia-cuda-mps-control >/dev/null && [ -z "${CUDA_MPS_PIPE_DIRECTORY:-}" ]; then
@@ -22,5 +24,5 @@ if command -v nvidia-cuda-mps-control >/dev/null && [ -z "${CUDA_MPS_PIPE_DIRECT
 fi
 
 python3 -m benchmarks.study unpack artifacts/study/pack "$shards" --sizes ${SIZES:-64x48 128x96 256x192}
-python3 -m benchmarks.study train "$list" "$shards" "$work" --minutes "$minutes" --at-once "$at_once" || true
-python3 -m benchmarks.study bring "$work" "$out"
+python3 -m benchmarks.study train "$list" "$shards" "$work" --minutes "$minutes" --at-once "$at_once" --done "$known" || true
+python3 -m benchmarks.study bring "$work" "$out" --done "$known"

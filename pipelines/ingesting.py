@@ -94,6 +94,12 @@ def _check(source: str, folder: Path) -> None:
     print(validate(persons, folder, params, INGESTED / source / "validation").table(), flush=True)
 
 
+def _listed(source: str) -> str | None:
+    """The manifest of a source; None before its first data."""
+    manifest = paths.MANIFESTS / f"{source}.sha256"
+    return manifest.read_text() if manifest.is_file() else None
+
+
 def _add_to_dvc() -> None:
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "add", "--quiet", "data"]
     done = subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True, text=True, check=False)
@@ -111,11 +117,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--from", dest="place")
     parser.add_argument("--endpoint")
     options = parser.parse_args(arguments)
+    before = _listed(options.source)
     try:
-        got = ingest(options.source, options.place, options.endpoint)
+        ingest(options.source, options.place, options.endpoint)
     except Exception as error:
         return report(error)
-    print("data.dvc and the manifest are new: commit both" if got.changed else "the data are those that were there")
+    print("the data are those that were there" if _listed(options.source) == before else "data.dvc and the manifest are new: commit both")
     return 0
 
 

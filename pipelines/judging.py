@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import read_json, sha256_of
-from pipelines import paths, settings, stages
+from pipelines import devices, paths, settings
 
 if TYPE_CHECKING:
     from components.datasets.params import DataParams
@@ -110,7 +110,7 @@ def judge(model: Package, ground: Ground, split: str, folder: Path) -> dict[str,
         split=split,
         evaluator=ground.data.files.evaluator,
     )
-    built, device = model.build(), stages.device_name()
+    built = model.build()
     provenance: dict[str, Any] = {
         "model": model.variant.name,
         "weights_sha256": sha256_of(model.weights),
@@ -118,8 +118,8 @@ def judge(model: Package, ground: Ground, split: str, folder: Path) -> dict[str,
         "split": split,
     }
     provenance |= {"git_commit": lineage.git_commit(), "versions": lineage.versions()}
-    context = EvaluationContext(built.model, built.codec, data, params, folder, provenance, device, model.variant.name)
-    with stages.device_lock(device):
+    with devices.taken() as device:
+        context = EvaluationContext(built.model, built.codec, data, params, folder, provenance, device, model.variant.name)
         return evaluate(approach(model.variant.approach), context)
 
 

@@ -8,44 +8,20 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
+from components.base.locks import held
 
 FOLDER = Path(".dvc", "tmp", "farpose")  # out of git's sight, and no stage's output
-LOOK_EVERY_S = 0.2
 
 
 def path_of(address: str, repository: Path = REPOSITORY) -> Path:
     """The lock of a stage, such as `train@NAME`."""
     return repository / FOLDER / f"{re.sub(r'[^A-Za-z0-9_.@-]', '_', address)}.lock"
-
-
-@contextmanager
-def held(path: Path, taken: Callable[[], None] | None = None) -> Iterator[bool]:
-    """True while the lock of this file is held.
-
-    Args:
-        taken: called if another process has it, before this one waits; None: do not wait, the block gets False.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path, mode=0o666)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if taken is None:
-            yield False
-            return
-        taken()
-        lock.acquire(poll_interval=LOOK_EVERY_S)
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 @contextmanager

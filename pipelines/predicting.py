@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from components.base.errors import FarposeError
-from pipelines import stages
+from pipelines import devices
 from pipelines.choosing import Subject
 
 Boxes = Mapping[int, np.ndarray]  # image number -> (N, 4) left, top, width, height, px of the image
@@ -72,7 +72,7 @@ class Finder:
         if boxes is not None and not any(map(len, boxes.values())):
             return nobody(len(self.subject.built.variant.skeleton)), np.zeros(0)
         given = Files({}, boxes, self.subject.spec, self.subject.degrade, scores, pixels=images)
-        return shown.find(self.subject.built, given, self.subject.evaluate, stages.device_name())
+        return shown.find(self.subject.built, given, self.subject.evaluate, devices.device_name())
 
     def _detected(self, images: Mapping[int, np.ndarray]) -> tuple[Boxes, Mapping[int, np.ndarray]]:
         from components.detect import detector

@@ -116,7 +116,7 @@ def again(folder: Path, recorded: Recorded, repository: Path, echo: Callable[[st
 
 def _variables(recorded: Recorded) -> dict[str, str]:
     """A store of the worktree's own, and the recorded number of threads and kind of device, where there are such."""
-    from pipelines import stages
+    from pipelines import devices
 
     found = dict.fromkeys(ELSEWHERE, "")
     told = [part for part in recorded.parts if part.tags]
@@ -124,8 +124,8 @@ def _variables(recorded: Recorded) -> dict[str, str]:
     if threads:
         found["OMP_NUM_THREADS"] = threads
     device = next((part.device for part in told if part.device), "")
-    if device and (device == "cpu" or stages.device_name() != "cpu"):
-        found["FARPOSE_DEVICE"] = device
+    if device and (here := devices.fitting(device)):
+        found[devices.VARIABLE] = here
     return found
 
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import os
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from components.base.errors import FarposeError, unknown_name
 from components.base.fan_out import fanned_out
 from components.base.files import atomic_file, read_json, sha256_of, write_json
-from pipelines import checks, interrupted, listing, locks, paths, settings
+from pipelines import checks, devices, interrupted, listing, locks, paths, settings
 
 
 def plan() -> None:
@@ -109,10 +107,9 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
         shards, output: for a variant that is not in the pipeline, whose metrics are written next to its weights.
     """
     from components.models import zoo
-    from components.registry import tracking
     from components.registry.register import WEIGHTS_TAG
     from components.train import recipe as recipes
-    from components.train.loop import train as train_variant
+    from components.train.launch import train as train_variant
     from components.train.output import draw_curves
     from pipelines import plan as plans
 
@@ -122,9 +119,8 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     recipe = recipes.resolve(variant, recipes.load(), kind)
     shards = shards or settings.load().shards_of(name)
     folder = output or paths.MODELS / name
-    device = device_name()
-    parameters = {"variant": variant, "recipe": {"name": kind, **dataclasses.asdict(recipe)}, "shards": shards, "device": device}
-    with tracking.run(f"train@{name}", params=parameters, tags={"kind": "train", "variant": name}) as run, device_lock(device):
+    parameters = {"variant": variant, "recipe": {"name": kind, **dataclasses.asdict(recipe)}, "shards": shards}
+    with _recorded_job(f"train@{name}", parameters, {"kind": "train", "variant": name}, recipe.processes) as (run, device):
         _name_shards(run, shards, "training")
         tracker = run.tracker()
         checkpoints = paths.CHECKPOINTS / plans.code_now(plans.TRAIN, variant, shards)[:16]  # a run that other code began is not continued
@@ -165,9 +161,8 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
     checks.data_of(variant, f"variant {name}", True)
     shards = shards or settings.load().shards_of(name)
     weights, folder = weights or paths.MODELS / name / "model.safetensors", output or paths.EVALUATIONS / name
-    device = device_name()
-    parameters = {"variant": variant, "evaluate": params, "shards": shards, "device": device}
-    with tracking.run(f"evaluate@{name}", params=parameters, tags={"kind": "evaluate", "variant": name}) as run, device_lock(device):
+    parameters = {"variant": variant, "evaluate": params, "shards": shards}
+    with _recorded_job(f"evaluate@{name}", parameters, {"kind": "evaluate", "variant": name}) as (run, device):
         built = trained(variant, weights)
         provenance: dict[str, Any] = {
             "variant": name,
@@ -319,32 +314,13 @@ def _name_shards(run: Any, shards: str, context: str) -> None:
         run.used_shards(shards, sha256_of(about), context)
 
 
-def device_name() -> str:
-    """FARPOSE_DEVICE if set, else the first GPU, else the CPU."""
-    import torch
+@contextlib.contextmanager
+def _recorded_job(name: str, parameters: dict[str, Any], tags: dict[str, str], processes: int = 1) -> Iterator[tuple[Any, str]]:
+    """MLflow's run of a stage, and the device that it has to itself (the first one, of several processes)."""
+    from components.registry import tracking
 
-    return os.environ.get("FARPOSE_DEVICE") or ("cuda:0" if torch.cuda.is_available() else "cpu")
-
-
-def device_lock(device: str) -> AbstractContextManager[Any]:
-    """Hold the lock of a GPU, one for all trainings and evaluations of the machine; wait, and say so, while another has it.
-
-    Nothing on a CPU. `predict` and `submit` do not take it: they answer beside a training, and a camera holds no training up.
-    """
-    path = gpu_lock(device)
-    if path is None:
-        return contextlib.nullcontext()
-
-    def say() -> None:
-        print(f"{device}: another job works on it; waiting until it ends (`fuser {path}` names it)", file=sys.stderr)
-
-    return locks.held(path, say)
-
-
-def gpu_lock(device: str) -> Path | None:
-    """The file of a GPU's lock; None for a CPU."""
-    kind, _, number = device.partition(":")
-    return Path(tempfile.gettempdir()) / f"farpose-cuda-{number or 0}.lock" if kind == "cuda" else None  # "cuda" is the first one
+    with devices.taken(processes) as device, tracking.run(name, params={**parameters, "device": device}, tags=tags) as run:
+        yield run, device
 
 
 STAGES: dict[str, Callable[..., None]] = {

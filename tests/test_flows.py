@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -17,12 +18,19 @@ import numpy as np
 import pytest
 
 from components.base.files import read_json, write_json
+from components.datasets.fetch import fetch
 from components.datasets.manifest import digest_tree
+from components.datasets.params import DataParams
 from components.datasets.synthetic.coco import write_synthetic
 from components.datasets.synthetic.params import SyntheticParams
+from components.datasets.validate import validate
+from components.registry import promotion
 from tests.browser import NAMES as BROWSERS
 from tests.browser import Browser
+from tests.coco_files import COMMITTED
 from tests.repositories import PYTHON, farpose, module, python, toy_on_copy, variables
+from tests.test_challenging import strong
+from tests.test_promotion import WEAK, held, registered
 from tests.test_serving import NAMES, PLANNED, Clone, clone  # noqa: F401  (a fixture)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -179,3 +187,47 @@ def test_new_data_are_taken_in_or_refused_and_a_night_goes_on_without_them(tmp_p
     taken = module(folder, "pipelines.ingesting", "farm")
     assert taken.returncode == 0 and taken.stdout.endswith("data.dvc and the manifest are new: commit both\n"), taken.stderr
     assert known(folder)[0] == digest_tree(origin) != before[0] and known(folder)[1] != before[1]
+
+
+def judged(folder: Path) -> None:
+    """Twelve validation persons of the clone's data set, fetched and validated."""
+    data = DataParams(source="synthetic", sources={"synthetic": dataclasses.replace(COMMITTED["synthetic"], manifest=None)})
+    people(folder / "data" / "synthetic", seed=3)
+    fetch(data, folder / "data" / "synthetic", folder / "artifacts" / "persons", None)
+    validate(folder / "artifacts" / "persons", folder / "data" / "synthetic", data, folder / "artifacts" / "validation")
+
+
+def test_ingest_and_promote_run_from_their_pages(clone, tmp_path, monkeypatch):  # noqa: F811
+    """Their deployments, with parameters as a person types them on the page *Custom run*."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder, origin = clone.folder, people(tmp_path / "newest", seed=1)
+    params = folder / "params" / "data.yaml"
+    params.write_text(params.read_text().replace("    coco:\n", FARM.format(origin=tmp_path / "elsewhere") + "    coco:\n", 1))
+    judged(folder)
+    weak, better = registered(folder, tmp_path, seed=0), strong(folder)
+    clone.make()
+
+    def run(name: str, **given: Any) -> tuple[str, str, dict[str, Any]]:
+        """Type and message of the run's last state, and what its page carries."""
+        started = clone.press_run(name, **given)
+        clone.wait(lambda: state(clone, started)[0] in ("COMPLETED", "FAILED", "CRASHED"), f"the end of {name} {given}")
+        return (*state(clone, started)[:2], artifacts(clone, started))
+
+    kind, message, page = run("ingest", source="farm", place=str(origin))
+    assert (kind, message) == ("COMPLETED", "farm is taken in") and "data.dvc and the manifest are new" in page["data"]["data"]
+    assert digest_tree(folder / "data" / "farm") == digest_tree(origin)
+    kind, message, _ = run("ingest", source="farm")
+    assert kind == "FAILED" and "elsewhere" in message and digest_tree(folder / "data" / "farm") == digest_tree(origin)
+
+    assert held(folder) == "nobody"
+    for name, wanted in ((weak.name, weak), (better.name, better)):
+        kind, message, page = run("promote", name=name, split="val")
+        assert kind == "COMPLETED" and message.startswith(f"promoted: {promotion.label(wanted)}; holds: "), message
+        assert held(folder) == promotion.label(wanted) and page["promotion"]["data"].count("\n- holds: ") == 4
+    kind, message, page = run("promote", name=f"{WEAK}@1", split="val")
+    assert kind == "COMPLETED" and message.startswith(f"refused: {promotion.label(weak)}; ") and "fails: AP on val differs by −" in message
+    assert page["promotion"]["data"].startswith(f"**refused: {promotion.label(weak)}**") and held(folder) == promotion.label(better)
+    kind, message, _ = run("promote", rollback=True)
+    assert kind == "COMPLETED" and held(folder) == promotion.label(weak), message
+    kind, message, _ = run("promote")
+    assert kind == "FAILED" and "nothing to promote" in message and held(folder) == promotion.label(weak)

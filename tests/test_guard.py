@@ -92,14 +92,14 @@ def test_training_goes_on_past_a_barren_batch_and_says_so(
     barren: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shard, drawn = write_tiny_shard(tmp_path / "tiny", persons=8), []
-    draw = Augmenter.__call__
+    draw = Augmenter.apply
 
-    def blinding(self: Augmenter, crops: object, indices: Tensor, seed: int) -> object:
-        batch = draw(self, crops, indices, seed)
-        drawn.append(seed)
+    def blinding(self: Augmenter, crops: object, indices: Tensor, draws: Tensor) -> object:
+        batch = draw(self, crops, indices, draws)
+        drawn.append(draws)
         return dataclasses.replace(batch, visible=torch.zeros_like(batch.visible)) if len(drawn) <= barren else batch
 
-    monkeypatch.setattr(Augmenter, "__call__", blinding)
+    monkeypatch.setattr(Augmenter, "apply", blinding)
     summary = train(tiny("udp_offset"), shard, tmp_path / "model", SHORT, "cpu", tmp_path / "checkpoints")
     assert summary["steps"] == len(drawn) and (tmp_path / "model" / "model.safetensors").is_file()
     assert (f"{barren} of {summary['steps']} steps taught nothing" in capfd.readouterr().err) == (barren > 0)

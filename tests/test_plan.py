@@ -134,7 +134,7 @@ def test_the_stages_import_nothing_that_is_not_planned():
     """The oracle is the interpreter: what is loaded once the roots are imported and a variant is built."""
     sources = imports.read(REPOSITORY)
     found = {stage: plan.roots(stage, sources) for stage in (plan.TRAIN, plan.EVALUATE)}
-    assert {"components.train.loop", "components.models.zoo"} <= set(found[plan.TRAIN])
+    assert {"components.train.launch", "components.models.zoo"} <= set(found[plan.TRAIN])
     assert {"components.evaluate.stage", "components.models.costs"} <= set(found[plan.EVALUATE])
     variant = zoo.variant(HRNETS[0])
     others = [name for name in sources.paths if name.startswith(FOUND_BY_NAME)]

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 import pytest
@@ -220,7 +221,7 @@ def test_numbers_of_an_evaluation_are_on_its_run_and_its_version_and_in_percent(
     from matplotlib.figure import Figure
 
     Figure().savefig(tmp_path / "curve.png")
-    card = "# card\n\nHead.\n\n## Results\n" + "x" * 3000 + "\n\n## Versions\n" + "y" * 3000
+    card = "# card\n\nHead.\n\n## Results\n![curve](by_height.png)\n" + "x" * 3000 + "\n\n## Versions\n" + "y" * 3000
     made = replace(candidate, card=card, picture=tmp_path / "curve.png", metrics={"AP_gt_boxes": 0.25, "params_m": 1.5, "persons": 7})
     weights = {"variant": NAME, register.WEIGHTS_TAG: made.weights_sha256}
     with tracking.run(f"train@{NAME}", tags={"kind": "train", **weights}, repository=repository) as training:
@@ -240,6 +241,9 @@ def test_numbers_of_an_evaluation_are_on_its_run_and_its_version_and_in_percent(
     assert len(held.description) <= 5000 and "x" * 3000 in held.description and "## Versions" not in held.description
     files = client.list_logged_model_artifacts(model.model_id, "artifacts")
     assert {"artifacts/model_card.md", "artifacts/by_height.png"} <= {file.path for file in files}
+    picture = urlsplit(held.description.partition("![curve](")[2].partition(")")[0])
+    assert picture.path == "model-versions/get-artifact"  # of MLflow's server, from its pages at /
+    assert dict(parse_qsl(picture.query)) == {"path": "artifacts/by_height.png", "name": NAME, "version": str(version.version)}
     assert made.identity == replace(made, picture=None).identity
 
 

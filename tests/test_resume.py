@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.models.variant import Variant, methods
+from components.train import loop
 from components.train import recipe as recipes
 from components.train.checkpoint import Checkpoints, Progress
 from tests.tiny_image_shard import write_tiny_image_shard
@@ -123,6 +126,81 @@ def test_killed_and_resumed_training_ends_with_the_same_bytes(method, shards, tm
     for name in ("model.safetensors", "history.json", "summary.json"):
         assert sha256_of(tmp_path / "killed" / "model" / name) == sha256_of(tmp_path / "whole" / "model" / name), name
     assert not list((tmp_path / "killed" / "checkpoints").iterdir()), "neither checkpoints nor half-written files are left"
+
+
+MANY = dataclasses.replace(RECIPE, epochs=30, validate_every=15)  # 60 steps
+ONE_KILL = """
+import os, random, signal, sys, time
+from pathlib import Path
+import matplotlib.figure, torch._dynamo
+from components import approaches
+from components.train import loop
+from tests.test_resume import MANY, variant
+
+method, shard, folder, kills = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+trained = variant(method)
+approaches.feed(trained.approach)
+
+def train(name):
+    loop.train(trained, shard, folder / name / "model", MANY, "cpu", folder / name / "checkpoints")
+
+def forked(name, seconds=None):
+    child = os.fork()
+    if child == 0:
+        train(name)
+        os._exit(0)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+began = time.monotonic()
+assert not forked("whole")
+lasts, draw = time.monotonic() - began, random.Random(0)
+for number in range(kills):
+    while not forked(f"killed{number}", draw.uniform(0, lasts)):  # it was at its end already: another moment
+        __import__("shutil").rmtree(folder / f"killed{number}")
+    print("killed", len(list((folder / f"killed{number}").glob("checkpoints/*/step-*"))), flush=True)
+    assert not forked(f"killed{number}")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["hrnet", "higherpose"])
+def test_twenty_trainings_killed_at_random_moments_end_with_the_same_bytes(method, shards, tmp_path):
+    kills = 20
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", ONE_KILL, method, str(shards[methods()[method].approach == "images"]), str(tmp_path), str(kills)]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=3600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [int(line.split()[1]) for line in done.stdout.splitlines()]
+    assert len(found) == kills and sum(count > 0 for count in found) > kills / 2, "most were killed after a checkpoint"
+    for number in range(kills):
+        for name in ("model.safetensors", "history.json", "summary.json"):
+            made = tmp_path / f"killed{number}" / "model" / name
+            assert sha256_of(made) == sha256_of(tmp_path / "whole" / "model" / name), f"kill {number}: {name}"
+
+
+# --- two trainings, one folder
+
+
+def test_a_second_training_waits_for_the_first_one_in_the_same_folder(shards, tmp_path, capfd):
+    """The first is a process whose starter is gone; the second would otherwise write over its checkpoints."""
+    recipe = dataclasses.replace(RECIPE, validate_every=0)
+    key = loop._key(variant("hrnet"), recipe, shards[False], torch.device("cpu"))
+    orphan = Checkpoints(tmp_path / "checkpoints", variant("hrnet").name, key, seconds=3600.0)
+    second = threading.Thread(
+        target=loop.train, args=(variant("hrnet"), shards[False], tmp_path / "model", recipe, "cpu", tmp_path / "checkpoints")
+    )
+    with orphan.held():
+        second.start()
+        deadline, said = time.monotonic() + 120, ""
+        while "another process trains" not in said and time.monotonic() < deadline:
+            time.sleep(0.05)
+            said += capfd.readouterr().err
+        assert "waiting until it ends" in said and not (tmp_path / "model").exists() and not orphan.directory.exists()
+    second.join(timeout=300)
+    assert (tmp_path / "model" / "model.safetensors").is_file() and not list((tmp_path / "checkpoints").iterdir())
 
 
 # --- checkpoints on their own

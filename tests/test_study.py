@@ -179,8 +179,56 @@ def test_a_name_that_leaves_the_folder_is_refused(tmp_path):
 def test_every_list_names_variants_recipes_and_runs_that_exist(path):
     runs = study.load_yaml(path)
     for name, run in runs.items():
-        one = zoo.variant(run["variant"])
-        recipes.resolve(dataclasses.replace(one, train={**one.train, **run.get("train", {})}), recipes.load())
+        study.resolved(run)
         for before in filter(None, (run.get("after"), run.get("teacher"))):
             assert before in runs or before.startswith(("artifacts/", "released/")), f"{name} waits for {before}"
-    assert np.all([set(run) <= {"variant", "train", "teacher", "after", "place"} for run in runs.values()])
+    assert np.all([set(run) <= {"variant", "recipe", "train", "teacher", "after", "place"} for run in runs.values()])
+
+
+METHODS = study.load_yaml(REPOSITORY / "benchmarks" / "studies" / "methods_64x48.yaml")
+
+
+def test_the_methods_share_budget_start_and_crops():
+    """Only what a family of backbones optimises with, and what a method declares as its exception, may differ."""
+    told = {name: study.resolved(run) for name, run in METHODS.items()}
+    kept = set(recipes.OPTIMISATION)
+    budget = recipes.budgets()["crops"].recipe
+    for name, (one, recipe) in told.items():
+        shared = {key: value for key, value in dataclasses.asdict(recipe).items() if key not in kept | set(one.exceptions)}
+        plain = dataclasses.asdict(told["hrnet_w32_plain"][1])
+        assert shared == {key: plain[key] for key in shared}, name
+        assert recipe.epochs == budget["epochs"] and (recipe.init == "he" or "init" in one.exceptions)
+        assert (one.input_size, one.dataset) == ((64, 48), "coco")
+    assert next(iter(METHODS)) == "hrnet_w32_plain" and len({run["variant"] for run in METHODS.values()}) == len(METHODS) == 19
+
+
+def test_what_a_list_changes_lies_over_either_kind_of_recipe():
+    for kind in ("published", "matched"):
+        _, plain = study.resolved({"variant": VARIANT, "recipe": kind})
+        _, changed = study.resolved({"variant": VARIANT, "recipe": kind, "train": {"epochs": 7, "augmentation": {"scale_sigma": 0.1}}})
+        expected = dataclasses.replace(plain, epochs=7, augmentation=dataclasses.replace(plain.augmentation, scale_sigma=0.1))
+        assert changed == expected != plain
+    assert study.resolved({"variant": VARIANT})[1] != study.resolved({"variant": VARIANT, "recipe": "matched"})[1]
+
+
+def test_runs_of_an_earlier_machine_are_not_trained_again_and_are_kept(packed, tmp_path, capsys):
+    run = {"variant": VARIANT, "recipe": "matched", "train": {"epochs": 1, "batch_size": 4, "num_threads": 1, "validate_every": 0}}
+    (tmp_path / "work").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        study.train_all({"old": run, "new": run}, packed.unpacked, tmp_path / "work", 10, 2, {"old": {}})
+    assert ended.value.code == 0 and {path.stem for path in (tmp_path / "work").glob("*.json")} == {"new"}
+    told = read_json(tmp_path / "work" / "new.json")
+    assert told["recipe_kind"] == "matched" and told["recipe"]["warmup_steps"] == recipes.budgets()["tiny_crops"].recipe["warmup_steps"]
+    study.bring(tmp_path / "work", tmp_path / "out", {"old": {"run": "old"}})
+    assert set(read_json(tmp_path / "out" / "runs.json")) == {"old", "new"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_method_of_the_list_trains_on_a_bare_machine(packed, tmp_path, capsys):
+    """One step of each, as `study.sh` starts them."""
+    short = {"epochs": 1, "batch_size": 8, "num_threads": 1, "validate_every": 0, "validate_flip": False}
+    with pytest.raises(SystemExit) as ended:
+        study.train_all({name: {**run, "train": short} for name, run in METHODS.items()}, packed.unpacked, tmp_path, 28, 2)
+    assert ended.value.code == 0, capsys.readouterr().out
+    assert {path.stem for path in tmp_path.glob("*.json")} == set(METHODS)

@@ -309,16 +309,16 @@ def test_training_starts_where_the_recipe_says(init, expected, shard, tmp_path):
 def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(shard, tmp_path, keep_weights, monkeypatch):
     poisoned = 103  # annotation id; row 3 of the shard
     batches_with_poison = []
-    draw = Augmenter.__call__
+    draw = Augmenter.apply
 
-    def poisoning(self, crops, indices, seed):
-        batch = draw(self, crops, indices, seed)
+    def poisoning(self, crops, indices, draws):
+        batch = draw(self, crops, indices, draws)
         if 3 in indices.tolist():
             batches_with_poison.append({100 + index for index in indices.tolist()})
             batch.images[indices == 3] = np.nan
         return batch
 
-    monkeypatch.setattr(Augmenter, "__call__", poisoning)
+    monkeypatch.setattr(Augmenter, "apply", poisoning)
     with pytest.raises(FarposeError, match="the loss is not finite") as caught:
         train(tiny(), shard, keep_weights, SHORT, "cpu", tmp_path / "checkpoints")
     assert poisoned in ids_in(caught.value) and ids_in(caught.value) == batches_with_poison[0] and len(batches_with_poison) == 1
@@ -350,15 +350,24 @@ def small_disk(tmp_path) -> Path:
     subprocess.run(["umount", mount], check=True)
 
 
-@pytest.mark.parametrize("full", ["checkpoints", "output"])
-def test_a_full_disk_is_one_clear_error_and_the_earlier_output_stays(full, shard, tmp_path, small_disk):
-    output = (small_disk if full == "output" else tmp_path) / "model"
+def test_a_full_disk_is_one_clear_error_and_the_earlier_output_stays(shard, tmp_path, small_disk):
+    output = small_disk / "model"
     output.mkdir()
     (output / "model.safetensors").write_text("earlier")
     with pytest.raises(FarposeError, match="the disk is full") as caught:
-        train(tiny(), shard, output, SHORT, "cpu", (small_disk if full == "checkpoints" else tmp_path) / "checkpoints")
+        train(tiny(), shard, output, SHORT, "cpu", tmp_path / "checkpoints")
     assert "\n" not in str(caught.value) and str(small_disk) in str(caught.value)
     assert_earlier_output_intact(output)
+    assert list((tmp_path / "checkpoints").glob("*/step-*.safetensors")), "the next run has only to write the model"
+
+
+def test_a_checkpoint_that_finds_no_room_stops_nothing(trained, shard, tmp_path, small_disk, capfd):
+    """It is said, and the weights are those of a training with room."""
+    train(tiny(), shard, tmp_path / "model", dataclasses.replace(SHORT, checkpoint_seconds=0.0), "cpu", small_disk / "checkpoints")
+    said = [line for line in capfd.readouterr().err.splitlines() if "no checkpoint after step" in line]
+    assert len(said) == 6 and all("training goes on" in line and str(small_disk) in line and "free" in line for line in said)
+    same = [load_weights(folder / "model" / "model.safetensors", tiny()) for folder in (tmp_path, trained[0].parent)]
+    assert same[0].keys() == same[1].keys() and all(torch.equal(tensor, same[1][name]) for name, tensor in same[0].items())
 
 
 def test_recipes_are_complete_in_the_file():

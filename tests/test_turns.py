@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import locks, stages, turns
+from pipelines import devices, locks, turns
 from tests.repositories import PYTHON, REPOSITORY
 
 HOLDER = """
@@ -48,9 +48,9 @@ def test_a_second_flow_is_told_who_is_at_work_and_goes_on_when_that_one_is_gone(
 @pytest.mark.parametrize(("ours", "shared"), [("cuda", True), ("cuda:0", True), ("cuda:1", False)])
 def test_jobs_on_one_gpu_take_turns_under_either_of_its_names(tmp_path, monkeypatch, ours, shared):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with stages.device_lock("cuda:0"), stages.device_lock("cpu"), stages.device_lock("cpu"), locks.held(stages.gpu_lock(ours)) as free:
+    with devices.device_lock("cuda:0"), devices.device_lock("cpu"), devices.device_lock("cpu"), locks.held(devices.gpu_lock(ours)) as free:
         assert free is not shared
-    with locks.held(stages.gpu_lock(ours)) as free:
+    with locks.held(devices.gpu_lock(ours)) as free:
         assert free
 
 
@@ -59,18 +59,18 @@ def test_a_job_that_waits_for_a_gpu_says_so_and_one_on_a_cpu_does_not_wait(tmp_p
     inside = threading.Event()
 
     def second() -> None:
-        with stages.device_lock("cuda"):
+        with devices.device_lock("cuda"):
             inside.set()
 
     thread = threading.Thread(target=second)
-    with stages.device_lock("cuda:0"):
+    with devices.device_lock("cuda:0"):
         thread.start()
         said = ""
         while "another job works on it; waiting until it ends" not in said:
             said += capsys.readouterr().err
             assert thread.is_alive()
         assert said.startswith("cuda: ") and not inside.is_set()
-        with stages.device_lock("cpu"):
+        with devices.device_lock("cpu"):
             pass
     thread.join(60)
     assert inside.is_set()

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from components.codecs.codec import Codec, as_crop_codec
-from components.degrade.augment import Augmenter
+from components.degrade.augment import Augmenter, Batch
 from components.degrade.shards import EvalCrops, TrainCrops
+from components.degrade.streamed import Place
 from components.evaluate import oks
-from components.evaluate.feed import Drawn, FeedRecipe, FeedRecord, check_shard
+from components.evaluate.feed import WHOLE, Drawn, FeedRecipe, FeedRecord, check_shard
 from components.evaluate.headline import GT
 from components.evaluate.predict import predict
+from components.evaluate.ranks import ALONE, Ranks, together
 from components.evaluate.rescoring import person_scores
 from components.models.variant import Variant
 from components.pose.crop import CropGeometry
@@ -41,31 +43,38 @@ class CropFeed:
     def __len__(self) -> int:
         return len(self._crops)
 
-    def place(self, codec: Codec, recipe: FeedRecipe, device: torch.device) -> None:
+    def place(self, codec: Codec, recipe: FeedRecipe, device: torch.device) -> Place[TrainCrops]:
         self._codec = as_crop_codec(codec)
         self._augment = Augmenter(codec.geometry, recipe.augmentation, self.skeleton)
-        self._on_device = self._crops.to(device)
+        self._pixels = Place(self._crops, device, "crops")
         self._views: dict[CropGeometry, Augmenter] = {}
+        return self._pixels
 
-    def draw(self, indices: Tensor, seed: int) -> Drawn:
-        batch = self._augment(self._on_device, indices, seed)
+    def draw(self, indices: Tensor, seed: int, part: slice = WHOLE) -> Drawn:
+        batch = self._augmented(self._augment, indices, seed, part)
         targets = self._codec.targets(batch.keypoints_crop, batch.visible)
         return Drawn(batch.images, targets, joint_inside(batch.keypoints_crop, batch.visible, self._input_size))
 
-    def view(self, indices: Tensor, seed: int, geometry: CropGeometry) -> Tensor:
+    def view(self, indices: Tensor, seed: int, geometry: CropGeometry, part: slice = WHOLE) -> Tensor:
         if geometry not in self._views:
             self._views[geometry] = Augmenter(geometry, self._augment.params, self.skeleton)
-        crops = dataclasses.replace(self._on_device, input_size=geometry.input_size)  # boxes, and so views, do not depend on it
-        return self._views[geometry](crops, indices, seed).images
+        return self._augmented(self._views[geometry], indices, seed, part).images
+
+    def _augmented(self, augment: Augmenter, indices: Tensor, seed: int, part: slice) -> Batch:
+        """What is drawn depends on the whole batch, so that the parts of several processes are those of one."""
+        crops, rows = self._pixels.rows(indices[part])
+        crops = dataclasses.replace(crops, input_size=augment.geometry.input_size)  # boxes, and so views, do not depend on it
+        return augment.apply(crops, rows, augment.draw(len(indices), seed)[part].to(crops.device, non_blocking=True))
 
     def name(self, indices: np.ndarray) -> str:
         return f"annotation ids {self._crops.annotation_id[indices].tolist()}"
 
-    def validate(self, model: nn.Module, flip: bool, bf16: bool, device: torch.device) -> float:
+    def validate(self, model: nn.Module, flip: bool, bf16: bool, device: torch.device, ranks: Ranks = ALONE) -> float:
         """AP with the annotated boxes, of the shard's labelled persons: with these boxes no prediction falls on the crowd regions and
         unlabelled persons that the full evaluation ignores."""
         crops = self._validation
-        found = predict(model, self._codec, crops, flip=flip, device=device, bf16=bf16)
+        own = predict(model, self._codec, crops.rows(ranks.part(len(crops))), flip=flip, device=device, bf16=bf16)
+        found = together(own, ranks, device)
         scores = person_scores(found.ranked_by, found.box_scores, self._codec.score_threshold)
         return oks.evaluate(persons_of(crops), found, scores)["AP"]
 

@@ -12,11 +12,13 @@ from components.base.errors import FarposeError
 from components.codecs.codec import Codec, as_image_codec
 from components.degrade.augment_images import ImageAugmenter
 from components.degrade.image_shards import EvalImages, TrainImages
+from components.degrade.streamed import Place
 from components.evaluate import oks
-from components.evaluate.feed import Drawn, FeedRecipe, FeedRecord, check_shard
+from components.evaluate.feed import WHOLE, Drawn, FeedRecipe, FeedRecord, check_shard
 from components.evaluate.headline import NONE
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predict_images import predict_images
+from components.evaluate.ranks import ALONE, Ranks, together
 from components.models.variant import Variant
 from components.pose.crop import CropGeometry
 from components.pose.skeleton import Skeleton
@@ -38,25 +40,30 @@ class ImageFeed:
     def __len__(self) -> int:
         return len(self._images)
 
-    def place(self, codec: Codec, recipe: FeedRecipe, device: torch.device) -> None:
+    def place(self, codec: Codec, recipe: FeedRecipe, device: torch.device) -> Place[TrainImages]:
         self._codec = as_image_codec(codec)
         self._augment = ImageAugmenter(codec.geometry.input_size[0], self._codec.output_sizes, recipe.image_augmentation, self.skeleton)
-        self._on_device = self._images.to(device)
+        self._pixels = Place(self._images, device, "images")
+        return self._pixels
 
-    def draw(self, indices: Tensor, seed: int) -> Drawn:
-        batch = self._augment(self._on_device, indices, seed)
+    def draw(self, indices: Tensor, seed: int, part: slice = WHOLE) -> Drawn:
+        images, rows = self._pixels.rows(indices[part])
+        draws = self._augment.draw(len(indices), seed)[part]  # of the whole batch, so that the parts of several processes are those of one
+        batch = self._augment.apply(images, rows, draws.to(images.device, non_blocking=True))
         # every pixel that is not masked is supervised, background included
         return Drawn(batch.images, self._codec.targets(batch.keypoints, batch.visible, batch.masks), batch.masks[0].any())
 
-    def view(self, indices: Tensor, seed: int, geometry: CropGeometry) -> Tensor:
+    def view(self, indices: Tensor, seed: int, geometry: CropGeometry, part: slice = WHOLE) -> Tensor:
         raise FarposeError("whole images have one size for student and teacher", fix="remove `teacher` from the variant's recipe")
 
     def name(self, indices: np.ndarray) -> str:
         return f"image ids {self._images.image_id[indices].tolist()}"
 
-    def validate(self, model: nn.Module, flip: bool, bf16: bool, device: torch.device) -> float:
+    def validate(self, model: nn.Module, flip: bool, bf16: bool, device: torch.device, ranks: Ranks = ALONE) -> float:
         images = self._validation
-        predictions, scores = predict_images(model, self._codec, images, EvaluateParams(flip=flip), device, bf16)
+        own = images.rows(ranks.part(len(images)))
+        found, scores = predict_images(model, self._codec, own, EvaluateParams(flip=flip), device, bf16)
+        predictions, scores = together(found, ranks, device), ranks.rows(scores, device)
         return oks.evaluate(images.persons, predictions, scores, images.image_id)["AP"]
 
 

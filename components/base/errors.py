@@ -31,6 +31,10 @@ def _again(kind: type[FarposeError], problem: str, where: object, fix: str | Non
     return kind(problem, where=where, fix=fix)
 
 
+class DiskFull(FarposeError):
+    """The disk is full."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], *, where: object = None) -> FarposeError:
     """The error for a `name` that is not among the `known` ones; suggests the nearest spelling."""
     known = sorted(known)

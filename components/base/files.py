@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.base.errors import FarposeError
+from components.base.errors import DiskFull, FarposeError
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def full_disk_named(path: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         free = shutil.disk_usage(path.parent).free / 2**20
-        raise FarposeError(
+        raise DiskFull(
             "the disk is full",
             where=path,
             fix=f"{free:.0f} MiB are free in {path.parent}; free some space and run the same command again",

@@ -8,7 +8,7 @@ masks those people, so such images supervise background only.)
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -194,6 +194,11 @@ class EvalImages:
 
     def __len__(self) -> int:
         return len(self.image_id)
+
+    def rows(self, part: slice) -> EvalImages:
+        """A part of the images, without a copy of their pixels; `persons` stay those of all."""
+        names = ("image_id", "image_path", "width", "height", "input_sizes", "offset")
+        return replace(self, **{name: getattr(self, name)[part] for name in names})
 
     @classmethod
     def open(cls, directory: str | Path, fit: Fit = "short_side", split: str = "val") -> EvalImages:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -122,6 +122,12 @@ class EvalCrops:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def rows(self, part: slice) -> EvalCrops:
+        """A part of the crops, without a copy."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        cut: dict[str, Any] = {name: column[part] for name, column in columns.items() if isinstance(column, np.ndarray)}
+        return replace(self, **cut)
 
     @classmethod
     def open(cls, directory: str | Path, convention: Convention, split: str = "val") -> EvalCrops:

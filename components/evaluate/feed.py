@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,9 +18,13 @@ from components.base.errors import FarposeError
 from components.codecs.codec import Codec
 from components.degrade.augment import AugmentParams
 from components.degrade.augment_images import ImageAugmentParams
+from components.degrade.streamed import Place
+from components.evaluate.ranks import ALONE, Ranks
 from components.models.variant import Variant
 from components.pose.crop import CropGeometry
 from components.pose.skeleton import Skeleton
+
+WHOLE = slice(None)
 
 
 class FeedRecipe(Protocol):
@@ -60,15 +64,19 @@ class Feed(Protocol):
 
     def __len__(self) -> int: ...
 
-    def place(self, codec: Codec, recipe: FeedRecipe, device: torch.device) -> None:
-        """Bring the training data to the device."""
+    def place(self, codec: Codec, recipe: FeedRecipe, device: torch.device) -> Place[Any]:
+        """Bring the training data to the device, or fetch them from the disk batch by batch if they do not fit."""
         ...
 
-    def draw(self, indices: Tensor, seed: int) -> Drawn:
-        """The augmented batch of (B,) indices into the shard, with its targets; the same for the same seed."""
+    def draw(self, indices: Tensor, seed: int, part: slice = WHOLE) -> Drawn:
+        """The augmented batch of (B,) indices into the shard, with its targets; the same for the same seed.
+
+        Args:
+            part: of the batch that is made; it looks as it does in the whole batch.
+        """
         ...
 
-    def view(self, indices: Tensor, seed: int, geometry: CropGeometry) -> Tensor:
+    def view(self, indices: Tensor, seed: int, geometry: CropGeometry, part: slice = WHOLE) -> Tensor:
         """(B, 3, H, W) normalised: what `draw` shows for the same seed, in crops of another geometry and the same shape.
 
         Raises:
@@ -80,8 +88,8 @@ class Feed(Protocol):
         """The ids of these persons or images, for an error message."""
         ...
 
-    def validate(self, model: nn.Module, flip: bool, bf16: bool, device: torch.device) -> float:
-        """AP on the shard's crops or images of the validation split."""
+    def validate(self, model: nn.Module, flip: bool, bf16: bool, device: torch.device, ranks: Ranks = ALONE) -> float:
+        """AP on the shard's crops or images of the validation split; each process finds the joints of its part, once."""
         ...
 
 

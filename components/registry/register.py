@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import numpy as np
 
@@ -190,12 +191,14 @@ def _registered(candidate: Candidate, run: Run) -> ModelVersion:
     client, name = run.client, candidate.variant.name
     _ensure_registered_model(client, candidate.variant)
     version = find(client, name, candidate.identity) or _new_version(candidate, run)
-    client.update_model_version(name, version.version, description=_description(candidate.card))
+    client.update_model_version(name, version.version, description=_description(candidate.card, name, version.version))
     return version
 
 
-def _description(card: str) -> str:
-    """As many sections of the card as MLflow's tables hold."""
+def _description(card: str, name: str, version: str) -> str:
+    """As many sections of the card as MLflow's tables hold; the picture is asked of MLflow's server, which has the version's files."""
+    served = urlencode({"path": f"artifacts/{PICTURE}", "name": name, "version": version}, safe="/")
+    card = card.replace(f"]({PICTURE})", f"](model-versions/get-artifact?{served})")
     if len(card) <= LONGEST_DESCRIPTION:
         return card
     more = "\n\nThe rest is in model_card.md among the files of the version's source."

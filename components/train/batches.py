@@ -15,11 +15,13 @@ class Batches:
         batch_size: crops per step; a shard with fewer is one batch.
         drop_last: leave out the last, smaller batch of an epoch.
         device: where the indices are wanted; one upload per epoch.
+        smallest: a last batch of fewer crops is left out in any case.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, drop_last: bool, device: torch.device) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, drop_last: bool, device: torch.device, smallest: int = 1) -> None:
         self.count, self.batch_size, self.seed, self.device = count, min(batch_size, count), seed, device
-        self.steps_per_epoch = count // self.batch_size if drop_last else -(-count // self.batch_size)
+        whole, rest = divmod(count, self.batch_size)
+        self.steps_per_epoch = whole + (not drop_last and rest >= smallest)
         self._epoch, self._order = -1, torch.empty(0)
 
     def indices(self, step: int) -> Tensor:

@@ -14,6 +14,8 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from components.base.errors import FarposeError
+from components.base.errors import DiskFull, FarposeError
 from components.base.files import atomic_file, digest_of
+from components.base.locks import held
 from components.train.averaging import Average
 
 AVERAGE = "average."  # start of the averaged weights' names
@@ -42,6 +45,7 @@ class Progress:
         history: one mapping per finished epoch; equal in every run of the same recipe on the same CPU.
         timing: one mapping per finished epoch; measured, so different in every run.
         seconds: time spent training, over all runs that were killed and resumed.
+        passes: over each batch, because the whole does not fit into the memory.
     """
 
     step: int = 0
@@ -49,6 +53,7 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     timing: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
+    passes: int = 1
 
 
 class Checkpoints:
@@ -67,6 +72,26 @@ class Checkpoints:
         self.directory = Path(root) / self.digest[:16]
         self.seconds, self.steps, self._saved_at = seconds, steps, time.monotonic()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other trainings out of this folder; wait, and say so, while one is in it, such as one whose starter was killed."""
+        path = self.directory.with_name(f".{self.directory.name}.lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+        def say() -> None:
+            problem = f"another process trains {self.variant} with the same checkpoints; waiting until it ends"
+            print(f"{problem} (`fuser {path}` names it)", file=sys.stderr, flush=True)
+
+        while True:
+            with held(path, say):
+                if not path.exists():  # removed by the process that had it: a third one may hold a new file of this name
+                    continue
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+
     def due(self, step: int) -> bool:
         """Whether a checkpoint should be written after `step` steps."""
         return time.monotonic() - self._saved_at >= self.seconds or (self.steps is not None and step % self.steps == 0)
@@ -74,8 +99,7 @@ class Checkpoints:
     def save(self, model: nn.Module, optimiser: Optimizer, progress: Progress, average: Average | None = None) -> None:
         """Write a checkpoint, whole or not at all, and drop all but the newest two.
 
-        Raises:
-            FarposeError: the disk is full; earlier checkpoints stay.
+        On a full disk the earlier ones stay, training goes on, and the next checkpoint is tried when it is due.
         """
         tensors = {name: tensor.cpu().contiguous() for name, tensor in _state(model, optimiser, average).items()}
         metadata = {
@@ -85,11 +109,15 @@ class Checkpoints:
             "sha256": _sha256(tensors),
         }
         content = save(tensors, metadata)  # in memory: safetensors' own writer hides a full disk behind its own error
-        with atomic_file(self.directory / f"step-{progress.step:09d}.safetensors") as temporary:
-            temporary.write_bytes(content)
+        self._saved_at = time.monotonic()
+        try:
+            with atomic_file(self.directory / f"step-{progress.step:09d}.safetensors") as temporary:
+                temporary.write_bytes(content)
+        except DiskFull as error:
+            print(f"{self.variant}: no checkpoint after step {progress.step}, training goes on: {error}", file=sys.stderr, flush=True)
+            return
         for path in [*self._files()[:-KEPT], *self.directory.glob(".*.tmp")]:  # .tmp: left by a run killed while writing
             path.unlink()
-        self._saved_at = time.monotonic()
 
     def resume(self, model: nn.Module, optimiser: Optimizer, average: Average | None = None) -> Progress:
         """Load the newest intact checkpoint into `model`, `optimiser` and `average`; a fresh `Progress` if there is none.

@@ -39,16 +39,18 @@ class GraphedStep:
         self.graph = torch.cuda.CUDAGraph()
         try:
             self.losses = self._record()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise FarposeError(
                 f"the training step cannot be recorded as a CUDA graph: {str(error).splitlines()[0]}", fix="set cuda_graphs: never"
             ) from error
         restore()
 
-    def __call__(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
+    def __call__(self, images: Tensor, targets: Targets, count: int | None = None) -> dict[str, Tensor]:
         """Losses of one step; the tensors are overwritten by the next call."""
         if images.shape != self.images.shape:
-            return self.eager(images, targets)
+            return self.eager(images, targets, count)
         self.images.copy_(images)
         for name, target in targets.items():
             self.targets[name].copy_(target)

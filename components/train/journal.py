@@ -22,15 +22,25 @@ class Journal:
         name: shown in front of every line.
         progress: continued in place; a resumed run's earlier epochs are repeated to the tracker.
         metric: name of the validation AP.
+        says: print; False in all processes of a training but one.
     """
 
     def __init__(
-        self, name: str, progress: Progress, tracker: Tracker, device: torch.device, epochs: int, steps_per_epoch: int, metric: str
+        self,
+        name: str,
+        progress: Progress,
+        tracker: Tracker,
+        device: torch.device,
+        epochs: int,
+        steps_per_epoch: int,
+        metric: str,
+        says: bool = True,
     ) -> None:
+        self._says = says
         self.name, self.progress, self.tracker, self.device, self.metric = name, progress, tracker, device, metric
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.clock, self._sums, self._since = Stopwatch(device), LossSums(device, progress.totals), time.perf_counter()
-        self._terminal = sys.stderr.isatty()
+        self._terminal = says and sys.stderr.isatty()
         steps = epochs * steps_per_epoch
         self._bar = tqdm(total=steps, initial=progress.step, desc=name, unit="step", disable=not self._terminal, dynamic_ncols=True)
         for row, timing in zip(progress.history, progress.timing, strict=True):
@@ -64,7 +74,7 @@ class Journal:
         self.progress.history.append(row)
         self.progress.timing.append(timing)
         self.tracker.metrics(_metrics(row, timing), epoch)
-        if not self._terminal or validate is not None:
+        if self._says and (not self._terminal or validate is not None):
             tqdm.write(f"{self.name}  {self._line(row, timing)}", file=sys.stderr)
         self._sums = LossSums(self.device)
         self.clock.restart()
@@ -79,7 +89,11 @@ class Journal:
     def close(self, remark: str = "") -> None:
         """End the bar; a remark is printed."""
         self._bar.close()
-        if remark:
+        self.say(remark)
+
+    def say(self, remark: str) -> None:
+        """Print a line, unless it is empty."""
+        if remark and self._says:
             tqdm.write(f"{self.name}  {remark}", file=sys.stderr)
 
     def _line(self, row: dict[str, float], timing: dict[str, float]) -> str:

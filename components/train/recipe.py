@@ -75,6 +75,8 @@ class Recipe:
     cuda_graphs: Literal["auto", "never"]
     deterministic: bool
     num_threads: int
+    processes: int
+    sync_batch_norm: bool
     validate_on: Literal["dev", "val"]
     validate_every: int
     validate_flip: bool
@@ -84,13 +86,15 @@ class Recipe:
     image_augmentation: ImageAugmentParams
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "gamma", "num_threads"):
+        for name in ("epochs", "batch_size", "learning_rate", "gamma", "num_threads", "processes"):
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         for name in ("warmup_steps", "seed", "validate_every", "checkpoint_seconds"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
         for name in ("gradient_clip", "checkpoint_steps"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"{name} must be positive or null", value)
+        _require(self.processes <= self.batch_size, "processes must not be more than batch_size", self.processes)
+        _require(not self.sync_batch_norm or self.processes > 1, "sync_batch_norm means nothing with one process", self.sync_batch_norm)
         _require(self.weight_decay >= 0, "weight_decay must not be negative", self.weight_decay)
         rule = "weight_decay must be 0 with optimiser adam, whose published recipes never apply theirs (adamw does)"
         _require(self.optimiser == "adamw" or self.weight_decay == 0, rule, self.weight_decay)

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from pipelines import paths, terminal
 
@@ -57,10 +58,32 @@ def _devices() -> Iterator[Line]:
     usable = len(os.sched_getaffinity(0))
     yield "CPU cores", f"{usable} usable of {os.cpu_count()}", ""
     if not torch.cuda.is_available():
-        yield "GPU", "none (training runs on the CPU)", ""
+        unseen = Path("/dev/nvidiactl").exists()  # the driver's own file
+        yield (
+            "GPU",
+            "none that torch can use",
+            "torch does not see this machine's GPU: its driver is too old, or not installed" if unseen else "",
+        )
     for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        yield f"GPU {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB", ""
+        properties, (free, whole) = torch.cuda.get_device_properties(index), torch.cuda.mem_get_info(index)
+        yield f"GPU {index}", f"{properties.name}, {free / 2**30:.0f} of {whole / 2**30:.0f} GiB free", ""
+    yield _chosen()
+
+
+def _chosen() -> Line:
+    """Where a job would run, and how."""
+    from components.base.errors import FarposeError
+    from pipelines import devices
+
+    try:
+        names = devices.choices()
+    except FarposeError as error:
+        return "jobs run on", "no device", str(error)
+    if names == [devices.CPU]:
+        return "jobs run on", "the CPU, in fp32", ""
+    one = names[0] if len(names) == 1 else f"the first free one of {', '.join(names)}, one job each"
+    why = f"as {devices.VARIABLE} says" if os.environ.get(devices.VARIABLE) else f"{devices.VARIABLE}={names[-1]} or cpu chooses"
+    return "jobs run on", f"{one} ({why}), in bf16, a training step as one CUDA graph", ""
 
 
 def _disk() -> Iterator[Line]:

@@ -32,7 +32,7 @@ def submit(options: argparse.Namespace) -> None:
     category id (`persons_category`).
     """
     from components.approaches import approach
-    from pipelines import stages
+    from pipelines import devices
     from pipelines.choosing import chosen
 
     if options.output.suffix not in SUFFIXES:
@@ -57,7 +57,7 @@ def submit(options: argparse.Namespace) -> None:
     for part in _parts(boxes if shown.takes_boxes else files):
         given = {number: boxes[number] for number in part} if shown.takes_boxes else None
         inputs = _files(subject, files, part, given, scores, upright)
-        found, person_scores = shown.find(subject.built, inputs, subject.evaluate, stages.device_name())
+        found, person_scores = shown.find(subject.built, inputs, subject.evaluate, devices.device_name())
         records += server_records(found, person_scores, category_id)
     write(options.output, records)
     pixels = UPRIGHT if upright else "stored"

@@ -123,7 +123,8 @@ class KeypointQueries(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         places = self.norm_image(features.flatten(2).transpose(1, 2))
-        positions = sine_positions((features.shape[-2], features.shape[-1]), features.shape[1]).to(places)[None]
+        with features.device:  # made there: an upload would wait for the device, which a step recorded as a CUDA graph cannot
+            positions = sine_positions((features.shape[-2], features.shape[-1]), features.shape[1]).to(places)[None]
         queries = self.joints[None].expand(features.shape[0], -1, -1)  # not len(), which a recorded graph takes for a constant
         for layer in self.layers:
             queries = layer(queries, places, positions)

@@ -1,0 +1,159 @@
+"""A batch that does not fit into the memory is worked through in parts; the optimiser's batch stays."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.base.errors import FarposeError
+from components.base.files import read_json, sha256_of
+from components.codecs import as_crop_codec
+from components.models import zoo
+from components.train import loop, memory
+from components.train import recipe as recipes
+from components.train.memory import OutOfMemory, Passes
+from components.train.optimiser import build_optimiser
+from components.train.step import eager_step
+from tests.test_train import CPU, tiny
+from tests.tiny_shard import write_tiny_shard
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RECIPE = dataclasses.replace(
+    recipes.load(), epochs=2, batch_size=64, num_threads=1, validate_every=0, validate_on="val", checkpoint_seconds=0.0
+)
+MOBILE = "dark_mobilenet_fpn_synthetic_64x48_x2"  # no batch norms
+
+# Trains in a process whose address space may grow by a little only in a step.
+PROGRAM = """
+import resource, sys
+from pathlib import Path
+from components.train import loop, memory
+from tests.test_memory import RECIPE, tiny
+import matplotlib.figure, torch._dynamo, psutil
+
+shard, folder, more = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+make = loop.eager_step
+def limited(*arguments):
+    step = make(*arguments)
+    def run(*batch):
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + more * 2**20, limits[1]))
+        try:
+            return step(*batch)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+    return run
+if more:
+    loop.eager_step = limited
+passes = memory.Passes(int(sys.argv[4]))
+loop.train(tiny(), shard, folder / "model", RECIPE, "cpu", folder / "checkpoints", passes=passes)
+print(passes.count)
+"""
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory) -> Path:
+    return write_tiny_shard(tmp_path_factory.mktemp("tiny"), persons=64)
+
+
+def trained(shard: Path, folder: Path, more_mib: int, passes: int = 1) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "MALLOC_ARENA_MAX": "1"}
+    command = [sys.executable, "-c", PROGRAM, str(shard), str(folder), str(more_mib), str(passes)]
+    return subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process's memory so")
+def test_too_little_memory_gives_the_weights_of_a_smaller_micro_batch(shard, tmp_path):
+    short = trained(shard, tmp_path / "short", 50)
+    assert short.returncode == 0, short.stderr[-2000:]
+    passes = int(short.stdout)
+    assert passes > 1 and "64 images at a time do not fit into the memory; going on with at most" in short.stderr
+    roomy = trained(shard, tmp_path / "roomy", 0, passes)
+    assert roomy.returncode == 0 and int(roomy.stdout) == passes, roomy.stderr[-2000:]
+    for name in ("model.safetensors", "history.json", "summary.json"):
+        assert sha256_of(tmp_path / "short" / "model" / name) == sha256_of(tmp_path / "roomy" / "model" / name), name
+    summary = read_json(tmp_path / "short" / "model" / "summary.json")
+    assert summary["passes"] == passes and summary["steps"] == 2, "the optimiser's batches are as large as before"
+
+
+@pytest.mark.parametrize("passes", [2, 3, 64])
+def test_the_gradients_of_micro_batches_add_up_to_that_of_the_batch(passes):
+    """With a network without batch norms, and a loss that is a mean over the images."""
+    after = []
+    for count in (1, passes):
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+        built = zoo.build(zoo.variant(MOBILE))
+        codec, images = as_crop_codec(built.codec), torch.randn(5, 3, 64, 48, generator=torch.Generator().manual_seed(1))
+        targets = codec.targets(torch.rand(5, 17, 2, generator=torch.Generator().manual_seed(2)) * 48, torch.ones(5, 17, dtype=torch.bool))
+        model = built.model.train()
+        step = eager_step(model, codec, build_optimiser(model, RECIPE, CPU, False), RECIPE, CPU, passes=count)
+        losses = step(images, targets)
+        after.append((losses["loss"], {name: parameter.grad for name, parameter in model.named_parameters()}))
+    (loss, gradients), (other_loss, other_gradients) = after
+    torch.testing.assert_close(other_loss, loss)
+    largest = max(gradient.abs().max() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(
+            other_gradients[name], gradient, rtol=1e-4, atol=float(1e-6 * largest), msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def test_what_a_killed_run_learned_of_the_memory_is_kept(shard, tmp_path, monkeypatch):
+    """A resumed training begins with the micro-batches that fitted."""
+    seen = []
+
+    def failing(*arguments, **keywords):
+        seen.append(keywords.get("passes", arguments[-1]))
+        step = eager_step(*arguments, **keywords)
+        steps = iter(range(3 if len(seen) == 2 else 99))
+
+        def run(images, targets, count=None):
+            if len(seen) == 1:
+                raise torch.OutOfMemoryError("no room")
+            if next(steps, None) is None:
+                raise KeyboardInterrupt
+            return step(images, targets, count)
+
+        return run
+
+    monkeypatch.setattr(loop, "eager_step", failing)
+    recipe = dataclasses.replace(RECIPE, batch_size=8, epochs=1)
+    for ending in (pytest.raises(KeyboardInterrupt), None):
+        if ending is None:
+            loop.train(tiny(), shard, tmp_path / "model", recipe, "cpu", tmp_path / "checkpoints")
+        else:
+            with ending:
+                loop.train(tiny(), shard, tmp_path / "model", recipe, "cpu", tmp_path / "checkpoints")
+    assert seen == [1, 2, 2]
+
+
+ERRORS = {
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"),
+    "python": MemoryError(),
+    "onednn": RuntimeError(memory.CPU_KERNELS),
+    "cpu": RuntimeError(f"[enforce fail at alloc_cpu.cpp:1] err == 0. {memory.CPU_ALLOCATOR}: you tried"),
+}
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+def test_every_allocators_error_is_known(error):
+    with pytest.raises(OutOfMemory), memory.noticed():
+        raise error
+    with pytest.raises(RuntimeError, match="something else"), memory.noticed():
+        raise RuntimeError("something else")
+
+
+def test_one_image_that_does_not_fit_is_one_clear_line(capfd):
+    passes = Passes()
+    for _ in range(3):
+        passes.double(5, "v", "no room")
+    assert passes.count == 5 and len(capfd.readouterr().err.splitlines()) == 3
+    with pytest.raises(FarposeError, match="variant v: not even one image at a time fits into the memory: no room"):
+        passes.double(5, "v", "no room")
