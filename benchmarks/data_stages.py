@@ -155,10 +155,12 @@ def write(rows: list[dict[str, Any]]) -> None:
     results = []
     for stage in STAGES:
         exponents = {of: exponent(rows, stage, of) for of in ("cpu_s", "added_mib")}
+        last = {of: exponent(rows[-2:], stage, of) for of in exponents}
         largest, before = rows[-1], rows[-2]
         per_image = (largest[stage]["cpu_s"] - before[stage]["cpu_s"]) / (largest["images"] - before["images"])
         results.append(
             {"name": stage, "ratio": round(MOST / max(exponents["cpu_s"], 1e-9), 3), "target": 1.0, "n": len(rows), "exponents": exponents,
+             "of_the_last_step": last,
              "persons": largest["persons"], "images": largest["images"], "minutes": round(largest[stage]["cpu_s"] / 60, 2),
              "ms_per_further_image": round(1e3 * per_image, 3), **{key: largest[stage][key] for key in ("added_mib", "with_imports_mib")}}
         )  # fmt: skip

@@ -6,6 +6,7 @@ depends on who worked. Dask sends code and data as pickles, which run whatever t
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import os
@@ -108,7 +109,8 @@ def _in_order(
             yield first, result(future)
     finally:
         for _, future in waiting:
-            future.cancel()
+            with suppress(Exception):  # a client that is closed has nothing to cancel, and says so
+                future.cancel()
 
 
 # ---------------------------------------------------------------- Dask
@@ -160,14 +162,14 @@ class _Cluster:
             memory_limit=0,  # parts are bounded
             silence_logs=QUIET,
         )
-        return distributed.Client(cluster, set_as_default=False), cluster
+        return distributed.Client(cluster, set_as_default=False, direct_to_workers=True), cluster
 
     def _remote(self, distributed: Any) -> Any:
         start = "`dask scheduler --host HOST` starts one, `dask worker ADDRESS` its workers; or set `scheduler: null`"
         try:
-            client = distributed.Client(self.to.scheduler, timeout=ANSWERS_S, set_as_default=False)
+            client = distributed.Client(self.to.scheduler, timeout=ANSWERS_S, set_as_default=False, direct_to_workers=True)
         except (OSError, TimeoutError, ValueError) as error:
-            said = " ".join(str(error.__cause__ or error).split()).rpartition("Error: ")[2]
+            said = " ".join(str(error.__cause__ or error).split()).rpartition("Error: ")[2] or f"not within {ANSWERS_S:.0f} s"
             raise FarposeError(f"no Dask scheduler answers at {self.to.scheduler}: {said[:200]}", where=SETTING, fix=start) from error
         try:
             client.wait_for_workers(1, timeout=WITHOUT_WORKERS_S)
@@ -207,14 +209,23 @@ class _Cluster:
 
         try:
             yield
-        except (CommClosedError, CancelledError):
+        except (CommClosedError, CancelledError, asyncio.CancelledError):
             problem = f"the Dask scheduler at {self.to.scheduler} went away"
             raise FarposeError(problem, where=SETTING, fix="start it and run the same command again") from None
 
 
 def _threads(client: Any) -> int:
-    """Of all workers."""
-    return sum(client.nthreads().values())
+    """Of all workers.
+
+    Raises:
+        CommClosedError: the scheduler does not answer, in whichever of Dask's ways that shows.
+    """
+    from distributed.comm import CommClosedError
+
+    try:
+        return sum(client.nthreads().values())
+    except (OSError, TimeoutError, RuntimeError, CancelledError, asyncio.CancelledError) as error:
+        raise CommClosedError(str(error)) from error
 
 
 def _say_what_ended(event: tuple[float, dict[str, Any]]) -> None:

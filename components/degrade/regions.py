@@ -50,8 +50,13 @@ class Regions:
 
 
 def stored_crops(image: np.ndarray, regions: Regions) -> list[np.ndarray]:
-    """(h, w, 3) uint8 RGB each: the training crops of one image without their black borders."""
-    return [np.ascontiguousarray(_stored_crop(image, regions, row)[..., ::-1]) for row in range(len(regions.step))]
+    """(h, w, 4) uint8 each: the training crops of one image as they are stored, red, green, blue and 0, with their black borders."""
+    crops = []
+    for row in range(len(regions.step)):
+        crop = np.zeros((regions.heights[row], regions.widths[row], 4), np.uint8)
+        crop[BORDER:-BORDER, BORDER:-BORDER, :3] = _stored_crop(image, regions, row)[..., ::-1]
+        crops.append(crop)
+    return crops
 
 
 def _stored_crop(image: np.ndarray, regions: Regions, row: int) -> np.ndarray:

@@ -170,14 +170,16 @@ class Writer:
 
         def put(rows: np.ndarray, crops: list[np.ndarray]) -> None:
             for row, crop in zip(own(rows), crops, strict=True):
-                height, width, offset = (int(part[row]) for part in (regions.heights, regions.widths, regions.offsets))
-                stored = pixels[offset : offset + height * width].reshape(height, width, 4)[BORDER:-BORDER, BORDER:-BORDER]
-                stored[..., :3] = crop
-                size = int(plan.train.image_size[row, 1]), int(plan.train.image_size[row, 0])
-                stored[..., 3] = plan.counted(int(plan.train.ids[row, 0]), size, float(regions.step[row]), stored.shape[:2])
+                inner, (width, height) = crop[BORDER:-BORDER, BORDER:-BORDER, 3], map(int, plan.train.image_size[row])
+                counted = plan.counted(int(plan.train.ids[row, 0]), (height, width), float(regions.step[row]), inner.shape)
+                if not isinstance(counted, int) or counted:
+                    crop = crop if crop.flags.writeable else crop.copy()  # one that came from another process is not
+                    crop[BORDER:-BORDER, BORDER:-BORDER, 3] = counted
+                pixels[regions.offsets[row] :][: crop.shape[0] * crop.shape[1]] = crop.reshape(-1, 4)
 
-        work = Work(stored_crops, lambda rows: regions.of(own(rows)), put, 3 * regions.heights * regions.widths)
-        self._each_image(plan.train, TRAIN, work)
+        self._each_image(
+            plan.train, TRAIN, Work(stored_crops, lambda rows: regions.of(own(rows)), put, 4 * regions.heights * regions.widths)
+        )
         pixels.flush()
         places = {"offset": regions.offsets, "height": regions.heights, "width": regions.widths}
         self._table(TRAIN, {**plan.train.columns, **places, "image_to_stored": regions.image_to_stored.reshape(-1, 6)})
@@ -227,11 +229,7 @@ class Writer:
 def _eval_inputs(
     name: str, params: DegradeParams, image: np.ndarray, job: tuple[np.ndarray, dict[str, Layout]]
 ) -> dict[str, list[np.ndarray]]:
-    """The evaluation inputs of one image, by layout.
-
-    Args:
-        job: ids (n, 2) and the layouts of the image's rows.
-    """
+    """The evaluation inputs of one image, by layout; `job` is the ids (n, 2) and the layouts of its rows."""
     ids, layouts = job
     return {
         of: [
