@@ -241,9 +241,9 @@ def test_a_stage_depends_on_the_code_that_it_imports(stage, modules):
     names = [f"components.{module}" for module in modules]
     code = (
         f"import importlib, sys; [importlib.import_module(name) for name in {names}]; "
-        "print(*[module.__file__ for name, module in sys.modules.items() if name.startswith('components.')])"
+        "print(*[module.__file__ for name, module in sys.modules.items() if name.startswith('components.')], sep='\\n')"
     )
-    imported = subprocess.run([PYTHON, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
+    imported = subprocess.run([PYTHON, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
     paths = [Path(path).relative_to(REPOSITORY).as_posix() for path in imported]
     wanted = [path for path in paths if not path.startswith("components/base/") and not path.endswith("__init__.py")]
     assert [path for path in wanted if not any(path == part or path.startswith(f"{part}/") for part in covered)] == []

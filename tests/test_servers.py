@@ -112,7 +112,8 @@ def test_hosts_without_a_proxy_keep_those_that_were_named(before, after):
 
 def test_make_gives_its_commands_the_same_exceptions(tmp_path):
     makefile = tmp_path / "Makefile"
-    makefile.write_text(f"include {REPOSITORY}/Makefile\nshow:\n\t@echo $$NO_PROXY $$no_proxy\n")
+    ours = str(REPOSITORY).replace(" ", "\\ ")
+    makefile.write_text(f"include {ours}/Makefile\nshow:\n\t@echo $$NO_PROXY $$no_proxy\n")
     command, named = ["make", "--silent", "-f", str(makefile), "show"], variables(tmp_path, NO_PROXY="corp.example, b")
     done = subprocess.run(command, cwd=tmp_path, env=named, capture_output=True, text=True, check=True)
     assert [set(value.split(",")) for value in done.stdout.split()] == [{"corp.example", "b", "127.0.0.1", "localhost"}] * 2
