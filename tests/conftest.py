@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,12 @@ from components.pose.persons import Persons
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LONGEST = ("test_pipeline.py", "test_contributing_dataset.py", "test_cli.py", "test_resume.py", "test_registry.py", "test_flow.py")
+
+
+def pytest_configure() -> None:
+    """A shell's background job ignores Ctrl-C, and so would all processes that the tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
