@@ -1,4 +1,4 @@
-"""MLflow's own server on loopback, to be killed and started again, and a line to it that loses answers."""
+"""MLflow's own server on loopback, to be killed and started again, a line to it that loses answers, and a run to look for in a store."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from types import TracebackType
 
 import requests
 
+from components.registry import tracking
 from pipelines import environment
 
 START_S = 900.0
@@ -112,3 +113,20 @@ class Lossy:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def run_with_picture(repository: Path, model: Path, picture: bytes) -> str:
+    """The id of a run in a clone's store that has `picture.png`, and so has version 1 of the registered model `x`.
+
+    Args:
+        model: a folder that is made, with what is logged.
+    """
+    model.mkdir()
+    (model / "picture.png").write_bytes(picture)
+    with tracking.run("evaluate@x", repository=repository) as run:
+        run.artifact(model / "picture.png")
+        logged = run.client.create_logged_model(run.experiment_id, "x", source_run_id=run.run_id)
+        run.client.log_model_artifacts(logged.model_id, str(model))
+        run.client.create_registered_model("x")
+        run.client.create_model_version("x", f"models:/{logged.model_id}", run_id=run.run_id, model_id=logged.model_id)
+        return str(run.run_id)

@@ -66,3 +66,10 @@ for name in {modules!r}: importlib.import_module(name.removesuffix('.__init__'))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_only_the_registry_imports_mlflow():
+    users = {
+        path.relative_to(REPOSITORY).parts[1] for path in (REPOSITORY / "components").rglob("*.py") if "import mlflow" in path.read_text()
+    }
+    assert users == {"registry"}

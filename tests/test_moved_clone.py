@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from components.registry import tracking
 from tests.faults import wait_until
-from tests.mlflow_server import free_port
+from tests.mlflow_server import free_port, run_with_picture
 from tests.repositories import PYTHON, toy_on_copy, variables
 
 pytestmark = [pytest.mark.slow, pytest.mark.operation, pytest.mark.timeout(1800)]
@@ -51,15 +50,8 @@ def shown(address: str, run_id: str) -> list[bytes]:
 def test_the_pages_show_pictures_and_models_after_the_clone_was_moved(tmp_path, empty_tables):
     before, after = toy_on_copy(tmp_path / "a clone"), tmp_path / "new place" / "clone"
     (before / "mlruns" / "mlflow.db").write_bytes(empty_tables.read_bytes())
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "picture.png").write_bytes(PICTURE)
-    with tracking.run("evaluate@x", repository=before) as run:
-        run.artifact(tmp_path / "model" / "picture.png")
-        model = run.client.create_logged_model(run.experiment_id, "x", source_run_id=run.run_id)
-        run.client.log_model_artifacts(model.model_id, str(tmp_path / "model"))
-        run.client.create_registered_model("x")
-        run.client.create_model_version("x", f"models:/{model.model_id}", run_id=run.run_id, model_id=model.model_id)
+    run_id = run_with_picture(before, tmp_path / "model", PICTURE)
     after.parent.mkdir()
     os.rename(before, after)
     with pages(after) as address:
-        assert shown(address, run.run_id) == [PICTURE, PICTURE]
+        assert shown(address, run_id) == [PICTURE, PICTURE]

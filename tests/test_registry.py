@@ -393,10 +393,3 @@ def test_the_card_states_where_a_model_came_from():
     assert f"The weights that it started from: Apache-2.0: {entry.licence_source}" in card.split("## Licence")[1]
     assert f"AP {variant.paper.ap:g}" in card and variant.paper.conditions in card
     assert "none" not in card.split("## How it was trained")[1].split("## Limits")[0]
-
-
-def test_only_the_registry_imports_mlflow():
-    users = {
-        path.relative_to(REPOSITORY).parts[1] for path in (REPOSITORY / "components").rglob("*.py") if "import mlflow" in path.read_text()
-    }
-    assert users == {"registry"}

@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from components.registry import lineage, store, tracking, waiting
 from pipelines import settings
-from tests.mlflow_server import Lossy, Server
+from tests.mlflow_server import Lossy, Server, run_with_picture
 from tests.repositories import PYTHON, REPOSITORY, assert_one_line, commit, copy_of_this, farpose, variables
 from tests.test_pipeline import FIRST, edit, little_to_do, run_these
 
@@ -234,20 +234,13 @@ def test_a_clone_that_was_moved_keeps_its_pictures_and_models(tmp_path, empty_ta
     before, after, copied = tmp_path / "a clone", tmp_path / "new place" / "clone 100%25", tmp_path / "copy"
     (before / "mlruns").mkdir(parents=True)
     (before / "mlruns" / "mlflow.db").write_bytes(empty_tables.read_bytes())
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "picture.png").write_bytes(b"picture")
-    with tracking.run("evaluate@x", repository=before) as run:
-        run.artifact(tmp_path / "model" / "picture.png")
-        model = run.client.create_logged_model(run.experiment_id, "x", source_run_id=run.run_id)
-        run.client.log_model_artifacts(model.model_id, str(tmp_path / "model"))
-        run.client.create_registered_model("x")
-        run.client.create_model_version("x", f"models:/{model.model_id}", run_id=run.run_id, model_id=model.model_id)
+    run_id = run_with_picture(before, tmp_path / "model", b"picture")
     after.parent.mkdir()
     os.rename(before, after)
-    read(after, run.run_id)
+    read(after, run_id)
     subprocess.run(["cp", "-r", str(after), str(copied)], check=True)
     (after / "mlruns" / "artifacts").rename(tmp_path / "gone")  # the copy must not read its original's
-    read(copied, run.run_id)
+    read(copied, run_id)
 
 
 def read(repository: Path, run_id: str) -> None:
