@@ -106,7 +106,6 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     Args:
         shards, output: for a variant that is not in the pipeline, whose metrics are written next to its weights.
     """
-    from components import approaches
     from components.models import zoo
     from components.registry.register import WEIGHTS_TAG
     from components.train import recipe as recipes
@@ -121,9 +120,6 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
     shards = shards or settings.load().shards_of(name)
     folder = output or paths.MODELS / name
     parameters = {"variant": variant, "recipe": {"name": kind, **dataclasses.asdict(recipe)}, "shards": shards}
-    approaches.feed(variant.approach).open(
-        variant, paths.SHARDS / shards, recipe.validate_on
-    )  # says what is missing before anything starts
     with _recorded_job(f"train@{name}", parameters, {"kind": "train", "variant": name}, recipe.processes) as (run, device):
         _name_shards(run, shards, "training")
         tracker = run.tracker()

@@ -390,7 +390,9 @@ class Stored:
     def to(self, device: str | torch.device) -> Self:
         """The same on a device, copied at once. On the CPU nothing is copied and the pixels stay memory-mapped."""
         parts = {part.name: getattr(self, part.name) for part in fields(self)}
-        moved: dict[str, Any] = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in parts.items()}
+        moved: dict[str, Any] = {  # what is pinned is copied while the program goes on
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for name, value in parts.items()
+        }
         return type(self)(**moved)
 
     def place(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

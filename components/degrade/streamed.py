@@ -28,10 +28,10 @@ class Place(Generic[S]):
     """
 
     def __init__(self, store: S, device: torch.device, what: str) -> None:
-        self.device, self._store, self._thread = device, store, None
+        self.device, self._store, self._pinned = device, store, device.type == "cuda"
         self.streams, self.said = chosen(store, device, what)
         if self.streams:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="crops")
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix=what)
             self._coming: tuple[list[int], Future[S]] | None = None
             self._last: tuple[list[int], S] | None = None
         else:
@@ -45,18 +45,14 @@ class Place(Generic[S]):
         if self._last is None or self._last[0] != wanted:
             coming, self._coming = self._coming, None
             found = coming[1].result() if coming is not None and coming[0] == wanted else picked(self._store, wanted, self._pinned)
-            self._last = wanted, _uploaded(found, self.device)
+            self._last = wanted, found.to(self.device)
         return self._last[1], torch.arange(len(wanted), device=self.device)
 
     def expect(self, indices: Tensor) -> None:
         """Begin to read crops `indices` (B,), which `rows` will be asked for next. Nothing to do where all are on the device."""
-        if self._thread is not None:
+        if self.streams:
             wanted = indices.tolist()
             self._coming = wanted, self._thread.submit(picked, self._store, wanted, self._pinned)
-
-    @property
-    def _pinned(self) -> bool:
-        return self.device.type == "cuda"
 
 
 def chosen(store: Stored, device: torch.device, what: str) -> tuple[bool, str]:
@@ -97,8 +93,3 @@ def picked(store: S, rows: list[int], pinned: bool = False) -> S:
         start += size
     changed: dict[str, Any] = {**parts, "pixels": pixels, "offset": torch.tensor(starts, dtype=torch.int64)}
     return replace(store, **changed)
-
-
-def _uploaded(store: S, device: torch.device) -> S:
-    moved: dict[str, Any] = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors(store).items()}
-    return replace(store, **moved)

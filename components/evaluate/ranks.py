@@ -54,12 +54,7 @@ class Ranks:
         """
         if self.count == 1:
             return own
-        kind = torch.uint8 if own.dtype == torch.bool else own.dtype  # not every backend sends bools
-        sent = own.new_zeros(max(sizes), *own.shape[1:], dtype=kind)
-        sent[: len(own)] = own.detach()
-        received = [torch.empty_like(sent) for _ in sizes]
-        distributed.all_gather(received, sent)
-        parts = [part[:size].to(own.dtype) for part, size in zip(received, sizes, strict=True)]
+        parts = _from_all(own.detach(), sizes)
         parts[self.rank] = own
         return torch.cat(parts)
 
@@ -71,14 +66,9 @@ class Ranks:
         """
         if self.count == 1:
             return own
-        counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.count)]
-        distributed.all_gather(counts, torch.tensor([len(own)], device=device))
-        sizes = [int(count) for count in counts]
-        padded = torch.zeros(max(*sizes, 1), *own.shape[1:], dtype=torch.from_numpy(own[:0]).dtype, device=device)
-        padded[: len(own)] = torch.from_numpy(np.ascontiguousarray(own)).to(device)
-        received = [torch.empty_like(padded) for _ in sizes]
-        distributed.all_gather(received, padded)
-        return np.concatenate([part[:size].cpu().numpy() for part, size in zip(received, sizes, strict=True)])
+        counts = _from_all(torch.tensor([len(own)], device=device), [1] * self.count)
+        parts = _from_all(torch.from_numpy(np.ascontiguousarray(own)).to(device), [int(count) for count in counts])
+        return torch.cat(parts).cpu().numpy()
 
     def any(self, flag: Tensor) -> Tensor:
         """Whether the bool () is true in any process."""
@@ -111,6 +101,16 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def _from_all(own: Tensor, sizes: list[int]) -> list[Tensor]:
+    """Every process's part (n, ...), in order of rank. Messages have one length, so that shorter parts travel with zeros behind them."""
+    kind = torch.uint8 if own.dtype == torch.bool else own.dtype  # not every backend sends bools
+    sent = own.new_zeros(max(*sizes, 1), *own.shape[1:], dtype=kind)
+    sent[: len(own)] = own
+    received = [torch.empty_like(sent) for _ in sizes]
+    distributed.all_gather(received, sent)
+    return [part[:size].to(own.dtype) for part, size in zip(received, sizes, strict=True)]
 
 
 def together(own: Predictions, ranks: Ranks, device: torch.device) -> Predictions:

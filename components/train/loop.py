@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -80,24 +81,27 @@ def train(
     assert ranks.count == recipe.processes, "train.launch starts as many processes as the recipe asks for"
     device = torch.device(device)
     _configure(recipe, device)
+    opened = functools.partial(approaches.feed(variant.approach).open, variant, shards_directory, recipe.validate_on)
+    feed = opened()
     key = _key(variant, recipe, shards_directory, device)
     store = Checkpoints(checkpoints, variant.name, key, recipe.checkpoint_seconds, recipe.checkpoint_steps)
     passes = passes or memory.Passes()
     with store.held() if ranks.first else contextlib.nullcontext():
         while True:
             try:
-                return _train(variant, shards_directory, output, recipe, device, store, key, tracker or NullTracker(), ranks, passes)
+                return _train(variant, feed, output, recipe, device, store, key, tracker or NullTracker(), ranks, passes)
             except memory.OutOfMemory as error:
                 if ranks.count > 1:
                     raise
                 problem = str(error)
             passes.double(recipe.batch_size, variant.name, problem)
+            feed = opened()  # the one before holds pixels on the device
             memory.release()
 
 
 def _train(
     variant: Variant,
-    shards_directory: str | Path,
+    feed: Feed,
     output: str | Path,
     recipe: Recipe,
     device: torch.device,
@@ -107,7 +111,6 @@ def _train(
     ranks: Ranks,
     passes: memory.Passes,
 ) -> dict[str, Any]:
-    feed = approaches.feed(variant.approach).open(variant, shards_directory, recipe.validate_on)
     model, codec = _build(variant, recipe, feed, device)
     graphed = device.type == "cuda" and recipe.cuda_graphs == "auto" and ranks.count == 1
     optimiser = build_optimiser(model, recipe, device, graphed)
@@ -116,8 +119,8 @@ def _train(
     progress.passes = passes.count = max(passes.count, progress.passes)
 
     place = feed.place(codec, recipe, device)
-    smallest, where = ranks.count, torch.device("cpu") if place.streams else device
-    batches = Batches(len(feed), recipe.batch_size, recipe.seed, recipe.drop_last, where, smallest)
+    where = torch.device("cpu") if place.streams else device
+    batches = Batches(len(feed), recipe.batch_size, recipe.seed, recipe.drop_last, where, smallest=ranks.count)
     last = recipe.epochs * batches.steps_per_epoch
     journal = Journal(variant.name, progress, tracker, device, recipe.epochs, batches.steps_per_epoch, feed.metric, ranks.first)
     journal.say(place.said)
