@@ -114,27 +114,38 @@ def accumulate(matches: Matches, index: int, weights: np.ndarray) -> tuple[np.nd
     Args:
         weights: (B, I) integers.
     """
-    per_detection = weights[:, matches.image].astype(np.int32)  # (B, D)
-    positives = (weights @ matches.positives[index]).astype(np.float64)  # (B,)
+    # weightings lie along the last axis, so that what runs over detections works on whole rows
+    per_detection = np.ascontiguousarray(weights.T, np.int32)[matches.image]  # (D, B)
+    positives = weights @ matches.positives[index]  # (B,)
+    reached, column = _recalls_reached(positives)
+    all_seen = np.cumsum(per_detection, axis=0, dtype=np.int32)
     precision, recall = np.zeros((2, len(weights), matches.matched.shape[1]))
     for t, (matched, ignored) in enumerate(zip(matches.matched[index], matches.ignored[index], strict=True)):
-        right = np.flatnonzero((matched & ~ignored)[~ignored])
+        right = np.flatnonzero(matched & ~ignored)
         if not len(right):
             continue
-        counted = per_detection if not ignored.any() else per_detection[:, ~ignored]
-        found = np.cumsum(counted[:, right], axis=1, dtype=np.int32)
-        seen = np.cumsum(counted, axis=1, dtype=np.int32)[:, right]
+        seen = all_seen if not ignored.any() else np.cumsum(per_detection * ~ignored[:, None], axis=0, dtype=np.int32)
+        found = np.cumsum(per_detection[right], axis=0, dtype=np.int32)
         with np.errstate(invalid="ignore", divide="ignore"):
-            recalls = found / positives[:, None]
+            recall[:, t] = found[-1] / positives
         # precision only rises at a right detection, so its envelope needs no other positions
-        envelope = np.maximum.accumulate((found / (seen + np.spacing(1)))[:, ::-1], axis=1)[:, ::-1]
-        recall[:, t] = recalls[:, -1]
-        for row in range(len(weights)):
-            place = np.searchsorted(recalls[row], RECALLS, side="left")
-            precision[row, t] = envelope[row, place[place < len(right)]].sum() / len(RECALLS)
+        envelope = np.maximum.accumulate((found / (seen[right] + np.spacing(1)))[::-1], axis=0)[::-1]
+        steps = np.diff(reached[found, column], axis=0, prepend=np.int8(0))
+        precision[:, t] = np.einsum("rb,rb->b", envelope, steps) / len(RECALLS)
     empty = positives == 0
     precision[empty] = recall[empty] = np.nan
     return precision, recall
+
+
+def _recalls_reached(positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of `RECALLS` are at most n / p, for every p in `positives` and n up to p: (largest p + 1, kinds of p), and (B,) the column of each p.
+
+    The quotients are compared as pycocotools compares them, in floating point.
+    """
+    kinds, column = np.unique(positives, return_inverse=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recalls = np.arange(kinds[-1] + 1)[:, None] / kinds
+    return np.searchsorted(RECALLS, recalls, side="right").astype(np.int8), column
 
 
 def _check(persons: Persons, predictions: Predictions, scores: np.ndarray) -> None:

@@ -31,7 +31,6 @@ from components.train import memory
 from components.train.averaging import Average, kept_weights
 from components.train.batches import Batches, step_seed
 from components.train.checkpoint import Checkpoints
-from components.train.frozen import freeze
 from components.train.graphed import GraphedStep
 from components.train.guard import Guard
 from components.train.journal import Journal
@@ -213,7 +212,6 @@ def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -
     built = zoo.build(variant, feed.skeleton)
     starts.initialise(built.model, recipe.init, feed.skeleton)
     upscale.load_generator(built.model, variant)
-    freeze(built.model, recipe.frozen, f"variant {variant.name}")
     if recipe.sync_batch_norm:
         sync_batch_norms(built.model)
     model = built.model.to(device).to(memory_format=torch.channels_last)

@@ -68,7 +68,6 @@ class Recipe:
     drop_last: bool
     average: float | None
     init: str = field(metadata={"null": "none"})
-    frozen: tuple[str, ...]
     teacher: str | None
     teacher_share: float
     seed: int
