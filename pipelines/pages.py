@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ COMPARISON = Path("artifacts", "comparison")
 CURVE = "by_height.png"
 PATIENCE_S = 120.0  # a Prefect server that restarts
 FAILED, WAITED = "failed", "not started"
+SIZED = re.compile(r"(?<![\w`@])(?:\w+@)?\w*\d+x\d+\w*(?:@\w+)?(?![\w`])")
 
 
 def stages(results: Sequence[StageResult], failures: Mapping[str, str], waited: Sequence[str], links: Mapping[str, str]) -> None:
@@ -47,7 +49,15 @@ def leaderboard(root: Path) -> None:
 
 
 def markdown(key: str, text: str, description: str) -> None:
-    _send(lambda: create_markdown_artifact(text, key=key, description=description))
+    _send(lambda: create_markdown_artifact(verbatim(text), key=key, description=description))
+
+
+def verbatim(text: str) -> str:
+    """Names such as hrnet_w32_coco_64x48 as code, because Prefect's page turns their x into a times sign, and the copied name is no name.
+
+    Fenced text and pictures are left as they are.
+    """
+    return text if text.startswith(("```", "![")) else SIZED.sub(r"`\g<0>`", text)
 
 
 def mlflow(parent: tracking.Run) -> dict[str, str]:

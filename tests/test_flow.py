@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from components.base.errors import FarposeError
-from pipelines import graph
+from pipelines import graph, pages
 from pipelines.driver import Driver
 from tests.repositories import PYTHON, REPOSITORY, copy_of_this, dvc, git, processes_of, toy_repository
 
@@ -247,3 +247,19 @@ def test_a_stage_depends_on_the_code_that_it_imports(stage, modules):
     paths = [Path(path).relative_to(REPOSITORY).as_posix() for path in imported]
     wanted = [path for path in paths if not path.startswith("components/base/") and not path.endswith("__init__.py")]
     assert [path for path in wanted if not any(path == part or path.startswith(f"{part}/") for part in covered)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("| train@hrnet_w32_coco_64x48 | ran | 3 |", "| `train@hrnet_w32_coco_64x48` | ran | 3 |"),
+        ("[degrade@direct_64x48](http://h/#/runs/1)", "[`degrade@direct_64x48`](http://h/#/runs/1)"),
+        ("**refused: a_64x48_x2, version 1**", "**refused: `a_64x48_x2`, version 1**"),
+        ("a_64x48@champion, `b_64x48`, AP 3", "`a_64x48@champion`, `b_64x48`, AP 3"),
+        ("no size: toy_x2, 3 x 4, 0.1", "no size: toy_x2, 3 x 4, 0.1"),
+        ("```\n64x48\n```", "```\n64x48\n```"),
+        ("![curve](data:image/png;base64,a1x2b)", "![curve](data:image/png;base64,a1x2b)"),
+    ],
+)
+def test_names_with_a_size_are_code_on_prefects_pages_so_that_their_x_stays(text, wanted):
+    assert pages.verbatim(text) == wanted == pages.verbatim(wanted)
