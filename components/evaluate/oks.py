@@ -138,7 +138,7 @@ def accumulate(matches: Matches, index: int, weights: np.ndarray) -> tuple[np.nd
 
 
 def _recalls_reached(positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of `RECALLS` are at most n / p, for every p in `positives` and n up to p: (largest p + 1, kinds of p), and (B,) the column of each p.
+    """How many of `RECALLS` are at most n / p: (largest p + 1, kinds of p) for each n and p, and (B,) the column of each of `positives`.
 
     The quotients are compared as pycocotools compares them, in floating point.
     """
