@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -172,10 +171,8 @@ def _blocks(shape: MobileNetFPNShape) -> Iterator[InvertedResidual]:
 
 def _movenet_range() -> tuple[Tensor, Tensor]:
     """Factor and summand (1, 3, 1, 1) that take images normalised as ImageNet's to MoveNet's [-1, 1]."""
-    # in numpy: arithmetic on tensors of torch's device "meta", where costs are counted, imports torch's compiler for seconds
-    mean, deviation = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    scale, shift = (torch.tensor(values.tolist()).view(1, 3, 1, 1) for values in (2 * deviation, 2 * mean - 1))
-    return scale, shift
+    mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return 2 * deviation, 2 * mean - 1
 
 
 MOBILENETS = {
