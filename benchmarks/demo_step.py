@@ -28,7 +28,7 @@ MOST_UNEQUAL = 0.02  # share of the multiply-adds
 
 
 class Plain(nn.Sequential):
-    """(B, 3, H, W) images → maps (B, K, H/4, W/4): four 3x3 convolutions, each twice as wide as the one before but for the last, one of 1x1."""
+    """(B, 3, H, W) images → maps (B, K, H/4, W/4): four 3x3 convolutions, the first half as wide as the others, and one of 1x1."""
 
     def __init__(self, width: int, maps: int) -> None:
         widths = (3, width, 2 * width, 2 * width, 2 * width)
