@@ -129,7 +129,7 @@ def train(name: str, shards: str | None = None, output: Path | None = None) -> N
             checkpoints.rmdir()
         tracker.flush()
         begun = recipe.init or "random weights"
-        said = f"{recipe.epochs} epochs from {begun} on shards {shards}; the AP is in evaluate@{name}."
+        said = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} from {begun} on shards {shards}; the AP is in evaluate@{name}."
         run.note(f"{said}\n\n{tracker.described()}")
         run.tags({WEIGHTS_TAG: sha256_of(folder / "model.safetensors")})
         run.metrics({"train_seconds": summary["train_seconds"]})  # the other measured numbers are the epochs' metrics

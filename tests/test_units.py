@@ -40,4 +40,5 @@ def test_names_of_one_meaning_share_a_row():
     table = units.described(["loss", "heatmap_loss", "learning_rate", "nobody_knows"])
     rows = table.splitlines()[2:]
     assert len(rows) == 2 and "`loss`, `heatmap_loss` | none" in rows[0] and "nobody_knows" not in table
+    assert "| `images_per_second` | images/s |" in units.described(["images_per_second", "images"])
     assert units.described(["nobody_knows"]) == ""

@@ -28,7 +28,7 @@ MEANINGS = (  # pattern of a name in MLflow, unit, meaning; the first that fits 
     (r"mean_OKS", "0 to 1", "object keypoint similarity, mean over persons"),
     (r"parameters_millions", "millions", "weights of the network"),
     (r"multiply_adds_billions", "billions", "multiplications with an addition, per input"),
-    (r"persons|images|checks", "count", "of the split that was scored, or of the table"),
+    (r"(persons|images|checks)$", "count", "of the split that was scored, or of the table"),
     (r"learning_rate", "none", "of the optimiser, at the epoch's end"),
     (r"images_per_second", "images/s", "trained on, mean over the epoch"),
     (r"data_share_percent", "%", "of the time that went into making batches"),

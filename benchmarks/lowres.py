@@ -1,0 +1,189 @@
+"""The study at low resolution: one JSON file per training in results/lowres, and docs/study.md with its table and figures.
+
+    farpose params --apply study_small; farpose acquire coco --from FOLDER; farpose run      # or another list of variants
+    python -m benchmarks.lowres collect      # in that clone: what its pipeline and its MLflow store hold
+    python -m benchmarks.lowres page         # the page, from the files alone
+
+Nothing is typed in: numbers, intervals and differences are those of `compare`, curves those of `train`, times and memory those of the
+training's MLflow run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.demo import part
+from components.base.config import REPOSITORY
+from components.base.errors import FarposeError
+from components.base.files import atomic_file, read_json, sha256_of, write_json
+from components.registry import recorded
+from pipelines import paths, settings
+
+RUNS, PAGE = REPOSITORY / "results" / "lowres", REPOSITORY / "docs" / "study.md"
+FIGURE, CURVES = "study.png", "study_curves.png"
+TABLE, DIFFERENCES, COSTS = (f"<!-- {name}: python -m benchmarks.lowres page -->" for name in ("table", "differences", "costs"))
+MACHINE = "machine."
+VERSION = "version."
+
+
+def collect(runs: Path = RUNS) -> list[str]:
+    """Write one file per row of this clone's comparison; their names.
+
+    Raises:
+        FarposeError: nothing is compared here, or a row was not trained by this clone's store.
+    """
+    comparison = paths.COMPARISON / "comparison.json"
+    if not comparison.is_file():
+        raise FarposeError("nothing is compared here", where=str(comparison), fix="`farpose run`")
+    rows = read_json(comparison)
+    for row in rows:
+        write_json(runs / f"{row['variant']}.json", run_of(row))
+    return [row["variant"] for row in rows]
+
+
+def run_of(row: dict[str, Any]) -> dict[str, Any]:
+    """All that is known of one row."""
+    name = row["variant"]
+    found = recorded.find(name)
+    trained = next(one for one in found.parts if one.stage == f"train@{name}")
+    tags, numbers = dict(trained.tags or {}), dict(trained.numbers or {})
+    plan = read_json(paths.PLAN / "train" / f"{name}.json")
+    shards = settings.load().shards_of(name)
+    return {
+        "run": name,
+        "commands": ["farpose params --apply study_small", "farpose acquire coco --from FOLDER", "farpose run"],
+        "commit": tags.get("git.commit", found.commit),
+        "hardware": {key.removeprefix(MACHINE): value for key, value in tags.items() if key.startswith(MACHINE)},
+        "versions": {key.removeprefix(VERSION): value for key, value in tags.items() if key.startswith(VERSION)},
+        "data": {"data.md5": found.data_md5, "shards": shards, "shard.json.sha256": sha256_of(paths.SHARDS / shards / "shard.json")},
+        "start": {"init": plan["recipe"]["init"], "sha256": plan["start"]},
+        "recipe": plan["recipe"],
+        "code": plan["code"],
+        "weights.sha256": found.weights,
+        "history": read_json(paths.MODELS / name / "history.json"),
+        "measured": {key: numbers[key] for key in ("train_seconds", "images_per_second", "memory_mib") if key in numbers},
+        "metrics": row,
+    }
+
+
+def page(runs: Path = RUNS, document: Path = PAGE) -> None:
+    """Rewrite the marked parts of the page, and its figures."""
+    found = [read_json(path) for path in sorted(runs.glob("*.json"))]
+    found.sort(key=lambda run: -run["metrics"]["AP_gt_boxes"])
+    text = document.read_text()
+    for mark, content in ((TABLE, _table(found)), (DIFFERENCES, _differences(found)), (COSTS, _costs(found))):
+        text = part(text, mark, content)
+    with atomic_file(document) as temporary:
+        temporary.write_text(text)
+    _figure(found, document.parent / FIGURE)
+    _curves(found, document.parent / CURVES)
+
+
+def _percent(value: float, signed: bool = False) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−") if signed else f"{100 * value:.1f}"
+
+
+def _table(found: list[dict[str, Any]]) -> str:
+    lines = [
+        "| method | AP (95 % interval) | AP50 | AP75 | AP, medium | AP, large | mean OKS | PCK | target AP | persons |",
+        "|---|" + "---:|" * 9,
+    ]
+    for run in found:
+        m = run["metrics"]
+        interval = f"{_percent(m['AP_gt_boxes'])} ({_percent(m['AP_gt_boxes_low'])}–{_percent(m['AP_gt_boxes_high'])})"
+        rest = [_percent(m[key]) for key in ("AP50_gt_boxes", "AP75_gt_boxes", "AP_M_gt_boxes", "AP_L_gt_boxes", "mean_OKS_gt_boxes")]
+        rest += [_percent(m["PCK_torso_gt_boxes"]), _percent(m["target_AP"]), f"{m['persons']:,}"]
+        lines.append(f"| `{run['run']}` | {interval} | {' | '.join(rest)} |")
+    return "\n".join(lines)
+
+
+def _differences(found: list[dict[str, Any]]) -> str:
+    """Of each row from the best; said only where the comparison knows it."""
+    best = found[0]["run"]
+    lines = [f"| method | minus `{best}` (95 % interval) | p, Holm | told apart |", "|---|---:|---:|---|"]
+    for run in found[1:]:
+        m = run["metrics"]
+        ends = f"{_percent(m['difference_low'], True)} to {_percent(m['difference_high'], True)}"
+        apart = "yes" if m["difference_p_holm"] < 0.05 else "no"
+        lines.append(f"| `{run['run']}` | {_percent(m['difference'], True)} ({ends}) | {m['difference_p_holm']:.3f} | {apart} |")
+    return "\n".join(lines)
+
+
+def _costs(found: list[dict[str, Any]]) -> str:
+    lines = [
+        "| method | parameters, M | GMAC | minutes | crops/s | memory, MiB | epochs | seed | AP on the development split |",
+        "|---|" + "---:|" * 8,
+    ]
+    for run in found:
+        m, measured, recipe = run["metrics"], run["measured"], run["recipe"]
+        last = next((value for key, value in run["history"][-1].items() if key.startswith("dev_AP")), None)
+        cells = [
+            f"{m['params_m']:.2f}",
+            f"{m['gmacs']:.3f}",
+            f"{measured['train_seconds'] / 60:.1f}",
+            f"{measured['images_per_second']:.0f}",
+        ]
+        cells += [f"{measured['memory_mib']:,.0f}", str(recipe["epochs"]), str(recipe["seed"]), "" if last is None else _percent(last)]
+        lines.append(f"| `{run['run']}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _short(run: dict[str, Any]) -> str:
+    return str(run["run"]).partition("_mobilenet")[0].replace("_", " ")
+
+
+def _figure(found: list[dict[str, Any]], path: Path) -> None:
+    """AP with its interval on the left, AP against person height on the right."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
+    for place, run in enumerate(reversed(found)):
+        m = run["metrics"]
+        low, middle, high = (100 * m[key] for key in ("AP_gt_boxes_low", "AP_gt_boxes", "AP_gt_boxes_high"))
+        left.errorbar(middle, place, xerr=[[middle - low], [high - middle]], fmt="o", capsize=3, color=f"C{len(found) - 1 - place}")
+    left.set_yticks(range(len(found)), [_short(run) for run in reversed(found)])
+    left.set(xlabel="AP, %, with its 95 % interval")
+    for number, run in enumerate(found):
+        bins = [one for one in run["metrics"]["by_height"] if one["AP"] is not None]
+        right.plot(
+            [one["middle"] for one in bins], [100 * one["AP"] for one in bins], "o-", color=f"C{number}", label=_short(run), markersize=4
+        )
+    right.set(xscale="log", xlabel="person height, px of the image", ylabel="AP, %", ylim=(0, None))
+    right.set_xticks(ticks := [30, 50, 100, 200, 300], [str(tick) for tick in ticks])
+    right.minorticks_off()
+    right.legend(fontsize=8)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def _curves(found: list[dict[str, Any]], path: Path) -> None:
+    """AP on the development split against epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for number, run in enumerate(found):
+        points = [(row["epoch"], 100 * value) for row in run["history"] for key, value in row.items() if key.startswith("dev_AP")]
+        axes.plot(*zip(*points, strict=True), "o-", color=f"C{number}", label=_short(run), markersize=4)
+    axes.set(xlabel="epoch", ylabel="AP on the development split, %", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=["collect", "page"])
+    asked = parser.parse_args().step
+    if asked == "collect":
+        print("\n".join(collect()))
+    else:
+        page()
+
+
+if __name__ == "__main__":
+    main()
