@@ -7,7 +7,9 @@ from the overlay as a whole. The base's text is edited in place, so that its com
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Collection, Iterator
 
 import yaml
 
@@ -74,8 +76,12 @@ def _edits(
             added += _entry(overlay, key, value, column)
             continue
         old_key, old_value = known[key.value]
-        if isinstance(old_value, yaml.MappingNode) and _is_block(value) and _is_block(old_value) and dotted not in replaced:
+        both = isinstance(old_value, yaml.MappingNode) and isinstance(value, yaml.MappingNode) and old_value.value and value.value
+        merged = both and dotted not in replaced
+        if merged and _is_block(old_value):
             yield from _edits(old_value, value.value, f"{dotted}.", base, overlay, replaced)
+        elif merged:
+            yield _value_edit(base, old_value, _inline(value, overlay, f"{dotted}.", replaced, old_value, base))
         elif _is_lines(value) or _is_lines(old_value):
             start = base.rfind("\n", 0, old_key.start_mark.index) + 1
             yield start, _line_end(base, _end(base, old_value)), _entry(overlay, key, value, column)
@@ -84,6 +90,26 @@ def _edits(
     if added:
         end = _line_end(base, _end(base, below))
         yield end, end, added if base[:end].endswith("\n") else f"\n{added}"
+
+
+def _inline(
+    node: yaml.Node, text: str, prefix: str = "", replaced: Collection[str] = (), below: yaml.Node | None = None, base: str = ""
+) -> str:
+    """A value on one line, without comments; a mapping is laid over the mapping `below`, whose text is `base`."""
+    if isinstance(node, yaml.SequenceNode):
+        return f"[{', '.join(_inline(item, text) for item in node.value)}]"
+    if isinstance(node, yaml.ScalarNode):
+        shown = text[node.start_mark.index : node.end_mark.index].strip()
+        plain = node.style in ("'", '"') or not re.search(r"[][{},|>#\n]|:\s", shown)
+        return shown if plain else json.dumps(node.value, ensure_ascii=False)
+    found = {}
+    if isinstance(below, yaml.MappingNode):
+        found = {key.value: (value, _inline(value, base)) for key, value in below.value}
+    for key, value in node.value:
+        dotted = f"{prefix}{key.value}"
+        under = found[key.value][0] if key.value in found and dotted not in replaced else None
+        found[key.value] = value, _inline(value, text, f"{dotted}.", replaced, under, base)
+    return f"{{{', '.join(f'{name}: {shown}' for name, (_, shown) in found.items())}}}"
 
 
 def _value_edit(base: str, old: yaml.Node, new: str) -> Edit:
@@ -98,6 +124,8 @@ def _value_edit(base: str, old: yaml.Node, new: str) -> Edit:
 def _entry(text: str, key: yaml.Node, value: yaml.Node, column: int) -> str:
     """The lines of a key and its value, with their comments, moved to a column."""
     start = text.rfind("\n", 0, key.start_mark.index) + 1
+    if text[start : key.start_mark.index].strip():  # one of several keys on a line
+        return f"{' ' * column}{key.value}: {_inline(value, text)}\n"
     lines = text[start : _line_end(text, _end(text, value))].splitlines()
     moved = [f"{' ' * column}{line[key.start_mark.column :]}" if line.strip() else "" for line in lines]
     return "".join(f"{line}\n" for line in moved)

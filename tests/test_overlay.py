@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ OVERLAYS = {
     "a longer value": "data:\n  source: something_of_a_much_longer_name\n",
     "a list": "data:\n  sizes: [256, 192]\n",
     "a mapping in braces": "data:\n  shares: {dev: 0.1, test: 0.2}\n",
+    "braces over lines": "data:\n  sources: {one: {path: x, more: [1, 2]}, three: {path: d}}\nflow: {hours: 1, more: 'a, b'}\n",
+    "lines over braces": "data:\n  shares:\n    test: a, b # of it\n    more:\n      deep: [1, {a: 2}]\n    dev: 0.2\n",
     "another kind of value": "data:\n  sizes:\n    - 1\n    - 2\n  shares: 3\n",
     "a mapping for a value": "flow:\n  parallel:\n    a: 1\n  hours: {b: 2}\n",
     "several at once": "data:\n  source: coco\n  sources:\n    two:\n      path: c\nflow:\n  parallel: 3\n",
@@ -100,8 +103,11 @@ def test_random_overlays_follow_the_rule(seed: int) -> None:
         return {key: tree(depth - 1) if depth and draw.random() < 0.6 else draw.choice([1, "x", [1, 2], None, 0.5]) for key in keys}
 
     base, overlay = tree(3), tree(3)
-    text = laid_over(yaml.safe_dump(base, sort_keys=False), yaml.safe_dump(overlay, sort_keys=False), "here")
-    assert yaml.safe_load(text) == oracle(base, overlay, [])
+    # lines all the way down, or braces around mappings of values alone
+    texts = [[yaml.safe_dump(value, sort_keys=False, default_flow_style=style) for style in (False, None)] for value in (base, overlay)]
+    for below, above in itertools.product(*texts):
+        if not (below.startswith("{") or above.startswith("{")):
+            assert yaml.safe_load(laid_over(below, above, "here")) == oracle(base, overlay, [])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tests.repositories import REPOSITORY
 COLUMNS = 110
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 TABLE = (REPOSITORY / "README.md").read_text().split("<!-- demo's table")[1].split("-->")[1].split("<!-- end")[0].strip() + "\n"
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TABLE.splitlines() if line.startswith("| ")][2:]  # best first
 CALL = "import sys; from pipelines import cli, paths; paths.COMPARISON = __import__('pathlib').Path(sys.argv.pop(1)); sys.exit(cli.main())"
 
 
@@ -86,8 +87,8 @@ def test_the_table_is_whole_in_a_terminal_and_its_best_row_is_green(compared):
     plain = COLOUR.sub("", said)
     for heading in ("variant", "AP50", "persons"):
         assert heading in plain
-    for value in ("35.2 (32.0–38.6)", "−34.7 (−38.1 to −31.6)", "562", "0.079", "published"):
-        assert value in plain
+    for value in (ROWS[0][1], ROWS[-1][2], ROWS[0][-1], "0.079", "published"):
+        assert value in plain and len(value) > 2
     assert "\x1b[32m" in said and "\x1b[1m" in said
 
 
@@ -111,7 +112,7 @@ def test_a_pipe_gets_the_same_text_plain_and_unbroken(compared, monkeypatch, cap
     monkeypatch.setattr(paths, "COMPARISON", compared)
     terminal.markdown(TABLE)
     rows = capsys.readouterr().out.splitlines()
-    assert "\x1b" not in "".join(rows) and rows[2].split()[:3] == ["categorical_mobilenet_fpn_synthetic_64x48_x2", "35.2", "(32.0–38.6)"]
+    assert "\x1b" not in "".join(rows) and rows[2].split()[:3] == [ROWS[0][0], *ROWS[0][1].split()]
     terminal.listed([("key: ", "long " * 60)], 4, "red")
     assert capsys.readouterr().out == "key: " + "long " * 60 + "\n"
 
