@@ -49,7 +49,7 @@ def part(text: str, mark: str, content: str) -> str:
     """
     found = re.compile(rf"({re.escape(mark)}\n).*?(\n{re.escape(END)})", re.S)
     if not found.search(text):
-        raise FarposeError(f"the mark {mark!r} is missing", where="README.md", fix="put it back, with its end")
+        raise FarposeError(f"the mark {mark!r} is missing", fix="put it back, with a line and its end below")
     return found.sub(lambda match: f"{match[1]}{content.strip()}{match[2]}", text)
 
 

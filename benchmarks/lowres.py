@@ -18,12 +18,13 @@ from benchmarks.demo import part
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, read_json, sha256_of, write_json
-from components.registry import recorded
+from components.registry import lineage, recorded
 from pipelines import paths, settings
 
 RUNS, PAGE = REPOSITORY / "results" / "lowres", REPOSITORY / "docs" / "study.md"
 FIGURE, CURVES = "study.png", "study_curves.png"
 TABLE, DIFFERENCES, COSTS = (f"<!-- {name}: python -m benchmarks.lowres page -->" for name in ("table", "differences", "costs"))
+FEWEST = 20  # persons of a height that a point of the curve stands for
 MACHINE = "machine."
 VERSION = "version."
 
@@ -57,7 +58,7 @@ def run_of(row: dict[str, Any]) -> dict[str, Any]:
         "commit": tags.get("git.commit", found.commit),
         "hardware": {key.removeprefix(MACHINE): value for key, value in tags.items() if key.startswith(MACHINE)},
         "versions": {key.removeprefix(VERSION): value for key, value in tags.items() if key.startswith(VERSION)},
-        "data": {"data.md5": found.data_md5, "shards": shards, "shard.json.sha256": sha256_of(paths.SHARDS / shards / "shard.json")},
+        "data": {"data.md5": lineage.data_digest(), "shards": shards, "shard.json.sha256": sha256_of(paths.SHARDS / shards / "shard.json")},
         "start": {"init": plan["recipe"]["init"], "sha256": plan["start"]},
         "recipe": plan["recipe"],
         "code": plan["code"],
@@ -147,7 +148,7 @@ def _figure(found: list[dict[str, Any]], path: Path) -> None:
     left.set_yticks(range(len(found)), [_short(run) for run in reversed(found)])
     left.set(xlabel="AP, %, with its 95 % interval")
     for number, run in enumerate(found):
-        bins = [one for one in run["metrics"]["by_height"] if one["AP"] is not None]
+        bins = [one for one in run["metrics"]["by_height"] if one["AP"] is not None and one["persons"] >= FEWEST]
         right.plot(
             [one["middle"] for one in bins], [100 * one["AP"] for one in bins], "o-", color=f"C{number}", label=_short(run), markersize=4
         )
@@ -163,6 +164,7 @@ def _figure(found: list[dict[str, Any]], path: Path) -> None:
 def _curves(found: list[dict[str, Any]], path: Path) -> None:
     """AP on the development split against epochs."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(5.5, 3.4), layout="constrained")
     axes = figure.subplots()
@@ -170,6 +172,7 @@ def _curves(found: list[dict[str, Any]], path: Path) -> None:
         points = [(row["epoch"], 100 * value) for row in run["history"] for key, value in row.items() if key.startswith("dev_AP")]
         axes.plot(*zip(*points, strict=True), "o-", color=f"C{number}", label=_short(run), markersize=4)
     axes.set(xlabel="epoch", ylabel="AP on the development split, %", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)

@@ -13,7 +13,11 @@ from components.base.files import write_json
 
 
 def run(name: str, ap: float, **metrics: object) -> dict[str, object]:
-    bins = [{"low": 0.0, "high": 64.0, "middle": 40.0, "AP": ap}, {"low": 64.0, "high": None, "middle": 90.0, "AP": None}]
+    bins = [
+        {"middle": 40.0, "AP": ap, "persons": 100},
+        {"middle": 90.0, "AP": None, "persons": 0},
+        {"middle": 20.0, "AP": 0.0, "persons": 2},
+    ]
     numbers = {"AP_gt_boxes": ap, "AP_gt_boxes_low": ap - 0.021, "AP_gt_boxes_high": ap + 0.034, "persons": 1354, "by_height": bins}
     numbers |= dict.fromkeys(("AP50_gt_boxes", "AP75_gt_boxes", "AP_M_gt_boxes", "AP_L_gt_boxes", "mean_OKS_gt_boxes"), ap)
     numbers |= {"PCK_torso_gt_boxes": 0.9, "target_AP": 0.99, "params_m": 2.3, "gmacs": 0.079}
