@@ -41,7 +41,7 @@ def caption(best: dict[str, Any]) -> str:
     )
 
 
-def part(text: str, mark: str, content: str) -> str:
+def part(text: str, mark: str, content: str, where: str = "README.md") -> str:
     """`text` with `content` between a mark and the next end.
 
     Raises:
@@ -49,7 +49,7 @@ def part(text: str, mark: str, content: str) -> str:
     """
     found = re.compile(rf"({re.escape(mark)}\n).*?(\n{re.escape(END)})", re.S)
     if not found.search(text):
-        raise FarposeError(f"the mark {mark!r} is missing", fix="put it back, with a line and its end below")
+        raise FarposeError(f"the mark {mark!r} is missing", where=where, fix="put it back, with a line and its end below")
     return found.sub(lambda match: f"{match[1]}{content.strip()}{match[2]}", text)
 
 

@@ -75,7 +75,7 @@ def page(runs: Path = RUNS, document: Path = PAGE) -> None:
     found.sort(key=lambda run: -run["metrics"]["AP_gt_boxes"])
     text = document.read_text()
     for mark, content in ((TABLE, _table(found)), (DIFFERENCES, _differences(found)), (COSTS, _costs(found))):
-        text = part(text, mark, content)
+        text = part(text, mark, content, document.name)
     with atomic_file(document) as temporary:
         temporary.write_text(text)
     _figure(found, document.parent / FIGURE)
