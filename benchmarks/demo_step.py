@@ -55,17 +55,15 @@ class Enlarged(nn.Module):
         return (self.network(self.upscale(images)),)
 
 
-def stepping(model: nn.Module, codec: Any, settings: recipe.Recipe, images: Tensor, targets: dict[str, Tensor]) -> Callable[[], float]:
-    """A call makes some steps and returns the processor seconds of one."""
+def stepping(model: nn.Module, codec: Any, settings: recipe.Recipe, images: Tensor, targets: dict[str, Tensor]) -> Callable[[], None]:
+    """A call makes `STEPS` steps."""
     device = torch.device("cpu")
     model = model.to(memory_format=torch.channels_last).train()
     step = eager_step(model, codec, build_optimiser(model, settings, device, False), settings, device)
 
-    def turn() -> float:
-        start = time.process_time()
+    def turn() -> None:
         for _ in range(STEPS):
             step(images, targets)
-        return (time.process_time() - start) / STEPS
 
     return turn
 
@@ -88,18 +86,13 @@ def main() -> None:
         "plain": stepping(Enlarged(ours.model.upscale, Plain(width, joints)), ours.codec, settings, images, targets),
         "demo": stepping(ours.model, ours.codec, settings, images, targets),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for number in range(TURNS + 1):
-        for name, turn in turns.items():
-            took = turn()
-            if number:  # the first warms up
-                seconds[name].append(took)
-    speeds = {name: round(6e-9 * macs * batch / min(values), 1) for name, values in seconds.items()}
+    seconds = report.interleave(turns, TURNS, clock=time.process_time)
+    speeds = {name: round(6e-9 * macs * batch * STEPS / min(values), 1) for name, values in seconds.items()}
     row = report.row(
         "training step, plain network / demo's", seconds["plain"], seconds["demo"], TARGET, variant=VARIANT, batch=batch, macs=wanted,
         plain_macs=macs, plain_width=width, gflops_per_second=speeds,
     )  # fmt: skip
-    report.write("demo_step", row, seconds=seconds)
+    report.write("demo_step", row, steps=STEPS, seconds=seconds)
 
 
 if __name__ == "__main__":

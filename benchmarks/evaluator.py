@@ -76,22 +76,21 @@ def by_pycocotools(coco: dict[str, Any], results: list[dict[str, Any]]) -> dict[
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = coco
-        truth.createIndex()
-        evaluator = COCOeval(truth, truth.loadRes(results), "keypoints")
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
-    return dict(zip(NAMES, map(float, evaluator.stats), strict=True))
+    return _ten_numbers(COCO, COCOeval, coco, results)
 
 
 def by_faster_coco_eval(coco: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
     other = importlib.import_module("faster_coco_eval")  # by name, because the lock does not have it
+    return _ten_numbers(other.COCO, other.COCOeval_faster, coco, results)
+
+
+def _ten_numbers(annotations: Any, evaluation: Any, coco: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
+    """What both packages compute through classes of the same form."""
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = other.COCO(coco)
-        evaluator = other.COCOeval_faster(truth, truth.loadRes(results), "keypoints")
+        truth = annotations()
+        truth.dataset = coco
+        truth.createIndex()
+        evaluator = evaluation(truth, truth.loadRes(results), "keypoints")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()

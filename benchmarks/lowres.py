@@ -29,8 +29,11 @@ MACHINE = "machine."
 VERSION = "version."
 
 
-def collect(runs: Path = RUNS) -> list[str]:
+def collect(example: str, runs: Path = RUNS) -> list[str]:
     """Write one file per row of this clone's comparison; their names.
+
+    Args:
+        example: of params/examples, that this clone was trained with.
 
     Raises:
         FarposeError: nothing is compared here, or a row was not trained by this clone's store.
@@ -40,11 +43,11 @@ def collect(runs: Path = RUNS) -> list[str]:
         raise FarposeError("nothing is compared here", where=str(comparison), fix="`farpose run`")
     rows = read_json(comparison)
     for row in rows:
-        write_json(runs / f"{row['variant']}.json", run_of(row))
+        write_json(runs / f"{row['variant']}.json", run_of(row, example))
     return [row["variant"] for row in rows]
 
 
-def run_of(row: dict[str, Any]) -> dict[str, Any]:
+def run_of(row: dict[str, Any], example: str) -> dict[str, Any]:
     """All that is known of one row."""
     name = row["variant"]
     found = recorded.find(name)
@@ -54,7 +57,7 @@ def run_of(row: dict[str, Any]) -> dict[str, Any]:
     shards = settings.load().shards_of(name)
     return {
         "run": name,
-        "commands": ["farpose params --apply study_small", "farpose acquire coco --from FOLDER", "farpose run"],
+        "commands": [f"farpose params --apply {example}", "farpose acquire coco --from FOLDER", "farpose run"],
         "commit": tags.get("git.commit", found.commit),
         "hardware": {key.removeprefix(MACHINE): value for key, value in tags.items() if key.startswith(MACHINE)},
         "versions": {key.removeprefix(VERSION): value for key, value in tags.items() if key.startswith(VERSION)},
@@ -181,9 +184,10 @@ def _curves(found: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=["collect", "page"])
-    asked = parser.parse_args().step
-    if asked == "collect":
-        print("\n".join(collect()))
+    parser.add_argument("--example", default="study_small", help="collect: the example that was applied")
+    asked = parser.parse_args()
+    if asked.step == "collect":
+        print("\n".join(collect(asked.example)))
     else:
         page()
 

@@ -21,15 +21,17 @@ RESULTS = REPOSITORY / "results" / "benchmarks"
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "scipy", "pycocotools", "onnxruntime")
 
 
-def interleave(subjects: Mapping[str, Callable[[], Any]], repeats: int = 5, warm_up: int = 1) -> dict[str, list[float]]:
+def interleave(
+    subjects: Mapping[str, Callable[[], Any]], repeats: int = 5, warm_up: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each call, `repeats` per subject. Subjects take turns, so that a busy machine slows all of them alike."""
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(warm_up + repeats):
         for name, call in subjects.items():
-            start = time.perf_counter()
+            start = clock()
             call()
             if turn >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 

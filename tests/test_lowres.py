@@ -64,4 +64,4 @@ def test_a_second_writing_changes_nothing(written):
 def test_without_a_comparison_nothing_is_collected(tmp_path, monkeypatch):
     monkeypatch.setattr(lowres.paths, "COMPARISON", tmp_path)
     with pytest.raises(FarposeError, match=r"nothing is compared here \(`farpose run`\)"):
-        lowres.collect(tmp_path / "runs")
+        lowres.collect("study_small", tmp_path / "runs")

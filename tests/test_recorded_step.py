@@ -191,15 +191,17 @@ def test_a_step_that_leaves_the_device_is_seen(shards: Shards) -> None:
 def test_a_step_in_bf16_is_near_that_in_fp32(name: str, shards: Shards) -> None:
     """Losses within 0.5 %, and gradients of a common direction (cosine above 0.8): with random weights, rounding is much of the maps.
 
-    CAL weights its offsets by a covariance that it fits to the maps, which rounding moves by a tenth while they are noise; its heatmaps
-    keep to 0.5 %.
+    CAL's mixture weights offsets by a covariance that it fits to the maps, which rounding moves by a tenth while they are noise, and the loss
+    by less than 5 %; its heatmaps keep to 0.5 %.
     """
     single, half = (Run(CASES[name], shards, CPU, precision=precision) for precision in ("fp32", "bf16"))
     steps = [{key: value.item() for key, value in run.step().items()} for run in (single, half)]
-    fitted = "cal_cov_x" in steps[0]
-    for key in ("heatmap_loss",) if fitted else ("loss",):
-        assert steps[1][key] == pytest.approx(steps[0][key], rel=0.005)
-    assert steps[1]["loss"] == pytest.approx(steps[0]["loss"], rel=0.05) and steps[0]["loss"] != steps[1]["loss"]
+    assert (
+        steps[1]["loss"] == pytest.approx(steps[0]["loss"], rel=0.05 if name == "cal_gmm" else 0.005)
+        and steps[0]["loss"] != steps[1]["loss"]
+    )
+    if name == "cal_gmm":
+        assert steps[1]["heatmap_loss"] == pytest.approx(steps[0]["heatmap_loss"], rel=0.005)
     gradients = [torch.cat([value.grad.flatten() for value in run.model.parameters() if value.grad is not None]) for run in (single, half)]
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.8
     assert all(value.dtype == torch.float32 for value in half.model.parameters())
