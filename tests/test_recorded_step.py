@@ -191,15 +191,13 @@ def test_a_step_that_leaves_the_device_is_seen(shards: Shards) -> None:
 def test_a_step_in_bf16_is_near_that_in_fp32(name: str, shards: Shards) -> None:
     """Losses within 0.5 %, and gradients of a common direction (cosine above 0.8): with random weights, rounding is much of the maps.
 
-    CAL's mixture weights offsets by a covariance that it fits to the maps, which rounding moves by a tenth while they are noise, and the loss
-    by less than 5 %; its heatmaps keep to 0.5 %.
+    CAL's mixture weights offsets by a covariance that it fits to the maps, which rounding moves by a tenth while they are noise, and
+    the loss by less than 5 %; its heatmaps keep to 0.5 %.
     """
     single, half = (Run(CASES[name], shards, CPU, precision=precision) for precision in ("fp32", "bf16"))
     steps = [{key: value.item() for key, value in run.step().items()} for run in (single, half)]
-    assert (
-        steps[1]["loss"] == pytest.approx(steps[0]["loss"], rel=0.05 if name == "cal_gmm" else 0.005)
-        and steps[0]["loss"] != steps[1]["loss"]
-    )
+    near = 0.05 if name == "cal_gmm" else 0.005
+    assert steps[1]["loss"] == pytest.approx(steps[0]["loss"], rel=near) and steps[0]["loss"] != steps[1]["loss"]
     if name == "cal_gmm":
         assert steps[1]["heatmap_loss"] == pytest.approx(steps[0]["heatmap_loss"], rel=0.005)
     gradients = [torch.cat([value.grad.flatten() for value in run.model.parameters() if value.grad is not None]) for run in (single, half)]
