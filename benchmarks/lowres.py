@@ -22,8 +22,7 @@ from components.registry import lineage, recorded
 from pipelines import paths, settings
 
 RUNS, PAGE = REPOSITORY / "results" / "lowres", REPOSITORY / "docs" / "study.md"
-FIGURE, CURVES = "study.png", "study_curves.png"
-TABLE, DIFFERENCES, COSTS = (f"<!-- {name}: python -m benchmarks.lowres page -->" for name in ("table", "differences", "costs"))
+STARTS = {"movenet_lightning": "study", "he": "study_random"}  # start of a group of rows → beginning of the names of its figures
 FEWEST = 20  # persons of a height that a point of the curve stands for
 MACHINE = "machine."
 VERSION = "version."
@@ -73,16 +72,24 @@ def run_of(row: dict[str, Any], example: str) -> dict[str, Any]:
 
 
 def page(runs: Path = RUNS, document: Path = PAGE) -> None:
-    """Rewrite the marked parts of the page, and its figures."""
-    found = [read_json(path) for path in sorted(runs.glob("*.json"))]
-    found.sort(key=lambda run: -run["metrics"]["AP_gt_boxes"])
+    """Rewrite the marked parts of the page, and its figures. Rows of different starts are kept apart."""
+    every = sorted((read_json(path) for path in runs.glob("*.json")), key=lambda run: -run["metrics"]["AP_gt_boxes"])
     text = document.read_text()
-    for mark, content in ((TABLE, _table(found)), (DIFFERENCES, _differences(found)), (COSTS, _costs(found))):
-        text = part(text, mark, content, document.name)
+    for start, name in STARTS.items():
+        found = [run for run in every if run["start"]["init"] == start]
+        if not found:
+            continue
+        for what, content in (("table", _table(found)), ("differences", _differences(found)), ("costs", _costs(found))):
+            text = part(text, mark(what, start), content, document.name)
+        _figure(found, document.parent / f"{name}.png")
+        _curves(found, document.parent / f"{name}_curves.png")
     with atomic_file(document) as temporary:
         temporary.write_text(text)
-    _figure(found, document.parent / FIGURE)
-    _curves(found, document.parent / CURVES)
+
+
+def mark(what: str, start: str) -> str:
+    """The line of the page below which the rows of one start stand."""
+    return f"<!-- {what}, {start}: python -m benchmarks.lowres page -->"
 
 
 def _percent(value: float, signed: bool = False) -> str:

@@ -37,7 +37,7 @@ def written(tmp_path: Path) -> Path:
     write_json(tmp_path / "runs" / "a.json", run("dark_mobilenet_fpn_coco_64x48_x2", 0.251, **apart))
     write_json(tmp_path / "runs" / "b.json", run("cal_mobilenet_fpn_coco_64x48_x2", 0.3))
     page = tmp_path / "study.md"
-    marks = (lowres.TABLE, lowres.DIFFERENCES, lowres.COSTS)
+    marks = (lowres.mark(what, start) for start in lowres.STARTS for what in ("table", "differences", "costs"))
     page.write_text("\n\n".join(f"{mark}\nformer\n<!-- end -->" for mark in marks) + "\n")
     lowres.page(tmp_path / "runs", page)
     return page

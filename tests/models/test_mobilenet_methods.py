@@ -24,6 +24,7 @@ TAKEN = {
     "categorical": BACKBONE + BRANCH + LAST,
     "simple": BACKBONE + BRANCH + LAST,
     "dark": BACKBONE + BRANCH + LAST,
+    "dark_ranked": BACKBONE + BRANCH + LAST,
     "udp_gaussian": BACKBONE + BRANCH + LAST,
     "udp_offset": BACKBONE + BRANCH + LAST,
     "cal": BACKBONE + 2 * BRANCH + LAST,  # the second branch is the one before MoveNet's offsets
