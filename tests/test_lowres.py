@@ -12,7 +12,7 @@ from components.base.errors import FarposeError
 from components.base.files import write_json
 
 
-def run(name: str, ap: float, **metrics: object) -> dict[str, object]:
+def run(name: str, ap: float, start: str = "movenet_lightning", **metrics: object) -> dict[str, object]:
     bins = [
         {"middle": 40.0, "AP": ap, "persons": 100},
         {"middle": 90.0, "AP": None, "persons": 0},
@@ -23,6 +23,7 @@ def run(name: str, ap: float, **metrics: object) -> dict[str, object]:
     numbers |= {"PCK_torso_gt_boxes": 0.9, "target_AP": 0.99, "params_m": 2.3, "gmacs": 0.079}
     return {
         "run": name,
+        "start": {"init": start},
         "metrics": numbers | metrics,
         "recipe": {"epochs": 8, "seed": 0},
         "measured": {"train_seconds": 90.0, "images_per_second": 80.4, "memory_mib": 2048.0},
@@ -32,10 +33,11 @@ def run(name: str, ap: float, **metrics: object) -> dict[str, object]:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    """A page of two rows in `tmp_path`."""
+    """A page of two rows of one start and one of another in `tmp_path`."""
     apart = {"difference": -0.0449, "difference_low": -0.08, "difference_high": -0.012, "difference_p_holm": 0.004}
     write_json(tmp_path / "runs" / "a.json", run("dark_mobilenet_fpn_coco_64x48_x2", 0.251, **apart))
     write_json(tmp_path / "runs" / "b.json", run("cal_mobilenet_fpn_coco_64x48_x2", 0.3))
+    write_json(tmp_path / "runs" / "c.json", run("dark_hrnet_tiny_coco_64x48", 0.09, start="he"))
     page = tmp_path / "study.md"
     marks = (lowres.mark(what, start) for start in lowres.STARTS for what in ("table", "differences", "costs"))
     page.write_text("\n\n".join(f"{mark}\nformer\n<!-- end -->" for mark in marks) + "\n")
@@ -52,7 +54,16 @@ def test_rows_stand_in_the_order_of_ap_with_their_files_numbers(written):
     ]
     assert "| `dark_mobilenet_fpn_coco_64x48_x2` | −4.5 (−8.0 to −1.2) | 0.004 | yes |" in text
     assert "| `cal_mobilenet_fpn_coco_64x48_x2` | 2.30 | 0.079 | 1.5 | 80 | 2,048 | 8 | 0 | 20.0 |" in text
-    assert {path.name for path in written.parent.glob("*.png")} == {lowres.FIGURE, lowres.CURVES}
+    pictures = {path.name for path in written.parent.glob("*.png")}
+    assert pictures == {"study.png", "study_curves.png", "study_random.png", "study_random_curves.png"}
+
+
+def test_rows_of_different_starts_stand_apart(written):
+    text = written.read_text()
+    for what in ("table", "costs"):
+        pretrained, random = (text.partition(lowres.mark(what, start))[2].partition("<!-- end -->")[0] for start in lowres.STARTS)
+        assert "`dark_hrnet_tiny_coco_64x48`" in random and "mobilenet" not in random
+        assert "hrnet" not in pretrained
 
 
 def test_a_second_writing_changes_nothing(written):

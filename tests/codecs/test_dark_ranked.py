@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
+from benchmarks.ranking import weighted
 from components import codecs
+from components.codecs.dark_ranked import PRESENCE
 from components.evaluate.rescoring import person_scores
 from components.pose.crop import CropGeometry
 from components.pose.skeleton import COCO_17
@@ -37,6 +39,13 @@ def test_score_is_the_mean_of_maxima_each_weighted_with_its_root(codec):
     maxima = torch.rand(17, generator=torch.Generator().manual_seed(0)).tolist()
     expected = sum(value * math.sqrt(value) for value in maxima) / sum(map(math.sqrt, maxima))
     assert person_score(codec, maps_with(maxima)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_benchmark_of_scores_weights_as_the_codec_does(codec):
+    maxima = torch.rand(4, 17, generator=torch.Generator().manual_seed(3))
+    maps = torch.cat([maps_with(one) for one in maxima.tolist()])
+    ranked = codec.ranking((maps,), codec.decode((maps,))[0])
+    assert ranked.mean(1).numpy() == pytest.approx(weighted(maxima.numpy(), PRESENCE), rel=1e-5)
 
 
 def test_joints_that_are_not_there_do_not_count_and_faint_ones_do(codec):
