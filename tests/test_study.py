@@ -185,12 +185,11 @@ def test_every_list_names_variants_recipes_and_runs_that_exist(path):
     assert np.all([set(run) <= {"variant", "recipe", "train", "teacher", "after", "place"} for run in runs.values()])
 
 
-METHODS = study.load_yaml(REPOSITORY / "benchmarks" / "studies" / "methods_64x48.yaml")
-
-
-def test_the_methods_share_budget_start_and_crops():
+@pytest.mark.parametrize(("height", "width", "count"), [(64, 48, 19), (128, 96, 12), (256, 192, 12)])
+def test_the_methods_share_budget_start_and_crops(height, width, count):
     """Only what a family of backbones optimises with, and what a method declares as its exception, may differ."""
-    told = {name: study.resolved(run) for name, run in METHODS.items()}
+    methods = study.load_yaml(REPOSITORY / "benchmarks" / "studies" / f"methods_{height}x{width}.yaml")
+    told = {name: study.resolved(run) for name, run in methods.items()}
     kept = set(recipes.OPTIMISATION)
     budget = recipes.budgets()["crops"].recipe
     for name, (one, recipe) in told.items():
@@ -198,8 +197,8 @@ def test_the_methods_share_budget_start_and_crops():
         plain = dataclasses.asdict(told["hrnet_w32_plain"][1])
         assert shared == {key: plain[key] for key in shared}, name
         assert recipe.epochs == budget["epochs"] and (recipe.init == "he" or "init" in one.exceptions)
-        assert (one.input_size, one.dataset) == ((64, 48), "coco")
-    assert next(iter(METHODS)) == "hrnet_w32_plain" and len({run["variant"] for run in METHODS.values()}) == len(METHODS) == 19
+        assert (one.input_size, one.dataset) == ((height, width), "coco")
+    assert next(iter(methods)) == "hrnet_w32_plain" and len({run["variant"] for run in methods.values()}) == len(methods) == count
 
 
 def test_what_a_list_changes_lies_over_either_kind_of_recipe():
@@ -229,6 +228,7 @@ def test_every_method_of_the_list_trains_on_a_bare_machine(packed, tmp_path, cap
     """One step of each, as `study.sh` starts them."""
     short = {"epochs": 1, "batch_size": 8, "num_threads": 1, "validate_every": 0, "validate_flip": False}
     with pytest.raises(SystemExit) as ended:
-        study.train_all({name: {**run, "train": short} for name, run in METHODS.items()}, packed.unpacked, tmp_path, 28, 2)
+        methods = study.load_yaml(REPOSITORY / "benchmarks" / "studies" / "methods_64x48.yaml")
+        study.train_all({name: {**run, "train": short} for name, run in methods.items()}, packed.unpacked, tmp_path, 28, 2)
     assert ended.value.code == 0, capsys.readouterr().out
-    assert {path.stem for path in tmp_path.glob("*.json")} == set(METHODS)
+    assert {path.stem for path in tmp_path.glob("*.json")} == set(methods)
