@@ -142,25 +142,43 @@ def _costs(found: list[dict[str, Any]]) -> str:
 
 
 def _short(run: dict[str, Any]) -> str:
-    return str(run["run"]).partition("_mobilenet")[0].replace("_", " ")
+    """Method, and what differs between the rows of one start: enlargement or backbone."""
+    return str(run["run"]).replace("_mobilenet_fpn", "").replace("_coco_64x48", "").replace("_", " ")
+
+
+def _style(number: int) -> str:
+    """Of the line of a row; colours repeat after ten."""
+    return "o-" if number < 10 else "s--"
 
 
 def _figure(found: list[dict[str, Any]], path: Path) -> None:
     """AP with its interval on the left, AP against person height on the right."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, max(3.6, 0.32 * len(found))), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
     for place, run in enumerate(reversed(found)):
         m = run["metrics"]
         low, middle, high = (100 * m[key] for key in ("AP_gt_boxes_low", "AP_gt_boxes", "AP_gt_boxes_high"))
-        left.errorbar(middle, place, xerr=[[middle - low], [high - middle]], fmt="o", capsize=3, color=f"C{len(found) - 1 - place}")
+        left.errorbar(
+            middle,
+            place,
+            xerr=[[middle - low], [high - middle]],
+            fmt=_style(len(found) - 1 - place)[0],
+            capsize=3,
+            color=f"C{len(found) - 1 - place}",
+        )
     left.set_yticks(range(len(found)), [_short(run) for run in reversed(found)])
     left.set(xlabel="AP, %, with its 95 % interval")
     for number, run in enumerate(found):
         bins = [one for one in run["metrics"]["by_height"] if one["AP"] is not None and one["persons"] >= FEWEST]
         right.plot(
-            [one["middle"] for one in bins], [100 * one["AP"] for one in bins], "o-", color=f"C{number}", label=_short(run), markersize=4
+            [one["middle"] for one in bins],
+            [100 * one["AP"] for one in bins],
+            _style(number),
+            color=f"C{number}",
+            label=_short(run),
+            markersize=4,
         )
     right.set(xscale="log", xlabel="person height, px of the image", ylabel="AP, %", ylim=(0, None))
     right.set_xticks(ticks := [30, 50, 100, 200, 300], [str(tick) for tick in ticks])
@@ -176,11 +194,11 @@ def _curves(found: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(5.5, 3.4), layout="constrained")
+    figure = Figure(figsize=(5.5, max(3.4, 0.32 * len(found))), layout="constrained")
     axes = figure.subplots()
     for number, run in enumerate(found):
         points = [(row["epoch"], 100 * value) for row in run["history"] for key, value in row.items() if key.startswith("dev_AP")]
-        axes.plot(*zip(*points, strict=True), "o-", color=f"C{number}", label=_short(run), markersize=4)
+        axes.plot(*zip(*points, strict=True), _style(number), color=f"C{number}", label=_short(run), markersize=4)
     axes.set(xlabel="epoch", ylabel="AP on the development split, %", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

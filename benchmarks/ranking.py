@@ -2,7 +2,7 @@
 
 Joints and their maxima come from trained variants of DARK in this clone (`farpose run`). The exponent of `components/codecs/dark_ranked.py`
 is chosen on the development split; on the validation persons the published score and ours are compared once, with paired intervals. Needs
-the shard `direct_64x48`; writes results/ranking.json.
+the shard `direct_64x48`; writes results/study/ranking.json.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from components.pose.persons import Persons
 from components.registry import lineage
 from pipelines import paths, settings, stages
 
-RECORD = REPOSITORY / "results" / "ranking.json"
+RECORD = REPOSITORY / "results" / "study" / "ranking.json"
 PUBLISHED, EVERY = 0.2, (0.0, 0.05, 0.1, 0.2, 0.3)  # joints below do not count
 EXPONENTS = (0.25, 0.5, 1.0, 1.5, 2.0)
 SPLITS = ("dev", "val")

@@ -7,7 +7,7 @@ seen well everywhere, because faint joints do not count. Here every joint counts
     score = Σ q_k w_k / Σ w_k,   q_k = max of map k in [0, 1],   w_k = q_k ^ 0.5
 
 `q_k` stands for the joint's OKS and `w_k` for the probability that it is labelled, so the score is the OKS that the maps let expect. The
-exponent was chosen on the development split (results/ranking.json). Targets, loss and decoding are DARK's.
+exponent was chosen on the development split (results/study/ranking.json). Targets, loss and decoding are DARK's.
 """
 
 from __future__ import annotations
