@@ -183,7 +183,7 @@ def _figure(found: list[dict[str, Any]], path: Path) -> None:
     right.set(xscale="log", xlabel="person height, px of the image", ylabel="AP, %", ylim=(0, None))
     right.set_xticks(ticks := [30, 50, 100, 200, 300], [str(tick) for tick in ticks])
     right.minorticks_off()
-    right.legend(fontsize=8)
+    right.set_title("colours and marks as on the left", fontsize=9)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
@@ -194,7 +194,7 @@ def _curves(found: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(5.5, max(3.4, 0.32 * len(found))), layout="constrained")
+    figure = Figure(figsize=(7, max(3.4, 0.32 * len(found))), layout="constrained")
     axes = figure.subplots()
     for number, run in enumerate(found):
         points = [(row["epoch"], 100 * value) for row in run["history"] for key, value in row.items() if key.startswith("dev_AP")]
@@ -202,7 +202,7 @@ def _curves(found: list[dict[str, Any]], path: Path) -> None:
     axes.set(xlabel="epoch", ylabel="AP on the development split, %", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=110)
 
 
