@@ -191,7 +191,7 @@ def test_outputs_for_a_mirrored_person_align_with_those_for_the_person(variant: 
 LEARNERS = DEMO | WITHOUT_DEMO
 
 
-LIKE_HEATMAP = ("dark", "udp_gaussian")  # codecs that decode otherwise, but learn from the same Gaussians by the same loss
+LIKE_HEATMAP = ("dark", "dark_ranked", "udp_gaussian")  # codecs that decode otherwise, but learn from the same Gaussians by the same loss
 QUICK_LEARNERS = {v.codec_name: n for n, v in reversed(LEARNERS.items()) if v.codec_name not in LIKE_HEATMAP}.values()  # one a codec
 
 
