@@ -157,29 +157,15 @@ def _figure(found: list[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(10, max(3.6, 0.32 * len(found))), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
-    for place, run in enumerate(reversed(found)):
-        m = run["metrics"]
+    for number, run in enumerate(found):
+        m, colour, style = run["metrics"], f"C{number}", _style(number)
         low, middle, high = (100 * m[key] for key in ("AP_gt_boxes_low", "AP_gt_boxes", "AP_gt_boxes_high"))
-        left.errorbar(
-            middle,
-            place,
-            xerr=[[middle - low], [high - middle]],
-            fmt=_style(len(found) - 1 - place)[0],
-            capsize=3,
-            color=f"C{len(found) - 1 - place}",
-        )
+        ends = [[middle - low], [high - middle]]
+        left.errorbar(middle, len(found) - 1 - number, xerr=ends, fmt=style[0], capsize=3, color=colour)
+        bins = [one for one in m["by_height"] if one["AP"] is not None and one["persons"] >= FEWEST]
+        right.plot([one["middle"] for one in bins], [100 * one["AP"] for one in bins], style, color=colour, markersize=4)
     left.set_yticks(range(len(found)), [_short(run) for run in reversed(found)])
     left.set(xlabel="AP, %, with its 95 % interval")
-    for number, run in enumerate(found):
-        bins = [one for one in run["metrics"]["by_height"] if one["AP"] is not None and one["persons"] >= FEWEST]
-        right.plot(
-            [one["middle"] for one in bins],
-            [100 * one["AP"] for one in bins],
-            _style(number),
-            color=f"C{number}",
-            label=_short(run),
-            markersize=4,
-        )
     right.set(xscale="log", xlabel="person height, px of the image", ylabel="AP, %", ylim=(0, None))
     right.set_xticks(ticks := [30, 50, 100, 200, 300], [str(tick) for tick in ticks])
     right.minorticks_off()

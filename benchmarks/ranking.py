@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,16 @@ import torch
 
 from components.base.config import REPOSITORY
 from components.base.files import sha256_of, write_json
-from components.codecs.codec import as_crop_codec
+from components.codecs.codec import CropCodec, as_crop_codec
 from components.codecs.dark_ranked import PRESENCE
 from components.datasets.fetch import PERSONS_FILE
 from components.degrade.shards import EvalCrops
 from components.evaluate import oks
 from components.evaluate.matching import Matches
-from components.evaluate.nms import suppress
 from components.evaluate.params import EvaluateParams
 from components.evaluate.predict import predict
 from components.evaluate.predictions import Predictions
-from components.evaluate.rescoring import person_scores
+from components.evaluate.rescoring import finish
 from components.evaluate.significance import paired_bootstrap
 from components.models import zoo
 from components.pose.persons import Persons
@@ -46,11 +46,9 @@ def weighted(maxima: np.ndarray, exponent: float) -> np.ndarray:
     return (quality ** (1 + exponent)).sum(1) / (quality**exponent).sum(1).clip(1e-12)
 
 
-def matched(persons: Persons, found: Predictions, scores: np.ndarray, params: EvaluateParams) -> Matches:
-    """As the stage `evaluate` does it: repeated persons are dropped first."""
-    sigmas = np.asarray(persons.skeleton.sigmas)
-    kept = suppress(found.image_id, found.keypoints_image, scores, found.areas, sigmas, params.oks_nms_threshold, params.soft_nms)
-    return oks.match(persons, found.select(kept), scores[kept])
+def matched(persons: Persons, found: Predictions, low: float, params: EvaluateParams, codec: CropCodec) -> Matches:
+    """As the stage `evaluate` does it, with joints below `low` left out of a person's score."""
+    return oks.match(persons, *finish(found, replace(params, in_vis_threshold=low), persons.skeleton.sigmas, codec))
 
 
 def ap(matches: Matches) -> float:
@@ -67,11 +65,13 @@ def row_of(name: str, shards: str) -> dict[str, Any]:
     for split in SPLITS:
         persons = everyone.split(split)
         crops = EvalCrops.open(paths.SHARDS / shards, variant.convention, split)
-        found = predict(built.model, as_crop_codec(built.codec), crops, batch_size=64)
-        maxima, boxes = found.keypoint_scores, found.box_scores
+        codec = as_crop_codec(built.codec)
+        found = replace(predict(built.model, codec, crops, batch_size=64), ranking=None)
+        maxima = found.keypoint_scores
         lows, powers = (EVERY, EXPONENTS) if split == "dev" else ((PUBLISHED,), (PRESENCE,))
-        usual = {low: matched(persons, found, person_scores(maxima, boxes, low), params) for low in lows}
-        heavier = {power: matched(persons, found, weighted(maxima, power), params) for power in powers}
+        usual = {low: matched(persons, found, low, params, codec) for low in lows}
+        ranked = {power: np.broadcast_to(weighted(maxima, power)[:, None], maxima.shape) for power in powers}
+        heavier = {power: matched(persons, replace(found, ranking=one), 0, params, codec) for power, one in ranked.items()}
         published, ours = usual[PUBLISHED], heavier[PRESENCE]
         difference = paired_bootstrap(ours, published)
         row[split] = {
