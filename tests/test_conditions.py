@@ -77,7 +77,7 @@ def test_conditions_have_names() -> None:
     assert Condition.of("h32") == Condition("h32", person_height=32.0)
     assert Condition.of("antialias") == Condition("antialias", protocol="antialias")
     for wrong in ("h0", "32", "h32px", "anti"):
-        with pytest.raises(FarposeError, match=rf"evaluate.conditions: unknown condition '{wrong}' .*antialias, direct, sensor, h32"):
+        with pytest.raises(FarposeError, match=rf"evaluate.conditions: unknown condition '{wrong}' .*antialias, direct, .*sensor, h32"):
             Condition.of(wrong)
     with pytest.raises(ValueError, match="conditions must be different"):
         EvaluateParams(conditions=("h32", "h32"))

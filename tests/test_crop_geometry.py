@@ -11,6 +11,7 @@ import torch
 
 from components.base.errors import FarposeError
 from components.degrade.protocol import View, protocol
+from components.evaluate.predict import mirrored
 from components.pose.crop import CONVENTIONS, CropGeometry, compose, invert, transform
 from tests.conftest import REPOSITORY
 
@@ -180,6 +181,27 @@ def test_mirrored_maps_lie_off_by_the_flip_shift(convention, input_size):
     else:
         np.testing.assert_allclose(missing, 0, atol=1e-9)
         assert geometry.flip_shift() == 0
+
+
+@each_convention
+@pytest.mark.parametrize("stride", [1.5, 2, 3, 4, 8])
+def test_maps_of_a_moved_mirrored_input_lie_whole_columns_off_at_small_strides(convention, stride):
+    """A network that reads the crop at each cell's place: flipping, averaging and decoding find the joint where the upright map has it."""
+    height, width = 96, 72
+    geometry = CropGeometry((height, width), (round(height / stride), round(width / stride)), convention)
+    joint = np.array([31.0, 44.0])
+
+    def read(crop: torch.Tensor) -> np.ndarray:  # along the columns, in the joint's row
+        places = geometry.heatmap_to_crop(np.stack([np.arange(geometry.heatmap_size[1]), np.zeros(geometry.heatmap_size[1])], 1))[:, 0]
+        return np.interp(places, np.arange(width), crop[0, 0, 0].numpy())
+
+    images = torch.exp(-((torch.arange(width) - joint[0]) ** 2) / (2 * 6.0**2)).view(1, 1, 1, width).double()
+    back = read(mirrored(images, geometry.flip_move()))[::-1]
+    shift = geometry.flip_shift()
+    back = back if shift == 0 else np.concatenate([back[:shift], back[:-shift]])
+    off = np.average(np.arange(len(back)), weights=back) - np.average(np.arange(len(back)), weights=read(images))
+    left = 1 / stride if convention == "classic" and stride > 2 else 0.0
+    assert off == pytest.approx(left, abs=0.02)
 
 
 def test_unknown_conventions_and_empty_sizes_are_refused():

@@ -61,7 +61,8 @@ def _flip_aligns(name: str, codec: CropCodec, boxes: Boxes, permutation: tuple[i
     """Maps of mirrored persons, flipped, put the joints where the upright maps do."""
     keypoints, visible = _in_crop(codec, boxes)
     upright, _ = codec.decode(codec.perfect(codec.targets(keypoints, visible)))
-    mirrored = torch.stack([codec.geometry.input_size[1] - 1 - keypoints[..., 0], keypoints[..., 1]], -1)[:, list(permutation)]
+    last = codec.geometry.input_size[1] - 1 + codec.geometry.flip_move()
+    mirrored = torch.stack([last - keypoints[..., 0], keypoints[..., 1]], -1)[:, list(permutation)]
     flipped, _ = codec.decode(codec.flip(codec.perfect(codec.targets(mirrored, visible[:, list(permutation)]))))
     known = visible & (flipped - upright).isfinite().all(-1)  # published presets cannot place some joints
     offsets = (flipped - upright)[known]

@@ -70,6 +70,7 @@ class Protocol(ABC):
         taps: most samples per px of the grid and axis; 1: one bilinear sample, aliased.
         oversampling: px of the grid per target px and axis.
         redraws: whether `degrade` uses its keys, so that a crop differs from step to step.
+        varies: whether training crops are meant to differ from evaluated ones, by a drawn amount.
         settings: frozen dataclass of the settings in params/degrade.yaml (`protocols: NAME:`); None: no settings.
     """
 
@@ -79,6 +80,7 @@ class Protocol(ABC):
     taps: int = 1
     oversampling: int = 1
     redraws: bool = False
+    varies: bool = False
     settings: type[Any] | None = None
 
     @abstractmethod

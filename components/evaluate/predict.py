@@ -105,7 +105,13 @@ def outputs_of(model: nn.Module, codec: CropCodec, images: Tensor, flip: bool = 
     outputs = forward(model, images, bf16)
     if not flip:
         return outputs
-    return codec.fuse(outputs, codec.flip(forward(model, images.flip(3), bf16)))
+    return codec.fuse(outputs, codec.flip(forward(model, mirrored(images, codec.geometry.flip_move()), bf16)))
+
+
+def mirrored(images: Tensor, move: int) -> Tensor:
+    """Images (B, 3, H, W) with left and right exchanged, then moved to the right by `move` px; the first columns are repeated."""
+    flipped = images.flip(3)
+    return torch.cat([flipped[..., :move], flipped[..., :-move]], 3) if move else flipped
 
 
 def forward(model: nn.Module, images: Tensor, bf16: bool) -> tuple[Tensor, ...]:

@@ -78,7 +78,9 @@ def group_of(variant: Variant, variants: Iterable[Variant] | None = None) -> str
 def _without_seed(variant: Variant) -> dict[str, Any]:
     left_out = ("name", "tag", "baseline", *entries.PRINTED)
     said = {key: value for key, value in asdict(variant).items() if key not in left_out}
-    return said | {"train": {key: value for key, value in variant.train.items() if key != "seed"}}
+    for part in ("train", "exceptions"):
+        said[part] = {key: value for key, value in said[part].items() if key != "seed"}
+    return said
 
 
 def network(variant: Variant, published: bool = False) -> nn.Module:

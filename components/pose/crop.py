@@ -132,6 +132,14 @@ class CropGeometry:
         stride = self.feature_stride[0]
         return 1 if stride > 1 else round(1 - 1 / stride)
 
+    def flip_move(self) -> int:
+        """Px to the right by which the mirrored input is moved before the network sees it, so that its map lies whole columns off.
+
+        Moved by one px, a classic map lies exactly one column off. At the published stride of 4 nothing moves, as published: the quarter
+        of a cell that is left averages out. At a stride of up to 2, which nobody published, half a cell or more would be left.
+        """
+        return int(self.convention == "classic" and 1 < self.feature_stride[0] <= 2)
+
     def _matrix(self, target: tuple[int, int], center: Any, size: Any, rotation: Any) -> Any:
         xp = _library(center)
         height, width = target

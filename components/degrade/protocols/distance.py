@@ -1,7 +1,8 @@
 """Protocol `distance`: area means, and in training as if each person stood a random number of times further away. Ours.
 
 A network that is trained on crops of one density has not seen the soft, enlarged crops of persons who are smaller than its input.
-Here each training crop is reduced by area means and enlarged again by bilinear interpolation, as a small person's crop is made.
+Here each training crop is reduced by area means and enlarged again by bilinear interpolation, as a small person's crop is made. At factors
+that are not whole, px of the crop are split between reduced px, which makes it up to a fifth softer (tests/test_distance.py).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Distance(Antialias):
 
     name = "distance"
     caption = "mean of the area under each pixel; in training persons are moved away, too"
-    redraws = True
+    redraws = varies = True
     settings = Distances
 
     def padding(self, settings: Distances) -> int:
@@ -52,16 +53,26 @@ class Distance(Antialias):
         return math.ceil(1.5 * settings.farthest)
 
     def degrade(self, rendered: Rendered, settings: Distances) -> Tensor:
-        import torch
-
-        from components.degrade.render import normal_noise
-
-        drawn = torch.special.ndtr(normal_noise(rendered.keys, (DRAWS,)))  # uniform
-        step = torch.where(drawn[:, 0] < settings.share, settings.farthest ** drawn[:, 1], 1.0)
+        step, phases = distances(rendered.keys, settings)
         padding = self.padding(settings)
         height, width = (side - 2 * padding for side in rendered.grey_levels.shape[2:])
-        rows, columns = (reduce_and_enlarge(side, padding, step, drawn[:, 2 + axis]) for axis, side in enumerate((height, width)))
+        rows, columns = (reduce_and_enlarge(side, padding, step, phase) for side, phase in zip((height, width), phases, strict=True))
         return rows[:, None] @ rendered.grey_levels @ columns[:, None].transpose(2, 3)
+
+
+def distances(keys: Tensor, settings: Distances) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """How many times further away each crop's person stands, (B,), and the places of the reduced px along rows and columns, 0 to 1.
+
+    Args:
+        keys: (B,) integers, which alone decide.
+    """
+    import torch
+
+    from components.degrade.render import normal_noise
+
+    uniform = torch.special.ndtr(normal_noise(keys, (DRAWS,)))
+    step = torch.where(uniform[:, 0] < settings.share, settings.farthest ** uniform[:, 1], 1.0)
+    return step, (uniform[:, 2], uniform[:, 3])
 
 
 def reduce_and_enlarge(side: int, padding: int, step: Tensor, phase: Tensor) -> Tensor:
