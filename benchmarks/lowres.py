@@ -2,15 +2,19 @@
 
     farpose params --apply study_small; farpose acquire coco --from FOLDER; farpose run      # or another list of variants
     python -m benchmarks.lowres collect      # in that clone: what its pipeline and its MLflow store hold
+    python -m benchmarks.lowres compare FOLDER ...   # differences between rows of one table, from the clones' artifacts/evaluations
     python -m benchmarks.lowres page         # the page, from the files alone
 
-Nothing is typed in: numbers, intervals and differences are those of `compare`, curves those of `train`, times and memory those of the
-training's MLflow run.
+Nothing is typed in: numbers and intervals are those of the evaluations, differences those of `compare`'s own functions, curves those of
+`train`, times and memory those of the training's MLflow run.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +22,55 @@ from benchmarks.demo import part
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, read_json, sha256_of, write_json
+from components.evaluate import ranking
+from components.evaluate.significance import MATCHES, read_outcome
 from components.registry import lineage, recorded
-from pipelines import paths, settings
+from pipelines import comparing, paths, settings
 
 RUNS, PAGE = REPOSITORY / "results" / "lowres", REPOSITORY / "docs" / "study.md"
-STARTS = {"movenet_lightning": "study", "he": "study_random"}  # start of a group of rows → beginning of the names of its figures
+SEEDS = REPOSITORY / "results" / "study" / "seeds.json"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one table: those of a start and a size of the crops.
+
+    Attributes:
+        start: `init` of their recipes.
+        size: as it stands in their names.
+        figure: beginning of the names of the figures.
+    """
+
+    start: str
+    size: str
+    figure: str
+
+    def of(self, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Its rows with the first seed, in the order given."""
+        return [run for run in runs if self._holds(run) and not run["recipe"]["seed"]]
+
+    def seeds(self, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Its rows that differ from another one in the seed alone, and that one."""
+        mine = [run for run in runs if self._holds(run)]
+        counts = Counter(comparing.group_of(run["run"]) for run in mine if run["recipe"]["seed"])
+        return [run for run in mine if comparing.group_of(run["run"]) in counts]
+
+    def _holds(self, run: dict[str, Any]) -> bool:
+        return bool(run["start"]["init"] == self.start) and f"_{self.size}" in run["run"]
+
+
+GROUPS = {
+    "movenet_lightning": Group("movenet_lightning", "64x48", "study"),
+    "he": Group("he", "64x48", "study_random"),
+    "movenet_lightning, 128x96": Group("movenet_lightning", "128x96", "study_128x96"),
+}
 FEWEST = 20  # persons of a height that a point of the curve stands for
 MACHINE = "machine."
 VERSION = "version."
 
 
 def collect(example: str, runs: Path = RUNS) -> list[str]:
-    """Write one file per row of this clone's comparison; their names.
+    """Write one file per variant of this clone's pipeline; their names.
 
     Args:
         example: of params/examples, that this clone was trained with.
@@ -37,13 +78,49 @@ def collect(example: str, runs: Path = RUNS) -> list[str]:
     Raises:
         FarposeError: nothing is compared here, or a row was not trained by this clone's store.
     """
-    comparison = paths.COMPARISON / "comparison.json"
-    if not comparison.is_file():
-        raise FarposeError("nothing is compared here", where=str(comparison), fix="`farpose run`")
-    rows = read_json(comparison)
-    for row in rows:
-        write_json(runs / f"{row['variant']}.json", run_of(row, example))
-    return [row["variant"] for row in rows]
+    if not (paths.COMPARISON / "comparison.json").is_file():
+        raise FarposeError("nothing is compared here", where=str(paths.COMPARISON / "comparison.json"), fix="`farpose run`")
+    names = list(settings.load().variants)
+    for name in names:
+        write_json(runs / f"{name}.json", run_of(comparing.row(name), example))
+    return names
+
+
+def compare(evaluations: Sequence[Path], runs: Path = RUNS, seeds: Path = SEEDS) -> list[str]:
+    """Compare the rows of each table whose evaluations are all there, and write what was found into their files; the rows' names.
+
+    Rows of several seeds become one row in the file `seeds`.
+
+    Args:
+        evaluations: folders of evaluations, by a variant's name; of two of one name the first counts.
+    """
+    every, found, of_seeds = [read_json(path) for path in sorted(runs.glob("*.json"))], [], {}
+    folders = {path.parent.name: path.parent for folder in reversed(evaluations) for path in folder.glob(f"*/{MATCHES.format('')}")}
+    for key, group in GROUPS.items():
+        for mine, together in ((group.of(every), False), (group.seeds(every), True)):
+            if not mine or any(run["run"] not in folders for run in mine):
+                continue
+            rows = [run["metrics"] | _identity(run) | ({} if together else {"group": run["run"]}) for run in mine]
+            outcomes = {run["run"]: read_outcome(folders[run["run"]]) for run in mine}
+            ranked = ranking.ranked(*ranking.merged([_without_differences(row) for row in rows], outcomes))
+            if together:
+                of_seeds[key] = [{name: value for name, value in row.items() if name != "by_height"} for row in ranked]
+            else:
+                for row in ranked:
+                    path = runs / f"{row['variant']}.json"
+                    write_json(path, read_json(path) | {"metrics": row})
+            found += [row["variant"] for row in ranked]
+    if of_seeds:
+        write_json(seeds, of_seeds)
+    return found
+
+
+def _identity(run: dict[str, Any]) -> dict[str, Any]:
+    return {"variant": run["run"], "group": comparing.group_of(run["run"]), "seed": run["recipe"]["seed"]}
+
+
+def _without_differences(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != "best" and not key.startswith("difference")}
 
 
 def run_of(row: dict[str, Any], example: str) -> dict[str, Any]:
@@ -71,25 +148,27 @@ def run_of(row: dict[str, Any], example: str) -> dict[str, Any]:
     }
 
 
-def page(runs: Path = RUNS, document: Path = PAGE) -> None:
-    """Rewrite the marked parts of the page, and its figures. Rows of different starts are kept apart."""
+def page(runs: Path = RUNS, document: Path = PAGE, seeds: Path = SEEDS) -> None:
+    """Rewrite the marked parts of the page, and its figures. Rows of different starts and sizes are kept apart."""
     every = sorted((read_json(path) for path in runs.glob("*.json")), key=lambda run: -run["metrics"]["AP_gt_boxes"])
     text = document.read_text()
-    for start, name in STARTS.items():
-        found = [run for run in every if run["start"]["init"] == start]
+    for key, group in GROUPS.items():
+        found = group.of(every)
         if not found:
             continue
         for what, content in (("table", _table(found)), ("differences", _differences(found)), ("costs", _costs(found))):
-            text = part(text, mark(what, start), content, document.name)
-        _figure(found, document.parent / f"{name}.png")
-        _curves(found, document.parent / f"{name}_curves.png")
+            text = part(text, mark(what, key), content, document.name)
+        _figure(found, document.parent / f"{group.figure}.png")
+        _curves(found, document.parent / f"{group.figure}_curves.png")
+    for key, rows in (read_json(seeds) if seeds.is_file() else {}).items():
+        text = part(text, mark("seeds", key), _seeds(rows), document.name)
     with atomic_file(document) as temporary:
         temporary.write_text(text)
 
 
-def mark(what: str, start: str) -> str:
-    """The line of the page below which the rows of one start stand."""
-    return f"<!-- {what}, {start}: python -m benchmarks.lowres page -->"
+def mark(what: str, group: str) -> str:
+    """The line of the page below which the rows of one of `GROUPS` stand."""
+    return f"<!-- {what}, {group}: python -m benchmarks.lowres page -->"
 
 
 def _percent(value: float, signed: bool = False) -> str:
@@ -122,6 +201,20 @@ def _differences(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _seeds(rows: list[dict[str, Any]]) -> str:
+    """Means over seeds, and their differences to the best one."""
+    head = "| method | seeds | mean AP (95 % interval) | spread | minus the first row (95 % interval) | p, Holm |"
+    lines = [head, "|---|" + "---:|" * 5]
+    for row in rows:
+        interval = f"{_percent(row['AP_gt_boxes'])} ({_percent(row['AP_gt_boxes_low'])}–{_percent(row['AP_gt_boxes_high'])})"
+        cells = [f"`{row['variant']}`", str(row["seeds"]), interval, _percent(row["AP_gt_boxes_spread"])]
+        if "difference" in row:
+            ends = f"{_percent(row['difference_low'], True)} to {_percent(row['difference_high'], True)}"
+            cells += [f"{_percent(row['difference'], True)} ({ends})", f"{row['difference_p_holm']:.3f}"]
+        lines.append(f"| {' | '.join(cells + [''] * (6 - len(cells)))} |")
+    return "\n".join(lines)
+
+
 def _costs(found: list[dict[str, Any]]) -> str:
     lines = [
         "| method | parameters, M | GMAC | minutes | crops/s | memory, MiB | epochs | seed | AP on the development split |",
@@ -143,7 +236,7 @@ def _costs(found: list[dict[str, Any]]) -> str:
 
 def _short(run: dict[str, Any]) -> str:
     """Method, and what differs between the rows of one start: enlargement or backbone."""
-    return str(run["run"]).replace("_mobilenet_fpn", "").replace("_coco_64x48", "").replace("_", " ")
+    return str(run["run"]).replace("_mobilenet_fpn", "").replace("_coco_64x48", "").replace("_coco_128x96", "").replace("_", " ")
 
 
 def _style(number: int) -> str:
@@ -194,13 +287,14 @@ def _curves(found: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["collect", "page"])
+    parser.add_argument("step", choices=["collect", "compare", "page"])
+    parser.add_argument("evaluations", nargs="*", type=Path, help="compare: artifacts/evaluations of each clone")
     parser.add_argument("--example", default="study_small", help="collect: the example that was applied")
     asked = parser.parse_args()
-    if asked.step == "collect":
-        print("\n".join(collect(asked.example)))
-    else:
+    if asked.step == "page":
         page()
+    else:
+        print("\n".join(collect(asked.example) if asked.step == "collect" else compare(asked.evaluations)))
 
 
 if __name__ == "__main__":

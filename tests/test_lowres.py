@@ -9,7 +9,10 @@ import pytest
 
 from benchmarks import lowres
 from components.base.errors import FarposeError
-from components.base.files import write_json
+from components.base.files import read_json, write_json
+from components.evaluate.oks import match, summarise
+from components.evaluate.significance import write_matches
+from tests import evaluation_cases as cases
 
 
 def run(name: str, ap: float, start: str = "movenet_lightning", **metrics: object) -> dict[str, object]:
@@ -38,11 +41,25 @@ def written(tmp_path: Path) -> Path:
     write_json(tmp_path / "runs" / "a.json", run("dark_mobilenet_fpn_coco_64x48_x2", 0.251, **apart))
     write_json(tmp_path / "runs" / "b.json", run("cal_mobilenet_fpn_coco_64x48_x2", 0.3))
     write_json(tmp_path / "runs" / "c.json", run("dark_hrnet_tiny_coco_64x48", 0.09, start="he"))
+    write_json(tmp_path / "runs" / "d.json", run("dark_ranked_mobilenet_fpn_coco_128x96", 0.4))
     page = tmp_path / "study.md"
-    marks = (lowres.mark(what, start) for start in lowres.STARTS for what in ("table", "differences", "costs"))
+    marks = [lowres.mark(what, key) for key in lowres.GROUPS for what in ("table", "differences", "costs")]
+    marks.append(lowres.mark("seeds", "movenet_lightning"))
     page.write_text("\n\n".join(f"{mark}\nformer\n<!-- end -->" for mark in marks) + "\n")
-    lowres.page(tmp_path / "runs", page)
+    write_json(tmp_path / "seeds.json", {"movenet_lightning": [of_seeds("cal", 0.3), of_seeds("dark", 0.25) | apart]})
+    lowres.page(tmp_path / "runs", page, tmp_path / "seeds.json")
     return page
+
+
+def of_seeds(name: str, ap: float) -> dict[str, object]:
+    return {
+        "variant": name,
+        "seeds": 3,
+        "AP_gt_boxes": ap,
+        "AP_gt_boxes_low": ap - 0.02,
+        "AP_gt_boxes_high": ap + 0.02,
+        "AP_gt_boxes_spread": 0.004,
+    }
 
 
 def test_rows_stand_in_the_order_of_ap_with_their_files_numbers(written):
@@ -51,24 +68,61 @@ def test_rows_stand_in_the_order_of_ap_with_their_files_numbers(written):
     assert re.findall(r"^\| `(\w+?)_mobilenet\w+` \| (\S+ \(\S+\)) \| .* \| 1,354 \|$", text, re.MULTILINE) == [
         ("cal", "30.0 (27.9–33.4)"),
         ("dark", "25.1 (23.0–28.5)"),
+        ("dark_ranked", "40.0 (37.9–43.4)"),
     ]
     assert "| `dark_mobilenet_fpn_coco_64x48_x2` | −4.5 (−8.0 to −1.2) | 0.004 | yes |" in text
     assert "| `cal_mobilenet_fpn_coco_64x48_x2` | 2.30 | 0.079 | 1.5 | 80 | 2,048 | 8 | 0 | 20.0 |" in text
     pictures = {path.name for path in written.parent.glob("*.png")}
-    assert pictures == {"study.png", "study_curves.png", "study_random.png", "study_random_curves.png"}
+    assert pictures == {f"{group.figure}{end}.png" for group in lowres.GROUPS.values() for end in ("", "_curves")}
 
 
 def test_rows_of_different_starts_stand_apart(written):
     text = written.read_text()
     for what in ("table", "costs"):
-        pretrained, random = (text.partition(lowres.mark(what, start))[2].partition("<!-- end -->")[0] for start in lowres.STARTS)
+        pretrained, random = (text.partition(lowres.mark(what, key))[2].partition("<!-- end -->")[0] for key in ("movenet_lightning", "he"))
         assert "`dark_hrnet_tiny_coco_64x48`" in random and "mobilenet" not in random
         assert "hrnet" not in pretrained
 
 
+def test_rows_of_several_seeds_have_a_table_of_their_own(written):
+    text = written.read_text()
+    assert "| `cal` | 3 | 30.0 (28.0–32.0) | 0.4 |  |  |" in text
+    assert "| `dark` | 3 | 25.0 (23.0–27.0) | 0.4 | −4.5 (−8.0 to −1.2) | 0.004 |" in text
+
+
+def evaluate(folder: Path, seed: int, noise: float) -> float:
+    """Write what a comparison reads of a made-up evaluation; its AP."""
+    coco = cases.random_coco(1, images=60)
+    predictions, scores = cases.noisy_predictions(coco, seed, noise=noise)
+    matches = match(cases.persons_of(coco), predictions, scores, cases.image_ids_of(coco))
+    folder.mkdir(parents=True)
+    write_matches(folder / "matches.npz", matches)
+    return summarise(matches)["AP"]
+
+
+def test_rows_of_several_clones_are_compared_with_the_best(tmp_path):
+    """Each row's difference is that of the APs in the files; seeds become one row, which stays out of the others' table."""
+    first, second, runs, seeds = (tmp_path / name for name in ("a", "b", "runs", "seeds.json"))
+    dark, cal = "dark_mobilenet_fpn_coco_64x48_x2", "cal_mobilenet_fpn_coco_64x48_x2"
+    names = {dark: first, cal: second, f"{dark}_seed1": second}
+    for number, (name, clone) in enumerate(names.items()):
+        made = run(name, evaluate(clone / name, seed=2 + number, noise=0.3 if number == 1 else 0.04))
+        made["recipe"] = {"epochs": 8, "seed": int(name.endswith("seed1"))}
+        write_json(runs / f"{name}.json", made)
+    assert lowres.compare([first], runs, seeds) == []  # a row without its evaluation cannot be compared
+    lowres.compare([first, second], runs, seeds)
+    rows = {name: read_json(runs / f"{name}.json")["metrics"] for name in names}
+    best, other = rows[dark], rows[cal]
+    assert other["best"] == dark and "difference" not in best
+    assert other["difference"] == pytest.approx(other["AP_gt_boxes"] - best["AP_gt_boxes"]) and other["difference_high"] < 0
+    [mean] = read_json(seeds)["movenet_lightning"]
+    both = [rows[name]["AP_gt_boxes"] for name in names if name.startswith("dark")]
+    assert mean["seeds"] == 2 and mean["AP_gt_boxes"] == pytest.approx(sum(both) / 2)
+
+
 def test_a_second_writing_changes_nothing(written):
     before = written.read_bytes()
-    lowres.page(written.parent / "runs", written)
+    lowres.page(written.parent / "runs", written, written.parent / "seeds.json")
     assert written.read_bytes() == before
 
 
