@@ -72,8 +72,12 @@ def identity(name: str) -> dict[str, Any]:
 
 
 def group_of(name: str) -> str:
-    """The name of a variant's group of seeds."""
-    return zoo.group_of(zoo.variant(name))
+    """The name of a variant's group of seeds; in the pipeline, of those on the same shards."""
+    pipeline = settings.load()
+    if name not in pipeline.variants:
+        return zoo.group_of(zoo.variant(name))
+    shards = pipeline.shards_of(name)
+    return zoo.group_of(zoo.variant(name), [zoo.variant(other) for other in pipeline.variants if pipeline.shards_of(other) == shards])
 
 
 def matches(names: Iterable[str], peers: Mapping[str, Path] | None = None) -> dict[str, Outcome]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -141,6 +142,16 @@ def test_every_row_shows_its_paired_difference_to_the_best(tmp_path: Path) -> No
     twin = next(name for name in table.index[1:] if name != "far")
     assert "≈" in cells[twin] and "Holm's correction for the 2 comparisons" in text
     assert "intervals of the AP column say nothing about a difference" in text
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_variants_that_differ_in_their_shards_are_no_seeds_of_each_other(monkeypatch: pytest.MonkeyPatch, alike: bool) -> None:
+    near, moved = "dark_ranked_mobilenet_fpn_coco_128x96", "dark_ranked_mobilenet_fpn_coco_128x96_distance"
+    assert zoo.group_of(zoo.variant(near)) == zoo.group_of(zoo.variant(moved)), "their entries say the same"
+    shards = {near: "antialias_128x96", moved: "antialias_128x96" if alike else "distance_128x96"}
+    pipeline = SimpleNamespace(variants=dict.fromkeys(shards), shards_of=shards.__getitem__)
+    monkeypatch.setattr(pipeline_settings, "load", lambda: pipeline)
+    assert [comparing.group_of(name) for name in shards] == [near, near if alike else moved]
 
 
 def test_runs_on_other_images_or_without_matches_have_no_difference(tmp_path: Path) -> None:
