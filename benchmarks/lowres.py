@@ -12,7 +12,6 @@ Nothing is typed in: numbers and intervals are those of the evaluations, differe
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +51,8 @@ class Group:
     def seeds(self, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Its rows that differ from another one in the seed alone, and that one."""
         mine = [run for run in runs if self._holds(run)]
-        counts = Counter(comparing.group_of(run["run"]) for run in mine if run["recipe"]["seed"])
-        return [run for run in mine if comparing.group_of(run["run"]) in counts]
+        groups = {comparing.group_of(run["run"]) for run in mine if run["recipe"]["seed"]}
+        return [run for run in mine if comparing.group_of(run["run"]) in groups]
 
     def _holds(self, run: dict[str, Any]) -> bool:
         return bool(run["start"]["init"] == self.start) and f"_{self.size}" in run["run"]
