@@ -1,4 +1,5 @@
-"""What a training starts from (`init:` of a recipe): random weights, ImageNet's backbone, or weights of a whole pose network."""
+"""What a training starts from (`init:` of a recipe): random weights, ImageNet's backbone, or weights of a whole pose network, which others
+or an earlier training made."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from components.base.files import sha256_of
 from components.models import pretrained
 from components.models.backbones.blocks import he_initialisation
 from components.models.naming import renamed
-from components.models.weights import load_weights
+from components.models.weights import load_weights, read_metadata, says_its_variant
 from components.pose.skeleton import COCO_17, Skeleton
 
 UNNAMED = {  # values of `init` that are no file's
@@ -55,7 +56,8 @@ def initialise(model: nn.Module, init: str, skeleton: Skeleton) -> int:
     zeros for the others.
 
     Args:
-        init: "none", "he", "timm", the name of a start of params/weights.yaml, or a path to a file of the backbone's weights.
+        init: "none", "he", "timm", the name of a start of params/weights.yaml, or a path to a file: of weights that a training here made
+            of the same network (all of them are taken), or of the backbone's weights.
         skeleton: the joints of the network's maps.
     Returns:
         how many tensors came from a file.
@@ -67,10 +69,23 @@ def initialise(model: nn.Module, init: str, skeleton: Skeleton) -> int:
     if init in ("none", "he"):
         return 0
     if init not in origins.load("start"):
-        return pretrained.load_backbone(model, init)
+        return _continued(model, init) if says_its_variant(init) else pretrained.load_backbone(model, init)
     taken = _fitting(model, load_weights(origins.verified(init, "start"), init), init, skeleton)
     model.load_state_dict(taken, strict=False)
     return len(taken)
+
+
+def _continued(model: nn.Module, path: str) -> int:
+    """Take all weights of an earlier training of the same network; how many tensors those are."""
+    name = read_metadata(path)["variant"]
+    weights, needed = load_weights(path, name), model.state_dict()
+    shapes, given = ({key: tuple(value.shape) for key, value in state.items()} for state in (needed, weights))
+    if shapes != given:
+        key = next(key for key in (*shapes, *given) if shapes.get(key) != given.get(key))
+        problem = f"{key!r} is {given.get(key, 'absent')} in {name}'s network, {shapes.get(key, 'absent')} in this one"
+        raise FarposeError(problem, where=f"init: {path}", fix="name the weights of a variant with the same network, or another init")
+    model.load_state_dict({key: value.to(needed[key].dtype) for key, value in weights.items()})
+    return len(weights)
 
 
 def _fitting(model: nn.Module, weights: dict[str, Tensor], init: str, skeleton: Skeleton) -> dict[str, Tensor]:

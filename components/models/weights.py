@@ -40,6 +40,15 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return _read(path)[0]
 
 
+def says_its_variant(path: str | Path) -> bool:
+    """Whether the file was written by `save_weights`."""
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return METADATA_KEY in (stream.metadata() or {})
+    except (SafetensorError, OSError):  # another format, or not there
+        return False
+
+
 def load_weights(path: str | Path, variant: Variant | str) -> dict[str, Tensor]:
     """The state_dict that was saved for `variant` (or under that name, for a network that is not a variant).
 
