@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.base import imports
-from components.base.errors import FarposeError
 from components.base.files import atomic_directory, read_json, write_json
 from components.base.imports import Sources
 from components.base.records import module_of
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from components.train.recipe import Kind
 
 TRAIN, EVALUATE, REGISTER = "train", "evaluate", "register"
-TOLD = ("paper", "reprints", "baseline", "exceptions", "train")  # fields of an entry that reach training through its recipe or not at all
 STAGES = (TRAIN, EVALUATE, REGISTER)
 SERVING = "components.registry.serving"  # what a registered model runs
 NO_PART = (  # imported by a stage, but without effect on its result
@@ -57,52 +55,15 @@ def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str,
     Raises:
         FarposeError: the file that the recipe starts from is not there, or not the one that params/weights.yaml names.
     """
-    from components.models import starts
+    from components.train import descent
     from components.train import recipe as recipes
-    from components.train import teacher
 
     entry, recipe = dataclasses.asdict(variant), recipes.resolve(variant, recipes.load(), kind)
-    file = recipe.teacher
     return {
-        TRAIN: {
-            "variant": _trained(variant),
-            "recipe": dataclasses.asdict(recipe),
-            "start": starts.digest(recipe.init),
-            "teacher": _teaching(variant, file),
-        },
+        TRAIN: {"variant": descent.entry(variant), "recipe": dataclasses.asdict(recipe), **descent.decided(variant, recipe)},
         EVALUATE: {"variant": entry, "evaluate": dataclasses.asdict(settings.evaluation())},
-        REGISTER: {"variant": entry, "start": starts.described(recipe.init) | teacher.described(file)},
+        REGISTER: {"variant": entry, "start": descent.described(recipe.init, recipe.teacher)},
     }
-
-
-def _teaching(student: Variant, file: str | None) -> object:
-    """What decides a teacher's weights: its file's digest, or, where they are trained here, its own entry, recipe and start.
-
-    Neither its weights nor its start need be there yet.
-
-    Raises:
-        FarposeError: another file is not there, no variant trains it, or it has a teacher of its own.
-    """
-    from components.base import origins
-    from components.models import zoo
-    from components.train import recipe as recipes
-    from components.train import teacher
-
-    name = teacher.trained_here(file) if file else None
-    if name is None:
-        return teacher.digest(file)
-    variant = zoo.variant(name)
-    recipe, starts = recipes.resolve(variant, recipes.load()), origins.load("start")
-    if recipe.teacher is not None:
-        problem = f"the teacher {name} has a teacher itself"
-        raise FarposeError(problem, where=f"variant {student.name}: teacher", fix="name one that is trained from labels alone")
-    start = starts[recipe.init].sha256 if recipe.init in starts else recipe.init
-    return {"variant": _trained(variant), "recipe": dataclasses.asdict(recipe), "start": start}
-
-
-def _trained(variant: Variant) -> dict[str, Any]:
-    """The part of an entry that training depends on directly."""
-    return {key: value for key, value in dataclasses.asdict(variant).items() if key not in TOLD}
 
 
 def code(stage: str, variant: Variant, protocol: str | None, sources: Sources) -> dict[str, Any]:

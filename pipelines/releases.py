@@ -164,11 +164,10 @@ def _require_same(evaluation: Path, weights: Path) -> None:
 
 
 def _facts(making: Making, origin: Mapping[str, str], metrics: dict[str, Any]) -> Any:
-    from components.models import starts
     from components.models.weights import read_metadata
     from components.registry import package
     from components.registry.released import Facts
-    from components.train import teacher
+    from components.train import descent
 
     weights = making.trained / package.WEIGHTS
     trained, summary = read_metadata(weights), read_json(making.trained / "summary.json")
@@ -180,7 +179,7 @@ def _facts(making: Making, origin: Mapping[str, str], metrics: dict[str, Any]) -
         commit=origin["git.commit"],
         data_md5=origin["data.md5"],
         trained_sha256=summary.get("trained_sha256") or sha256_of(weights),  # a study's weights come back rounded already
-        start=starts.described(made["recipe"]["init"]) | teacher.described(made["recipe"].get("teacher")),
+        start=descent.described(made["recipe"]["init"], made["recipe"].get("teacher")),
         origin={
             "source": settings.data().source,
             "shards": making.shards,

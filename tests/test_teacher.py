@@ -17,7 +17,7 @@ from components.base.files import sha256_of
 from components.degrade.shards import EvalCrops
 from components.models import zoo
 from components.models.variant import Variant
-from components.models.weights import read_metadata, save_weights
+from components.models.weights import read_metadata, save_weights, trained_here
 from components.pose.crop import CropGeometry
 from components.train import recipe as recipes
 from components.train import teacher as teachers
@@ -122,7 +122,7 @@ def test_missing_weights_are_named(tmp_path):
 
 def test_a_teacher_trained_here_is_planned_by_what_decides_its_weights():
     """Its file need not be there yet; another recipe of the teacher retrains the student."""
-    assert teachers.trained_here(RELEASED) is None and teachers.trained_here(TAUGHT.train["teacher"]) == SHARP.name
+    assert trained_here(RELEASED) is None and trained_here(TAUGHT.train["teacher"]) == SHARP.name
     planned = plan.decisions(TAUGHT)
     teacher, recipe = planned[plan.TRAIN]["teacher"], recipes.resolve(SHARP, recipes.load())
     assert teacher["variant"]["name"] == SHARP.name and teacher["recipe"] == dataclasses.asdict(recipe)

@@ -15,7 +15,7 @@ from components.base.files import sha256_of
 from components.models import pretrained
 from components.models.backbones.blocks import he_initialisation
 from components.models.naming import renamed
-from components.models.weights import load_weights, read_metadata, says_its_variant
+from components.models.weights import load_weights, read_metadata, says_its_variant, train_first
 from components.pose.skeleton import COCO_17, Skeleton
 
 UNNAMED = {  # values of `init` that are no file's
@@ -134,7 +134,7 @@ def digest(init: str) -> str | None:
         origins.verified(init, "start")  # its SHA-256 is the entry's
         return known[init].sha256
     if not Path(init).is_file():
-        raise FarposeError("weights file not found", where=f"init: {init}", fix="give an existing file")
+        raise FarposeError("weights file not found", where=f"init: {init}", fix=f"{train_first(init)}, or give an existing file")
     return sha256_of(init)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -14,6 +14,7 @@ from components.base.errors import FarposeError
 from components.base.files import atomic_file
 from components.models.variant import Variant
 
+MODELS = ("artifacts", "models")  # parts of the folder of the weights that are trained here
 METADATA_KEY = "farpose"  # one key: safetensors writes several in random order, and the file's hash would change
 
 
@@ -47,6 +48,18 @@ def says_its_variant(path: str | Path) -> bool:
             return METADATA_KEY in (stream.metadata() or {})
     except (SafetensorError, OSError):  # another format, or not there
         return False
+
+
+def trained_here(path: str) -> str | None:
+    """The variant whose training stage writes `path`; None where it is another file, such as a released one."""
+    parts = PurePosixPath(path).parts
+    return parts[2] if len(parts) == 4 and parts[:2] == MODELS else None
+
+
+def train_first(path: str) -> str:
+    """What to do where the weights in `path` are not there."""
+    name = trained_here(path)
+    return f"train it first, with variant {name} in params/pipeline.yaml: `farpose run train@{name}`" if name else "train it"
 
 
 def load_weights(path: str | Path, variant: Variant | str) -> dict[str, Tensor]:

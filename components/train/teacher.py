@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
@@ -15,10 +15,9 @@ from components.base.files import sha256_of
 from components.codecs.codec import Codec, Outputs, Targets
 from components.models import zoo
 from components.models.variant import Variant
-from components.models.weights import load_weights, read_metadata
+from components.models.weights import load_weights, read_metadata, train_first, trained_here
 from components.pose.crop import CropGeometry
 
-MODELS = ("artifacts", "models")  # parts of the folder of the weights that are trained here
 VIEW = "teacher_view"  # among a step's targets: (B, 3, H, W) what the teacher sees, where that is not what the student sees
 
 
@@ -112,16 +111,8 @@ def digest(path: str | None) -> str | None:
     if path is None:
         return None
     if not located(path).is_file():
-        name = trained_here(path)
-        first = f"train it first, with variant {name} in params/pipeline.yaml: `farpose run train@{name}`" if name else "train it"
-        raise FarposeError("the teacher's weights are not there", where=path, fix=f"{first}, or name a file that is there")
+        raise FarposeError("the teacher's weights are not there", where=path, fix=f"{train_first(path)}, or name a file that is there")
     return sha256_of(located(path))
-
-
-def trained_here(path: str) -> str | None:
-    """The variant whose training stage writes `path`; None where it is another file, such as a released one."""
-    parts = PurePosixPath(path).parts
-    return parts[2] if len(parts) == 4 and parts[:2] == MODELS else None
 
 
 def described(path: str | None) -> dict[str, Any]:

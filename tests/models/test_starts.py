@@ -189,6 +189,30 @@ def test_the_digest_is_the_file_s(tmp_path):
     assert starts.digest("he") is starts.digest("none") is starts.digest("timm") is None
 
 
+def written(folder: Path, model: nn.Module) -> str:
+    path = folder / "model.safetensors"
+    save_weights(path, model, {"variant": "an_earlier_one"})
+    return str(path)
+
+
+def test_an_earlier_training_s_network_is_taken_whole(tmp_path):
+    earlier, model = pose(outputs=14), pose(outputs=14)
+    with torch.no_grad():
+        for weight in earlier.parameters():
+            weight += torch.randn_like(weight) / 10
+    assert starts.initialise(model, written(tmp_path, earlier.half()), LSP_14) == len(model.state_dict())
+    expected = earlier.float().state_dict()
+    assert all(torch.equal(value, expected[key]) and value.dtype == expected[key].dtype for key, value in model.state_dict().items())
+
+
+def test_an_earlier_training_of_another_network_is_refused_and_nothing_is_taken(tmp_path):
+    model = pose(outputs=17)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(FarposeError, match=r"'final_layer.weight' is \(14, .*in an_earlier_one's network, \(17, .* in this one"):
+        starts.initialise(model, written(tmp_path, pose(outputs=14)), COCO_17)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize("backbone", MOBILENETS)
 @pytest.mark.parametrize("size", [(16, 16), (64, 48), (112, 80)])
 def test_sides_that_are_multiples_of_16_give_maps_of_a_quarter(backbone, size):

@@ -1,0 +1,77 @@
+"""What trained weights descend from: their start and their teacher, back to files that no training here made."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from components.base import origins
+from components.base.errors import FarposeError
+from components.models import starts, zoo
+from components.models.weights import trained_here
+from components.train import recipe as recipes
+from components.train import teacher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from components.models.variant import Variant
+    from components.train.recipe import Recipe
+
+TOLD = ("paper", "reprints", "baseline", "exceptions", "train")  # fields of an entry that reach training through its recipe or not at all
+
+
+def entry(variant: Variant) -> dict[str, Any]:
+    """The part of an entry that training depends on directly."""
+    return {key: value for key, value in dataclasses.asdict(variant).items() if key not in TOLD}
+
+
+def decided(variant: Variant, recipe: Recipe, descendants: tuple[str, ...] = ()) -> dict[str, Any]:
+    """`start` and `teacher` of a training: a file's digest, or, where a variant is trained here, its entry, recipe, start and teacher.
+
+    Weights that are trained here need not be there yet, nor what they start from.
+
+    Args:
+        descendants: variants that descend from this one.
+    Raises:
+        FarposeError: another file is not there or not the named one, no variant trains it, or a variant descends from itself.
+    """
+    line, start_digest = (*descendants, variant.name), _named if descendants else starts.digest
+    return {"start": _decided(recipe.init, start_digest, line), "teacher": _decided(recipe.teacher, teacher.digest, line)}
+
+
+def described(init: str, taught: str | None) -> dict[str, Any]:
+    """What a model must say of its start and its teacher: for its card. A start that is trained here is named, with what that started from.
+
+    Args:
+        init, taught: of its recipe, `init` and `teacher`.
+    Raises:
+        FarposeError: as `decided`.
+    """
+    name = trained_here(init)
+    if name is None:
+        return starts.described(init) | teacher.described(taught)
+    earlier = _recipe(zoo.variant(name))
+    before = described(earlier.init, earlier.teacher)
+    return before | {"weights": f"{name} ({init}), trained from {before['weights']}"} | teacher.described(taught)
+
+
+def _decided(path: str | None, digest: Callable[[Any], str | None], line: tuple[str, ...]) -> object:
+    name = trained_here(path) if path else None
+    if name is None:
+        return digest(path)
+    if name in line:
+        raise FarposeError(f"descends from itself: {' from '.join((*line, name))}", where=f"variant {name}", fix="name other weights")
+    variant = zoo.variant(name)
+    recipe = _recipe(variant)
+    return {"variant": entry(variant), "recipe": dataclasses.asdict(recipe), **decided(variant, recipe, line)}
+
+
+def _named(init: str) -> str | None:
+    """The digest that params/weights.yaml gives a start, whose file need not be there."""
+    known = origins.load("start")
+    return known[init].sha256 if init in known else starts.digest(init)
+
+
+def _recipe(variant: Variant) -> Recipe:
+    return recipes.resolve(variant, recipes.load())

@@ -1,0 +1,66 @@
+"""Trainings that start from other trainings of this repository: what decides their weights, and what their cards say."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from components.base import origins
+from components.base.errors import FarposeError
+from components.models import starts, zoo
+from components.models.variant import Variant
+from components.train import descent
+from components.train import recipe as recipes
+from pipelines import plan
+
+CONTINUED = zoo.variant("dark_ranked_mobilenet_fpn_coco_64x48_x4_continued")
+EARLIER = zoo.variant("dark_ranked_mobilenet_fpn_coco_128x96_x2")
+
+
+def from_weights_of(variant: Variant, name: str, key: str = "init") -> Variant:
+    return dataclasses.replace(variant, train={**variant.train, key: f"artifacts/models/{name}/model.safetensors"})
+
+
+def test_an_earlier_training_decides_a_later_one_before_its_weights_are_there():
+    start = plan.decisions(CONTINUED)[plan.TRAIN]["start"]
+    assert start["variant"] == descent.entry(EARLIER)
+    assert start["recipe"] == dataclasses.asdict(recipes.resolve(EARLIER, recipes.load()))
+    assert start["start"] == origins.load("start")["movenet_lightning"].sha256 and start["teacher"] is None
+
+
+def test_another_recipe_of_the_earlier_training_changes_the_later_one_s_plan(monkeypatch):
+    before = plan.decisions(CONTINUED)[plan.TRAIN]
+    longer = dataclasses.replace(EARLIER, train={**EARLIER.train, "epochs": 21})
+    known = zoo.variant
+    monkeypatch.setattr(zoo, "variant", lambda name: longer if name == EARLIER.name else known(name))
+    after = plan.decisions(CONTINUED)[plan.TRAIN]
+    assert before["recipe"] == after["recipe"] and before["start"] != after["start"]
+
+
+def test_the_card_names_the_earlier_training_and_keeps_the_first_start_s_licence():
+    card, first = plan.decisions(CONTINUED)[plan.REGISTER]["start"], starts.described("movenet_lightning")
+    assert card["weights"].startswith(EARLIER.name) and card["weights"].endswith("trained from movenet_lightning")
+    assert {key: card[key] for key in first if key != "weights"} == {key: first[key] for key in first if key != "weights"}
+
+
+def test_the_card_keeps_an_earlier_training_s_teacher():
+    taught = "categorical_mobilenet_fpn_coco_128x96_x2"
+    later = from_weights_of(CONTINUED, taught)
+    card = plan.decisions(later)[plan.REGISTER]["start"]
+    assert card["teacher"].startswith("categorical_mobilenet_fpn_175_coco_256x192")
+
+
+@pytest.mark.parametrize("key", ["init", "teacher"])
+def test_a_variant_that_descends_from_itself_is_refused(monkeypatch, key):
+    circle = {CONTINUED.name: from_weights_of(CONTINUED, EARLIER.name), EARLIER.name: from_weights_of(EARLIER, CONTINUED.name, key)}
+    known = zoo.variant
+    monkeypatch.setattr(zoo, "variant", lambda name: circle.get(name) or known(name))
+    with pytest.raises(FarposeError, match=f"descends from itself: {CONTINUED.name} from {EARLIER.name} from {CONTINUED.name}"):
+        plan.decisions(circle[CONTINUED.name])
+
+
+def test_missing_weights_say_which_training_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FarposeError, match=f"weights file not found.*farpose run train@{EARLIER.name}"):
+        starts.digest(str(CONTINUED.train["init"]))
