@@ -39,7 +39,7 @@ SHORT = {
     "learning_rate": 2**-13, "gamma": 0.5, "init": "none", "validate_on": "val", "validate_every": 0, "validate_flip": False,
     "checkpoint_seconds": 0.0,
 }  # fmt: skip
-TEACHER = "released/pose_64x48/model.safetensors"
+TEACHER = "released/pose_128x96/model.safetensors"  # sees four times as many px of the same view
 LAYERED = {"optimiser": "adamw", "weight_decay": 0.1, "layer_decay": 0.75}
 Kind = Literal["eager", "graphed"]
 

@@ -84,11 +84,14 @@ def on(dataset: str, split: str = "val") -> Ground:
     return Ground(data, folder / "persons", (folder / "shards",))
 
 
-def judge(model: Package, ground: Ground, split: str, folder: Path) -> dict[str, Any]:
+def judge(
+    model: Package, ground: Ground, split: str, folder: Path, conditions: tuple[str, ...] = (), detector_reductions: tuple[int, ...] = ()
+) -> dict[str, Any]:
     """Evaluate a model into `folder`, as the evaluate stage does; its metrics.
 
     Args:
         split: "val" or "dev".
+        conditions, detector_reductions: as in params/evaluate.yaml.
     Raises:
         FarposeError: as `inputs`, or what the evaluation raises.
     """
@@ -98,7 +101,7 @@ def judge(model: Package, ground: Ground, split: str, folder: Path) -> dict[str,
     from components.pose.images import IMAGES_FILE, read_images
     from components.registry import lineage
 
-    only = {"conditions": (), "decodings": (), "boxes": "gt", "detector_reductions": ()}
+    only = {"conditions": conditions, "decodings": (), "boxes": "gt", "detector_reductions": detector_reductions}
     params = dataclasses.replace(settings.evaluation(), split=split, **only)  # type: ignore[arg-type]
     images = read_images(ground.persons / IMAGES_FILE)
     data = EvaluationData(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.base.errors import FarposeError
-from components.registry import store
+from components.registry import released, store
 from tests.repositories import assert_one_line, copy_of_this, module, python
 from tests.test_serving import PROXIES, Clone
 
@@ -76,7 +76,7 @@ def test_servers_flow_artifacts_and_models_in_a_path_with_every_sign(tmp_path):
             assert done.stdout.endswith("True\n"), done.stdout + done.stderr
         done = python(clone.folder, FLOW, **PROXIES)  # on the server of `make serve`
         assert done.returncode == 0 and (clone.folder / "last.txt").is_file(), done.stdout + done.stderr
-        assert "version 1 of categorical_mobilenet_fpn_coco_64x48_x4" in done.stdout
+        assert f"version 1 of {released.read('pose_64x48').variant.name}" in done.stdout
     finally:
         clone.make("stop")
     shutil.rmtree(clone.folder / "mlruns" / "prefect")

@@ -1,0 +1,109 @@
+"""Rows of the study with a detector's boxes, and on a second data set. Run: python -m benchmarks.elsewhere MODELS ...
+
+    farpose params --apply study_small; farpose acquire coco --from FOLDER; farpose run fetch      # a clone with the study's persons
+    farpose acquire lspet_as_coco --from FOLDER
+    python -m benchmarks.elsewhere FOLDER/artifacts/models ...      # of the clones that trained the rows
+
+COCO's validation images are reduced one and four times, the shipped detector finds persons in them, and crops are cut from the same reduced
+images: the whole chain at low resolution. Leeds Sports Poses' validation persons are scored with annotated boxes, by the 12 joints that
+COCO labels too. Writes results/study/elsewhere.json row by row; a row that is there is not scored again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from components.base.config import REPOSITORY
+from components.base.files import read_json, sha256_of, write_json
+from components.degrade.params import ShardSpec
+from components.evaluate.significance import Outcome, holm, paired_bootstrap, read_outcome
+from components.models import zoo
+from components.models.weights import load_weights, save_weights
+from components.registry import lineage
+from components.registry.package import Package
+from pipelines import judging, paths, settings
+
+RECORD, RUNS = REPOSITORY / "results" / "study" / "elsewhere.json", REPOSITORY / "results" / "lowres"
+SCORED = paths.SCRATCH / "elsewhere"
+LEEDS, REDUCTIONS = "lspet_as_coco", (1, 4)
+COLUMNS = {  # where the outcome of every detection lies, and the number's name
+    **{f"detector_x{reduction}": ("coco", f"_detector_boxes_x{reduction}") for reduction in REDUCTIONS},
+    "leeds": (LEEDS, ""),
+}
+
+
+def packaged(name: str, weights: Path, shards: str) -> Package:
+    """A trained variant with the preparation of its crops, as a registered model has it."""
+    variant, (protocol, size) = zoo.variant(name), shards.rsplit("_", 1)
+    height, width = (int(side) for side in size.split("x"))
+    folder = SCORED / "weights" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / "model.safetensors", load_weights(weights, variant), {"variant": name})
+    spec = ShardSpec((height, width), protocol)
+    return Package(folder, variant, spec, settings.degrade(), settings.evaluation())
+
+
+def scored(name: str, weights: Path, shards: str, grounds: dict[str, judging.Ground]) -> dict[str, Any]:
+    """AP in every column of one row; the evaluations stay in the scratch folder."""
+    model = packaged(name, weights, shards)
+    found: dict[str, Any] = {"weights.sha256": sha256_of(weights), "shards": shards}
+    for dataset, ground in grounds.items():
+        metrics = judging.judge(model, ground, "val", SCORED / dataset / name, detector_reductions=REDUCTIONS if dataset == "coco" else ())
+        found[dataset] = {key: value for key, value in metrics.items() if isinstance(value, float | int)}
+    return found
+
+
+def compared(rows: dict[str, Any]) -> dict[str, Any]:
+    """Of every column: the paired difference to its best row, with its 95 % interval and Holm's correction."""
+    found, names = {}, list(rows)
+    for column, (dataset, end) in COLUMNS.items():
+        outcomes: dict[str, Outcome] = {name: read_outcome(SCORED / dataset / name, end) for name in names}
+        best = max(names, key=lambda name: rows[name][dataset][f"AP{end or '_gt_boxes'}"])
+        others = [name for name in names if name != best]
+        pairs = {name: paired_bootstrap(outcomes[name], outcomes[best]) for name in others}
+        corrected = dict(zip(others, holm([pairs[name].p_value for name in others]), strict=True))
+        ends = {name: {"difference": pair.value, "low": pair.low, "high": pair.high} for name, pair in pairs.items()}
+        found[column] = {"best": best, "others": {name: {**ends[name], "p_holm": corrected[name]} for name in others}}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", type=Path, help="artifacts/models of each clone")
+    parser.add_argument("--start", default="movenet_lightning", help="rows with this start")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    grounds = {"coco": judging.here(), LEEDS: judging.on(LEEDS)}
+    rows: dict[str, Any] = read_json(RECORD)["rows"] if RECORD.is_file() else {}
+    runs = [read_json(path) for path in sorted(RUNS.glob("*.json"))]
+    for run in runs:
+        name, folders = run["run"], [folder / run["run"] for folder in asked.models]
+        weights = next((folder / "model.safetensors" for folder in folders if (folder / "model.safetensors").is_file()), None)
+        wanted = run["start"]["init"] == asked.start and not run["recipe"]["seed"]
+        if not wanted or weights is None or name in rows:
+            continue
+        if sha256_of(weights) != run["weights.sha256"]:
+            raise SystemExit(f"{weights} is not what {name}'s record names")
+        rows[name] = {"start": asked.start, **scored(name, weights, run["data"]["shards"], grounds)}
+        record = {
+            "command": "python -m benchmarks.elsewhere FOLDER/artifacts/models ...",
+            "hardware": platform.processor() or platform.machine(),
+            "versions": lineage.versions(),
+            "data.md5": lineage.data_digest(),
+            "rows": rows,
+        }
+        write_json(RECORD, record)
+    starts = sorted({row["start"] for row in rows.values()})
+    differences = {start: compared({name: row for name, row in rows.items() if row["start"] == start}) for start in starts}
+    write_json(RECORD, read_json(RECORD) | {"differences": differences})
+    print(json.dumps(differences, indent=2))
+
+
+if __name__ == "__main__":
+    main()
