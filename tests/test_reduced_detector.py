@@ -92,6 +92,18 @@ def test_real_persons_are_found_until_they_are_too_small(real_data: Path, tmp_pa
     assert best[1] > 0.7 and best[1] > best[8] and sharp[8] < sharp[1]
 
 
+def test_an_image_that_changed_is_looked_at_anew(real_data: Path, tmp_path: Path) -> None:
+    annotated = json.loads((real_data / "coco" / "annotations" / "person_keypoints_val2017.json").read_text())
+    large = max((a for a in annotated["annotations"] if a["num_keypoints"] > 14), key=lambda a: a["bbox"][3])
+    (file_name,) = (image["file_name"] for image in annotated["images"] if image["id"] == large["image_id"])
+    image = read_image(real_data / "coco" / "val2017" / file_name)
+    found = []
+    for written in (image, np.full_like(image, 128), image):
+        context = context_of({file_name: written}, {file_name: large["bbox"]}, tmp_path, EvaluateParams())
+        found.append(len(reduced_detector_crops(context, 1)[0]))
+    assert found[0] == found[2] > 0 and found[1] == 0
+
+
 @pytest.mark.parametrize("wrong", [(0,), (2, 2), (-1,)])
 def test_reductions_are_different_and_positive(wrong: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="detector_reductions must be different whole numbers"):

@@ -5,6 +5,8 @@ Annotated boxes, and those that a detector found at full resolution, are better 
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from components.degrade.area import area_mean, to_uint8
 from components.degrade.images import read_image
 from components.degrade.params import ShardSpec
 from components.degrade.shards import Boxes, EvalCrops, crop_boxes
-from components.detect.detector import NAME, SCORE, PersonDetector
+from components.detect.detector import NAME, SCORE, Found, PersonDetector
 from components.evaluate.approach import EvaluationContext
 
 
@@ -26,19 +28,34 @@ def reduced_detector_crops(context: EvaluationContext, reduction: int) -> tuple[
     Raises:
         FarposeError: an image is missing or damaged, or the detector's file is.
     """
-    data, finder = context.data, PersonDetector.open()
+    data = context.data
     own = data.inputs
-    paths, ids, boxes, scores = [], [], [], []
-    for image_id, path in zip(data.images["image_id"].tolist(), data.images["image_path"].tolist(), strict=True):
-        found = finder.find(reduced(read_image(data.data_root / path, own.upright), reduction), SCORE)
-        paths += [path] * len(found.scores)
-        ids += [image_id] * len(found.scores)
-        boxes.append(found.bbox_xywh * reduction)
-        scores.append(found.scores)
-    given = Boxes(data.data_root, np.array(paths, dtype=object), np.array(ids, np.int64), np.concatenate(boxes).reshape(-1, 4), own.upright)
+    images, image_ids = tuple(data.images["image_path"].tolist()), data.images["image_id"].to_numpy(np.int64)
+    found = _detections(data.data_root, tuple((path, _written(data.data_root / path)) for path in images), own.upright, reduction)
+    counts = [len(one.scores) for one in found]
+    boxes = np.concatenate([one.bbox_xywh * reduction for one in found]).reshape(-1, 4)
+    scores = np.concatenate([one.scores for one in found])
+    paths, ids = np.repeat(np.array(images, dtype=object), counts), np.repeat(image_ids, counts)
+    given = Boxes(data.data_root, paths, ids, boxes, own.upright)
     spec, convention = ShardSpec(own.geometry.input_size, own.protocol), own.geometry.convention
     crops = crop_boxes(given, convention, spec, data.degrade, own.skeleton, reduction=reduction)
-    return crops, np.concatenate(scores).astype(np.float64)
+    return crops, scores.astype(np.float64)
+
+
+@functools.lru_cache(maxsize=4)  # several models that are scored in one process see the same images
+def _detections(root: Path, images: tuple[tuple[str, int], ...], upright: bool, reduction: int) -> list[Found]:
+    """What the detector finds in each reduced image, px of it.
+
+    Args:
+        images: path and time of writing of each; a changed image is looked at anew.
+    """
+    finder = PersonDetector.open()
+    return [finder.find(reduced(read_image(root / path, upright), reduction), SCORE) for path, _ in images]
+
+
+def _written(image: Path) -> int:
+    """ns; 0 for a missing image, of which reading it says what is wrong."""
+    return image.stat().st_mtime_ns if image.is_file() else 0
 
 
 def reduced(image: np.ndarray, reduction: int) -> np.ndarray:
