@@ -185,19 +185,35 @@ def _facts(making: Making, origin: Mapping[str, str], metrics: dict[str, Any]) -
             "shards": making.shards,
             "shards (SHA-256 of shard.json)": trained["shard"],
             "licences": registration.licences(),
-            "made by": "; ".join(_commands(making)),
+            "made by": "; ".join(_commands(making, made["recipe"]["init"])),
         },
         metrics=metrics,
         **made,
     )
 
 
-def _commands(making: Making) -> list[str]:
-    """The commands that make it again from its commit and its data."""
-    applied = [f"`farpose params --apply {making.example}`"] if making.example else []
-    trained = [f"`farpose acquire {settings.data().source} --from FOLDER`", "`farpose run`"]
+def _commands(making: Making, init: str) -> list[str]:
+    """The commands that make it again from its commit and its data, and before them those of the trainings that it starts from."""
+    from components.train import descent
+
+    acquired = f"`farpose acquire {settings.data().source} --from FOLDER`"
+    before = descent.earlier(init)
+    earlier = [command for name in before for command in (*_applied(_example_of(name)), acquired, f"`farpose run train@{name}`")]
     example = f" --example {making.example}" if making.example else ""
-    return [*applied, *trained, f"`farpose release {making.variant} --as {making.name}{example}`"]
+    released = f"`farpose release {making.variant} --as {making.name}{example}`"
+    return [*earlier, *_applied(making.example), acquired, "`farpose run`", released]
+
+
+def _applied(example: str | None) -> list[str]:
+    return [f"`farpose params --apply {example}`"] if example else []
+
+
+def _example_of(variant: str) -> str | None:
+    """The first of params/examples whose pipeline trains a variant."""
+    from components.base.config import load_yaml
+
+    lists = sorted(paths.EXAMPLES.glob("*/pipeline.yaml"))
+    return next((path.parent.name for path in lists if variant in (load_yaml(path).get("variants") or {})), None)
 
 
 def _notice(stated: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from components.models import starts, zoo
 from components.models.variant import Variant
 from components.train import descent
 from components.train import recipe as recipes
-from pipelines import plan
+from pipelines import plan, releases
 
 CONTINUED = zoo.variant("dark_ranked_mobilenet_fpn_coco_64x48_x4_continued")
 EARLIER = zoo.variant("dark_ranked_mobilenet_fpn_coco_128x96_x2")
@@ -49,6 +50,16 @@ def test_the_card_keeps_an_earlier_training_s_teacher():
     later = from_weights_of(CONTINUED, taught)
     card = plan.decisions(later)[plan.REGISTER]["start"]
     assert card["teacher"].startswith("categorical_mobilenet_fpn_175_coco_256x192")
+
+
+def test_a_release_names_the_commands_of_the_earlier_training_first():
+    assert descent.earlier(str(CONTINUED.train["init"])) == [EARLIER.name] and descent.earlier("movenet_lightning") == []
+    making = releases.Making("pose", CONTINUED.name, Path("nowhere"), "direct_64x48", example="study_continued")
+    said = releases._commands(making, str(CONTINUED.train["init"]))
+    first, second = (said.index(f"`farpose params --apply {example}`") for example in ("study_distance", "study_continued"))
+    assert first < said.index(f"`farpose run train@{EARLIER.name}`") < second < said.index("`farpose run`")
+    plain = releases.Making("pose", EARLIER.name, Path("nowhere"), "distance_128x96")
+    assert not any("--apply" in command or "train@" in command for command in releases._commands(plain, "movenet_lightning"))
 
 
 @pytest.mark.parametrize("key", ["init", "teacher"])

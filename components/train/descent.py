@@ -56,6 +56,12 @@ def described(init: str, taught: str | None) -> dict[str, Any]:
     return before | {"weights": f"{name} ({init}), trained from {before['weights']}"} | teacher.described(taught)
 
 
+def earlier(init: str) -> list[str]:
+    """The variants whose weights lead to a start, the first to train first."""
+    name = trained_here(init)
+    return [*earlier(_recipe(zoo.variant(name)).init), name] if name else []
+
+
 def _decided(path: str | None, digest: Callable[[Any], str | None], line: tuple[str, ...]) -> object:
     name = trained_here(path) if path else None
     if name is None:
