@@ -32,9 +32,10 @@ from pipelines import judging, paths, settings
 RECORD, RUNS = REPOSITORY / "results" / "study" / "elsewhere.json", REPOSITORY / "results" / "lowres"
 SCORED = paths.SCRATCH / "elsewhere"
 LEEDS, REDUCTIONS = "lspet_as_coco", (1, 4)
-COLUMNS = {  # where the outcome of every detection lies, and the number's name
-    **{f"detector_x{reduction}": ("coco", f"_detector_boxes_x{reduction}") for reduction in REDUCTIONS},
-    "leeds": (LEEDS, ""),
+COLUMNS = {  # data set, end of the name of the file with the outcome of every detection, what the column says
+    "detector_x1": ("coco", "_detector_boxes_x1", "boxes found in the images"),
+    "detector_x4": ("coco", "_detector_boxes_x4", "in images reduced 4 times"),
+    "leeds": (LEEDS, "", "Leeds, annotated boxes"),
 }
 
 
@@ -62,15 +63,35 @@ def scored(name: str, weights: Path, shards: str, grounds: dict[str, judging.Gro
 def compared(rows: dict[str, Any]) -> dict[str, Any]:
     """Of every column: the paired difference to its best row, with its 95 % interval and Holm's correction."""
     found, names = {}, list(rows)
-    for column, (dataset, end) in COLUMNS.items():
+    for column, (dataset, end, _) in COLUMNS.items():
         outcomes: dict[str, Outcome] = {name: read_outcome(SCORED / dataset / name, end) for name in names}
-        best = max(names, key=lambda name: rows[name][dataset][f"AP{end or '_gt_boxes'}"])
+        best = max(names, key=lambda name: _ap(rows[name], column))
         others = [name for name in names if name != best]
         pairs = {name: paired_bootstrap(outcomes[name], outcomes[best]) for name in others}
         corrected = dict(zip(others, holm([pairs[name].p_value for name in others]), strict=True))
         ends = {name: {"difference": pair.value, "low": pair.low, "high": pair.high} for name, pair in pairs.items()}
         found[column] = {"best": best, "others": {name: {**ends[name], "p_holm": corrected[name]} for name in others}}
     return found
+
+
+def table(record: dict[str, Any], start: str) -> str:
+    """The rows of one start in Markdown, the best at low resolution first; ≈: not told apart from the column's best."""
+    rows = {name: row for name, row in record["rows"].items() if row["start"] == start}
+    lines = [f"| method | {' | '.join(title for _, _, title in COLUMNS.values())} |", "|---|" + "---:|" * len(COLUMNS)]
+    for name in sorted(rows, key=lambda name: -_ap(rows[name], "detector_x4")):
+        cells = []
+        for column in COLUMNS:
+            other = record["differences"][start][column]["others"].get(name)
+            apart = "" if other is None or other["p_holm"] < 0.05 else " ≈"
+            low, high = (100 * _ap(rows[name], column, end) for end in ("_low", "_high"))
+            cells.append(f"{100 * _ap(rows[name], column):.1f} ({low:.1f}–{high:.1f}){apart}")
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _ap(row: dict[str, Any], column: str, which: str = "") -> float:
+    dataset, end, _ = COLUMNS[column]
+    return float(row[dataset][f"AP{end or '_gt_boxes'}{which}"])
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import elsewhere
 from benchmarks.demo import part
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
@@ -147,7 +148,7 @@ def run_of(row: dict[str, Any], example: str) -> dict[str, Any]:
     }
 
 
-def page(runs: Path = RUNS, document: Path = PAGE, seeds: Path = SEEDS) -> None:
+def page(runs: Path = RUNS, document: Path = PAGE, seeds: Path = SEEDS, other: Path = elsewhere.RECORD) -> None:
     """Rewrite the marked parts of the page, and its figures. Rows of different starts and sizes are kept apart."""
     every = sorted((read_json(path) for path in runs.glob("*.json")), key=lambda run: -run["metrics"]["AP_gt_boxes"])
     text = document.read_text()
@@ -161,6 +162,9 @@ def page(runs: Path = RUNS, document: Path = PAGE, seeds: Path = SEEDS) -> None:
         _curves(found, document.parent / f"{group.figure}_curves.png")
     for key, rows in (read_json(seeds) if seeds.is_file() else {}).items():
         text = part(text, mark("seeds", key), _seeds(rows), document.name)
+    if other.is_file():
+        for start in (record := read_json(other))["differences"]:
+            text = part(text, mark("elsewhere", start), elsewhere.table(record, start), document.name)
     with atomic_file(document) as temporary:
         temporary.write_text(text)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import lowres
+from benchmarks import elsewhere, lowres
 from components.base.errors import FarposeError
 from components.base.files import read_json, write_json
 from components.evaluate.oks import match, summarise
@@ -44,11 +44,34 @@ def written(tmp_path: Path) -> Path:
     write_json(tmp_path / "runs" / "d.json", run("dark_ranked_mobilenet_fpn_coco_128x96", 0.4))
     page = tmp_path / "study.md"
     marks = [lowres.mark(what, key) for key in lowres.GROUPS for what in ("table", "differences", "costs")]
-    marks.append(lowres.mark("seeds", "movenet_lightning"))
+    marks += [lowres.mark("seeds", "movenet_lightning"), lowres.mark("elsewhere", "movenet_lightning")]
     page.write_text("\n\n".join(f"{mark}\nformer\n<!-- end -->" for mark in marks) + "\n")
     write_json(tmp_path / "seeds.json", {"movenet_lightning": [of_seeds("cal", 0.3), of_seeds("dark", 0.25) | apart]})
-    lowres.page(tmp_path / "runs", page, tmp_path / "seeds.json")
+    write_json(tmp_path / "elsewhere.json", elsewhere_of({"weak": (0.3, 0.1, 0.2), "strong": (0.4, 0.3, 0.15)}))
+    lowres.page(tmp_path / "runs", page, tmp_path / "seeds.json", tmp_path / "elsewhere.json")
     return page
+
+
+def elsewhere_of(rows: dict[str, tuple[float, ...]]) -> dict[str, object]:
+    """A record of `benchmarks.elsewhere`: the second row is told apart from the best everywhere but on Leeds."""
+    ends = {column: (dataset, f"AP{end or '_gt_boxes'}") for column, (dataset, end, _) in elsewhere.COLUMNS.items()}
+    found: dict[str, dict[str, object]] = {}
+    for name, aps in rows.items():
+        found[name] = {"start": "movenet_lightning", "coco": {}, elsewhere.LEEDS: {}}
+        for (dataset, key), ap in zip(ends.values(), aps, strict=True):
+            found[name][dataset] |= {key: ap, f"{key}_low": ap - 0.02, f"{key}_high": ap + 0.02}
+    first, second = rows
+    others = {column: {"others": {first: {"p_holm": 0.01}}} for column in ends}
+    others["leeds"] = {"others": {second: {"p_holm": 0.4}}}
+    return {"rows": found, "differences": {"movenet_lightning": others}}
+
+
+def test_the_other_boxes_table_leads_with_the_best_at_low_resolution(written):
+    table = written.read_text().split(lowres.mark("elsewhere", "movenet_lightning"))[1].split("<!-- end -->")[0]
+    assert re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE) == [
+        ("strong", "30.0 (28.0–32.0)", "15.0 (13.0–17.0) ≈"),
+        ("weak", "10.0 (8.0–12.0)", "20.0 (18.0–22.0)"),
+    ]
 
 
 def of_seeds(name: str, ap: float) -> dict[str, object]:
@@ -122,7 +145,7 @@ def test_rows_of_several_clones_are_compared_with_the_best(tmp_path):
 
 def test_a_second_writing_changes_nothing(written):
     before = written.read_bytes()
-    lowres.page(written.parent / "runs", written, written.parent / "seeds.json")
+    lowres.page(written.parent / "runs", written, written.parent / "seeds.json", written.parent / "elsewhere.json")
     assert written.read_bytes() == before
 
 
