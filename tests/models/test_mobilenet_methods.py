@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from components.models import starts, zoo
 from components.models.backbones.mobilenet_fpn import LEVELS, MOBILENETS, build_mobilenet
@@ -128,6 +128,22 @@ def test_siu_changes_the_enlargements_alone():
         assert not torch.equal(stable(batch), plain(batch))
         stable.enlarge = plain.enlarge
         assert torch.equal(stable(batch), plain(batch))
+
+
+def test_siu_s_shuffles_do_not_hide_the_start():
+    """What they add before the first step is small beside what the start's pyramid adds in their place."""
+    variant = ON_CROPS["siu"]
+    stable, plain = (drawn(ON_CROPS[method]) for method in ("siu", "simple"))
+    for model in (stable, plain):
+        starts.initialise(model, "movenet_lightning", variant.skeleton)
+    given: dict[str, list[Tensor]] = {}
+    for name, model in (("stable", stable), ("plain", plain)):
+        enlarge, kept = model.backbone.enlarge, given.setdefault(name, [])
+        model.backbone.enlarge = lambda coarse, level, like, enlarge=enlarge, kept=kept: kept.append(enlarge(coarse, level, like)) or kept[-1]
+        with torch.no_grad():
+            model.train()(images(variant, 8))
+    sizes = [(small.std(), large.std()) for small, large in zip(given["stable"], given["plain"], strict=True)]
+    assert len(sizes) == 3 and all(0 < small < 0.25 * large for small, large in sizes), sizes
 
 
 @pytest.mark.parametrize(("method", "every"), [("simple", 1), ("dark", 1), ("udp_gaussian", 1), ("udp_offset", 3), ("cal", 1)])
