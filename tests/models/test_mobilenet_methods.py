@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -138,8 +140,13 @@ def test_siu_s_shuffles_do_not_hide_the_start():
         starts.initialise(model, "movenet_lightning", variant.skeleton)
     given: dict[str, list[Tensor]] = {}
     for name, model in (("stable", stable), ("plain", plain)):
-        enlarge, kept = model.backbone.enlarge, given.setdefault(name, [])
-        model.backbone.enlarge = lambda coarse, level, like, enlarge=enlarge, kept=kept: kept.append(enlarge(coarse, level, like)) or kept[-1]
+        kept = given.setdefault(name, [])
+
+        def watched(*levels: object, enlarge: Callable[..., Tensor] = model.backbone.enlarge, kept: list[Tensor] = kept) -> Tensor:
+            kept.append(enlarge(*levels))
+            return kept[-1]
+
+        model.backbone.enlarge = watched
         with torch.no_grad():
             model.train()(images(variant, 8))
     sizes = [(small.std(), large.std()) for small, large in zip(given["stable"], given["plain"], strict=True)]
