@@ -133,8 +133,9 @@ def _mobilenet(variant: Variant) -> PlainPose:
     mobilenet_initialisation(backbone)
     model = PlainPose(backbone, variant.num_keypoints, sigmoid_every=1)
     published_initialisation(backbone.shuffles)
-    for path in backbone.shuffles:
-        nn.init.constant_(path[1].weight, 0.1)  # no start holds the shuffles: small ones do not hide what it finds
+    for norm in backbone.shuffles.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.constant_(norm.weight, 0.1)  # no start holds the shuffles: small ones do not hide what it finds
     published_initialisation(model.final_layer)
     return model
 
