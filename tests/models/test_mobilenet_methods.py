@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from components.models import starts, zoo
-from components.models.backbones.mobilenet_fpn import LEVELS, MOBILENETS, build_mobilenet
+from components.models.backbones.mobilenet_fpn import LEVELS, MOBILENETS, PYRAMID, build_mobilenet
 from components.models.methods.siu import StableMobileNetFPN
 from components.models.official import authors_key
 from components.models.variant import Variant, methods
@@ -132,25 +130,14 @@ def test_siu_changes_the_enlargements_alone():
         assert torch.equal(stable(batch), plain(batch))
 
 
-def test_siu_s_shuffles_do_not_hide_the_start():
-    """What they add before the first step is small beside what the start's pyramid adds in their place."""
-    variant = ON_CROPS["siu"]
-    stable, plain = (drawn(ON_CROPS[method]) for method in ("siu", "simple"))
-    for model in (stable, plain):
-        starts.initialise(model, "movenet_lightning", variant.skeleton)
-    given: dict[str, list[Tensor]] = {}
-    for name, model in (("stable", stable), ("plain", plain)):
-        kept = given.setdefault(name, [])
-
-        def watched(*levels: object, enlarge: Callable[..., Tensor] = model.backbone.enlarge, kept: list[Tensor] = kept) -> Tensor:
-            kept.append(enlarge(*levels))
-            return kept[-1]
-
-        model.backbone.enlarge = watched
-        with torch.no_grad():
-            model.train()(images(variant, 8))
-    sizes = [(small.std(), large.std()) for small, large in zip(given["stable"], given["plain"], strict=True)]
-    assert len(sizes) == 3 and all(0 < small < 0.25 * large for small, large in sizes), sizes
+def test_siu_begins_with_the_levels_of_the_start_alone():
+    """The shuffles add nothing before the first step, and learn in it."""
+    stable = drawn(ON_CROPS["siu"]).backbone.train()
+    for level, width in enumerate(PYRAMID):
+        enlarged = stable.enlarge(torch.randn(2, width, 3, 4), level, torch.zeros(1, 1, 6, 7))
+        assert enlarged.shape[-2:] == (6, 7) and not enlarged.any()
+        (enlarged * torch.randn_like(enlarged)).sum().backward()
+        assert stable.shuffles[level][1].weight.grad.abs().min() > 0
 
 
 @pytest.mark.parametrize(("method", "every"), [("simple", 1), ("dark", 1), ("udp_gaussian", 1), ("udp_offset", 3), ("cal", 1)])

@@ -135,7 +135,7 @@ def _mobilenet(variant: Variant) -> PlainPose:
     published_initialisation(backbone.shuffles)
     for norm in backbone.shuffles.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            nn.init.constant_(norm.weight, 0.1)  # no start holds the shuffles: small ones do not hide what it finds
+            nn.init.zeros_(norm.weight)  # no start holds the shuffles: from 0 they join in as they learn, and do not hide what it finds
     published_initialisation(model.final_layer)
     return model
 
