@@ -64,6 +64,8 @@ def test_outputs_are_the_codec_s_and_gradients_reach_everything(variant: Variant
     model, codec = drawn(variant), codec_of(variant)
     for last in (part for part in model.modules() if isinstance(part, nn.Conv2d) and part.weight.std() < 0.01):
         nn.init.kaiming_normal_(last.weight)  # a gradient through the published 0.001 would be too small to tell from none
+    for norm in (part for part in model.modules() if isinstance(part, nn.BatchNorm2d) and not part.weight.any()):
+        nn.init.ones_(norm.weight)  # SIU's begin at 0 and open in the first step
     loss(variant, model.train()).backward()
     assert [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()] == []
     with torch.inference_mode():
