@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from components.models import starts, zoo
-from components.models.backbones.mobilenet_fpn import LEVELS, MOBILENETS, PYRAMID, build_mobilenet
+from components.models.backbones.mobilenet_fpn import LEVELS, MOBILENETS, build_mobilenet
 from components.models.methods.siu import StableMobileNetFPN
 from components.models.official import authors_key
 from components.models.variant import Variant, methods
@@ -64,8 +64,6 @@ def test_outputs_are_the_codec_s_and_gradients_reach_everything(variant: Variant
     model, codec = drawn(variant), codec_of(variant)
     for last in (part for part in model.modules() if isinstance(part, nn.Conv2d) and part.weight.std() < 0.01):
         nn.init.kaiming_normal_(last.weight)  # a gradient through the published 0.001 would be too small to tell from none
-    for norm in (part for part in model.modules() if isinstance(part, nn.BatchNorm2d) and not part.weight.any()):
-        nn.init.ones_(norm.weight)  # SIU's begin at 0 and open in the first step
     loss(variant, model.train()).backward()
     assert [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()] == []
     with torch.inference_mode():
@@ -132,16 +130,6 @@ def test_siu_changes_the_enlargements_alone():
         assert torch.equal(stable(batch), plain(batch))
 
 
-def test_siu_begins_with_the_levels_of_the_start_alone():
-    """The shuffles add nothing before the first step, and learn in it."""
-    stable = drawn(ON_CROPS["siu"]).backbone.train()
-    for level, width in enumerate(PYRAMID):
-        enlarged = stable.enlarge(torch.randn(2, width, 3, 4), level, torch.zeros(1, 1, 6, 7))
-        assert enlarged.shape[-2:] == (6, 7) and not enlarged.any()
-        (enlarged * torch.randn_like(enlarged)).sum().backward()
-        assert stable.shuffles[level][1].weight.grad.abs().min() > 0
-
-
 @pytest.mark.parametrize(("method", "every"), [("simple", 1), ("dark", 1), ("udp_gaussian", 1), ("udp_offset", 3), ("cal", 1)])
 def test_heatmaps_start_as_the_sigmoid_of_movenets_logits(method, every):
     logits, heatmaps = drawn(ON_CROPS["categorical"]), drawn(ON_CROPS[method])
@@ -155,7 +143,8 @@ def test_heatmaps_start_as_the_sigmoid_of_movenets_logits(method, every):
 @pytest.mark.slow
 @over_crops
 def test_each_learns_a_batch_by_heart_from_its_start(variant: Variant, tmp_path):
-    assert learned_share(variant, tmp_path, steps=1600, init="movenet_lightning", own_recipe=True) >= 0.95
+    steps = 5000 if variant.method == "siu" else 1600  # its shuffles have no part of the start, and hide it at first
+    assert learned_share(variant, tmp_path, steps=steps, init="movenet_lightning", own_recipe=True) >= 0.95
 
 
 def test_finer_maps_start_as_the_bilinear_enlargement_of_the_coarse_ones():

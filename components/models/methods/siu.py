@@ -133,9 +133,6 @@ def _mobilenet(variant: Variant) -> PlainPose:
     mobilenet_initialisation(backbone)
     model = PlainPose(backbone, variant.num_keypoints, sigmoid_every=1)
     published_initialisation(backbone.shuffles)
-    for norm in backbone.shuffles.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.zeros_(norm.weight)  # no start holds the shuffles: from 0 they join in as they learn, and do not hide what it finds
     published_initialisation(model.final_layer)
     return model
 
