@@ -62,7 +62,7 @@ def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str,
     return {
         TRAIN: {"variant": descent.entry(variant), "recipe": dataclasses.asdict(recipe), **descent.decided(variant, recipe)},
         EVALUATE: {"variant": entry, "evaluate": dataclasses.asdict(settings.evaluation())},
-        REGISTER: {"variant": entry, "start": descent.described(recipe.init, recipe.teacher)},
+        REGISTER: {"variant": entry, "start": descent.described((recipe.init, *recipe.averaged_with), recipe.teacher)},
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,7 @@ def _facts(making: Making, origin: Mapping[str, str], metrics: dict[str, Any]) -
     weights = making.trained / package.WEIGHTS
     trained, summary = read_metadata(weights), read_json(making.trained / "summary.json")
     made = registration.training_facts(trained, summary)
+    inits = (made["recipe"]["init"], *made["recipe"].get("averaged_with", ()))
     crops = paths.SHARDS / making.shards / "shard.json"
     if sha256_of(crops) != trained["shard"]:
         raise FarposeError("these are not the crops that the weights were trained on", where=crops, fix="name those by --shards")
@@ -179,25 +180,25 @@ def _facts(making: Making, origin: Mapping[str, str], metrics: dict[str, Any]) -
         commit=origin["git.commit"],
         data_md5=origin["data.md5"],
         trained_sha256=summary.get("trained_sha256") or sha256_of(weights),  # a study's weights come back rounded already
-        start=descent.described(made["recipe"]["init"], made["recipe"].get("teacher")),
+        start=descent.described(inits, made["recipe"].get("teacher")),
         origin={
             "source": settings.data().source,
             "shards": making.shards,
             "shards (SHA-256 of shard.json)": trained["shard"],
             "licences": registration.licences(),
-            "made by": "; ".join(_commands(making, made["recipe"]["init"])),
+            "made by": "; ".join(_commands(making, inits)),
         },
         metrics=metrics,
         **made,
     )
 
 
-def _commands(making: Making, init: str) -> list[str]:
+def _commands(making: Making, inits: Sequence[str]) -> list[str]:
     """The commands that make it again from its commit and its data, and before them those of the trainings that it starts from."""
     from components.train import descent
 
     acquired = f"`farpose acquire {settings.data().source} --from FOLDER`"
-    before = descent.earlier(init)
+    before = descent.earlier(inits)
     earlier = [command for name in before for command in (*_applied(_example_of(name)), acquired, f"`farpose run train@{name}`")]
     example = f" --example {making.example}" if making.example else ""
     released = f"`farpose release {making.variant} --as {making.name}{example}`"

@@ -53,13 +53,13 @@ def test_the_card_keeps_an_earlier_training_s_teacher():
 
 
 def test_a_release_names_the_commands_of_the_earlier_training_first():
-    assert descent.earlier(str(CONTINUED.train["init"])) == [EARLIER.name] and descent.earlier("movenet_lightning") == []
+    assert descent.earlier([str(CONTINUED.train["init"])]) == [EARLIER.name] and descent.earlier(["movenet_lightning"]) == []
     making = releases.Making("pose", CONTINUED.name, Path("nowhere"), "direct_64x48", example="study_continued")
-    said = releases._commands(making, str(CONTINUED.train["init"]))
+    said = releases._commands(making, [str(CONTINUED.train["init"])])
     first, second = (said.index(f"`farpose params --apply {example}`") for example in ("study_distance", "study_continued"))
     assert first < said.index(f"`farpose run train@{EARLIER.name}`") < second < said.index("`farpose run`")
     plain = releases.Making("pose", EARLIER.name, Path("nowhere"), "distance_128x96")
-    assert not any("--apply" in command or "train@" in command for command in releases._commands(plain, "movenet_lightning"))
+    assert not any("--apply" in command or "train@" in command for command in releases._commands(plain, ["movenet_lightning"]))
 
 
 @pytest.mark.parametrize("key", ["init", "teacher"])

@@ -4,9 +4,11 @@ or an earlier training made."""
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from components.base import origins
@@ -47,7 +49,7 @@ def check(init: str, backbone: str, where: object) -> None:
         raise FarposeError(problem, where=where, fix=f"use backbone {starts[init].backbone}, or init: {' or '.join(fitting)}")
 
 
-def initialise(model: nn.Module, init: str, skeleton: Skeleton) -> int:
+def initialise(model: nn.Module, init: str, skeleton: Skeleton, averaged_with: Sequence[str] = ()) -> int:
     """Give a freshly built network the start `init`, in place.
 
     A named start fills the whole backbone, but for what a method adds to it (`IN_IMAGENET_WEIGHTS = False`), and the other parts that
@@ -59,6 +61,8 @@ def initialise(model: nn.Module, init: str, skeleton: Skeleton) -> int:
         init: "none", "he", "timm", the name of a start of params/weights.yaml, or a path to a file: of weights that a training here made
             of the same network (all of them are taken), or of the backbone's weights.
         skeleton: the joints of the network's maps.
+        averaged_with: further files of trainings of the same network; the mean of all is taken (Wortsman et al. 2022, "Model soups",
+            section 2).
     Returns:
         how many tensors came from a file.
     Raises:
@@ -69,23 +73,35 @@ def initialise(model: nn.Module, init: str, skeleton: Skeleton) -> int:
     if init in ("none", "he"):
         return 0
     if init not in origins.load("start"):
-        return _continued(model, init) if says_its_variant(init) else pretrained.load_backbone(model, init)
+        if averaged_with or says_its_variant(init):
+            return _continued(model, (init, *averaged_with))
+        return pretrained.load_backbone(model, init)
     taken = _fitting(model, load_weights(origins.verified(init, "start"), init), init, skeleton)
     model.load_state_dict(taken, strict=False)
     return len(taken)
 
 
-def _continued(model: nn.Module, path: str) -> int:
-    """Take all weights of an earlier training of the same network; how many tensors those are."""
+def _continued(model: nn.Module, paths: Sequence[str]) -> int:
+    """Take all weights of an earlier training of the same network, or the mean of several; how many tensors those are."""
+    needed = model.state_dict()
+    mean = {key: torch.zeros_like(value, dtype=torch.float64) for key, value in needed.items()}
+    for path in paths:
+        for key, value in _same_network(needed, path).items():
+            mean[key] += value.double() / len(paths)
+    model.load_state_dict({key: value.to(needed[key].dtype) for key, value in mean.items()})
+    return len(mean)
+
+
+def _same_network(needed: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """The weights in a file, which must have the names and shapes of those needed."""
     name = read_metadata(path)["variant"]
-    weights, needed = load_weights(path, name), model.state_dict()
+    weights = load_weights(path, name)
     shapes, given = ({key: tuple(value.shape) for key, value in state.items()} for state in (needed, weights))
     if shapes != given:
         key = next(key for key in (*shapes, *given) if shapes.get(key) != given.get(key))
         problem = f"{key!r} is {given.get(key, 'absent')} in {name}'s network, {shapes.get(key, 'absent')} in this one"
         raise FarposeError(problem, where=f"init: {path}", fix="name the weights of a variant with the same network, or another init")
-    model.load_state_dict({key: value.to(needed[key].dtype) for key, value in weights.items()})
-    return len(weights)
+    return weights
 
 
 def _fitting(model: nn.Module, weights: dict[str, Tensor], init: str, skeleton: Skeleton) -> dict[str, Tensor]:

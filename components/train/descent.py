@@ -13,7 +13,7 @@ from components.train import recipe as recipes
 from components.train import teacher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from components.models.variant import Variant
     from components.train.recipe import Recipe
@@ -29,37 +29,51 @@ def entry(variant: Variant) -> dict[str, Any]:
 def decided(variant: Variant, recipe: Recipe, descendants: tuple[str, ...] = ()) -> dict[str, Any]:
     """`start` and `teacher` of a training: a file's digest, or, where a variant is trained here, its entry, recipe, start and teacher.
 
-    Weights that are trained here need not be there yet, nor what they start from.
+    Weights that are trained here need not be there yet, nor what they start from. `averaged_with` is there where the recipe has it.
 
     Args:
         descendants: variants that descend from this one.
     Raises:
         FarposeError: another file is not there or not the named one, no variant trains it, or a variant descends from itself.
     """
-    line, start_digest = (*descendants, variant.name), _named if descendants else starts.digest
-    return {"start": _decided(recipe.init, start_digest, line), "teacher": _decided(recipe.teacher, teacher.digest, line)}
+    line, digest = (*descendants, variant.name), _named if descendants else starts.digest
+    found = {"start": _decided(recipe.init, digest, line), "teacher": _decided(recipe.teacher, teacher.digest, line)}
+    averaged = [_decided(path, digest, line) for path in recipe.averaged_with]
+    return found | ({"averaged_with": averaged} if averaged else {})
 
 
-def described(init: str, taught: str | None) -> dict[str, Any]:
+def described(inits: Sequence[str], taught: str | None) -> dict[str, Any]:
     """What a model must say of its start and its teacher: for its card. A start that is trained here is named, with what that started from.
 
     Args:
-        init, taught: of its recipe, `init` and `teacher`.
+        inits: of its recipe, `init` and `averaged_with`; starts that are averaged descend from the same published weights.
+        taught: of its recipe, `teacher`.
     Raises:
         FarposeError: as `decided`.
     """
+    every = [_started(init) for init in inits]
+    of_all = {key: value for start in reversed(every) for key, value in start.items()}
+    if len(every) > 1:
+        of_all["weights"] = f"the mean of {' and of '.join(start['weights'] for start in every)}"
+    return of_all | teacher.described(taught)
+
+
+def _started(init: str) -> dict[str, Any]:
     name = trained_here(init)
     if name is None:
-        return starts.described(init) | teacher.described(taught)
-    earlier = _recipe(zoo.variant(name))
-    before = described(earlier.init, earlier.teacher)
-    return before | {"weights": f"{name} ({init}), trained from {before['weights']}"} | teacher.described(taught)
+        return starts.described(init)
+    recipe = _recipe(zoo.variant(name))
+    before = described((recipe.init, *recipe.averaged_with), recipe.teacher)
+    return before | {"weights": f"{name} ({init}), trained from {before['weights']}"}
 
 
-def earlier(init: str) -> list[str]:
-    """The variants whose weights lead to a start, the first to train first."""
-    name = trained_here(init)
-    return [*earlier(_recipe(zoo.variant(name)).init), name] if name else []
+def earlier(inits: Sequence[str]) -> list[str]:
+    """The variants whose weights lead to starts, the first to train first."""
+    found: list[str] = []
+    for name in filter(None, map(trained_here, inits)):
+        recipe = _recipe(zoo.variant(name))
+        found += [*earlier((recipe.init, *recipe.averaged_with)), name]
+    return list(dict.fromkeys(found))
 
 
 def _decided(path: str | None, digest: Callable[[Any], str | None], line: tuple[str, ...]) -> object:

@@ -181,6 +181,7 @@ def _train(
         "variant": variant.name,
         "recipe": json.dumps(key["recipe"]),
         "start": key["init"],
+        **({"averaged_with": " ".join(key["averaged_with"])} if recipe.averaged_with else {}),
         **({"teacher": key["teacher"]} if recipe.teacher else {}),
         "shard": key["shard"],
         **key["versions"],
@@ -210,7 +211,7 @@ def _configure(recipe: Recipe, device: torch.device) -> None:
 def _build(variant: Variant, recipe: Recipe, feed: Feed, device: torch.device) -> tuple[nn.Module, Codec]:
     torch.manual_seed(recipe.seed)
     built = zoo.build(variant, feed.skeleton)
-    starts.initialise(built.model, recipe.init, feed.skeleton)
+    starts.initialise(built.model, recipe.init, feed.skeleton, recipe.averaged_with)
     upscale.load_generator(built.model, variant)
     if recipe.sync_batch_norm:
         sync_batch_norms(built.model)
@@ -224,6 +225,7 @@ def _key(variant: Variant, recipe: Recipe, shards_directory: str | Path, device:
         "variant": dataclasses.asdict(variant),
         "recipe": dataclasses.asdict(recipe),
         "init": starts.digest(recipe.init) or recipe.init,
+        "averaged_with": [starts.digest(path) for path in recipe.averaged_with],
         "teacher": digest(recipe.teacher),
         "upscale": upscale.weights_digest(variant),
         "shard": sha256_of(Path(shards_directory) / "shard.json"),  # names every file's digest

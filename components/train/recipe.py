@@ -68,6 +68,7 @@ class Recipe:
     drop_last: bool
     average: float | None
     init: str = field(metadata={"null": "none"})
+    averaged_with: tuple[str, ...]
     teacher: str | None
     teacher_share: float
     seed: int
@@ -101,6 +102,8 @@ class Recipe:
         _require(self.layer_decay is None or 0 < self.layer_decay <= 1, "layer_decay must lie in 0..1 or be null", self.layer_decay)
         _require(self.average is None or 0 < self.average < 1, "average must lie between 0 and 1 or be null", self.average)
         _require(0 < self.teacher_share <= 1, "teacher_share must lie above 0 and not above 1", self.teacher_share)
+        rule = "averaged_with needs an init that is a weights file too"
+        _require(not self.averaged_with or self.init.endswith(".safetensors"), rule, self.init)
         epochs = self.milestone_epochs
         _require(all(a > 0 for a in self.milestones), "milestones must be positive", list(self.milestones))
         _require(list(epochs) == sorted(epochs), "milestones must rise", list(self.milestones))
