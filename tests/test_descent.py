@@ -19,8 +19,15 @@ CONTINUED = zoo.variant("dark_ranked_mobilenet_fpn_coco_64x48_x4_continued")
 EARLIER = zoo.variant("dark_ranked_mobilenet_fpn_coco_128x96_x2")
 
 
+AVERAGED = zoo.variant("dark_ranked_mobilenet_fpn_coco_64x48_x4_averaged")
+
+
+def path_of(name: str) -> str:
+    return f"artifacts/models/{name}/model.safetensors"
+
+
 def from_weights_of(variant: Variant, name: str, key: str = "init") -> Variant:
-    return dataclasses.replace(variant, train={**variant.train, key: f"artifacts/models/{name}/model.safetensors"})
+    return dataclasses.replace(variant, train={**variant.train, key: path_of(name)})
 
 
 def test_an_earlier_training_decides_a_later_one_before_its_weights_are_there():
@@ -43,6 +50,27 @@ def test_the_card_names_the_earlier_training_and_keeps_the_first_start_s_licence
     card, first = plan.decisions(CONTINUED)[plan.REGISTER]["start"], starts.described("movenet_lightning")
     assert card["weights"].startswith(EARLIER.name) and card["weights"].endswith("trained from movenet_lightning")
     assert {key: card[key] for key in first if key != "weights"} == {key: first[key] for key in first if key != "weights"}
+
+
+def test_every_training_of_a_mean_decides_it_and_stands_in_its_card():
+    planned = plan.decisions(AVERAGED)
+    trained, card = planned[plan.TRAIN], planned[plan.REGISTER]["start"]
+    names = [trained["start"]["variant"]["name"], *(one["variant"]["name"] for one in trained["averaged_with"])]
+    assert names == ["dark_ranked_mobilenet_fpn_coco_64x48_x4", CONTINUED.name, EARLIER.name]
+    assert card["weights"].startswith("the mean of ") and all(name in card["weights"] for name in names)
+    assert card["licence"] == starts.described("movenet_lightning")["licence"]
+    recipe = recipes.resolve(AVERAGED, recipes.load())
+    assert descent.earlier([recipe.init, *recipe.averaged_with]) == [names[0], EARLIER.name, CONTINUED.name]
+
+
+def test_a_mean_that_holds_its_own_descendant_is_refused(monkeypatch):
+    circle = dataclasses.replace(
+        EARLIER, train={**EARLIER.train, "init": AVERAGED.train["init"], "averaged_with": [path_of(AVERAGED.name)]}
+    )
+    known = zoo.variant
+    monkeypatch.setattr(zoo, "variant", lambda name: circle if name == EARLIER.name else known(name))
+    with pytest.raises(FarposeError, match="descends from itself"):
+        plan.decisions(AVERAGED)
 
 
 def test_the_card_keeps_an_earlier_training_s_teacher():

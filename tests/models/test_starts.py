@@ -205,6 +205,43 @@ def test_an_earlier_training_s_network_is_taken_whole(tmp_path):
     assert all(torch.equal(value, expected[key]) and value.dtype == expected[key].dtype for key, value in model.state_dict().items())
 
 
+def moved(outputs: int, size: float) -> PlainPose:
+    """A network whose weights are off by random numbers of this size."""
+    model = pose(outputs=outputs)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += size * torch.randn_like(weight)
+    return model
+
+
+def test_several_trainings_start_one_from_the_mean_of_their_weights(tmp_path):
+    every = [moved(17, size) for size in (0.1, 0.2, 0.3)]
+    paths = []
+    for number, model in enumerate(every):
+        (tmp_path / str(number)).mkdir()
+        paths.append(written(tmp_path / str(number), model))
+    mean = pose()
+    assert starts.initialise(mean, paths[0], COCO_17, paths[1:]) == len(mean.state_dict())
+    for key, value in mean.state_dict().items():
+        expected = np.mean([model.state_dict()[key].numpy() for model in every], 0)
+        np.testing.assert_allclose(value.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_of_several_that_is_another_network_s_is_refused_and_nothing_is_taken(tmp_path):
+    (tmp_path / "other").mkdir()
+    same, other = written(tmp_path, moved(17, 0.1)), written(tmp_path / "other", pose(outputs=14))
+    model = pose()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(FarposeError, match=r"init: .*other.*'final_layer.weight' is \(14, .*\(17, .*in this one"):
+        starts.initialise(model, same, COCO_17, [other])
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_mean_with_a_named_start_is_refused_before_training():
+    with pytest.raises(ValueError, match="averaged_with needs an init that is a weights file too"):
+        dataclasses.replace(recipes.load(), init=LIGHTNING, averaged_with=("a.safetensors",))
+
+
 def test_an_earlier_training_of_another_network_is_refused_and_nothing_is_taken(tmp_path):
     model = pose(outputs=17)
     before = {key: value.clone() for key, value in model.state_dict().items()}
