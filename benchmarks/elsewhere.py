@@ -32,6 +32,11 @@ from pipelines import judging, paths, settings
 RECORD, RUNS = REPOSITORY / "results" / "study" / "elsewhere.json", REPOSITORY / "results" / "lowres"
 SCORED = paths.SCRATCH / "elsewhere"
 LEEDS, REDUCTIONS = "lspet_as_coco", (1, 4)
+GROUPS = {  # start and size of the crops of the rows that are compared
+    "movenet_lightning": ("movenet_lightning", "64x48"),
+    "movenet_lightning, 128x96": ("movenet_lightning", "128x96"),
+    "he": ("he", "64x48"),
+}
 COLUMNS = {  # data set, end of the name of the file with the outcome of every detection, what the column says
     "detector_x1": ("coco", "_detector_boxes_x1", "boxes found in the images"),
     "detector_x4": ("coco", "_detector_boxes_x4", "in images reduced 4 times"),
@@ -74,14 +79,20 @@ def compared(rows: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def table(record: dict[str, Any], start: str) -> str:
-    """The rows of one start in Markdown, the best at low resolution first; ≈: not told apart from the column's best."""
-    rows = {name: row for name, row in record["rows"].items() if row["start"] == start}
+def members(rows: dict[str, Any], group: str) -> dict[str, Any]:
+    """The rows of one group, by name."""
+    start, size = GROUPS[group]
+    return {name: row for name, row in rows.items() if row["start"] == start and f"_{size}" in name}
+
+
+def table(record: dict[str, Any], group: str) -> str:
+    """The rows of one group in Markdown, the best at low resolution first; ≈: not told apart from the column's best."""
+    rows = members(record["rows"], group)
     lines = [f"| method | {' | '.join(title for _, _, title in COLUMNS.values())} |", "|---|" + "---:|" * len(COLUMNS)]
     for name in sorted(rows, key=lambda name: -_ap(rows[name], "detector_x4")):
         cells = []
         for column in COLUMNS:
-            other = record["differences"][start][column]["others"].get(name)
+            other = record["differences"][group][column]["others"].get(name)
             apart = "" if other is None or other["p_holm"] < 0.05 else " ≈"
             low, high = (100 * _ap(rows[name], column, end) for end in ("_low", "_high"))
             cells.append(f"{100 * _ap(rows[name], column):.1f} ({low:.1f}–{high:.1f}){apart}")
@@ -120,8 +131,7 @@ def main() -> None:
             "rows": rows,
         }
         write_json(RECORD, record)
-    starts = sorted({row["start"] for row in rows.values()})
-    differences = {start: compared({name: row for name, row in rows.items() if row["start"] == start}) for start in starts}
+    differences = {group: compared(members(rows, group)) for group in GROUPS if members(rows, group)}
     write_json(RECORD, read_json(RECORD) | {"differences": differences})
     print(json.dumps(differences, indent=2))
 

@@ -163,8 +163,8 @@ def page(runs: Path = RUNS, document: Path = PAGE, seeds: Path = SEEDS, other: P
     for key, rows in (read_json(seeds) if seeds.is_file() else {}).items():
         text = part(text, mark("seeds", key), _seeds(rows), document.name)
     if other.is_file():
-        for start in (record := read_json(other))["differences"]:
-            text = part(text, mark("elsewhere", start), elsewhere.table(record, start), document.name)
+        for group in (record := read_json(other))["differences"]:
+            text = part(text, mark("elsewhere", group), elsewhere.table(record, group), document.name)
     with atomic_file(document) as temporary:
         temporary.write_text(text)
 

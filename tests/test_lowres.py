@@ -47,7 +47,7 @@ def written(tmp_path: Path) -> Path:
     marks += [lowres.mark("seeds", "movenet_lightning"), lowres.mark("elsewhere", "movenet_lightning")]
     page.write_text("\n\n".join(f"{mark}\nformer\n<!-- end -->" for mark in marks) + "\n")
     write_json(tmp_path / "seeds.json", {"movenet_lightning": [of_seeds("cal", 0.3), of_seeds("dark", 0.25) | apart]})
-    write_json(tmp_path / "elsewhere.json", elsewhere_of({"weak": (0.3, 0.1, 0.2), "strong": (0.4, 0.3, 0.15)}))
+    write_json(tmp_path / "elsewhere.json", elsewhere_of({"weak_64x48": (0.3, 0.1, 0.2), "strong_64x48": (0.4, 0.3, 0.15)}))
     lowres.page(tmp_path / "runs", page, tmp_path / "seeds.json", tmp_path / "elsewhere.json")
     return page
 
@@ -69,8 +69,8 @@ def elsewhere_of(rows: dict[str, tuple[float, ...]]) -> dict[str, object]:
 def test_the_other_boxes_table_leads_with_the_best_at_low_resolution(written):
     table = written.read_text().split(lowres.mark("elsewhere", "movenet_lightning"))[1].split("<!-- end -->")[0]
     assert re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE) == [
-        ("strong", "30.0 (28.0–32.0)", "15.0 (13.0–17.0) ≈"),
-        ("weak", "10.0 (8.0–12.0)", "20.0 (18.0–22.0)"),
+        ("strong_64x48", "30.0 (28.0–32.0)", "15.0 (13.0–17.0) ≈"),
+        ("weak_64x48", "10.0 (8.0–12.0)", "20.0 (18.0–22.0)"),
     ]
 
 
