@@ -24,7 +24,9 @@ from components.base.errors import FarposeError
 from components.base.files import atomic_file, read_json, sha256_of, write_json
 from components.evaluate import ranking
 from components.evaluate.significance import MATCHES, read_outcome
+from components.models import starts
 from components.registry import lineage, recorded
+from components.train import descent
 from pipelines import comparing, paths, settings
 
 RUNS, PAGE = REPOSITORY / "results" / "lowres", REPOSITORY / "docs" / "study.md"
@@ -138,7 +140,7 @@ def run_of(row: dict[str, Any], example: str) -> dict[str, Any]:
         "hardware": {key.removeprefix(MACHINE): value for key, value in tags.items() if key.startswith(MACHINE)},
         "versions": {key.removeprefix(VERSION): value for key, value in tags.items() if key.startswith(VERSION)},
         "data": {"data.md5": lineage.data_digest(), "shards": shards, "shard.json.sha256": sha256_of(paths.SHARDS / shards / "shard.json")},
-        "start": {"init": plan["recipe"]["init"], "sha256": plan["start"]},
+        "start": _start(plan),
         "recipe": plan["recipe"],
         "code": plan["code"],
         "weights.sha256": found.weights,
@@ -146,6 +148,15 @@ def run_of(row: dict[str, Any], example: str) -> dict[str, Any]:
         "measured": {key: numbers[key] for key in ("train_seconds", "images_per_second", "memory_mib") if key in numbers},
         "metrics": row,
     }
+
+
+def _start(plan: dict[str, Any]) -> dict[str, Any]:
+    """What others made, from which a row descends, and the trainings between."""
+    init, others = plan["recipe"]["init"], plan["recipe"].get("averaged_with", ())
+    if not (between := descent.earlier([init, *others])):
+        return {"init": init, "sha256": plan["start"]}
+    first = descent.published(init)
+    return {"init": first, "sha256": starts.digest(first), "trainings between": between}
 
 
 def page(runs: Path = RUNS, document: Path = PAGE, seeds: Path = SEEDS, other: Path = elsewhere.RECORD) -> None:

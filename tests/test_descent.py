@@ -59,6 +59,7 @@ def test_every_training_of_a_mean_decides_it_and_stands_in_its_card():
     assert names == ["dark_ranked_mobilenet_fpn_coco_64x48_x4", CONTINUED.name, EARLIER.name]
     assert card["weights"].startswith("the mean of ") and all(name in card["weights"] for name in names)
     assert card["licence"] == starts.described("movenet_lightning")["licence"]
+    assert descent.published(str(AVERAGED.train["init"])) == "movenet_lightning" and descent.published("he") == "he"
     recipe = recipes.resolve(AVERAGED, recipes.load())
     assert descent.earlier([recipe.init, *recipe.averaged_with]) == [names[0], EARLIER.name, CONTINUED.name]
 

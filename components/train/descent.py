@@ -76,6 +76,12 @@ def earlier(inits: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def published(init: str) -> str:
+    """The start at the beginning of a line of trainings: what others made, or random weights."""
+    name = trained_here(init)
+    return published(_recipe(zoo.variant(name)).init) if name else init
+
+
 def _decided(path: str | None, digest: Callable[[Any], str | None], line: tuple[str, ...]) -> object:
     name = trained_here(path) if path else None
     if name is None:
