@@ -53,7 +53,7 @@ def test_the_servers_form_and_the_models_joints(people: tuple[Path, dict[int, np
     folder, boxes = people
     output = tmp_path / "person_keypoints_test-dev2017_farpose_results.zip"
     for name in (output, tmp_path / "plain.json"):
-        assert run(folder, name, "--boxes", str(folder / "boxes.json")) == 0
+        assert run(folder, name, "--boxes", str(folder / "boxes.json"), "--model", NAME) == 0
     assert "1 of 8 boxes are on other images and were left out" in capsys.readouterr().out
     with zipfile.ZipFile(output) as archive:
         assert archive.namelist() == ["person_keypoints_test-dev2017_farpose_results.json"]
