@@ -50,7 +50,7 @@ def main() -> None:
             found = finish(predict(model, codec, crops, batch_size=64), params, persons.skeleton.sigmas, codec)
             value = oks.summarise(oks.match(persons, *found))["AP"]
             rows.append({"mean of": [names[path] for path in chosen], "AP, development split, %": round(100 * value, 2)})
-            print(rows[-1], flush=True)
+            print(json.dumps(rows[-1]), flush=True)
     files = " ".join(f"artifacts/models/{name}/model.safetensors" for name in names.values())
     write_json(RECORD, {
         "command": f"python -m benchmarks.averaging {asked.variant} {files}",
@@ -60,7 +60,6 @@ def main() -> None:
         "weights.sha256": {name: sha256_of(path) for path, name in names.items()},
         "rows": rows,
     })  # fmt: skip
-    print(json.dumps(rows[-1]))
 
 
 if __name__ == "__main__":

@@ -19,24 +19,19 @@ from typing import Any
 
 import torch
 
+from benchmarks.lowres_rows import GROUPS, RUNS
 from components.base.config import REPOSITORY
 from components.base.files import read_json, sha256_of, write_json
 from components.degrade.params import ShardSpec
 from components.evaluate.significance import Outcome, holm, paired_bootstrap, read_outcome
 from components.models import zoo
-from components.models.weights import load_weights, save_weights
 from components.registry import lineage
 from components.registry.package import Package
 from pipelines import judging, paths, settings
 
-RECORD, RUNS = REPOSITORY / "results" / "study" / "elsewhere.json", REPOSITORY / "results" / "lowres"
+RECORD = REPOSITORY / "results" / "study" / "elsewhere.json"
 SCORED = paths.SCRATCH / "elsewhere"
 LEEDS, REDUCTIONS = "lspet_as_coco", (1, 4)
-GROUPS = {  # start and size of the crops of the rows that are compared
-    "movenet_lightning": ("movenet_lightning", "64x48"),
-    "movenet_lightning, 128x96": ("movenet_lightning", "128x96"),
-    "he": ("he", "64x48"),
-}
 COLUMNS = {  # data set, end of the name of the file with the outcome of every detection, what the column says
     "detector_x1": ("coco", "_detector_boxes_x1", "boxes found in the images"),
     "detector_x4": ("coco", "_detector_boxes_x4", "in images reduced 4 times"),
@@ -46,13 +41,9 @@ COLUMNS = {  # data set, end of the name of the file with the outcome of every d
 
 def packaged(name: str, weights: Path, shards: str) -> Package:
     """A trained variant with the preparation of its crops, as a registered model has it."""
-    variant, (protocol, size) = zoo.variant(name), shards.rsplit("_", 1)
-    height, width = (int(side) for side in size.split("x"))
-    folder = SCORED / "weights" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(folder / "model.safetensors", load_weights(weights, variant), {"variant": name})
-    spec = ShardSpec((height, width), protocol)
-    return Package(folder, variant, spec, settings.degrade(), settings.evaluation())
+    variant = zoo.variant(name)
+    spec = ShardSpec(variant.input_size, shards.rsplit("_", 1)[0])
+    return Package(weights.parent, variant, spec, settings.degrade(), settings.evaluation())
 
 
 def scored(name: str, weights: Path, shards: str, grounds: dict[str, judging.Ground]) -> dict[str, Any]:
@@ -79,20 +70,15 @@ def compared(rows: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def members(rows: dict[str, Any], group: str) -> dict[str, Any]:
-    """The rows of one group, by name."""
-    start, size = GROUPS[group]
-    return {name: row for name, row in rows.items() if row["start"] == start and f"_{size}" in name}
-
-
 def table(record: dict[str, Any], group: str) -> str:
     """The rows of one group in Markdown, the best at low resolution first; ≈: not told apart from the column's best."""
-    rows = members(record["rows"], group)
+    differences = record["differences"][group]
+    rows = {name: record["rows"][name] for column in differences.values() for name in (column["best"], *column["others"])}
     lines = [f"| method | {' | '.join(title for _, _, title in COLUMNS.values())} |", "|---|" + "---:|" * len(COLUMNS)]
     for name in sorted(rows, key=lambda name: -_ap(rows[name], "detector_x4")):
         cells = []
         for column in COLUMNS:
-            other = record["differences"][group][column]["others"].get(name)
+            other = differences[column]["others"].get(name)
             apart = "" if other is None or other["p_holm"] < 0.05 else " ≈"
             low, high = (100 * _ap(rows[name], column, end) for end in ("_low", "_high"))
             cells.append(f"{100 * _ap(rows[name], column):.1f} ({low:.1f}–{high:.1f}){apart}")
@@ -131,7 +117,8 @@ def main() -> None:
             "rows": rows,
         }
         write_json(RECORD, record)
-    differences = {group: compared(members(rows, group)) for group in GROUPS if members(rows, group)}
+    tables = {key: {run["run"]: rows[run["run"]] for run in group.of(runs) if run["run"] in rows} for key, group in GROUPS.items()}
+    differences = {key: compared(members) for key, members in tables.items() if members}
     write_json(RECORD, read_json(RECORD) | {"differences": differences})
     print(json.dumps(differences, indent=2))
 

@@ -12,13 +12,13 @@ Nothing is typed in: numbers and intervals are those of the evaluations, differe
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import elsewhere
 from benchmarks.demo import part
+from benchmarks.lowres_rows import GROUPS, RUNS
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, read_json, sha256_of, write_json
@@ -29,43 +29,8 @@ from components.registry import lineage, recorded
 from components.train import descent
 from pipelines import comparing, paths, settings
 
-RUNS, PAGE = REPOSITORY / "results" / "lowres", REPOSITORY / "docs" / "study.md"
+PAGE = REPOSITORY / "docs" / "study.md"
 SEEDS = REPOSITORY / "results" / "study" / "seeds.json"
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rows of one table: those of a start and a size of the crops.
-
-    Attributes:
-        start: `init` of their recipes.
-        size: as it stands in their names.
-        figure: beginning of the names of the figures.
-    """
-
-    start: str
-    size: str
-    figure: str
-
-    def of(self, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Its rows with the first seed, in the order given."""
-        return [run for run in runs if self._holds(run) and not run["recipe"]["seed"]]
-
-    def seeds(self, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Its rows that differ from another one in the seed alone, and that one."""
-        mine = [run for run in runs if self._holds(run)]
-        groups = {comparing.group_of(run["run"]) for run in mine if run["recipe"]["seed"]}
-        return [run for run in mine if comparing.group_of(run["run"]) in groups]
-
-    def _holds(self, run: dict[str, Any]) -> bool:
-        return bool(run["start"]["init"] == self.start) and f"_{self.size}" in run["run"]
-
-
-GROUPS = {
-    "movenet_lightning": Group("movenet_lightning", "64x48", "study"),
-    "he": Group("he", "64x48", "study_random"),
-    "movenet_lightning, 128x96": Group("movenet_lightning", "128x96", "study_128x96"),
-}
 FEWEST = 20  # persons of a height that a point of the curve stands for
 MACHINE = "machine."
 VERSION = "version."
@@ -174,8 +139,9 @@ def page(runs: Path = RUNS, document: Path = PAGE, seeds: Path = SEEDS, other: P
     for key, rows in (read_json(seeds) if seeds.is_file() else {}).items():
         text = part(text, mark("seeds", key), _seeds(rows), document.name)
     if other.is_file():
-        for group in (record := read_json(other))["differences"]:
-            text = part(text, mark("elsewhere", group), elsewhere.table(record, group), document.name)
+        record = read_json(other)
+        for key in record["differences"]:
+            text = part(text, mark("elsewhere", key), elsewhere.table(record, key), document.name)
     with atomic_file(document) as temporary:
         temporary.write_text(text)
 

@@ -64,6 +64,13 @@ def test_every_training_of_a_mean_decides_it_and_stands_in_its_card():
     assert descent.earlier([recipe.init, *recipe.averaged_with]) == [names[0], EARLIER.name, CONTINUED.name]
 
 
+def test_a_mean_of_different_starts_is_refused():
+    other = "categorical_efficientnet_lite0_coco_64x48_x4"  # from ImageNet's classes
+    mixed = dataclasses.replace(AVERAGED, train={**AVERAGED.train, "averaged_with": [path_of(other)]})
+    with pytest.raises(FarposeError, match="descend from movenet_lightning and from efficientnet_lite0"):
+        plan.decisions(mixed)
+
+
 def test_a_mean_that_holds_its_own_descendant_is_refused(monkeypatch):
     circle = dataclasses.replace(
         EARLIER, train={**EARLIER.train, "init": AVERAGED.train["init"], "averaged_with": [path_of(AVERAGED.name)]}

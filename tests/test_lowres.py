@@ -61,8 +61,8 @@ def elsewhere_of(rows: dict[str, tuple[float, ...]]) -> dict[str, object]:
         for (dataset, key), ap in zip(ends.values(), aps, strict=True):
             found[name][dataset] |= {key: ap, f"{key}_low": ap - 0.02, f"{key}_high": ap + 0.02}
     first, second = rows
-    others = {column: {"others": {first: {"p_holm": 0.01}}} for column in ends}
-    others["leeds"] = {"others": {second: {"p_holm": 0.4}}}
+    others = {column: {"best": second, "others": {first: {"p_holm": 0.01}}} for column in ends}
+    others["leeds"] = {"best": first, "others": {second: {"p_holm": 0.4}}}
     return {"rows": found, "differences": {"movenet_lightning": others}}
 
 

@@ -46,11 +46,15 @@ def described(inits: Sequence[str], taught: str | None) -> dict[str, Any]:
     """What a model must say of its start and its teacher: for its card. A start that is trained here is named, with what that started from.
 
     Args:
-        inits: of its recipe, `init` and `averaged_with`; starts that are averaged descend from the same published weights.
+        inits: of its recipe, `init` and `averaged_with`.
         taught: of its recipe, `teacher`.
     Raises:
-        FarposeError: as `decided`.
+        FarposeError: as `decided`, or starts that are averaged descend from different ones, whose licences one card could not state.
     """
+    first, *others = map(published, inits)
+    if other := next((start for start in others if start != first), None):
+        problem = f"averages weights that descend from {first} and from {other}"
+        raise FarposeError(problem, where=f"init: {inits[0]}", fix="name trainings that descend from one start in `averaged_with`")
     every = [_started(init) for init in inits]
     of_all = {key: value for start in reversed(every) for key, value in start.items()}
     if len(every) > 1:

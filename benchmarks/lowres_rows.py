@@ -1,0 +1,47 @@
+"""The study's rows: where their files lie, and which of them stand in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from components.base.config import REPOSITORY
+from pipelines import comparing
+
+RUNS = REPOSITORY / "results" / "lowres"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one table: those of a start and a size of the crops.
+
+    Attributes:
+        start: `init` of their recipes.
+        size: as it stands in their names.
+        figure: beginning of the names of the figures.
+    """
+
+    start: str
+    size: str
+    figure: str
+
+    def of(self, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Its rows with the first seed, in the order given."""
+        return [run for run in runs if self._holds(run) and not run["recipe"]["seed"]]
+
+    def seeds(self, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Its rows that differ from another one in the seed alone, and that one."""
+        mine = [run for run in runs if self._holds(run)]
+        groups = {comparing.group_of(run["run"]) for run in mine if run["recipe"]["seed"]}
+        return [run for run in mine if comparing.group_of(run["run"]) in groups]
+
+    def _holds(self, run: dict[str, Any]) -> bool:
+        return bool(run["start"]["init"] == self.start) and f"_{self.size}" in run["run"]
+
+
+GROUPS = {
+    "movenet_lightning": Group("movenet_lightning", "64x48", "study"),
+    "he": Group("he", "64x48", "study_random"),
+    "movenet_lightning, 128x96": Group("movenet_lightning", "128x96", "study_128x96"),
+}
