@@ -7,13 +7,16 @@ pyramid are those of the published graphs, which hold no batch norms: they are f
 
 Stride-2 convolutions pad as TensorFlow's SAME does, which differs from torch's padding at even sizes.
 
-Ours: without a start, weights are drawn by He's rule (`mobilenet_initialisation`), because no batch norm repairs their scale.
+Ours: without a start, weights are drawn by He's rule (`mobilenet_initialisation`), because no batch norm repairs their scale. A fused
+shape has one dense 3x3 convolution in place of a 1x1 convolution and a filter per channel (Tan, Le 2021, "EfficientNetV2: Smaller Models
+and Faster Training", section 3.2): a filter per channel waits for memory, so that a processor trains dense ones faster.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +25,11 @@ from torch.nn import functional
 from components.degrade.sample import IMAGENET_MEAN, IMAGENET_STD
 from components.models.resizing import bilinear
 
-EXPANSION = 6
-GROUPS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))  # width, blocks, stride of the first
+GROUPS = (  # expansion, channels, blocks, stride of the first: the paper's table 2
+    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+)  # fmt: skip
+FUSED_GROUPS = ((3, 32, 1, 2), (3, 48, 2, 2), (3, 96, 2, 2), (3, 160, 2, 2))  # ours
 STEM, LAST = 32, 1280
-TAPS = {2: 4, 5: 8, 9: 16}  # block whose output the pyramid takes → its stride
 PYRAMID = (24, 32, 64)  # channels that the pyramid adds up at strides 4, 8 and 16
 LEVELS = (24, 24, 32, 64)  # channels of its levels at strides 4, 8, 16 and 32
 BRANCH = 96  # channels of a branch's features
@@ -38,10 +42,18 @@ class MobileNetFPNShape:
 
     Attributes:
         multiplier: of the channels of stem and blocks (the paper's width multiplier); the last convolution and the pyramid keep theirs.
+        groups: of the blocks: expansion, channels, number, stride of the first.
+        tapped: numbers of the groups whose outputs the pyramid takes, at strides 4, 8 and 16.
+        last: channels of the last convolution.
+        fused: one dense 3x3 convolution in place of a 1x1 convolution and a filter per channel.
     """
 
     name: str
     multiplier: float = 1.0
+    groups: tuple[tuple[int, int, int, int], ...] = GROUPS
+    tapped: tuple[int, int, int] = (1, 2, 3)
+    last: int = LAST
+    fused: bool = False
 
     def width(self, channels: int) -> int:
         """`channels` times the multiplier, rounded to a multiple of 8, never down by more than a tenth."""
@@ -77,7 +89,7 @@ class InvertedResidual(nn.Module):
     (B, inputs, H, W) → (B, outputs, ⌈H/stride⌉, ⌈W/stride⌉).
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int = EXPANSION) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = inputs * expansion
         self.expand = _conv(inputs, hidden) if expansion > 1 else None
@@ -91,6 +103,21 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
+class FusedResidual(nn.Module):
+    """`InvertedResidual` with one dense 3x3 convolution that expands and filters."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.expand = _conv(inputs, hidden, 3, stride)
+        self.project = _conv(hidden, outputs)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(functional.relu6(self.expand(x)))
+        return x + y if self.residual else y
+
+
 class Separable(nn.Module):
     """A 3x3 filter per channel, a 1x1 convolution, ReLU."""
 
@@ -101,6 +128,17 @@ class Separable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.pointwise(self.depthwise(x)))
+
+
+class Dense(nn.Module):
+    """A 3x3 convolution, ReLU: what a fused shape has in place of `Separable`."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.convolution = _conv(inputs, outputs, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.convolution(x))
 
 
 class MobileNetFPN(nn.Module):
@@ -123,12 +161,15 @@ class MobileNetFPN(nn.Module):
         self.shape = shape
         self.stem = _conv(3, shape.width(STEM), 3, 2)
         self.blocks = nn.ModuleList(_blocks(shape))
-        self.last = _conv(shape.width(GROUPS[-1][0]), LAST)
-        self.top = _conv(LAST, PYRAMID[-1])
-        taps = (shape.width(channels) for channels in (24, 32, 64))
+        ends = list(accumulate(blocks for _, _, blocks, _ in shape.groups))
+        self.taps = [ends[group] - 1 for group in shape.tapped]
+        widths = [shape.width(channels) for _, channels, _, _ in shape.groups]
+        self.last = _conv(widths[-1], shape.last)
+        self.top = _conv(shape.last, PYRAMID[-1])
+        taps = (widths[group] for group in shape.tapped)
         self.laterals = nn.ModuleList(_conv(tap, width) for tap, width in zip(taps, PYRAMID, strict=True))
-        self.smooth = nn.ModuleList(Separable(PYRAMID[level], PYRAMID[max(level - 1, 0)]) for level in range(len(PYRAMID)))
-        self.branch = Separable(PYRAMID[0], BRANCH) if branch else nn.Identity()
+        self.smooth = nn.ModuleList(self.layer(PYRAMID[level], PYRAMID[max(level - 1, 0)]) for level in range(len(PYRAMID)))
+        self.branch = self.layer(PYRAMID[0], BRANCH) if branch else nn.Identity()
         self.channels, self.pyramid_channels, self.level_channels = BRANCH if branch else PYRAMID[0], PYRAMID[0], LEVELS
         scale, shift = _movenet_range()
         self.register_buffer("scale", scale, persistent=False)
@@ -144,13 +185,17 @@ class MobileNetFPN(nn.Module):
         taps = []
         for index, block in enumerate(self.blocks):
             x = block(x)
-            if index in TAPS:
+            if index in self.taps:
                 taps.append(x)
         levels = [self.top(functional.relu6(self.last(x)))]
         for level, tap in reversed(list(enumerate(taps))):
             added = self.enlarge(levels[0], level, tap) + self.laterals[level](tap)
             levels.insert(0, self.smooth[level](added))
         return levels
+
+    def layer(self, inputs: int, outputs: int) -> nn.Module:
+        """A layer of the pyramid or before an output."""
+        return (Dense if self.shape.fused else Separable)(inputs, outputs)
 
     def enlarge(self, coarse: Tensor, level: int, like: Tensor) -> Tensor:
         """The level above `level`, at the size of `like`."""
@@ -160,12 +205,12 @@ class MobileNetFPN(nn.Module):
         return self.branch(self.pyramid(images))
 
 
-def _blocks(shape: MobileNetFPNShape) -> Iterator[InvertedResidual]:
-    inputs = shape.width(STEM)
-    for index, (channels, count, stride) in enumerate(GROUPS):
+def _blocks(shape: MobileNetFPNShape) -> Iterator[InvertedResidual | FusedResidual]:
+    inputs, block = shape.width(STEM), FusedResidual if shape.fused else InvertedResidual
+    for expansion, channels, count, stride in shape.groups:
         outputs = shape.width(channels)
         for position in range(count):
-            yield InvertedResidual(inputs, outputs, stride if position == 0 else 1, EXPANSION if index else 1)
+            yield block(inputs, outputs, stride if position == 0 else 1, expansion)
             inputs = outputs
 
 
@@ -180,6 +225,7 @@ MOBILENETS = {
     for shape in (
         MobileNetFPNShape("mobilenet_fpn"),
         MobileNetFPNShape("mobilenet_fpn_175", 1.75),
+        MobileNetFPNShape("fused_fpn", groups=FUSED_GROUPS, tapped=(0, 1, 2), last=256, fused=True),
     )
 }
 

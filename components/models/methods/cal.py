@@ -20,7 +20,6 @@ from components.models.backbones.mobilenet_fpn import (
     BRANCH,
     MOBILENETS,
     MobileNetFPN,
-    Separable,
     build_mobilenet,
     mobilenet_initialisation,
 )
@@ -77,7 +76,7 @@ class CALOnPyramid(nn.Module):
     def __init__(self, backbone: MobileNetFPN, keypoints: int, offset_width: int | None = None) -> None:
         super().__init__()
         width = offset_width or BRANCH
-        self.backbone, self.offset_branch = backbone, Separable(backbone.pyramid_channels, width)
+        self.backbone, self.offset_branch = backbone, backbone.layer(backbone.pyramid_channels, width)
         self.final_layer, self.offset_head = nn.Conv2d(backbone.channels, keypoints, 1), nn.Conv2d(width, 2 * keypoints, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
