@@ -15,18 +15,32 @@ from components.base.errors import FarposeError
 from components.base.origins import Weights
 from components.models import movenet
 from components.models.backbones.efficientnet_lite import build_efficientnet
+from components.models.naming import renamed
+from components.models.starts import PARTS
 from components.models.versions import check_version
+from components.models.weights import load_weights
+
+OURS = "farpose"  # the package of a start that a variant of ours was trained for
 
 
 def read(name: str, entry: Weights, file: str | Path) -> dict[str, Tensor]:
-    """The tensors of the start `name`, in the precision that they were published in.
+    """The tensors of the start `name`, in the precision that they were published in; in half precision where a variant of ours made them.
 
     Raises:
         FarposeError: the file cannot be read, or is not what `entry` names.
     """
     if entry.backbone == "efficientnet_lite0":
         return _efficientnet(name, entry, Path(file))
+    if entry.source.package == OURS:
+        return _ours(name, entry, Path(file))
     return movenet.read_graph(file, name, entry.source.sha256)
+
+
+def _ours(name: str, entry: Weights, path: Path) -> dict[str, Tensor]:
+    """From the weights of the variant that `file` of the source names, artifacts/models/VARIANT/model.safetensors."""
+    state = load_weights(path, Path(entry.source.file).parent.name)
+    check_version(name, path.read_bytes(), entry.source.sha256, path)
+    return {renamed(key, PARTS): value.half() for key, value in state.items()}
 
 
 def _efficientnet(name: str, entry: Weights, path: Path) -> dict[str, Tensor]:
