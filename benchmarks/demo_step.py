@@ -22,7 +22,7 @@ from components.train import recipe
 from components.train.optimiser import build_optimiser
 from components.train.step import eager_step
 
-VARIANT, TURNS, STEPS, TARGET = "categorical_mobilenet_fpn_synthetic_64x48_x2", 9, 4, 0.8
+VARIANT, TURNS, STEPS, TARGET = "categorical_fused_fpn_synthetic_64x48_x2", 9, 4, 0.8
 STRIDES = (2, 2, 1, 1)
 MOST_UNEQUAL = 0.02  # share of the multiply-adds
 

@@ -71,7 +71,7 @@ def cases() -> dict[str, Case]:
         "srpose": "srpose_hrnet_tiny_synthetic_64x48", "siu": "siu_hrnet_tiny_synthetic_64x48", "simcc": "simcc_hrnet_tiny_synthetic_64x48",
         "tokenpose": "tokenpose_tiny_synthetic_64x48", "hrformer": "hrformer_tiny_synthetic_64x48",
         "transpose": "transpose_tiny_synthetic_64x48", "dropout": "transpose_r_a4_coco_64x48",
-        "enlarged": "dark_mobilenet_fpn_synthetic_64x48_x2",
+        "enlarged": "dark_fused_fpn_synthetic_64x48_x2",
     }  # fmt: skip
     found = {name: Case(zoo.variant(variant)) for name, variant in crops.items()}
     cal = zoo.variant("cal_hrnet_tiny_synthetic_64x48")

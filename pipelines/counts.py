@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from torch import nn
+
 from components.base.config import REPOSITORY
 from components.base.files import atomic_file, read_json
 from components.models import costs
@@ -40,6 +42,12 @@ def stored(path: Path = FILE) -> dict[str, Costs]:
 def of_variant(variant: Variant, known: dict[str, Costs]) -> Costs:
     """The stored costs of a variant's network, or counted now."""
     return known.get(key(variant)) or costs.of_variant(variant)
+
+
+def of_network(variant: Variant, network: nn.Module, known: dict[str, Costs]) -> Costs | None:
+    """The stored costs of a variant's network; None where there are none, or this network has not as many parameters."""
+    stored = known.get(key(variant))
+    return stored if stored and stored.params == sum(value.numel() for value in network.parameters()) else None
 
 
 def rewrite(variants: Iterable[Variant], known: dict[str, Costs], path: Path = FILE, say: Callable[[str], None] = lambda text: None) -> int:

@@ -57,11 +57,17 @@ def decisions(variant: Variant, kind: Kind = "published") -> dict[str, dict[str,
     """
     from components.train import descent
     from components.train import recipe as recipes
+    from pipelines import counts
 
     entry, recipe = dataclasses.asdict(variant), recipes.resolve(variant, recipes.load(), kind)
+    spent = counts.stored().get(counts.key(variant))
     return {
         TRAIN: {"variant": descent.entry(variant), "recipe": dataclasses.asdict(recipe), **descent.decided(variant, recipe)},
-        EVALUATE: {"variant": entry, "evaluate": dataclasses.asdict(settings.evaluation())},
+        EVALUATE: {
+            "variant": entry,
+            "evaluate": dataclasses.asdict(settings.evaluation()),
+            "costs": spent and dataclasses.asdict(spent),
+        },
         REGISTER: {"variant": entry, "start": descent.described((recipe.init, *recipe.averaged_with), recipe.teacher)},
     }
 

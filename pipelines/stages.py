@@ -155,6 +155,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
     from components.models import costs, zoo
     from components.registry import lineage, tracking, units
     from components.registry.model_card import in_words
+    from pipelines import counts
     from pipelines import plan as plans
 
     params, variant = settings.evaluation(), zoo.variant(name)
@@ -177,7 +178,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
         shown = approach(variant.approach)
         data = _data(shown, variant, shards, params)
         metrics = score(shown, EvaluationContext(built.model, built.codec, data, params, folder, provenance, device, name))
-        spent = costs.of_variant(variant)
+        spent = counts.of_network(variant, built.model, counts.stored()) or costs.of_variant(variant)  # counting takes two seconds
         metrics |= {"params_m": spent.params / 1e6, "gmacs": spent.macs / 1e9}
         scored_on = settings.data().source
         metrics |= {"scored_on": scored_on} if scored_on != variant.dataset else {}

@@ -268,8 +268,8 @@ def test_stages_name_what_is_missing(here, console):
     assert_one_line(console.farpose("stage", "fetch"), "raw data not found", "farpose acquire synthetic")
     assert_one_line(console.farpose("stage", "degrade", "direct_64x48"), "persons table not found", "fetch stage")
     assert_one_line(console.farpose("stage", "degrade", "direct_32x24"), "unknown shards 'direct_32x24'")
-    assert_one_line(console.farpose("stage", "train", "dark_mobilenet_fpn_synthetic_64x48_x2"), "no crop shard here", "degrade")
-    assert_one_line(console.farpose("stage", "evaluate", "dark_mobilenet_fpn_synthetic_64x48_x2"), "weights file not found", "train")
+    assert_one_line(console.farpose("stage", "train", "dark_fused_fpn_synthetic_64x48_x2"), "no crop shard here", "degrade")
+    assert_one_line(console.farpose("stage", "evaluate", "dark_fused_fpn_synthetic_64x48_x2"), "weights file not found", "train")
 
 
 def test_doctor_says_what_is_missing(here, console):
@@ -281,7 +281,7 @@ def test_doctor_says_what_is_missing(here, console):
 
 def test_pipeline_names_its_variants_and_shards():
     pipeline = settings.load()
-    assert pipeline.shards_of("cal_mobilenet_fpn_synthetic_64x48_x2") == "direct_64x48"
+    assert pipeline.shards_of("cal_fused_fpn_synthetic_64x48_x2") == "direct_64x48"
     with pytest.raises(FarposeError, match="not in the pipeline"):
         pipeline.shards_of("hrnet_w32_coco_256x192")
 

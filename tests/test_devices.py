@@ -140,7 +140,7 @@ def test_a_command_ends_with_that_line(tmp_path):
         "import sys; from pipelines import cli; sys.exit(cli.main())",
         "stage",
         "train",
-        "categorical_mobilenet_fpn_synthetic_64x48_x2",
+        "categorical_fused_fpn_synthetic_64x48_x2",
     ]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1 and "FARPOSE_DEVICE" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr

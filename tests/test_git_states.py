@@ -57,7 +57,7 @@ def test_a_clone_of_another_owner_tells_its_commit_and_no_other_folder_is_truste
 def test_an_unpacked_zip_is_told_what_it_lacks_and_runs_then(tmp_path):
     clone = copy_of_this(tmp_path / "unpacked")
     shutil.rmtree(clone / ".git")
-    for command in (("run",), ("acquire", "synthetic"), ("train", "categorical_mobilenet_fpn_synthetic_64x48_x2")):
+    for command in (("run",), ("acquire", "synthetic"), ("train", "categorical_fused_fpn_synthetic_64x48_x2")):
         assert_one_line(farpose(clone, *command), "is not a git repository", "git init", "dvc config --local core.no_scm true")
     assert not (clone / "data").exists()  # nothing was drawn for nothing
 

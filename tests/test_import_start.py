@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from components.base import origins
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
-from components.models import movenet
+from components.models import movenet, starts, zoo
 from components.models.backbones.mobilenet_fpn import build_mobilenet
-from components.models.weights import load_weights
+from components.models.weights import load_weights, save_weights
 from pipelines import cli
 from pipelines.commands import doctor
 
-LIGHTNING, THUNDER = "movenet_lightning", "movenet_thunder"
+LIGHTNING, THUNDER, FUSED = "movenet_lightning", "movenet_thunder", "fused_synthetic"
 SHIPPED = origins.REPOSITORY / "released" / "starts" / "movenet_lightning.safetensors"
 JSON, BIN = "movenet-lightning.json", "movenet-lightning.bin"
 
@@ -195,3 +196,50 @@ def test_doctor_asks_for_shipped_and_used_files_only(entry, monkeypatch, tmp_pat
     Path(entry["path"]).write_bytes(b"other")
     found = {name: (found, advice) for name, found, advice in doctor._weights()}[LIGHTNING]
     assert found[0] == "start, other bytes than named" and entry["sha256"] in found[1]
+
+
+@pytest.fixture
+def ours(tmp_path, monkeypatch) -> Path:
+    """Weights of the variant that the demo's start is made of, which params/weights.yaml names, as if it had just been trained."""
+    name = "dark_fused_fpn_synthetic_64x48_x2_start"
+    torch.manual_seed(0)
+    model = zoo.network(zoo.variant(name))
+    nn.init.normal_(model.final_layer.weight)
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, {"variant": name})
+    written = yaml.safe_load(origins.FILE.read_text())
+    written[FUSED]["path"] = str(tmp_path / "made" / "start.safetensors")
+    written[FUSED]["source"]["sha256"] = sha256_of(path)
+    monkeypatch.setattr(origins, "FILE", tmp_path / "weights.yaml")
+    origins.FILE.write_text(yaml.safe_dump(written))
+    assert imported(path, FUSED) == 0
+    written[FUSED]["sha256"] = sha256_of(written[FUSED]["path"])
+    origins.FILE.write_text(yaml.safe_dump(written))
+    return path
+
+
+@pytest.mark.parametrize("method", ["dark", "categorical", "udp_offset", "cal"])
+def test_a_variant_of_ours_becomes_a_start_of_other_methods(ours, method):
+    """The features before the maps are the trained network's, in half precision; a method with one map per joint also has its maps."""
+    trained = zoo.network(zoo.variant("dark_fused_fpn_synthetic_64x48_x2_start")).eval()
+    trained.load_state_dict(load_weights(ours, "dark_fused_fpn_synthetic_64x48_x2_start"))
+    variant = zoo.variant(f"{method}_fused_fpn_synthetic_64x48_x2")
+    model = zoo.network(variant).eval()
+    starts.initialise(model, FUSED, variant.skeleton)
+    images = torch.randn(2, 3, 64, 48)
+    with torch.inference_mode():
+        (expected,), found = trained(images), model(images)[0]
+    every = found.shape[1] // expected.shape[1]
+    found = found[:, ::every].sigmoid() if method == "categorical" else found[:, ::every]
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+    assert expected.std() > 0.2
+
+
+def test_other_weights_than_the_named_ones_are_no_start(ours, capsys):
+    content = ours.read_bytes()
+    ours.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "source: sha256" in refused(capsys, ours, FUSED)
+    save_weights(ours, {"a": torch.zeros(1)}, {"variant": "another"})
+    assert "holds weights of variant 'another'" in refused(capsys, ours, FUSED)
+    (ours.parent / "model.pth").write_bytes(b"text")
+    assert "model.pth" in refused(capsys, ours.parent / "model.pth", FUSED)

@@ -170,7 +170,7 @@ def test_predict_takes_the_imported_weights(tmp_path, target, state):
     assert cli.main(["predict", *arguments[:2], f"cal_{TINY}", *arguments[3:]]) == 1  # whose they are not
 
 
-@pytest.mark.parametrize(("name", "shards"), [(TINY, "some_64x48"), ("dark_mobilenet_fpn_synthetic_64x48_x2", None)])
+@pytest.mark.parametrize(("name", "shards"), [(TINY, "some_64x48"), ("dark_fused_fpn_synthetic_64x48_x2", None)])
 def test_evaluate_takes_given_weights_and_leaves_the_pipeline_s_results(name, shards, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(stages, "evaluate", lambda *arguments: calls.append(arguments))

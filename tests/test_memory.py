@@ -24,7 +24,7 @@ from tests.tiny_shard import write_tiny_shard
 RECIPE = dataclasses.replace(
     recipes.load(), epochs=2, batch_size=64, num_threads=1, validate_every=0, validate_on="val", checkpoint_seconds=0.0
 )
-MOBILE = "dark_mobilenet_fpn_synthetic_64x48_x2"  # no batch norms
+MOBILE = "dark_fused_fpn_synthetic_64x48_x2"  # no batch norms
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ ONE = dataclasses.replace(
     checkpoint_seconds=0.0,
 )  # fmt: skip
 TWO = dataclasses.replace(ONE, processes=2)
-MOBILE, TINY = "dark_mobilenet_fpn_synthetic_64x48_x2", "hrnet_tiny_synthetic_64x48"  # without and with batch norms
+MOBILE, TINY = "dark_fused_fpn_synthetic_64x48_x2", "hrnet_tiny_synthetic_64x48"  # without and with batch norms
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_every_person_is_found_once_by_one_process_or_two(steps):
     ("name", "synced"),
     [
         (MOBILE, False),
-        ("categorical_mobilenet_fpn_synthetic_64x48_x2", False),  # its loss is normalised over the batch
+        ("categorical_fused_fpn_synthetic_64x48_x2", False),  # its loss is normalised over the batch
         (TINY, True),
     ],
 )

@@ -234,7 +234,7 @@ def test_compare_and_report_depend_on_the_peers_files(tmp_path: Path) -> None:
     [
         ({"p": {"file": "../a.json", "label": "A", "licence": "MIT"}}, r"peers\.p: \.\./a\.json is not in data/"),
         ({"p": {"file": "/a.json", "label": "A", "licence": "MIT"}}, r"peers\.p: /a\.json is not in data/"),
-        ({"dark_mobilenet_fpn_synthetic_64x48_x2": {"file": "a.json", "label": "A", "licence": "MIT"}}, "a variant has this name"),
+        ({"dark_fused_fpn_synthetic_64x48_x2": {"file": "a.json", "label": "A", "licence": "MIT"}}, "a variant has this name"),
         ({"p": {"file": "a.json", "label": "A"}}, "licence"),
     ],
 )

@@ -14,7 +14,7 @@ from components.base import imports, origins
 from components.base.errors import FarposeError
 from components.base.files import sha256_of
 from components.models import zoo
-from pipelines import plan, settings
+from pipelines import counts, plan, settings
 from pipelines.settings import Pipeline, VariantPlan
 from tests.repositories import PYTHON, REPOSITORY
 
@@ -86,6 +86,16 @@ def test_the_resolved_entry_and_recipe_are_planned():
     assert plan.decisions(paper)[plan.TRAIN] == before[plan.TRAIN]  # a paper's number decides no weights
     assert plan.decisions(paper)[plan.EVALUATE] != before[plan.EVALUATE]  # but the table shows it
     assert plan.decisions(recipe)[plan.TRAIN]["recipe"]["epochs"] == 3 and plan.decisions(recipe)[plan.TRAIN] != before[plan.TRAIN]
+
+
+def test_the_kept_costs_are_planned_for_the_stage_that_records_them(monkeypatch):
+    variant = zoo.variant(HRNETS[0])
+    before, kept = plan.decisions(variant), counts.stored()
+    other = dataclasses.replace(kept[counts.key(variant)], macs=1)
+    monkeypatch.setattr(counts, "stored", lambda: {**kept, counts.key(variant): other})
+    assert plan.decisions(variant)[plan.EVALUATE] != before[plan.EVALUATE]
+    monkeypatch.setattr(counts, "stored", dict)
+    assert plan.decisions(variant) == {**before, plan.EVALUATE: {**before[plan.EVALUATE], "costs": None}}
 
 
 def start_entry(path: Path, content: bytes) -> dict[str, object]:

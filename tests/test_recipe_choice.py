@@ -9,7 +9,7 @@ from components.base.config import PARAMS
 from components.base.errors import FarposeError
 from pipelines import settings
 
-NAME = "cal_mobilenet_fpn_synthetic_64x48_x2"
+NAME = "cal_fused_fpn_synthetic_64x48_x2"
 
 
 def pipeline(tmp_path, **plan):
@@ -26,5 +26,5 @@ def test_a_variant_is_trained_by_its_published_recipe_unless_its_entry_says_matc
 
 
 def test_an_unknown_recipe_is_refused(tmp_path):
-    with pytest.raises(FarposeError, match=r"variants\.cal_mobilenet_fpn_synthetic_64x48_x2\.recipe: unknown value 'match'"):
+    with pytest.raises(FarposeError, match=r"variants\.cal_fused_fpn_synthetic_64x48_x2\.recipe: unknown value 'match'"):
         pipeline(tmp_path, recipe="match")

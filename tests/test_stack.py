@@ -98,7 +98,7 @@ def test_every_part_has_a_test_that_is_there_and_a_place_where_it_is_told(row):
             assert function in {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}, function
 
 
-NAME = "categorical_mobilenet_fpn_synthetic_64x48_x2"
+NAME = "categorical_fused_fpn_synthetic_64x48_x2"
 GRAPH = f"""
 stages:
   evaluate:

@@ -178,6 +178,14 @@ def test_a_variant_that_is_not_kept_is_counted_on_the_spot():
     assert counted == counted_for(NAME)
 
 
+def test_kept_costs_are_not_those_of_a_network_of_another_size():
+    variant, key = VARIANTS[NAME], counts.key(VARIANTS[NAME])
+    network, kept = zoo.network(variant), dataclasses.replace(counted_for(NAME), macs=1)
+    assert counts.of_network(variant, network, {key: kept}) == kept
+    other = dataclasses.replace(kept, params_backbone=kept.params_backbone + 1)
+    assert counts.of_network(variant, network, {key: other}) is counts.of_network(variant, network, {}) is None
+
+
 def test_counts_survive_their_file_and_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "costs.json"
     assert counts.stored(path) == {}

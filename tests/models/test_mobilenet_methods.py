@@ -37,6 +37,12 @@ TAKEN = {
     "sr_head_bottomup": BACKBONE + BRANCH,
 }
 over_methods = pytest.mark.parametrize("variant", [pytest.param(METHODS[name], id=name) for name in TAKEN if name in METHODS])
+FUSED = [small_variant(name, "fused_fpn") for name in TAKEN]
+on_every_shape = pytest.mark.parametrize(
+    "variant",
+    [pytest.param(METHODS[name], id=name) for name in TAKEN if name in METHODS]
+    + [pytest.param(variant, id=f"{variant.method} fused") for variant in FUSED],
+)
 over_crops = pytest.mark.parametrize("variant", [pytest.param(ON_CROPS[name], id=name) for name in TAKEN if name in ON_CROPS])
 
 
@@ -59,7 +65,7 @@ def test_these_are_all_the_methods_that_run_on_it():
     assert all(set(MOBILENETS) <= set(methods()[name].backbones) for name in TAKEN)
 
 
-@over_methods
+@on_every_shape
 def test_outputs_are_the_codec_s_and_gradients_reach_everything(variant: Variant):
     model, codec = drawn(variant), codec_of(variant)
     for last in (part for part in model.modules() if isinstance(part, nn.Conv2d) and part.weight.std() < 0.01):
@@ -95,9 +101,10 @@ def test_cal_s_offsets_start_from_the_layer_before_movenet_s_offsets():
     assert offsets.abs().max() < 0.05, "cells: the offsets' own last layer starts small"
 
 
-def test_levels_halve_and_the_finest_is_the_pyramid():
+@pytest.mark.parametrize("name", MOBILENETS)
+def test_levels_halve_and_the_finest_is_the_pyramid(name):
     torch.manual_seed(0)
-    backbone, batch = build_mobilenet("mobilenet_fpn"), torch.randn(2, 3, 64, 96)
+    backbone, batch = build_mobilenet(name), torch.randn(2, 3, 64, 96)
     with torch.inference_mode():
         levels = backbone.levels(batch)
         assert torch.equal(levels[0], backbone.pyramid(batch)) and torch.equal(backbone(batch), backbone.branch(levels[0]))
@@ -118,6 +125,21 @@ def test_random_weights_neither_fade_nor_explode(name):
     assert 0.1 < features.std() < 10
 
 
+def test_a_fused_shape_has_no_filter_per_channel_and_sees_as_far():
+    """A change of the image's middle px reaches every place of the maps, as it does in MobileNetV2's form."""
+    torch.manual_seed(0)
+    fused, plain = build_mobilenet("fused_fpn").eval(), build_mobilenet("mobilenet_fpn").eval()
+    assert all(module.groups == 1 for module in fused.modules() if isinstance(module, nn.Conv2d))
+    for backbone in (fused, plain):
+        image = torch.randn(1, 3, 64, 48, requires_grad=True)
+        reached = torch.zeros(16, 12)
+        for row in range(16):
+            for column in range(12):
+                (gradient,) = torch.autograd.grad(backbone(image)[0, :, row, column].sum(), image)
+                reached[row, column] = gradient[0, :, 32, 24].abs().sum()
+        assert (reached > 0).all()
+
+
 def test_siu_changes_the_enlargements_alone():
     torch.manual_seed(0)
     stable, plain = StableMobileNetFPN(MOBILENETS["mobilenet_fpn"]).eval(), build_mobilenet("mobilenet_fpn").eval()
@@ -128,6 +150,21 @@ def test_siu_changes_the_enlargements_alone():
         assert not torch.equal(stable(batch), plain(batch))
         stable.enlarge = plain.enlarge
         assert torch.equal(stable(batch), plain(batch))
+
+
+@pytest.mark.parametrize(("method", "every"), [("simple", 1), ("dark", 1), ("udp_gaussian", 1), ("udp_offset", 3), ("cal", 1), ("siu", 1)])
+@pytest.mark.parametrize("backbone", ["mobilenet_fpn", "fused_fpn"])
+def test_heatmaps_of_random_weights_begin_at_the_mean_of_their_targets(method, every, backbone):
+    variant = small_variant(method, backbone)
+    with torch.inference_mode():
+        maps = drawn(variant).eval()(images(variant, 4))[0]
+    assert torch.allclose(maps[:, ::every], torch.tensor(0.03), atol=0.01)
+    assert every == 1 or maps[:, 1::every].abs().max() < 0.1, "offsets begin at 0"
+
+
+def test_from_random_weights_sigmoids_and_rectifiers_stay_alive(tmp_path):
+    """With a bias of 0 before the sigmoids, the same training ends with maps of zeros."""
+    assert learned_share(zoo.variant("dark_fused_fpn_synthetic_64x48_x2_start"), tmp_path, 400, own_recipe=True) > 0.9
 
 
 @pytest.mark.parametrize(("method", "every"), [("simple", 1), ("dark", 1), ("udp_gaussian", 1), ("udp_offset", 3), ("cal", 1)])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from components.models.backbones.blocks import published_initialisation
 from components.models.variant import STRIDE
+
+MEAN = 0.03  # of a heatmap whose Gaussian has a standard deviation of 2 cells on 32x24
 
 
 class PlainPose(nn.Module):
@@ -45,6 +50,17 @@ def some_probabilities(maps: Tensor, every: int) -> Tensor:
         return maps.sigmoid()
     grouped = maps.unflatten(1, (-1, every))
     return torch.cat([grouped[:, :, :1].sigmoid(), grouped[:, :, 1:]], 2).flatten(1, 2)
+
+
+def draw_probabilities(layer: nn.Conv2d, every: int = 1) -> None:
+    """Fresh weights of a last layer, the first of every `every` maps before a sigmoid: N(0, 0.001²), and a bias that puts out `MEAN`.
+
+    Lin, Goyal, Girshick, He, Dollár 2017, "Focal Loss for Dense Object Detection", section 4.1. From a bias of 0, which puts out 1/2,
+    the first steps push all maps to 0, and rectifiers without batch norms never open again.
+    """
+    published_initialisation(layer)
+    assert layer.bias is not None
+    nn.init.constant_(layer.bias[::every], math.log(MEAN / (1 - MEAN)))
 
 
 def on_input(features: Tensor, images: Tensor) -> Tensor:

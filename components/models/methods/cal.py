@@ -23,6 +23,7 @@ from components.models.backbones.mobilenet_fpn import (
     build_mobilenet,
     mobilenet_initialisation,
 )
+from components.models.heads.plain import draw_probabilities
 from components.models.heads.residual import ResidualHead
 from components.models.naming import renamed
 from components.models.variant import EnlargedNetwork, Method, Variant
@@ -103,7 +104,7 @@ def build(variant: Variant, published: bool = False) -> CAL | CALOnPyramid:
 def _on_pyramid(variant: Variant) -> CALOnPyramid:
     model = CALOnPyramid(build_mobilenet(variant.backbone), variant.num_keypoints, variant.network.offset_width)
     mobilenet_initialisation(model.offset_branch)
-    published_initialisation(model.final_layer)
+    draw_probabilities(model.final_layer)
     published_initialisation(model.offset_head)
     return model
 

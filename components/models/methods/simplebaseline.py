@@ -17,7 +17,7 @@ from components.models.backbones.efficientvit import EFFICIENTVITS, EfficientViT
 from components.models.backbones.mobilenet_fpn import MOBILENETS, build_mobilenet
 from components.models.backbones.resnet import RESNETS, ResNet
 from components.models.heads.deconvolution import DeconvolutionHead
-from components.models.heads.plain import PlainPose
+from components.models.heads.plain import PlainPose, draw_probabilities
 from components.models.naming import renamed
 from components.models.variant import EnlargedNetwork, Method, Variant
 
@@ -27,7 +27,7 @@ def build(variant: Variant, published: bool = False, outputs_per_keypoint: int =
     name, outputs = variant.backbone, outputs_per_keypoint * variant.num_keypoints
     if name in MOBILENETS:
         model = PlainPose(build_mobilenet(name), outputs, sigmoid_every=outputs_per_keypoint)
-        published_initialisation(model.final_layer)
+        draw_probabilities(model.final_layer, outputs_per_keypoint)
         return model
     backbone = EfficientViT(EFFICIENTVITS[name]) if name in EFFICIENTVITS else ResNet(RESNETS[name])
     model = PlainPose(backbone, outputs, DeconvolutionHead(backbone.channels), published)

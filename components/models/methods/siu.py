@@ -29,7 +29,7 @@ from components.models.backbones.hrnet import HRNETS, Fusion, HighResolutionEnd,
 from components.models.backbones.mobilenet_fpn import MOBILENETS, PYRAMID, MobileNetFPN, MobileNetFPNShape, mobilenet_initialisation
 from components.models.backbones.resnet import RESNETS, ResNet
 from components.models.heads.pixel_shuffle import PixelShuffleHead
-from components.models.heads.plain import PlainPose
+from components.models.heads.plain import PlainPose, draw_probabilities
 from components.models.variant import EnlargedNetwork, Method, Variant
 
 
@@ -133,7 +133,7 @@ def _mobilenet(variant: Variant) -> PlainPose:
     mobilenet_initialisation(backbone)
     model = PlainPose(backbone, variant.num_keypoints, sigmoid_every=1)
     published_initialisation(backbone.shuffles)
-    published_initialisation(model.final_layer)
+    draw_probabilities(model.final_layer)
     return model
 
 
