@@ -1,4 +1,4 @@
-"""Weights that others made and that Farpose starts from or uses: where each file comes from, in `params/weights.yaml`."""
+"""Weights that Farpose starts from or uses, made by others or for this purpose: where each file comes from, in `params/weights.yaml`."""
 
 from __future__ import annotations
 

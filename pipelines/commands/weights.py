@@ -1,4 +1,4 @@
-"""`weights`: what others made and we start from.
+"""`weights`: what others made, or a variant of ours, and trainings start from.
 
 `import-weights`: an author's checkpoint file → weights that `predict` and `evaluate` take, or that a training starts from.
 """
