@@ -39,7 +39,7 @@ LEFT = (0, 200_000)  # bytes: no room for a record of the run; room for that, bu
 def disk(tmp_path_factory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("small") / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700m", "tmpfs", place], capture_output=True, check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900m", "tmpfs", place], capture_output=True, check=False).returncode:
         pytest.skip("mounting a small tmpfs is not permitted here")
     yield place
     subprocess.run(["umount", "--lazy", place], check=True)
