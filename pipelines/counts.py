@@ -6,14 +6,16 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from components.base.config import REPOSITORY
 from components.base.files import atomic_file, read_json
 from components.models import costs
 from components.models.costs import Costs
 from components.models.variant import Variant
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FILE = REPOSITORY / "results" / "costs.json"
 COMMAND = "farpose models --count all"

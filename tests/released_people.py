@@ -15,7 +15,7 @@ from components.approaches import approach
 from components.base.files import sha256_of
 from components.datasets.synthetic.exact import Draw
 from components.datasets.synthetic.params import SyntheticParams
-from components.datasets.synthetic.scene import render_scene
+from components.datasets.synthetic.scene import SyntheticPerson, render_scene
 from components.evaluate.approach import Files
 from components.registry import released
 
@@ -39,12 +39,16 @@ def draw_people(folder: Path) -> tuple[dict[int, Path], dict[int, np.ndarray]]:
         image, persons = render_scene(Draw(PEOPLE.seed, SPLIT, index), PEOPLE)
         index += 1
         if persons:
-            rows, columns = np.nonzero(persons[0].mask)
             number = len(paths)
-            paths[number] = folder / f"{number}.png"
-            boxes[number] = np.array([[columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]], np.float64)
+            paths[number], boxes[number] = folder / f"{number}.png", box_of(persons[0])
             cv2.imwrite(str(paths[number]), image[..., ::-1])
     return paths, boxes
+
+
+def box_of(person: SyntheticPerson) -> np.ndarray:
+    """(1, 4) left, top, width and height of the visible pixels, px."""
+    rows, columns = np.nonzero(person.mask)
+    return np.array([[columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]], np.float64)
 
 
 def joints(model: released.Loaded, paths: dict[int, Path], boxes: dict[int, np.ndarray]) -> np.ndarray:

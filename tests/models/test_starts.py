@@ -31,6 +31,7 @@ from components.pose.skeleton import COCO_17, LSP_14, Skeleton
 from components.train import recipe as recipes
 from tests.models.fill import fixed_input
 from tests.models.subjects import small_variant
+from tests.released_people import box_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "movenet.npz"  # of our network, which agreed with the reference tensors
 LIGHTNING, THUNDER, FUSED = "movenet_lightning", "movenet_thunder", "fused_synthetic"
@@ -107,11 +108,8 @@ def share_found(init: str, folder: Path) -> float:
     paths, boxes, truth = {}, {}, {}
     for number in range(12):
         image, (person,) = render_scene(Draw(alone.seed, 9, number), alone)  # a split that no data set has
-        rows, columns = np.nonzero(person.mask)
-        paths[number] = folder / f"{number}.png"
+        paths[number], boxes[number], truth[number] = folder / f"{number}.png", box_of(person), person.keypoints
         cv2.imwrite(str(paths[number]), image[..., ::-1])
-        boxes[number] = np.array([[columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]], np.float64)
-        truth[number] = person.keypoints
     files = Files(paths, boxes, ShardSpec(variant.input_size), DegradeParams())
     found, _ = approach(variant.approach).find(built, files, EvaluateParams(), "cpu")
     joints = found.keypoints_image[np.argsort(found.image_id)]
