@@ -21,7 +21,7 @@ PATIENCE_S = 240.0
 @contextmanager
 def scheduler(workers: int, folder: Path) -> Iterator[str]:
     """The address of a scheduler on loopback with so many workers, each a process with a nanny; their logs are in `folder`."""
-    started = []
+    started: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, *arguments: str) -> Path:
         log = folder / f"{name}.log"
@@ -32,12 +32,17 @@ def scheduler(workers: int, folder: Path) -> Iterator[str]:
             )
         return log
 
+    def said(what: str, log: Path) -> re.Match[str]:
+        def found() -> re.Match[str] | None:
+            assert started[-1].poll() is None, log.read_text()
+            return re.search(what, log.read_text())
+
+        return waited(found, log)
+
     try:
-        log = start("scheduler", "scheduler", "--host", "127.0.0.1", "--port", "0", *PAGES)
-        address = waited(lambda: re.search(r"tcp://127\.0\.0\.1:\d+", log.read_text()), log)[0]
+        address = said(r"tcp://127\.0\.0\.1:\d+", start("scheduler", "scheduler", "--host", "127.0.0.1", "--port", "0", *PAGES))[0]
         for number in range(workers):
-            log = start(f"worker{number}", "worker", address, "--host", "127.0.0.1", "--nthreads", "1", *PAGES)
-            waited(lambda log=log: "Registered to" in log.read_text(), log)
+            said("Registered to", start(f"worker{number}", "worker", address, "--host", "127.0.0.1", "--nthreads", "1", *PAGES))
         yield address
     finally:
         for process in reversed(started):

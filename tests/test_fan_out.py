@@ -8,6 +8,7 @@ import pickle
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,6 +37,7 @@ from tests.dask_servers import scheduler, waited
 from tests.tiny_people import texture, tiny_people_table
 
 IMAGES = 48
+GONE = r"does not answer any more \(start it and run the same command again\)"
 PROCESSES = (pytest.mark.slow, pytest.mark.operation, pytest.mark.timeout(1800))
 
 
@@ -234,7 +236,7 @@ def test_a_part_that_ends_every_worker_is_one_line(tmp_path):
 
 
 @with_processes
-def test_a_scheduler_without_workers_and_one_that_goes_away_are_one_line_each(tmp_path, monkeypatch):
+def test_a_scheduler_without_workers_and_one_that_goes_away_are_one_line_each(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(fan_out, "WITHOUT_WORKERS_S", 3.0)
     with (
         scheduler(0, tmp_path) as found,
@@ -246,5 +248,25 @@ def test_a_scheduler_without_workers_and_one_that_goes_away_are_one_line_each(tm
         results = mapped(square, range(100_000))
         assert next(results) == (0, 0)
         servers.close()
-        with pytest.raises(FarposeError, match=r"went away \(start it and run the same command again\)"):
+        with pytest.raises(FarposeError, match=GONE):
             list(results)
+    said = capfd.readouterr().err.splitlines()
+    assert all(line.startswith("fan_out: ") for line in said), said  # and nothing of Dask's own
+
+
+@with_processes
+def test_a_scheduler_that_hangs_is_one_line_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(fan_out, "ANSWERS_S", 3.0)
+    with scheduler(1, tmp_path) as found, fanned_out(FanOut(found)):
+        results = mapped(square, range(100_000))
+        assert next(results) == (0, 0)
+        port = int(found.rpartition(":")[2])
+        its = next(one.pid for one in psutil.net_connections("tcp") if one.status == "LISTEN" and one.laddr.port == port)
+        os.kill(its, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            with pytest.raises(FarposeError, match=GONE):
+                list(results)
+            assert time.monotonic() - started < 60  # it takes about eight seconds
+        finally:
+            os.kill(its, signal.SIGCONT)

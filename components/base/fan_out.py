@@ -15,7 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -91,11 +91,15 @@ def mapped(work: Callable[[Part], Made], parts: Iterable[Part], threads: int = 0
         return
     threads = threads or usable_cores()
     with ThreadPoolExecutor(threads) as pool:
-        yield from _in_order(lambda part: pool.submit(work, part), parts, lambda: threads, lambda future: future.result())
+        yield from _in_order(lambda part: pool.submit(work, part), parts, lambda: threads, Future.result, Future.cancel)
 
 
 def _in_order(
-    submit: Callable[[Part], Any], parts: Iterable[Part], threads: Callable[[], int], result: Callable[[Any], Made]
+    submit: Callable[[Part], Any],
+    parts: Iterable[Part],
+    threads: Callable[[], int],
+    result: Callable[[Any], Made],
+    drop: Callable[[Any], object],
 ) -> Iterator[tuple[Part, Made]]:
     waiting: deque[tuple[Part, Any]] = deque()
     try:
@@ -109,8 +113,7 @@ def _in_order(
             yield first, result(future)
     finally:
         for _, future in waiting:
-            with suppress(Exception):  # a client that is closed has nothing to cancel, and says so
-                future.cancel()
+            drop(future)
 
 
 # ---------------------------------------------------------------- Dask
@@ -132,6 +135,7 @@ class _Cluster:
                 parts,
                 lambda: max(1, _threads(client)),
                 functools.partial(self._result, client),
+                _drop,
             )
 
     def close(self) -> None:
@@ -147,7 +151,7 @@ class _Cluster:
                 import distributed
             except ImportError:
                 raise FarposeError("Dask is not installed", where=SETTING, fix="`make setup`, or `scheduler: null`") from None
-            logging.getLogger("distributed").setLevel(QUIET)  # what matters is said here, in a line
+            _silence()
             self._started = self._local(distributed) if self.to.scheduler == LOCAL else (self._remote(distributed), None)
             self._started[0].subscribe_topic("all", _say_what_ended)
         return self._started[0]
@@ -174,7 +178,8 @@ class _Cluster:
         try:
             client.wait_for_workers(1, timeout=WITHOUT_WORKERS_S)
         except TimeoutError:
-            client.close()
+            with suppress(Exception):  # whatever is left of it ends with this process
+                client.close(timeout=ANSWERS_S)
             raise self._no_worker() from None
         return client
 
@@ -187,7 +192,7 @@ class _Cluster:
                 return future.result(timeout=LOOK_EVERY_S)
             except TimeoutError:
                 if future.status == "error":  # the work's own, or one that has just come
-                    return future.result()
+                    return future.result(timeout=ANSWERS_S)
             except KilledWorker as error:
                 problem = f"{error.allowed_failures + 1} workers ended over the same part, the last was {error.last_worker.address}"
                 raise FarposeError(problem, where=SETTING, fix="give workers more memory, or set `scheduler: null` to see why") from None
@@ -203,27 +208,42 @@ class _Cluster:
     def _lost_named(self) -> Iterator[None]:
         """
         Raises:
-            FarposeError: the scheduler went away.
+            FarposeError: the scheduler went away, or hangs.
         """
+        from distributed.client import ClosedClientError
         from distributed.comm import CommClosedError
 
         try:
             yield
-        except (CommClosedError, CancelledError, asyncio.CancelledError):
-            problem = f"the Dask scheduler at {self.to.scheduler} went away"
+        except (CommClosedError, ClosedClientError, CancelledError, asyncio.CancelledError):
+            problem = f"the Dask scheduler at {self.to.scheduler} does not answer any more"
             raise FarposeError(problem, where=SETTING, fix="start it and run the same command again") from None
+
+
+def _silence() -> None:
+    """Let Dask's loggers say nothing: what matters is said here, in a line. Each has a level and a handler of its own."""
+    for name in [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(QUIET)
+
+
+def _drop(future: Any) -> None:
+    """Let the scheduler forget a part, without waiting for it: it may be gone."""
+    with suppress(RuntimeError):  # the client is closed, and its parts with it
+        future.release()
 
 
 def _threads(client: Any) -> int:
     """Of all workers.
 
     Raises:
-        CommClosedError: the scheduler does not answer, in whichever of Dask's ways that shows.
+        CommClosedError: the scheduler does not answer in time, or is gone, in whichever of Dask's ways that shows.
     """
     from distributed.comm import CommClosedError
 
+    if client.scheduler is None:
+        raise CommClosedError("the client is closed")
     try:
-        return sum(client.nthreads().values())
+        return sum(client.nthreads(callback_timeout=ANSWERS_S).values())
     except (OSError, TimeoutError, RuntimeError, CancelledError, asyncio.CancelledError) as error:
         raise CommClosedError(str(error)) from error
 
