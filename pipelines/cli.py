@@ -218,6 +218,8 @@ def parser() -> argparse.ArgumentParser:
     promote = command("promote", "promote:promote", text)
     promote.add_argument("name", nargs="?", metavar="NAME", help="NAME (its challenger), NAME@ALIAS or NAME@VERSION")
     promote.add_argument("--split", choices=("val", "dev"), default="dev", help="the persons that both are scored on (dev)")
+    text = "persons are also limited to these heights; it must be better at each of them, and as they are not worse"
+    promote.add_argument("--heights", nargs="+", type=int, default=(), metavar="PX", help=text)
     promote.add_argument("--rollback", action="store_true", help="give the alias back to the champion before the last promotion")
 
     text = "build a run's or a model's result again from what is recorded of it, and say whether it is the same"

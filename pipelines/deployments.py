@@ -52,7 +52,7 @@ DEPLOYED: dict[Any, tuple[str, dict[str, Any]]] = {  # each under its flow's nam
     ),
     flows.promote: (
         "Makes a registered model the champion if it is better and all gates hold; or `rollback` to the champion before.",
-        {"split": "dev", "rollback": False},
+        {"split": "dev", "rollback": False, "heights": None},
     ),
 }
 IN_POOL = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL]))

@@ -154,19 +154,20 @@ def nightly(split: Split | None = None, verify: bool = True, repository: str = H
 
 
 @flow(flow_run_name=_run_name, task_runner=RUNNER, validate_parameters=False)
-def promote(name: str = "", split: Split = "dev", rollback: bool = False, repository: str = HERE) -> str:
+def promote(name: str = "", split: Split = "dev", rollback: bool = False, repository: str = HERE, heights: list[int] | None = None) -> str:
     """Make a registered model the champion if the gates of `farpose promote` hold; a refusal is told and changes nothing.
 
     Args:
         name: NAME (its challenger), NAME@ALIAS or NAME@VERSION.
         split: persons on which it is compared with the champion.
         rollback: give the alias back to the champion before the last promotion instead.
+        heights: px that persons are limited to; with any, it must be better at each of them, and on persons as they are not worse.
     Raises:
-        FarposeError: no such version, it is the champion already, or its evaluation fails.
+        FarposeError: no such version, it is the champion already, a height that is none, or its evaluation fails.
     """
     flowruns.label(runtime.flow_run.id)
     with turns.turn("a promotion", Path(repository), echo):
-        passed, lines = _promote(name, split, rollback)
+        passed, lines = _promote(name, split, rollback, heights or [])
     for line in lines:
         echo(line)
     pages.markdown("promotion", "\n".join([f"**{lines[0]}**", "", *(f"- {line}" for line in lines[1:])]), "The decision and its reasons")
@@ -242,11 +243,11 @@ def _challenge(driver: Driver, split: str | None) -> challenging.Challenges:
 
 
 @task(name="promote", task_run_name="gates", cache_policy=NO_CACHE, persist_result=False)
-def _promote(name: str, split: str, rollback: bool) -> tuple[bool, list[str]]:
+def _promote(name: str, split: str, rollback: bool, heights: list[int]) -> tuple[bool, list[str]]:
     from pipelines import promoting
 
     if rollback:
         return True, [promoting.roll_back()]
     if not name:
         raise FarposeError("nothing to promote", fix="give the flow's parameter `name`, a registered model's, or `rollback`")
-    return promoting.promote(name, split)
+    return promoting.promote(name, split, heights=heights)

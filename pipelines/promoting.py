@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from components.base.files import read_json
 from pipelines import judging, paths
 
 if TYPE_CHECKING:
+    from components.evaluate.significance import Difference
     from components.registry.package import Package
 
 LEVEL = 0.05  # of the paired bootstrap's p-value
@@ -26,18 +29,22 @@ class Gate:
     numbers: dict[str, float]
 
 
-def promote(wanted: str, split: str, repository: Path = paths.REPOSITORY) -> tuple[bool, list[str]]:
+def promote(wanted: str, split: str, repository: Path = paths.REPOSITORY, heights: Sequence[int] = ()) -> tuple[bool, list[str]]:
     """Make a version the champion if every gate holds; whether it did, and why, a line each.
 
     Args:
         wanted: NAME (its challenger), NAME@ALIAS or NAME@VERSION.
         split: "val" or "dev", of the pipeline's data set.
+        heights: px that persons are limited to (`evaluate.conditions`). With any, the version must be better at each of them, and not
+            worse on persons as they are; without, better on persons as they are.
     Raises:
-        FarposeError: no such version, it is the champion already, or its evaluation fails.
+        FarposeError: no such version, it is the champion already, a height that is none, or its evaluation fails.
     """
+    from components.evaluate.conditions import Condition
     from components.registry import promotion
     from components.registry.model_card import in_words
 
+    conditions = tuple(Condition.of(f"h{height}").name for height in heights)
     version, before = promotion.find(wanted, repository), promotion.champion(repository)
     if before is not None and (version.name, version.version) == (before.name, before.version):
         raise FarposeError(f"{promotion.label(version)} is the champion already", fix="name another version, as NAME@VERSION")
@@ -46,12 +53,12 @@ def promote(wanted: str, split: str, repository: Path = paths.REPOSITORY) -> tup
     gates = [_data(ground), _targets(candidate, ground, split), _export(candidate, ground, split)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        found = judging.judge(candidate, ground, split, folder / "candidate")
+        found = judging.judge(candidate, ground, split, folder / "candidate", conditions)
         if before is None:
             gates.append(Gate(True, f"there is no champion to be better than; {in_words(found)}", {}))
         else:
-            judging.judge(promotion.read(before, repository), ground, split, folder / "champion")
-            gates.append(better(folder, promotion.label(before), split))
+            judging.judge(promotion.read(before, repository), ground, split, folder / "champion", conditions)
+            gates += _leads(folder, promotion.label(before), split, conditions)
     passed = all(gate.passed for gate in gates)
     lines = [f"{'holds' if gate.passed else 'fails'}: {gate.said}" for gate in gates]
     numbers = {name: value for gate in gates for name, value in gate.numbers.items()}
@@ -109,23 +116,45 @@ def _export(model: Package, ground: judging.Ground, split: str) -> Gate:
     return Gate(True, f"export to ONNX: joints differ from torch's by {found}", {})
 
 
-def better(folder: Path, champion: str, split: str) -> Gate:
+def better(folder: Path, champion: str, split: str, condition: str = "") -> Gate:
     """Whether the paired bootstrap says that a model leads the champion.
 
     Args:
         folder: holds the evaluations `candidate` and `champion`, of the same persons.
         champion: its name in words.
+        condition: under which both were scored too; none: on persons as they are.
     """
+    found, gate = _compared(folder, champion, split, condition)
+    return dataclasses.replace(gate, passed=found.value > 0 and found.p_value < LEVEL)
+
+
+def _leads(folder: Path, champion: str, split: str, conditions: Sequence[str]) -> list[Gate]:
+    """Better on persons as they are, or, where heights count, better at each of them and on persons as they are not worse."""
+    if not conditions:
+        return [better(folder, champion, split)]
+    found, gate = _compared(folder, champion, split)
+    whole = dataclasses.replace(
+        gate, passed=found.value >= 0 or found.p_value >= LEVEL, said=f"not told apart as worse on persons as they are: {gate.said}"
+    )
+    return [*(better(folder, champion, split, condition) for condition in conditions), whole]
+
+
+def _compared(folder: Path, champion: str, split: str, condition: str = "") -> tuple[Difference, Gate]:
+    """The paired difference, and what a gate says of it."""
+    from components.evaluate.conditions import HEIGHT
+    from components.evaluate.headline import headline
     from components.evaluate.leading import leading
     from components.evaluate.significance import paired_bootstrap, read_outcome
     from pipelines import settings
 
-    params = settings.evaluation()
-    ours, theirs = (read_outcome(folder / name) for name in ("candidate", "champion"))
+    params, metrics = settings.evaluation(), read_json(folder / "candidate" / "metrics.json")
+    end = f"_{condition}" if condition else ""
+    files = f"_{headline(metrics)}{end}" if condition else ""
+    ours, theirs = (read_outcome(folder / name, files) for name in ("candidate", "champion"))
     found = paired_bootstrap(ours, theirs, params.bootstrap_resamples, params.bootstrap_seed)
-    name = leading(read_json(folder / "candidate" / "metrics.json")).label
     ends = {"difference_percent": found.value, "difference_low_percent": found.low, "difference_high_percent": found.high}
-    numbers = {**{key: 100 * number for key, number in ends.items()}, "p_value": found.p_value}
+    numbers = {**{f"{key}{end}": 100 * number for key, number in ends.items()}, f"p_value{end}": found.p_value}
     value, low, high = (f"{100 * one:+.1f}".replace("-", "−") for one in (found.value, found.low, found.high))
-    said = f"{name} on {split} differs by {value} ({low} to {high}, p = {found.p_value:.3f}) from {champion}"
-    return Gate(found.value > 0 and found.p_value < LEVEL, said, numbers)
+    where = f", persons at most {of[1]} px high," if (of := HEIGHT.fullmatch(condition)) else ""
+    said = f"{leading(metrics).label} on {split}{where} differs by {value} ({low} to {high}, p = {found.p_value:.3f}) from {champion}"
+    return found, Gate(True, said, numbers)

@@ -24,6 +24,7 @@ from components.degrade.shard import Source
 from components.degrade.shards import EvalCrops
 from components.degrade.stage import degrade
 from components.evaluate.predict import predict
+from components.evaluate.significance import Difference
 from components.models import zoo
 from components.models.weights import save_weights
 from components.pose.crop import CONVENTIONS
@@ -214,6 +215,38 @@ def test_a_better_model_with_valid_data_is_promoted_and_a_worse_one_refused(grou
     numbers = last.data.metrics
     assert numbers["difference_percent"] < numbers["difference_high_percent"] < 0 and numbers["p_value"] < 0.05
     assert "refused" in last.data.tags["mlflow.note.content"]
+
+
+def test_a_model_for_all_heights_must_be_better_at_each(ground, repository, tmp_path):  # noqa: F811
+    validate(ground.persons, ground.root, ground.data, paths.VALIDATION)
+    weak = registered(repository, tmp_path, 0)
+    promotion.decide(weak, decision(), repository)
+    with tracking.run("register", repository=repository) as run:
+        strong = register.register(releases.candidate(paths.RELEASED.name, released.FOLDER), run)
+    with pytest.raises(FarposeError, match=r"unknown condition 'h0'.*h32"):
+        promoting.promote(strong.name, "val", repository, heights=(32, 0))
+    passed, lines = promoting.promote(strong.name, "val", repository, heights=(24, 48))
+    assert passed and held(repository) == promotion.label(strong)
+    judged = [line.partition(" differs by ") for line in lines[4:]]
+    assert [line for line, _, _ in judged] == [
+        "holds: AP on val, persons at most 24 px high,", "holds: AP on val, persons at most 48 px high,",
+        "holds: not told apart as worse on persons as they are: AP on val",
+    ]  # fmt: skip
+    client, experiment_id = store.open_store(repository)
+    (last, *_) = client.search_runs([experiment_id], "tags.kind = 'promotion'", order_by=["attributes.start_time DESC"])
+    of = {end: last.data.metrics[f"difference_percent{end}"] for end in ("", "_h24", "_h48")}
+    assert all(f"{of[end]:+.1f}" in said for end, (_, _, said) in zip(("_h24", "_h48", ""), judged, strict=True))
+    assert len(set(of.values())) == 3
+    passed, lines = promoting.promote(f"{WEAK}@1", "val", repository, heights=(24,))
+    assert not passed and [line.partition(":")[0] for line in lines[4:]] == ["fails", "fails"]
+
+
+@pytest.mark.parametrize(("value", "p_value", "passed"), [(0.02, 0.5, True), (-0.02, 0.2, True), (-0.02, 0.01, False), (0.02, 0.01, True)])
+def test_worse_on_persons_as_they_are_is_refused_only_if_it_is_told_apart(value, p_value, passed, monkeypatch, tmp_path):
+    gate = promoting.Gate(True, "", {})
+    found = lambda *_: (Difference(value, value - 0.01, value + 0.01, p_value, 12), gate)  # noqa: E731
+    monkeypatch.setattr(promoting, "_compared", found)
+    assert promoting._leads(tmp_path, "it", "val", ("h32",))[-1].passed is passed
 
 
 def test_a_model_of_other_joints_is_refused_before_anything_is_written(ground, repository, tmp_path):  # noqa: F811

@@ -20,6 +20,6 @@ def promote(options: argparse.Namespace) -> int:
         return 0
     if options.name is None:
         raise FarposeError("nothing to promote", fix="name a registered model (`make ui` lists them), or give --rollback")
-    passed, lines = promoting.promote(options.name, options.split)
+    passed, lines = promoting.promote(options.name, options.split, heights=options.heights)
     print("\n  ".join(lines))
     return 0 if passed else REFUSED
