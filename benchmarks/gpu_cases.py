@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from components import approaches
+from components.base.config import REPOSITORY
 from components.evaluate.feed import Drawn
 from components.models import starts, zoo
 from components.models.variant import Variant
+from components.models.weights import save_weights
 from components.train import recipe as recipes
 from components.train.averaging import Average
 from components.train.batches import Batches, step_seed
@@ -39,7 +41,8 @@ SHORT = {
     "learning_rate": 2**-13, "gamma": 0.5, "init": "none", "validate_on": "val", "validate_every": 0, "validate_flip": False,
     "checkpoint_seconds": 0.0,
 }  # fmt: skip
-TEACHER = "released/pose_128x96/model.safetensors"  # sees four times as many px of the same view
+TAUGHT = "categorical_mobilenet_fpn_coco_64x48_x2_taught"
+TEACHING = "categorical_mobilenet_fpn_coco_128x96_x2"  # sees four times as many px of the same view
 LAYERED = {"optimiser": "adamw", "weight_decay": 0.1, "layer_decay": 0.75}
 Kind = Literal["eager", "graphed"]
 
@@ -86,7 +89,7 @@ def cases() -> dict[str, Case]:
         "sharpose": Case(late),
         "layer_decay": Case(late, LAYERED),
         "stochastic_depth": Case(zoo.variant("sharpose_small_coco_64x48"), LAYERED),
-        "teacher": Case(zoo.variant("categorical_mobilenet_fpn_coco_64x48_x2_taught"), {"teacher": TEACHER, "teacher_share": 0.5}),
+        "teacher": Case(zoo.variant(TAUGHT), {"teacher": str(_teacher()), "teacher_share": 0.5}),
         "average_and_clip": Case(found["heatmap"].variant, {"average": 0.9, "gradient_clip": 0.01}),
         **{name: Case(_whole_images(variant)) for name, variant in _BOTTOM_UP.items()},
     }
@@ -101,6 +104,19 @@ _BOTTOM_UP = {
     "sr_head_bottomup": "sr_head_bottomup_hrnet_tiny_synthetic_256",
     "centernet": "centernet_mobilenet_fpn_coco_256",
 }
+
+
+def _teacher() -> Path:
+    """Weights of a network that finds joints: the start's, as far as they fit; made once."""
+    path = REPOSITORY / "scratch" / "gpu_cases" / f"{TEACHING}.safetensors"
+    if not path.is_file():
+        variant = zoo.variant(TEACHING)
+        torch.manual_seed(0)
+        network = zoo.network(variant)
+        starts.initialise(network, "movenet_lightning", variant.skeleton)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(path, network, {"variant": TEACHING})
+    return path
 
 
 def _whole_images(name: str) -> Variant:
