@@ -43,6 +43,7 @@ SHORT = {
 }  # fmt: skip
 TAUGHT = "categorical_mobilenet_fpn_coco_64x48_x2_taught"
 TEACHING = "categorical_mobilenet_fpn_coco_128x96_x2"  # sees four times as many px of the same view
+TEACHER = REPOSITORY / "scratch" / "gpu_cases" / f"{TEACHING}.safetensors"
 LAYERED = {"optimiser": "adamw", "weight_decay": 0.1, "layer_decay": 0.75}
 Kind = Literal["eager", "graphed"]
 
@@ -60,7 +61,9 @@ class Case:
     train: dict[str, Any] = field(default_factory=dict)
 
     def recipe(self, **changes: Any) -> Recipe:
-        """The variant's recipe, shortened."""
+        """The variant's recipe, shortened; its teacher's weights are there then."""
+        if "teacher" in self.train and not TEACHER.is_file():
+            _make_teacher()
         variant = dataclasses.replace(self.variant, train={**self.variant.train, **SHORT, **self.train, **changes})
         return recipes.resolve(variant, recipes.load())
 
@@ -89,7 +92,7 @@ def cases() -> dict[str, Case]:
         "sharpose": Case(late),
         "layer_decay": Case(late, LAYERED),
         "stochastic_depth": Case(zoo.variant("sharpose_small_coco_64x48"), LAYERED),
-        "teacher": Case(zoo.variant(TAUGHT), {"teacher": str(_teacher()), "teacher_share": 0.5}),
+        "teacher": Case(zoo.variant(TAUGHT), {"teacher": str(TEACHER), "teacher_share": 0.5}),
         "average_and_clip": Case(found["heatmap"].variant, {"average": 0.9, "gradient_clip": 0.01}),
         **{name: Case(_whole_images(variant)) for name, variant in _BOTTOM_UP.items()},
     }
@@ -106,17 +109,14 @@ _BOTTOM_UP = {
 }
 
 
-def _teacher() -> Path:
-    """Weights of a network that finds joints: the start's, as far as they fit; made once."""
-    path = REPOSITORY / "scratch" / "gpu_cases" / f"{TEACHING}.safetensors"
-    if not path.is_file():
-        variant = zoo.variant(TEACHING)
-        torch.manual_seed(0)
-        network = zoo.network(variant)
-        starts.initialise(network, "movenet_lightning", variant.skeleton)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(path, network, {"variant": TEACHING})
-    return path
+def _make_teacher() -> None:
+    """Weights of a network that finds joints: the start's, as far as they fit."""
+    variant = zoo.variant(TEACHING)
+    torch.manual_seed(0)
+    network = zoo.network(variant)
+    starts.initialise(network, "movenet_lightning", variant.skeleton)
+    TEACHER.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(TEACHER, network, {"variant": TEACHING})
 
 
 def _whole_images(name: str) -> Variant:

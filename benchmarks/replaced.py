@@ -1,8 +1,8 @@
 """What a released model gains on the one that it replaced. Run: python -m benchmarks.replaced NAME=REVISION [NAME=REVISION ...]
 
 Both models are read from their folders, released/NAME as it is now and as it was at a revision of git, and scored by `pipelines.judging` on
-the development split and on the validation persons: as they are, and at most 32, 64 and 128 px high. Needs COCO's persons and images in this
-clone (`farpose params --apply study_averaged`, `farpose acquire coco --from FOLDER`, `farpose run validate`); writes results/study/released.json.
+the development split and on the validation persons: as they are, and at most 32, 64 and 128 px high. Needs COCO's persons and images here
+(`farpose params --apply study_averaged`, `farpose acquire coco --from FOLDER`, `farpose run validate`). Writes results/study/released.json.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [row for name, _, revision in (one.partition("=") for one in asked) for row in rows_of(name, revision)]
     write_json(RECORD, {
         "command": f"python -m benchmarks.replaced {' '.join(asked)}",
-        "about": "AP, fractions of 1; differences with their paired 95 % interval over images, p not corrected; crops as each model takes them",
+        "unit": "AP, fractions of 1, on crops as each model takes them; paired 95 % intervals over images, p not corrected",
         "hardware": platform.processor() or platform.machine(),
         "versions": lineage.versions(),
         "data.md5": lineage.data_digest(),
