@@ -162,7 +162,7 @@ def parser() -> argparse.ArgumentParser:
     text = "a variant: its registered version, or as trained, or any with --weights (the registry's champion, or else the released model)"
     predict.add_argument("--variant", metavar="NAME", help=text)
     predict.add_argument(
-        "--model", metavar="NAME", help="a released model (pose_64x48, pose_128x96 for larger persons), or a registered one: NAME@champion"
+        "--model", metavar="NAME", help="a released model (pose_128x96, pose_64x48), or a registered one: NAME@champion"
     )
     predict.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
     text = "person boxes, px of the upright image: COCO detections or annotations (JSON); without them a detector finds persons"
@@ -189,7 +189,7 @@ def parser() -> argparse.ArgumentParser:
     submit.add_argument("--data-set", metavar="NAME", help=text)
     submit.add_argument("--variant", metavar="NAME", help="a trained variant, or any with --weights (the released model)")
     submit.add_argument(
-        "--model", metavar="NAME", help="a released model (pose_64x48, pose_128x96 for larger persons), or a registered one: NAME@champion"
+        "--model", metavar="NAME", help="a released model (pose_128x96, pose_64x48), or a registered one: NAME@champion"
     )
     submit.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
     text = ".json, or .zip with one JSON file of its name (person_keypoints_test-dev2017_farpose_results.zip)"

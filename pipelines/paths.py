@@ -10,7 +10,7 @@ DATA = REPOSITORY / "data"
 ARTIFACTS = REPOSITORY / "artifacts"
 RESULTS = REPOSITORY / "results" / "pipeline"
 SCRATCH = REPOSITORY / "scratch"  # variants that are not in the pipeline
-RELEASED = REPOSITORY / "released" / "pose_64x48"  # the model that works out of the box
+RELEASED = REPOSITORY / "released" / "pose_128x96"  # the model that works out of the box
 MANIFESTS = PARAMS / "manifests"
 EXAMPLES = PARAMS / "examples"
 
