@@ -47,10 +47,10 @@ def part(text: str, mark: str, content: str, where: str = "README.md") -> str:
     Raises:
         FarposeError: the mark is missing.
     """
-    found = re.compile(rf"({re.escape(mark)}\n).*?(\n{re.escape(END)})", re.S)
+    found = re.compile(rf"({re.escape(mark)}\n)(?:.*?\n)??({re.escape(END)})", re.S)
     if not found.search(text):
-        raise FarposeError(f"the mark {mark!r} is missing", where=where, fix="put it back, with a line and its end below")
-    return found.sub(lambda match: f"{match[1]}{content.strip()}{match[2]}", text)
+        raise FarposeError(f"the mark {mark!r} is missing", where=where, fix="put it back, with its end below")
+    return found.sub(lambda match: f"{match[1]}{content.strip()}\n{match[2]}", text)
 
 
 def copy(source: Path, target: Path) -> None:

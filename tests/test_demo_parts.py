@@ -21,3 +21,10 @@ def test_readme_has_the_marks_and_only_what_is_between_them_changes():
 def test_a_missing_mark_is_named():
     with pytest.raises(FarposeError, match=r"README\.md.*is missing"):
         demo.part("no marks", demo.TABLE, "")
+
+
+@pytest.mark.parametrize("between", ["", "old\n", "old\n\nlines\n"])
+def test_a_part_ends_at_its_own_end_even_if_nothing_stands_in_it(between):
+    other = f"text\n{demo.PICTURE}\nkept\n{demo.END}\n"
+    text = f"{demo.TABLE}\n{between}{demo.END}\n{other}"
+    assert demo.part(text, demo.TABLE, "| a |") == f"{demo.TABLE}\n| a |\n{demo.END}\n{other}"
