@@ -161,9 +161,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("images", nargs="+", metavar="IMAGE", help=text)
     text = "a variant: its registered version, or as trained, or any with --weights (the registry's champion, or else the released model)"
     predict.add_argument("--variant", metavar="NAME", help=text)
-    predict.add_argument(
-        "--model", metavar="NAME", help="a released model (pose_128x96, pose_64x48), or a registered one: NAME@champion"
-    )
+    predict.add_argument("--model", metavar="NAME", help="a released model (pose_128x96, pose_64x48), or a registered one: NAME@champion")
     predict.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
     text = "person boxes, px of the upright image: COCO detections or annotations (JSON); without them a detector finds persons"
     predict.add_argument("--boxes", type=Path, metavar="FILE", help=text)
@@ -188,9 +186,7 @@ def parser() -> argparse.ArgumentParser:
     text = "the data set of params/data.yaml that they belong to: its category id and its `orientation` (the one that the model learned)"
     submit.add_argument("--data-set", metavar="NAME", help=text)
     submit.add_argument("--variant", metavar="NAME", help="a trained variant, or any with --weights (the released model)")
-    submit.add_argument(
-        "--model", metavar="NAME", help="a released model (pose_128x96, pose_64x48), or a registered one: NAME@champion"
-    )
+    submit.add_argument("--model", metavar="NAME", help="a released model (pose_128x96, pose_64x48), or a registered one: NAME@champion")
     submit.add_argument("--weights", type=Path, metavar="FILE", help="not those that `train` made, but these (see import-weights)")
     text = ".json, or .zip with one JSON file of its name (person_keypoints_test-dev2017_farpose_results.zip)"
     submit.add_argument("--output", type=Path, metavar="FILE", default=Path("person_keypoints_test-dev2017_farpose_results.zip"), help=text)

@@ -210,11 +210,11 @@ def _applied(example: str | None) -> list[str]:
 
 
 def _example_of(variant: str) -> str | None:
-    """The first of params/examples whose pipeline trains a variant."""
+    """Of the params/examples whose pipelines train a variant, the one with the fewest others."""
     from components.base.config import load_yaml
 
-    lists = sorted(paths.EXAMPLES.glob("*/pipeline.yaml"))
-    return next((path.parent.name for path in lists if variant in (load_yaml(path).get("variants") or {})), None)
+    trained = {path.parent.name: load_yaml(path).get("variants") or {} for path in sorted(paths.EXAMPLES.glob("*/pipeline.yaml"))}
+    return min((name for name, variants in trained.items() if variant in variants), key=lambda name: len(trained[name]), default=None)
 
 
 def _notice(stated: Any) -> str:
