@@ -27,12 +27,13 @@ from components.detect.boxes import areas, intersections, overlaps
 from components.evaluate.matching import object_keypoint_similarity
 from components.pose.skeleton import COCO_17
 from components.registry import released
+from pipelines import paths
 
 EDGES = (0.0, 0.1, 0.15, 0.2, 0.3, 0.4, 1.01)
 EVERY, MOST = 4, 120
 RIGHT = 0.4  # OKS
 NEAR, INSIDE = 0.4, 0.5  # overlap with a person, share of a box in a crowd's region
-MODEL = "pose_64x48"
+MODEL = paths.RELEASED.name
 COMMAND = "python -m benchmarks.drawn --data coco"
 
 
