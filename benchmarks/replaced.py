@@ -8,10 +8,8 @@ the development split and on the validation persons: as they are, and at most 32
 from __future__ import annotations
 
 import argparse
-import io
 import platform
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,12 +29,16 @@ SPLITS = ("dev", "val")
 
 
 def at(revision: str, name: str, into: Path) -> Path:
-    """The folder of a released model as it was at a revision, unpacked."""
+    """The folder of a released model as it was at a revision, written below `into`."""
     place = (released.FOLDER / name).relative_to(REPOSITORY).as_posix()
-    packed = subprocess.run(["git", "archive", revision, place], cwd=REPOSITORY, check=True, capture_output=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(into, filter="data")
-    return into / place
+    (into / name).mkdir(parents=True)
+    for path in _git("ls-tree", "-r", "--name-only", revision, "--", place).decode().splitlines():
+        (into / name / Path(path).name).write_bytes(_git("show", f"{revision}:{path}"))
+    return into / name
+
+
+def _git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=REPOSITORY, check=True, capture_output=True).stdout
 
 
 def rows_of(name: str, revision: str) -> list[dict[str, Any]]:

@@ -18,9 +18,10 @@ from components.datasets.synthetic.params import SyntheticParams
 from components.datasets.synthetic.scene import SyntheticPerson, render_scene
 from components.evaluate.approach import Files
 from components.registry import released
+from pipelines import paths
 
 NAMES = ("pose_64x48", "pose_128x96")
-NAME = NAMES[0]  # the main one
+NAME = paths.RELEASED.name
 PEOPLE = SyntheticParams(min_height_px=30, max_height_px=200, max_persons=1, empty_fraction=0)
 COUNT, SPLIT = 6, 7  # a split that the data set does not have
 
