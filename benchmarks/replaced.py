@@ -8,7 +8,6 @@ the development split and on the validation persons: as they are, and at most 32
 from __future__ import annotations
 
 import argparse
-import platform
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import report
 from components.base.config import REPOSITORY
 from components.base.files import write_json
 from components.evaluate.significance import paired_bootstrap, read_outcome
@@ -51,8 +51,8 @@ def rows_of(name: str, revision: str) -> list[dict[str, Any]]:
             folder = Path(scratch) / split
             found = {key: judging.judge(model, ground, split, folder / key, CONDITIONS) for key, model in models.items()}
             for condition in ("", *CONDITIONS):
-                number = f"AP_gt_boxes{condition and f'_{condition}'}"
                 end = condition and f"_gt_boxes_{condition}"
+                number = f"AP{end or '_gt_boxes'}"
                 difference = paired_bootstrap(*(read_outcome(folder / key, end) for key in ("now", "before")))
                 rows.append(
                     {
@@ -78,14 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments).models
     torch.set_num_threads(1)
     rows = [row for name, _, revision in (one.partition("=") for one in asked) for row in rows_of(name, revision)]
-    write_json(RECORD, {
-        "command": f"python -m benchmarks.replaced {' '.join(asked)}",
-        "unit": "AP, fractions of 1, on crops as each model takes them; paired 95 % intervals over images, p not corrected",
-        "hardware": platform.processor() or platform.machine(),
-        "versions": lineage.versions(),
-        "data.md5": lineage.data_digest(),
-        "rows": rows,
-    })  # fmt: skip
+    unit = "AP, fractions of 1, on crops as each model takes them; paired 95 % intervals over images, p not corrected"
+    write_json(RECORD, report.record("replaced", rows, unit=unit, **{"data.md5": lineage.data_digest()}))
     for row in rows:
         ends = " to ".join(f"{100 * row[end]:+.1f}" for end in ("low", "high"))
         print(f"{row['released']} {row['split']} {row['number']}: {100 * row['AP now']:.1f}, {100 * row['difference']:+.1f} ({ends})")

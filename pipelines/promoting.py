@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,23 +123,21 @@ def better(folder: Path, champion: str, split: str, condition: str = "") -> Gate
         champion: its name in words.
         condition: under which both were scored too; none: on persons as they are.
     """
-    found, gate = _compared(folder, champion, split, condition)
-    return dataclasses.replace(gate, passed=found.value > 0 and found.p_value < LEVEL)
+    found, said, numbers = _compared(folder, champion, split, condition)
+    return Gate(found.value > 0 and found.p_value < LEVEL, said, numbers)
 
 
 def _leads(folder: Path, champion: str, split: str, conditions: Sequence[str]) -> list[Gate]:
     """Better on persons as they are, or, where heights count, better at each of them and on persons as they are not worse."""
     if not conditions:
         return [better(folder, champion, split)]
-    found, gate = _compared(folder, champion, split)
-    whole = dataclasses.replace(
-        gate, passed=found.value >= 0 or found.p_value >= LEVEL, said=f"not told apart as worse on persons as they are: {gate.said}"
-    )
+    found, said, numbers = _compared(folder, champion, split)
+    whole = Gate(found.value >= 0 or found.p_value >= LEVEL, f"not told apart as worse on persons as they are: {said}", numbers)
     return [*(better(folder, champion, split, condition) for condition in conditions), whole]
 
 
-def _compared(folder: Path, champion: str, split: str, condition: str = "") -> tuple[Difference, Gate]:
-    """The paired difference, and what a gate says of it."""
+def _compared(folder: Path, champion: str, split: str, condition: str = "") -> tuple[Difference, str, dict[str, float]]:
+    """The paired difference, in words, and its numbers by name, percent."""
     from components.evaluate.conditions import HEIGHT
     from components.evaluate.headline import headline
     from components.evaluate.leading import leading
@@ -157,4 +154,4 @@ def _compared(folder: Path, champion: str, split: str, condition: str = "") -> t
     value, low, high = (f"{100 * one:+.1f}".replace("-", "−") for one in (found.value, found.low, found.high))
     where = f", persons at most {of[1]} px high," if (of := HEIGHT.fullmatch(condition)) else ""
     said = f"{leading(metrics).label} on {split}{where} differs by {value} ({low} to {high}, p = {found.p_value:.3f}) from {champion}"
-    return found, Gate(True, said, numbers)
+    return found, said, numbers

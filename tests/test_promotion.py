@@ -243,9 +243,8 @@ def test_a_model_for_all_heights_must_be_better_at_each(ground, repository, tmp_
 
 @pytest.mark.parametrize(("value", "p_value", "passed"), [(0.02, 0.5, True), (-0.02, 0.2, True), (-0.02, 0.01, False), (0.02, 0.01, True)])
 def test_worse_on_persons_as_they_are_is_refused_only_if_it_is_told_apart(value, p_value, passed, monkeypatch, tmp_path):
-    gate = promoting.Gate(True, "", {})
-    found = lambda *_: (Difference(value, value - 0.01, value + 0.01, p_value, 12), gate)  # noqa: E731
-    monkeypatch.setattr(promoting, "_compared", found)
+    found = Difference(value, value - 0.01, value + 0.01, p_value, 12)
+    monkeypatch.setattr(promoting, "_compared", lambda *_: (found, "", {}))
     assert promoting._leads(tmp_path, "it", "val", ("h32",))[-1].passed is passed
 
 
