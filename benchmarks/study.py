@@ -1,17 +1,22 @@
 """Train a list of variants side by side on a bare GPU machine. Run: bash benchmarks/study.sh, or python -m benchmarks.study STEP.
 
-    pack PERSONS IMAGES SHARDS FOLDER   the images of the training and development persons, their table and what the pipeline's shards
-                                   are (SHARDS: artifacts/shards), in parts that travel
+    pack PERSONS IMAGES SHARDS FOLDER   the images of the training and development persons (`--scored`: of the validation persons too), the
+                                   table and what the pipeline's shards are (SHARDS: artifacts/shards), in parts that travel
     unpack FOLDER SHARDS           the crops of every input size that is asked for, made of the parts as the degrade stage makes them
-    train LIST SHARDS OUT          every run of the list, most urgent first, within a time budget; one JSON and one weights file per run
-    bring WORK OUT                 the runs' JSON, and their weights in half precision, in few files
+    train LIST... SHARDS OUT       every run of the lists, most urgent first, within a time budget; one JSON and one weights file per run
+    bring WORK OUT                 the runs' JSON, predictions, and as many weights as may travel, in half precision, in few files
     adopt WEIGHTS RUNS RUN SHARDS FOLDER    a run's weights as the pipeline's training would have written them, if its crops are the same
 
-A list (benchmarks/studies/*.yaml) names runs: a `variant`; `recipe`, published or matched; `train`, what its recipe changes; `teacher`, the
-run or the file that teaches it; `after`, the run that it waits for; `place: true`, its weights go where the pipeline's training writes
-them, so that the recipes of later runs find them. A run whose JSON is in OUT, or that an earlier machine's runs.json holds (`--done`), is
-done; an interrupted one goes on from its checkpoint. The validation split does not
-travel: recipes are chosen on the development split, and published rows are scored by `farpose run` on the weights that come back.
+A list is the name of an example (params/examples): its variants with its recipes, as `farpose run` would train them; of several, runs on
+smaller crops come first. These runs are published rows: each predicts the validation persons once, which are scored where the pipeline is
+(benchmarks.study_rows). Networks of tens of millions of parameters do not travel back, their predictions do.
+
+Or a list is a file, for searches (benchmarks/studies/*.yaml), which names runs: a `variant`; `recipe`, published or matched; `train`, what
+its recipe changes; `teacher`, the run or the file that teaches it; `after`, the run that it waits for; `place: true`, its weights go where
+the pipeline's training writes them, so that the recipes of later runs find them. Recipes are chosen on the development split: a pack for
+such a list has no validation image.
+
+A run whose JSON is in OUT, or that an earlier machine's runs.json holds (`--done`), is done; an interrupted one resumes.
 """
 
 from __future__ import annotations
@@ -25,34 +30,47 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import report
-from components.base.config import REPOSITORY, load_yaml
-from components.base.files import atomic_directory, read_json, write_json
+from components.base.config import PARAMS, REPOSITORY, load_yaml
+from components.base.files import atomic_directory, atomic_file, read_json, write_json
 from components.datasets.acquire.listing import safe_path
+
+if TYPE_CHECKING:
+    from components.models.variant import Variant
 
 DATA = "images"  # folder of a pack's images
 PERSONS = "persons"
 SHARDS = "shards"
 ABOUT = "shard.json"
 WEIGHTS = "model.safetensors"
+PREDICTIONS = "predictions.npz"
 RUNS = "runs.json"
 PUBLISHED = "published"
+EXAMPLES = PARAMS / "examples"
+SCORED = "val"  # the split that published rows are scored on
+VOLUME = 14 * 2**20  # bytes of a file that comes back
+VOLUMES = 3  # of weights
 OWN = ("history", "data", "recipe", "recipe_kind", "hardware", "versions", "run")  # what a run's JSON has beside its training's summary
 POLL = 0.2  # seconds between two looks at the runs
 
 
-def pack(persons_folder: Path, images: Path, shards: Path, folder: Path, parts: int) -> None:
-    """Write `parts` tar files of about the same size to `folder`, and the descriptions of the pipeline's shards to the first."""
+def pack(persons_folder: Path, images: Path, shards: Path, folder: Path, parts: int, scored: bool = False) -> None:
+    """Write `parts` tar files of about the same size to `folder`, and the descriptions of the pipeline's shards to the first.
+
+    Args:
+        scored: validation images too, for runs that are published rows.
+    """
     from components.pose.persons import Persons
 
     persons = Persons.read(persons_folder / "persons.parquet")
     frame = persons.frame
-    wanted = sorted(set(frame[frame["split"] != "val"]["image_path"]))
+    wanted = sorted(set((frame if scored else frame[frame["split"] != SCORED])["image_path"]))
     folder.mkdir(parents=True, exist_ok=True)
     sizes = [(images / name).stat().st_size for name in wanted]
     whole, done = sum(sizes), 0
@@ -69,7 +87,7 @@ def pack(persons_folder: Path, images: Path, shards: Path, folder: Path, parts: 
 
 
 def unpack(folder: Path, shards: Path, sizes: list[tuple[int, int]]) -> None:
-    """Make the crops of `sizes` (height, width) in `shards`, for training and development, under the description of the pipeline's shard.
+    """Make the crops of `sizes` (height, width) in `shards`, of all splits whose images are packed, under the pipeline's description.
 
     Raises:
         SystemExit: the crops are not those of the pipeline.
@@ -83,17 +101,18 @@ def unpack(folder: Path, shards: Path, sizes: list[tuple[int, int]]) -> None:
     for path in sorted(folder.glob("part*.tar")):
         extract(path, raw)
     source = Source(Persons.read(raw / PERSONS / "persons.parquet"), raw / DATA)
+    splits = ["dev", *([SCORED] if (raw / DATA / source.labelled(SCORED).frame["image_path"].iloc[0]).is_file() else [])]
     for size in sizes:
         spec, params = ShardSpec(size), DegradeParams()
         if (shards / spec.name / ABOUT).is_file():
             continue
         wanted = read_json(raw / SHARDS / spec.name / ABOUT)["files"]
         plan = plan_crops(source, spec)
-        plan = dataclasses.replace(plan, evaluated={"dev": plan.evaluated["dev"]})
+        plan = dataclasses.replace(plan, evaluated={split: plan.evaluated[split] for split in splits})
         with atomic_directory(shards / spec.name) as made:
             writer = Writer(spec, params, source.data_root, made, False, source.upright)
             writer.write(plan)
-            files = writer.about(source.persons.skeleton, {"train": {}, "dev": {}})["files"]
+            files = writer.about(source.persons.skeleton, {"train": {}, **{split: {} for split in splits}})["files"]
             if other := [name for name, one in files.items() if one["sha256"] != wanted[name]["sha256"]]:
                 raise SystemExit(f"{spec.name}: not the pipeline's crops: {', '.join(other)}")
             shutil.copyfile(raw / SHARDS / spec.name / ABOUT, made / ABOUT)
@@ -115,6 +134,33 @@ def extract(path: Path, folder: Path) -> None:
                 target.write_bytes(stream.read())
 
 
+def listed(lists: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The runs of lists, in order: of one, as it has them; of several, those on smaller crops first.
+
+    Args:
+        lists: names of examples, or paths of YAML files.
+    Raises:
+        FarposeError: no such file, or a variant that is not known.
+        SystemExit: an example trains on crops that are not made here.
+    """
+    from components.degrade.params import ShardSpec
+    from components.models import zoo
+
+    found: dict[str, dict[str, Any]] = {}
+    for name in lists:
+        pipeline = EXAMPLES / name / "pipeline.yaml"
+        if not pipeline.is_file():
+            found |= load_yaml(name)
+            continue
+        for variant, entry in load_yaml(pipeline)["variants"].items():
+            if entry["shards"] != (made := ShardSpec(zoo.variant(variant).input_size).name):
+                raise SystemExit(f"{pipeline}: {variant} takes {entry['shards']}, only {made} is made here")
+            found[variant] = {"variant": variant, "recipe": entry.get("recipe", PUBLISHED), "example": name}
+    if len(lists) > 1:
+        found = dict(sorted(found.items(), key=lambda item: zoo.variant(item[1]["variant"]).input_size))
+    return found
+
+
 def train_all(runs: dict[str, dict[str, Any]], shards: Path, out: Path, minutes: float, at_once: int, done: Collection[str] = ()) -> None:
     """Start the runs in the list's order, `at_once` side by side; a run waits for its teacher. At the deadline the rest is stopped.
 
@@ -132,7 +178,7 @@ def train_all(runs: dict[str, dict[str, Any]], shards: Path, out: Path, minutes:
                 if process.returncode:
                     failed.append(name)
                 print(f"{time.strftime('%H:%M:%S')} {name}: {'failed' if process.returncode else _told(out / f'{name}.json')}", flush=True)
-        ready = [name for name in waiting if _ready(runs, name, out)]
+        ready = [name for name in waiting if _ready(runs, name, shards, out)]
         for name in ready[: at_once - len(active)]:
             waiting.remove(name)
             active[name] = _start(name, runs[name], _teacher(runs, name, out), shards, out)
@@ -152,10 +198,18 @@ def _teacher(runs: dict[str, dict[str, Any]], name: str, out: Path) -> Path | No
     return out / teacher / WEIGHTS if teacher in runs or (out / teacher).is_dir() else REPOSITORY / teacher
 
 
-def _ready(runs: dict[str, dict[str, Any]], name: str, out: Path) -> bool:
-    """Whether all that the run needs is there."""
+def _ready(runs: dict[str, dict[str, Any]], name: str, shards: Path, out: Path) -> bool:
+    """Whether all that the run needs is there; larger crops may still be made while the first runs train."""
     teacher, before = _teacher(runs, name, out), runs[name].get("after")
-    return (teacher is None or teacher.is_file()) and (before is None or (out / f"{before}.json").is_file())
+    needed = [_crops(runs[name]["variant"], shards) / ABOUT, *([teacher] if teacher else []), *([out / f"{before}.json"] if before else [])]
+    return all(path.is_file() for path in needed)
+
+
+def _crops(variant: str, shards: Path) -> Path:
+    from components.degrade.params import ShardSpec
+    from components.models import zoo
+
+    return shards / ShardSpec(zoo.variant(variant).input_size).name
 
 
 def _start(name: str, run: dict[str, Any], teacher: Path | None, shards: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -176,14 +230,15 @@ def train_one(name: str, run: dict[str, Any], shards: Path, out: Path) -> None:
     """Train one run and write its JSON: command, hardware, versions, data, start, recipe, development AP of every validation."""
     import torch
 
-    from components.degrade.params import ShardSpec
     from components.train.loop import train
 
     started = time.perf_counter()
     variant, recipe = resolved(run)
-    directory = shards / ShardSpec(variant.input_size).name
+    directory = _crops(variant.name, shards)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     summary = train(variant, directory, out / name, recipe, device, out / "checkpoints" / name)
+    if run.get("example"):
+        predict_one(variant, directory, out / name, device)
     if run.get("place"):
         shutil.copytree(out / name, REPOSITORY / "artifacts" / "models" / variant.name)
     files = read_json(directory / ABOUT)["files"]
@@ -201,8 +256,32 @@ def train_one(name: str, run: dict[str, Any], shards: Path, out: Path) -> None:
     write_json(out / f"{name}.json", {**summary, **facts})
 
 
+def predict_one(variant: Variant, shards: Path, folder: Path, device: str) -> None:
+    """Predict the validation persons with the weights in `folder`, as the evaluate stage does; writes `PREDICTIONS` beside them.
+
+    Raises:
+        FarposeError: the validation crops were not packed.
+    """
+    import numpy as np
+
+    from components.approaches import approach
+    from components.codecs.codec import as_crop_codec
+    from components.evaluate.predict import predict
+    from components.models import zoo
+    from components.models.weights import load_weights
+    from pipelines import settings
+
+    params, built = settings.evaluation(), zoo.build(variant)
+    built.model.load_state_dict(load_weights(folder / WEIGHTS, variant))
+    crops = approach(variant.approach).inputs(shards, variant, params, SCORED)
+    found = predict(built.model, as_crop_codec(built.codec), crops, params.flip, params.batch_size, device, params.bf16)
+    columns = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    with atomic_file(folder / PREDICTIONS) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **{name: column for name, column in columns.items() if column is not None})
+
+
 def resolved(run: dict[str, Any]) -> tuple[Any, Any]:
-    """The run's variant and recipe: what the list changes lies over the recipe, of either kind.
+    """The run's variant and recipe: what the list changes lies over the recipe, of either kind; an example's is its own.
 
     Raises:
         FarposeError: an unknown variant, key or kind of recipe.
@@ -212,6 +291,11 @@ def resolved(run: dict[str, Any]) -> tuple[Any, Any]:
     from components.models.entries import merged
     from components.train import recipe as recipes
 
+    if run.get("example"):
+        with tempfile.TemporaryDirectory() as scratch:
+            path = _parameters(run["example"], Path(scratch))
+            variant = zoo.variant(run["variant"])
+            return variant, recipes.resolve(variant, recipes.load(path), run["recipe"], path)
     variant, kind, changes = zoo.variant(run["variant"]), run.get("recipe", PUBLISHED), run.get("train", {})
     if kind == PUBLISHED:
         variant = dataclasses.replace(variant, train=merged(variant.train, changes))
@@ -220,32 +304,62 @@ def resolved(run: dict[str, Any]) -> tuple[Any, Any]:
     return variant, parse(recipes.Recipe, merged(dataclasses.asdict(recipe), changes), f"variant {variant.name}: train")
 
 
-def bring(work: Path, out: Path, done: dict[str, Any] | None = None, most: int = 14 * 2**20) -> None:
-    """Copy the runs' JSON into one file, and their weights in half precision into tar files of at most `most` bytes, to `out`.
+def _parameters(example: str, folder: Path) -> Path:
+    """params/train.yaml with an example's on it, as `farpose params --apply` writes it."""
+    from components.train.recipe import TRAIN
+    from pipelines.overlay import laid_over
+
+    text, overlay = TRAIN.read_text(), EXAMPLES / example / TRAIN.name
+    path = folder / TRAIN.name
+    path.write_text(laid_over(text, overlay.read_text(), overlay) if overlay.is_file() else text)
+    return path
+
+
+def bring(work: Path, out: Path, done: dict[str, Any] | None = None, most: int = VOLUME) -> None:
+    """Copy the runs' JSON into one file, predictions and weights (in half precision) into tar files of at most `most` bytes, to `out`.
+
+    Weights are brought in the order of their training, up to `VOLUMES` files; a network that fits into none stays.
 
     Args:
         done: JSON of runs that were trained elsewhere, which the file keeps.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / RUNS, {**(done or {}), **{path.stem: read_json(path) for path in sorted(work.glob("*.json"))}})
+    _volumes(sorted(work.glob(f"*/{PREDICTIONS}")), out, "predictions", most)
+    trained = sorted(work.glob(f"*/{WEIGHTS}"), key=lambda path: path.stat().st_mtime)
+    _volumes([_half(path) for path in trained if path.stat().st_size < 2 * most], out, "weights", most, VOLUMES)
+    with tarfile.open(out / "logs.tar.gz", "w:gz") as logs:
+        for path in sorted(work.glob("*.log")):
+            logs.add(path, path.name)
+
+
+def _half(weights: Path) -> Path:
+    """Weights in half precision, in a folder of the same name and place for all runs."""
     from components.models import zoo
     from components.models.weights import read_metadata
     from components.registry.package import halve
 
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / RUNS, {**(done or {}), **{path.stem: read_json(path) for path in sorted(work.glob("*.json"))}})
-    volumes: list[list[Path]] = [[]]
-    for path in sorted(work.glob(f"*/{WEIGHTS}")):
-        half = path.with_name("half.safetensors")
-        halve(path, zoo.variant(read_metadata(path)["variant"]), half)
-        if sum(one.stat().st_size for one in [*volumes[-1], half]) > most:
-            volumes.append([])
-        volumes[-1].append(half)
-    for number, volume in enumerate(volumes):
-        with tarfile.open(out / f"weights{number}.tar", "w") as archive:
-            for half in volume:
-                archive.add(half, f"{half.parent.name}/{WEIGHTS}")
-    with tarfile.open(out / "logs.tar.gz", "w:gz") as logs:
-        for path in sorted(work.glob("*.log")):
-            logs.add(path, path.name)
+    half = weights.parent / "half" / weights.name
+    if not half.is_file():
+        half.parent.mkdir(exist_ok=True)
+        halve(weights, zoo.variant(read_metadata(weights)["variant"]), half)
+    return half
+
+
+def _volumes(files: Sequence[Path], out: Path, name: str, most: int, volumes: int | None = None) -> None:
+    """Write files as RUN/FILE into `name`0.tar, `name`1.tar …; of more than `volumes` the rest is left out, and named."""
+    found: list[list[Path]] = [[]]
+    for path in files:
+        if found[-1] and sum(one.stat().st_size for one in [*found[-1], path]) > most:
+            found.append([])
+        found[-1].append(path)
+    for number, volume in enumerate(found[:volumes]):
+        with tarfile.open(out / f"{name}{number}.tar", "w") as archive:
+            for path in volume:
+                run = path.parents[1] if path.parent.name == "half" else path.parent
+                archive.add(path, f"{run.name}/{path.name}")
+    if left := sum(map(len, found[volumes or len(found) :])):
+        print(f"{left} runs' {name} do not travel")
 
 
 def _known(path: Path | None) -> dict[str, Any]:
@@ -293,12 +407,13 @@ def main() -> None:
     step.add_argument("shards", type=Path)
     step.add_argument("folder", type=Path)
     step.add_argument("--parts", type=int, default=2)
+    step.add_argument("--scored", action="store_true", help="validation images too, for runs that are published rows")
     step = steps.add_parser("unpack")
     step.add_argument("folder", type=Path)
     step.add_argument("shards", type=Path)
     step.add_argument("--sizes", nargs="+", default=["64x48"])
     step = steps.add_parser("train")
-    step.add_argument("list", type=Path)
+    step.add_argument("lists", nargs="+", help="names of examples, or paths of YAML files")
     step.add_argument("shards", type=Path)
     step.add_argument("out", type=Path)
     step.add_argument("--minutes", type=float, default=9)
@@ -321,13 +436,13 @@ def main() -> None:
     step.add_argument("out", type=Path)
     arguments = parser.parse_args()
     if arguments.step == "pack":
-        pack(arguments.persons, arguments.images, arguments.shards, arguments.folder, arguments.parts)
+        pack(arguments.persons, arguments.images, arguments.shards, arguments.folder, arguments.parts, arguments.scored)
     elif arguments.step == "unpack":
         unpack(arguments.folder, arguments.shards, [tuple(map(int, size.split("x"))) for size in arguments.sizes])  # type: ignore[misc]
     elif arguments.step == "train":
         arguments.out.mkdir(parents=True, exist_ok=True)
         known = _known(arguments.done)
-        train_all(load_yaml(arguments.list), arguments.shards, arguments.out, arguments.minutes, arguments.at_once, known)
+        train_all(listed(arguments.lists), arguments.shards, arguments.out, arguments.minutes, arguments.at_once, known)
     elif arguments.step == "adopt":
         adopt(arguments.weights, arguments.record, arguments.run, arguments.shards, arguments.folder)
     elif arguments.step == "bring":

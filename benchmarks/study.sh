@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Trainings of a study on a bare GPU machine: bash benchmarks/study.sh LIST [MINUTES] [AT_ONCE]
+# Trainings of a study on a bare GPU machine: bash benchmarks/study.sh "LIST ..." [MINUTES] [AT_ONCE]
+# A list is the name of an example, such as study_sizes, or a file of benchmarks/studies.
 # Beforehand, where the data are: python -m benchmarks.study pack artifacts/persons data/coco artifacts/shards artifacts/study/pack
-# The parts may travel one by one. Results go to $OUT (or results/lowres), weights in half precision packed by tens of MiB.
+# (`--scored` for examples). The parts may travel one by one. Results go to $OUT (or results/lowres), weights in half precision packed by tens
+# of MiB. `python -m benchmarks.study_rows` scores what came back.
 # Runs that $DONE (or results/lowres/runs.json) holds were trained by an earlier call and are not trained again.
 set -euo pipefail
-list=$1 minutes=${2:-8} at_once=${3:-4}
+lists=$1 minutes=${2:-8} at_once=${3:-4}
 out=${OUT:-results/lowres}
 shards=artifacts/study/shards work=artifacts/study/work
 known=${DONE:-results/lowres/runs.json}
@@ -23,6 +25,11 @@ if command -v nvidia-cuda-mps-control >/dev/null && [ -z "${CUDA_MPS_PIPE_DIRECT
   fi
 fi
 
-python3 -m benchmarks.study unpack artifacts/study/pack "$shards" --sizes ${SIZES:-64x48 128x96 256x192}
-python3 -m benchmarks.study train "$list" "$shards" "$work" --minutes "$minutes" --at-once "$at_once" --done "$known" || true
+# Larger crops are made while the first runs train.
+sizes=(${SIZES:-64x48 128x96 256x192})
+python3 -m benchmarks.study unpack artifacts/study/pack "$shards" --sizes "${sizes[0]}"
+(( ${#sizes[@]} == 1 )) || python3 -m benchmarks.study unpack artifacts/study/pack "$shards" --sizes "${sizes[@]:1}" &
+# shellcheck disable=SC2086  # several lists are several words
+python3 -m benchmarks.study train $lists "$shards" "$work" --minutes "$minutes" --at-once "$at_once" --done "$known" || true
+wait %% 2>/dev/null || true
 python3 -m benchmarks.study bring "$work" "$out" --done "$known"
