@@ -46,6 +46,12 @@ def packaged(name: str, weights: Path, shards: str) -> Package:
     return Package(weights.parent, variant, spec, settings.degrade(), settings.evaluation())
 
 
+def is_of(weights: Path, trained: str) -> bool:
+    """Whether a file holds the weights of this digest, or their half precision, as `benchmarks.study adopt` writes what a GPU trained."""
+    summary = weights.with_name("summary.json")
+    return trained in (sha256_of(weights), read_json(summary).get("trained_sha256") if summary.is_file() else None)
+
+
 def scored(name: str, weights: Path, shards: str, grounds: dict[str, judging.Ground]) -> dict[str, Any]:
     """AP in every column of one row; the evaluations stay in the scratch folder."""
     model = packaged(name, weights, shards)
@@ -106,7 +112,7 @@ def main() -> None:
         wanted = run["start"]["init"] == asked.start and not run["recipe"]["seed"]
         if not wanted or weights is None or name in rows:
             continue
-        if sha256_of(weights) != run["weights.sha256"]:
+        if not is_of(weights, run["weights.sha256"]):
             raise SystemExit(f"{weights} is not what {name}'s record names")
         rows[name] = {"start": asked.start, **scored(name, weights, run["data"]["shards"], grounds)}
         record = {

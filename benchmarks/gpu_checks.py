@@ -26,6 +26,9 @@ from components.train.tracker import NullTracker
 
 TOLERANCE, NOISE = 1e-5, 4.0
 BF16_LOSS = 0.02  # relative difference of the first step's loss to that in single precision
+# CAL's mixture weights offsets by a covariance that it fits to the maps, which rounding moves by a tenth while they are noise; its
+# heatmaps keep the common bound.
+BF16_FITTED = {"cal_gmm": {"loss": 0.05, "heatmap_loss": BF16_LOSS}}
 GPU = torch.device("cuda")
 
 
@@ -69,9 +72,9 @@ def graphed_equals_eager(case: Case, shards: Shards, precision: str = "fp32", de
 KINDS = ("eager", "graphed", "again")
 
 
-def _apart(one: list[dict[str, float]], other: list[dict[str, float]]) -> float:
-    """The largest relative difference of total losses."""
-    return max(abs(a["loss"] - b["loss"]) / max(abs(a["loss"]), 1e-12) for a, b in zip(one, other, strict=True))
+def _apart(one: list[dict[str, float]], other: list[dict[str, float]], loss: str = "loss") -> float:
+    """The largest relative difference of a loss; of the whole one, if no other is named."""
+    return max(abs(a[loss] - b[loss]) / max(abs(a[loss]), 1e-12) for a, b in zip(one, other, strict=True))
 
 
 def _distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -94,10 +97,15 @@ def never_waits(case: Case, shards: Shards, device: torch.device = GPU) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def bf16_is_near_fp32(case: Case, shards: Shards, device: torch.device = GPU) -> float:
-    """The relative difference of the first step's losses."""
+def bf16_to_fp32(name: str, case: Case, shards: Shards, device: torch.device = GPU) -> dict[str, float]:
+    """The relative differences of the first step's losses that `bf16_bounds` names."""
     single, half = (Run(case, shards, device, precision=precision).losses(1) for precision in ("fp32", "bf16"))
-    return _apart(single, half)
+    return {loss: _apart(single, half, loss) for loss in bf16_bounds(name)}
+
+
+def bf16_bounds(name: str) -> dict[str, float]:
+    """How far a case's losses in bf16 may be from those in single precision, as shares, by a loss's name."""
+    return BF16_FITTED.get(name, {"loss": BF16_LOSS})
 
 
 class _Interrupt(NullTracker):
@@ -153,11 +161,12 @@ def _checked(name: str, case: Case, shards: Shards, scratch: Path) -> dict[str, 
     try:
         single, half = (graphed_equals_eager(case, shards, precision) for precision in ("fp32", "bf16"))
         never_waits(case, shards)
-        near = bf16_is_near_fp32(case, shards)
+        near = bf16_to_fp32(name, case, shards)
         curve = resumes(case, shards, scratch / f"resume_{name}") if name in RESUMED else 0.0
     except Exception as error:  # one family's fault does not hide the others
         return {"passed": False, "error": f"{type(error).__name__}: {str(error)[:300]}", "at": traceback.format_exc(limit=-3)[-600:]}
-    passed = single.same and half.same and near < BF16_LOSS and curve <= TOLERANCE
+    close = all(near[loss] < bound for loss, bound in bf16_bounds(name).items())
+    passed = single.same and half.same and close and curve <= TOLERANCE
     return {
         "passed": passed,
         "fp32": dataclasses.asdict(single),

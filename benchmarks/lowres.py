@@ -23,17 +23,20 @@ from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, read_json, sha256_of, write_json
 from components.evaluate import ranking
-from components.evaluate.significance import MATCHES, read_outcome
-from components.models import starts
+from components.evaluate.resampling import Outcome
+from components.evaluate.significance import MATCHES, every_pair, holm, paired_bootstrap, read_outcome
+from components.models import baselines, starts, zoo
 from components.registry import lineage, recorded
 from components.train import descent
 from pipelines import comparing, paths, settings
 
 PAGE = REPOSITORY / "docs" / "study.md"
 SEEDS = REPOSITORY / "results" / "study" / "seeds.json"
+PAIRS = REPOSITORY / "results" / "study" / "pairs.json"
 FEWEST = 20  # persons of a height that a point of the curve stands for
 MACHINE = "machine."
 VERSION = "version."
+BASELINE = "baseline"  # of a row's file: how far it is from its variant's baseline
 
 
 def collect(example: str, runs: Path = RUNS) -> list[str]:
@@ -53,15 +56,17 @@ def collect(example: str, runs: Path = RUNS) -> list[str]:
     return names
 
 
-def compare(evaluations: Sequence[Path], runs: Path = RUNS, seeds: Path = SEEDS) -> list[str]:
+def compare(evaluations: Sequence[Path], runs: Path = RUNS, seeds: Path = SEEDS, pairs: Path = PAIRS) -> list[str]:
     """Compare the rows of each table whose evaluations are all there, and write what was found into their files; the rows' names.
 
-    Rows of several seeds become one row in the file `seeds`.
+    A row is compared with the best of its table, and with its variant's baseline (plain heatmaps on the same network and crop) where that
+    stands in the table. Rows of several seeds become one row in the file `seeds`. The file `pairs` has every two rows of a table.
 
     Args:
         evaluations: folders of evaluations, by a variant's name; of two of one name the first counts.
     """
-    every, found, of_seeds = [read_json(path) for path in sorted(runs.glob("*.json"))], [], {}
+    every, found = [read_json(path) for path in sorted(runs.glob("*.json"))], []
+    of_seeds, of_pairs = {}, {}
     folders = {path.parent.name: path.parent for folder in reversed(evaluations) for path in folder.glob(f"*/{MATCHES.format('')}")}
     for key, group in GROUPS.items():
         for mine, together in ((group.of(every), False), (group.seeds(every), True)):
@@ -73,13 +78,39 @@ def compare(evaluations: Sequence[Path], runs: Path = RUNS, seeds: Path = SEEDS)
             if together:
                 of_seeds[key] = [{name: value for name, value in row.items() if name != "by_height"} for row in ranked]
             else:
+                plain, of_pairs[key] = _baselines(outcomes), _pairs({row["variant"]: outcomes[row["variant"]] for row in ranked})
                 for row in ranked:
                     path = runs / f"{row['variant']}.json"
-                    write_json(path, read_json(path) | {"metrics": row})
+                    write_json(path, read_json(path) | {"metrics": row, BASELINE: plain.get(row["variant"])})
             found += [row["variant"] for row in ranked]
     if of_seeds:
         write_json(seeds, of_seeds)
+    if of_pairs:
+        write_json(pairs, of_pairs)
     return found
+
+
+def _pairs(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
+    """AP of the first minus the second in percent, its paired 95 % interval, and p, which is not corrected for many comparisons."""
+    found = every_pair(outcomes)
+    values = {pair: {"AP": one.value, "low": one.low, "high": one.high} for pair, one in found.items()}
+    return [
+        {"first": a, "second": b, **{name: round(100 * value, 2) for name, value in values[a, b].items()}, "p": round(one.p_value, 4)}
+        for (a, b), one in found.items()
+    ]
+
+
+def _baselines(outcomes: dict[str, Outcome]) -> dict[str, dict[str, Any]]:
+    """Of every row whose baseline is a row too: its name, and the paired difference with Holm's correction over all of them."""
+    variants = zoo.load_variants()
+    declared = {name: baselines.baseline(variants[name], variants) for name in outcomes}
+    pairs = {name: plain.name for name, plain in declared.items() if plain is not None and plain.name in outcomes}
+    found = {name: paired_bootstrap(outcomes[name], outcomes[plain]) for name, plain in pairs.items()}
+    corrected = holm([one.p_value for one in found.values()])
+    return {
+        name: {"of": pairs[name], "difference": one.value, "low": one.low, "high": one.high, "p": one.p_value, "p_holm": p}
+        for (name, one), p in zip(found.items(), corrected, strict=True)
+    }
 
 
 def _identity(run: dict[str, Any]) -> dict[str, Any]:
@@ -132,7 +163,8 @@ def page(runs: Path = RUNS, document: Path = PAGE, seeds: Path = SEEDS, other: P
         found = group.of(every)
         if not found:
             continue
-        for what, content in (("table", _table(found)), ("differences", _differences(found)), ("costs", _costs(found))):
+        parts = {"table": _table(found), "differences": _differences(found), "plain": _plain(found), "costs": _costs(found)}
+        for what, content in parts.items():
             text = part(text, mark(what, key), content, document.name)
         _figure(found, document.parent / f"{group.figure}.png")
         _curves(found, document.parent / f"{group.figure}_curves.png")
@@ -178,6 +210,17 @@ def _differences(found: list[dict[str, Any]]) -> str:
         ends = f"{_percent(m['difference_low'], True)} to {_percent(m['difference_high'], True)}"
         apart = "yes" if m["difference_p_holm"] < 0.05 else "no"
         lines.append(f"| `{run['run']}` | {_percent(m['difference'], True)} ({ends}) | {m['difference_p_holm']:.3f} | {apart} |")
+    return "\n".join(lines)
+
+
+def _plain(found: list[dict[str, Any]]) -> str:
+    """Of each row from its baseline, the largest gain first."""
+    compared = sorted((run for run in found if run.get(BASELINE)), key=lambda run: -run[BASELINE]["difference"])
+    lines = ["| method | minus | difference (95 % interval) | p, Holm |", "|---|---|---:|---:|"]
+    for run in compared:
+        one = run[BASELINE]
+        ends = f"{_percent(one['low'], True)} to {_percent(one['high'], True)}"
+        lines.append(f"| `{run['run']}` | `{one['of']}` | {_percent(one['difference'], True)} ({ends}) | {one['p_holm']:.3f} |")
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from components.base.config import REPOSITORY
 from pipelines import comparing
 
 RUNS = REPOSITORY / "results" / "lowres"
+RANDOM = "he"
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Group:
         start: `init` of their recipes.
         size: as it stands in their names.
         figure: beginning of the names of the figures.
+        small: networks of the size that a CPU trains from random weights, or the published ones, which have a budget of their own.
     """
 
     start: str
     size: str
     figure: str
+    small: bool = True
 
     def of(self, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Its rows with the first seed, in the order given."""
@@ -37,11 +40,14 @@ class Group:
         return [run for run in mine if comparing.group_of(run["run"]) in groups]
 
     def _holds(self, run: dict[str, Any]) -> bool:
-        return bool(run["start"]["init"] == self.start) and f"_{self.size}" in run["run"]
+        small = self.start != RANDOM or "_tiny_" in run["run"]
+        return bool(run["start"]["init"] == self.start) and f"_{self.size}" in run["run"] and small == self.small
 
 
 GROUPS = {
     "movenet_lightning": Group("movenet_lightning", "64x48", "study"),
-    "he": Group("he", "64x48", "study_random"),
+    "he": Group(RANDOM, "64x48", "study_random"),
+    "he, published": Group(RANDOM, "64x48", "study_published", small=False),
+    "he, 128x96": Group(RANDOM, "128x96", "study_random_128x96"),
     "movenet_lightning, 128x96": Group("movenet_lightning", "128x96", "study_128x96"),
 }

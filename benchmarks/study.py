@@ -16,7 +16,8 @@ its recipe changes; `teacher`, the run or the file that teaches it; `after`, the
 the pipeline's training writes them, so that the recipes of later runs find them. Recipes are chosen on the development split: a pack for
 such a list has no validation image.
 
-A run whose JSON is in OUT, or that an earlier machine's runs.json holds (`--done`), is done; an interrupted one resumes.
+A run whose JSON is in OUT, that an earlier machine's runs.json holds (`--done`), or whose row the study has, is done; an interrupted one
+resumes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ PREDICTIONS = "predictions.npz"
 RUNS = "runs.json"
 PUBLISHED = "published"
 EXAMPLES = PARAMS / "examples"
+ROWS = REPOSITORY / "results" / "lowres"  # published rows, by a variant's name
 SCORED = "val"  # the split that published rows are scored on
 VOLUME = 14 * 2**20  # bytes of a file that comes back
 VOLUMES = 3  # of weights
@@ -281,7 +283,7 @@ def predict_one(variant: Variant, shards: Path, folder: Path, device: str) -> No
 
 
 def resolved(run: dict[str, Any]) -> tuple[Any, Any]:
-    """The run's variant and recipe: what the list changes lies over the recipe, of either kind; an example's is its own.
+    """The run's variant and recipe, under its example's parameters: what the list changes lies over the recipe, of either kind.
 
     Raises:
         FarposeError: an unknown variant, key or kind of recipe.
@@ -291,28 +293,29 @@ def resolved(run: dict[str, Any]) -> tuple[Any, Any]:
     from components.models.entries import merged
     from components.train import recipe as recipes
 
-    if run.get("example"):
-        with tempfile.TemporaryDirectory() as scratch:
-            path = _parameters(run["example"], Path(scratch))
-            variant = zoo.variant(run["variant"])
-            return variant, recipes.resolve(variant, recipes.load(path), run["recipe"], path)
     variant, kind, changes = zoo.variant(run["variant"]), run.get("recipe", PUBLISHED), run.get("train", {})
-    if kind == PUBLISHED:
-        variant = dataclasses.replace(variant, train=merged(variant.train, changes))
-        return variant, recipes.resolve(variant, recipes.load())
-    recipe = recipes.resolve(variant, recipes.load(), kind)
+    with _parameters(run.get("example")) as path:
+        if kind == PUBLISHED:
+            variant = dataclasses.replace(variant, train=merged(variant.train, changes))
+            return variant, recipes.resolve(variant, recipes.load(path))
+        recipe = recipes.resolve(variant, recipes.load(path), kind, path)
     return variant, parse(recipes.Recipe, merged(dataclasses.asdict(recipe), changes), f"variant {variant.name}: train")
 
 
-def _parameters(example: str, folder: Path) -> Path:
-    """params/train.yaml with an example's on it, as `farpose params --apply` writes it."""
+@contextlib.contextmanager
+def _parameters(example: str | None) -> Iterator[Path]:
+    """params/train.yaml, with an example's on it as `farpose params --apply` writes it."""
     from components.train.recipe import TRAIN
     from pipelines.overlay import laid_over
 
-    text, overlay = TRAIN.read_text(), EXAMPLES / example / TRAIN.name
-    path = folder / TRAIN.name
-    path.write_text(laid_over(text, overlay.read_text(), overlay) if overlay.is_file() else text)
-    return path
+    overlay = EXAMPLES / (example or "") / TRAIN.name
+    if not overlay.is_file():
+        yield TRAIN
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / TRAIN.name
+        path.write_text(laid_over(TRAIN.read_text(), overlay.read_text(), overlay))
+        yield path
 
 
 def bring(work: Path, out: Path, done: dict[str, Any] | None = None, most: int = VOLUME) -> None:
@@ -441,7 +444,7 @@ def main() -> None:
         unpack(arguments.folder, arguments.shards, [tuple(map(int, size.split("x"))) for size in arguments.sizes])  # type: ignore[misc]
     elif arguments.step == "train":
         arguments.out.mkdir(parents=True, exist_ok=True)
-        known = _known(arguments.done)
+        known = {*_known(arguments.done), *(path.stem for path in ROWS.glob("*.json"))}
         train_all(listed(arguments.lists), arguments.shards, arguments.out, arguments.minutes, arguments.at_once, known)
     elif arguments.step == "adopt":
         adopt(arguments.weights, arguments.record, arguments.run, arguments.shards, arguments.folder)

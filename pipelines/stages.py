@@ -176,7 +176,7 @@ def evaluate(name: str, shards: str | None = None, weights: Path | None = None, 
         run.tags({"weights.sha256": provenance["weights_sha256"]})
         _name_shards(run, shards, "evaluation")
         shown = approach(variant.approach)
-        data = _data(shown, variant, shards, params)
+        data = evaluation_data(shown, variant, shards, params)
         metrics = score(shown, EvaluationContext(built.model, built.codec, data, params, folder, provenance, device, name))
         spent = counts.of_network(variant, built.model, counts.stored()) or costs.of_variant(variant)  # counting takes two seconds
         metrics |= {"params_m": spent.params / 1e6, "gmacs": spent.macs / 1e9}
@@ -210,7 +210,7 @@ def trained(variant: Any, weights: Path) -> Any:
     return built
 
 
-def _data(shown: Any, variant: Any, shards: str, params: Any) -> Any:
+def evaluation_data(shown: Any, variant: Any, shards: str, params: Any) -> Any:
     """What a variant is scored on: a shard's inputs, the persons and the images of the split."""
     from components.datasets.fetch import PERSONS_FILE
     from components.evaluate.approach import EvaluationData

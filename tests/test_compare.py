@@ -22,7 +22,7 @@ from components.evaluate.leading import leading_value
 from components.evaluate.matching import Matches
 from components.evaluate.oks import match, summarise
 from components.evaluate.ranking import verdict
-from components.evaluate.significance import Difference, holm, paired_bootstrap, write_matches
+from components.evaluate.significance import Difference, every_pair, holm, paired_bootstrap, write_matches
 from components.models import zoo
 from components.registry.model_card import Facts, in_words, model_card
 from pipelines import comparing, paths
@@ -207,6 +207,14 @@ def test_a_verdict_in_words() -> None:
     )
     assert "mean of 3 seeds, standard deviation 1.0" in several and "one seed" not in several
     assert "two systems" in verdict(a, {"variant": "c", "AP_no_boxes": 0.4}, Difference(0.1, 0.02, 0.2, 0.01, 9))
+
+
+def test_every_pair_of_runs_is_compared_as_by_itself() -> None:
+    _, matches = scored({"near": (2, 0.04), "far": (3, 0.4), "twin": (4, 0.041)})
+    found = every_pair(matches)
+    assert list(found) == [("near", "far"), ("near", "twin"), ("far", "twin")]
+    for (first, second), difference in found.items():
+        assert difference == paired_bootstrap(matches[first], matches[second])
 
 
 def test_farpose_compare_says_which_is_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

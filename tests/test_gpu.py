@@ -49,7 +49,8 @@ def test_a_step_never_waits_for_the_device(name: str, shards: Shards) -> None:
 
 @over_all
 def test_bf16_is_near_single_precision(name: str, shards: Shards) -> None:
-    assert gpu_checks.bf16_is_near_fp32(CASES[name], shards) < gpu_checks.BF16_LOSS
+    apart = gpu_checks.bf16_to_fp32(name, CASES[name], shards)
+    assert all(apart[loss] < bound for loss, bound in gpu_checks.bf16_bounds(name).items()), apart
 
 
 @pytest.mark.parametrize("name", gpu_checks.RESUMED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -42,8 +43,17 @@ def written(tmp_path: Path) -> Path:
     write_json(tmp_path / "runs" / "b.json", run("cal_mobilenet_fpn_coco_64x48_x2", 0.3))
     write_json(tmp_path / "runs" / "c.json", run("dark_hrnet_tiny_coco_64x48", 0.09, start="he"))
     write_json(tmp_path / "runs" / "d.json", run("dark_ranked_mobilenet_fpn_coco_128x96", 0.4))
+    gain = {"of": "hrnet_w32_coco_64x48", "difference": 0.0235, "low": 0.011, "high": -0.031, "p": 0.002, "p_holm": 0.004}
+    write_json(tmp_path / "runs" / "e.json", run("dark_hrnet_w32_coco_64x48", 0.21, start="he") | {"baseline": gain})
+    loss = gain | {"difference": -0.0612}
+    write_json(tmp_path / "runs" / "f.json", run("cal_hrnet_w32_coco_64x48", 0.12, start="he") | {"baseline": loss})
+    write_json(tmp_path / "runs" / "g.json", run("hrnet_w32_coco_64x48", 0.19, start="he") | {"baseline": None})
+    write_json(tmp_path / "runs" / "h.json", run("dark_hrnet_tiny_coco_128x96", 0.11, start="he"))
+    for name in ("e", "f", "g"):
+        one = read_json(path := tmp_path / "runs" / f"{name}.json")
+        write_json(path, one | {"metrics": one["metrics"] | apart})
     page = tmp_path / "study.md"
-    marks = [lowres.mark(what, key) for key in lowres.GROUPS for what in ("table", "differences", "costs")]
+    marks = [lowres.mark(what, key) for key in lowres.GROUPS for what in ("table", "differences", "plain", "costs")]
     marks += [lowres.mark("seeds", "movenet_lightning"), lowres.mark("elsewhere", "movenet_lightning")]
     page.write_text("\n\n".join(f"{mark}\nformer\n<!-- end -->" for mark in marks) + "\n")
     write_json(tmp_path / "seeds.json", {"movenet_lightning": [of_seeds("cal", 0.3), of_seeds("dark", 0.25) | apart]})
@@ -107,6 +117,24 @@ def test_rows_of_different_starts_stand_apart(written):
         assert "hrnet" not in pretrained
 
 
+def test_published_networks_stand_apart_from_small_ones_of_the_same_start(written):
+    text = written.read_text()
+    small, published, larger = (
+        text.partition(lowres.mark("table", key))[2].partition("<!-- end -->")[0] for key in ("he", "he, published", "he, 128x96")
+    )
+    assert re.findall(r"`(\w+)`", published) == ["dark_hrnet_w32_coco_64x48", "hrnet_w32_coco_64x48", "cal_hrnet_w32_coco_64x48"]
+    assert re.findall(r"`(\w+)`", small) == ["dark_hrnet_tiny_coco_64x48"]
+    assert re.findall(r"`(\w+)`", larger) == ["dark_hrnet_tiny_coco_128x96"]
+
+
+def test_a_row_s_gain_on_its_baseline_has_a_table_of_its_own_the_largest_first(written):
+    table = written.read_text().split(lowres.mark("plain", "he, published"))[1].split("<!-- end -->")[0]
+    assert re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\S+) .* \| (\S+) \|$", table, re.MULTILINE) == [
+        ("dark_hrnet_w32_coco_64x48", "hrnet_w32_coco_64x48", "+2.4", "0.004"),
+        ("cal_hrnet_w32_coco_64x48", "hrnet_w32_coco_64x48", "−6.1", "0.004"),
+    ]
+
+
 def test_rows_of_several_seeds_have_a_table_of_their_own(written):
     text = written.read_text()
     assert "| `cal` | 3 | 30.0 (28.0–32.0) | 0.4 |  |  |" in text
@@ -125,19 +153,29 @@ def evaluate(folder: Path, seed: int, noise: float) -> float:
 
 def test_rows_of_several_clones_are_compared_with_the_best(tmp_path):
     """Each row's difference is that of the APs in the files; seeds become one row, which stays out of the others' table."""
-    first, second, runs, seeds = (tmp_path / name for name in ("a", "b", "runs", "seeds.json"))
+    first, second, runs, seeds, pairs = (tmp_path / name for name in ("a", "b", "runs", "seeds.json", "pairs.json"))
     dark, cal = "dark_mobilenet_fpn_coco_64x48_x2", "cal_mobilenet_fpn_coco_64x48_x2"
-    names = {dark: first, cal: second, f"{dark}_seed1": second}
-    for number, (name, clone) in enumerate(names.items()):
-        made = run(name, evaluate(clone / name, seed=2 + number, noise=0.3 if number == 1 else 0.04))
+    simple = "simple_mobilenet_fpn_coco_64x48_x2"  # the baseline of both
+    names = {dark: (first, 0.04), cal: (second, 0.3), f"{dark}_seed1": (second, 0.04), simple: (first, 0.045)}
+    for number, (name, (clone, noise)) in enumerate(names.items()):
+        made = run(name, evaluate(clone / name, seed=2 + number, noise=noise))
         made["recipe"] = {"epochs": 8, "seed": int(name.endswith("seed1"))}
         write_json(runs / f"{name}.json", made)
-    assert lowres.compare([first], runs, seeds) == []  # a row without its evaluation cannot be compared
-    lowres.compare([first, second], runs, seeds)
+    assert lowres.compare([first], runs, seeds, pairs) == []  # a row without its evaluation cannot be compared
+    lowres.compare([first, second], runs, seeds, pairs)
     rows = {name: read_json(runs / f"{name}.json")["metrics"] for name in names}
     best, other = rows[dark], rows[cal]
     assert other["best"] == dark and "difference" not in best
     assert other["difference"] == pytest.approx(other["AP_gt_boxes"] - best["AP_gt_boxes"]) and other["difference_high"] < 0
+    told = {(one["first"], one["second"]): one for one in read_json(pairs)["movenet_lightning"]}
+    assert {frozenset(pair) for pair in told} == {frozenset(pair) for pair in itertools.combinations((dark, cal, simple), 2)}
+    assert told[dark, cal]["AP"] == pytest.approx(-100 * other["difference"], abs=0.006) and told[dark, cal]["low"] > 0
+    plain = {name: read_json(runs / f"{name}.json")["baseline"] for name in (dark, cal, simple)}
+    assert plain[simple] is None and {plain[name]["of"] for name in (dark, cal)} == {simple}
+    for name in (dark, cal):
+        assert plain[name]["difference"] == pytest.approx(rows[name]["AP_gt_boxes"] - rows[simple]["AP_gt_boxes"])
+        assert plain[name]["low"] <= plain[name]["difference"] <= plain[name]["high"] and plain[name]["p"] <= plain[name]["p_holm"] <= 1
+    assert plain[cal]["high"] < 0
     [mean] = read_json(seeds)["movenet_lightning"]
     both = [rows[name]["AP_gt_boxes"] for name in names if name.startswith("dark")]
     assert mean["seeds"] == 2 and mean["AP_gt_boxes"] == pytest.approx(sum(both) / 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -11,16 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import study
+from benchmarks import study, study_rows
+from components.approaches import approach
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
 from components.base.files import read_json, sha256_of, write_json
 from components.degrade.params import DegradeParams, ShardSpec
 from components.degrade.stage import degrade
+from components.evaluate.approach import EvaluationContext
+from components.evaluate.stage import evaluate
 from components.models import zoo
 from components.models.weights import load_weights, read_metadata
+from components.pose.images import IMAGES_FILE, write_images
 from components.train import recipe as recipes
 from components.train.loop import train
+from pipelines import paths, settings, stages
 from tests.tiny_shard import tiny_source
 
 VARIANT, SHARD = "hrnet_tiny_coco_64x48", "direct_64x48"
@@ -30,8 +36,10 @@ LISTED = {"second": {"variant": VARIANT, "train": {**SHORT, "seed": 1}, "after":
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """Folders: the pipeline's shards, the pack, and the shards that were made of it."""
+    """Folders: the persons' tables, their images, the pipeline's shards, the pack, and the shards that were made of it."""
 
+    persons: Path
+    images: Path
     shards: Path
     pack: Path
     unpacked: Path
@@ -43,10 +51,21 @@ def packed(tmp_path_factory) -> Packed:
     source = tiny_source(root / "data", dev=4)
     (root / "persons").mkdir()
     source.persons.write(root / "persons" / "persons.parquet")
+    images = source.persons.frame.drop_duplicates("image_id").assign(licence="")
+    write_images(root / "persons" / IMAGES_FILE, images)
     degrade(source, ShardSpec((64, 48)), DegradeParams(threads=1), root / "shards" / SHARD, progress=False)
     study.pack(root / "persons", source.data_root, root / "shards", root / "pack", 2)
     study.unpack(root / "pack", root / "unpacked", [(64, 48)])
-    return Packed(root / "shards", root / "pack", root / "unpacked")
+    return Packed(root / "persons", source.data_root, root / "shards", root / "pack", root / "unpacked")
+
+
+@pytest.fixture(scope="module")
+def scored(packed, tmp_path_factory) -> Packed:
+    """The same with the validation images."""
+    root = tmp_path_factory.mktemp("scored")
+    study.pack(packed.persons, packed.images, packed.shards, root / "pack", 1, scored=True)
+    study.unpack(root / "pack", root / "unpacked", [(64, 48)])
+    return dataclasses.replace(packed, pack=root / "pack", unpacked=root / "unpacked")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +87,12 @@ def trained_by_the_pipeline(packed: Packed, out: Path, **overrides) -> Path:
     one = variant(**overrides)
     train(one, packed.shards / SHARD, out / "model", recipes.resolve(one, recipes.load()), "cpu", out / "checkpoints")
     return out / "model" / "model.safetensors"
+
+
+def test_a_pack_for_published_rows_holds_the_validation_images_too(scored):
+    own, made = scored.shards / SHARD, scored.unpacked / SHARD
+    assert {path.name for path in made.iterdir()} == {path.name for path in own.iterdir()} - {"contact_sheet.png"}
+    assert all((made / path.name).read_bytes() == path.read_bytes() for path in own.glob("val*"))
 
 
 def test_a_pack_holds_no_validation_image_and_travels_in_parts(packed):
@@ -155,6 +180,85 @@ def test_weights_that_come_back_are_adopted_as_the_pipeline_s_own(packed, traine
     assert read_json(tmp_path / "adopted" / "summary.json")["trained_sha256"] == sha256_of(own)
 
 
+@pytest.fixture(scope="module")
+def published(scored, tmp_path_factory) -> tuple[Path, dict]:
+    """What comes back of an example's run, and its JSON."""
+    root = tmp_path_factory.mktemp("published")
+    example = root / "examples" / "short"
+    example.mkdir(parents=True)
+    entry = f"table: small, shards: {SHARD}, recipe: matched"
+    (example / "pipeline.yaml").write_text(f"variants:\n  {VARIANT}: {{{entry}}}\n")
+    (example / "train.yaml").write_text(
+        "matched:\n  tiny_crops:\n    recipe: {epochs: 2, batch_size: 4, validate_every: 1, warmup_steps: 0}\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "EXAMPLES", example.parent)
+        [(name, run)] = study.listed(["short"]).items()
+        (root / "work").mkdir()
+        study.train_one(name, run, scored.unpacked, root / "work")
+    study.bring(root / "work", root / "out")
+    study.extract(root / "out" / "predictions0.tar", root / "out" / "predictions")
+    return root / "out", read_json(root / "out" / "runs.json")[name]
+
+
+def test_an_example_s_run_is_trained_with_its_recipe(published):
+    _, told = published
+    assert (told["recipe_kind"], told["epochs"], told["recipe"]["batch_size"], told["recipe"]["init"]) == ("matched", 2, 4, "he")
+
+
+def test_predictions_that_come_back_are_scored_as_the_pipeline_scores_the_weights(scored, published, tmp_path, monkeypatch):
+    """The same metrics, curves and outcomes as an evaluation that predicts here."""
+    monkeypatch.setattr(paths, "SHARDS", scored.shards)
+    monkeypatch.setattr(paths, "PERSONS", scored.persons)
+    monkeypatch.setattr(study_rows.lineage, "data_digest", lambda: "0")
+    out, told = published
+    read = stages.evaluation_data
+    monkeypatch.setattr(study_rows, "evaluation_data", lambda *given: dataclasses.replace(read(*given), data_root=scored.images))
+    row = study_rows.score(told, out / "predictions" / VARIANT / study.PREDICTIONS, tmp_path / "returned")
+
+    built, params = zoo.build(zoo.variant(VARIANT)), settings.evaluation()
+    built.model.load_state_dict(load_weights(out.parent / "work" / VARIANT / "model.safetensors", zoo.variant(VARIANT)))
+    shown = approach("crops")
+    data = dataclasses.replace(read(shown, zoo.variant(VARIANT), SHARD, params), data_root=scored.images)
+    own = evaluate(shown, EvaluationContext(built.model, built.codec, data, params, tmp_path / "own", {}, "cpu", VARIANT))
+    assert {key: row[key] for key in own} == own and own["persons"] > 0
+    for name in ("by_height.json", "by_reduction.json"):
+        assert (tmp_path / "returned" / name).read_bytes() == (tmp_path / "own" / name).read_bytes()
+    kept = study_rows.row_of(told, row, "0" * 40)
+    assert kept["start"] == {"init": "he", "sha256": None} and kept["history"] == told["history"] and kept["commit"] == "0" * 40
+
+
+def test_predictions_of_other_crops_are_not_scored(scored, published, tmp_path, monkeypatch):
+    out, told = published
+    about = read_json(scored.shards / SHARD / "shard.json")
+    about["files"]["dev.parquet"]["sha256"] = "0" * 64
+    write_json(tmp_path / SHARD / "shard.json", about)
+    monkeypatch.setattr(paths, "SHARDS", tmp_path)
+    with pytest.raises(SystemExit, match=rf"not what {VARIANT} was trained on: dev\.parquet"):
+        study_rows.score(told, out / "predictions" / VARIANT / study.PREDICTIONS, tmp_path / "returned")
+    assert not (tmp_path / "returned").exists()
+
+
+def test_what_comes_back_is_bounded_and_large_weights_stay(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(study, "_half", lambda weights: weights)
+    for number, size in enumerate((30, 40, 50, 250, 60, 70)):
+        folder = tmp_path / "work" / f"run{number}"
+        folder.mkdir(parents=True)
+        (folder / study.WEIGHTS).write_bytes(bytes(size))
+        os.utime(folder / study.WEIGHTS, (number, number))
+        (folder / study.PREDICTIONS).write_bytes(bytes(10))
+    study.bring(tmp_path / "work", tmp_path / "out", most=100)
+    held = {}
+    for path in sorted((tmp_path / "out").glob("*.tar")):
+        with tarfile.open(path) as archive:
+            held[path.name] = [name.split("/")[0] for name in archive.getnames()]
+    runs = [f"run{number}" for number in range(6)]
+    assert held == {
+        "predictions0.tar": runs, "weights0.tar": ["run0", "run1"], "weights1.tar": ["run2"], "weights2.tar": ["run4"]
+    }  # fmt: skip
+    assert "1 runs' weights do not travel" in capsys.readouterr().out
+
+
 def test_weights_of_other_crops_are_not_adopted(packed, trained, tmp_path):
     about = read_json(packed.shards / SHARD / "shard.json")
     about["files"]["train_pixels.npy"]["sha256"] = "0" * 64
@@ -177,7 +281,7 @@ def test_a_name_that_leaves_the_folder_is_refused(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_list_names_variants_recipes_and_runs_that_exist(path):
-    runs = study.load_yaml(path)
+    runs = study.listed([str(path)])
     for name, run in runs.items():
         study.resolved(run)
         for before in filter(None, (run.get("after"), run.get("teacher"))):
@@ -185,20 +289,42 @@ def test_every_list_names_variants_recipes_and_runs_that_exist(path):
     assert np.all([set(run) <= {"variant", "recipe", "train", "teacher", "after", "place"} for run in runs.values()])
 
 
-@pytest.mark.parametrize(("height", "width", "count"), [(64, 48, 19), (128, 96, 12), (256, 192, 12)])
-def test_the_methods_share_budget_start_and_crops(height, width, count):
-    """Only what a family of backbones optimises with, and what a method declares as its exception, may differ."""
-    methods = study.load_yaml(REPOSITORY / "benchmarks" / "studies" / f"methods_{height}x{width}.yaml")
-    told = {name: study.resolved(run) for name, run in methods.items()}
-    kept = set(recipes.OPTIMISATION)
-    budget = recipes.budgets()["crops"].recipe
-    for name, (one, recipe) in told.items():
-        shared = {key: value for key, value in dataclasses.asdict(recipe).items() if key not in kept | set(one.exceptions)}
-        plain = dataclasses.asdict(told["hrnet_w32_plain"][1])
-        assert shared == {key: plain[key] for key in shared}, name
-        assert recipe.epochs == budget["epochs"] and (recipe.init == "he" or "init" in one.exceptions)
-        assert (one.input_size, one.dataset) == ((height, width), "coco")
-    assert next(iter(methods)) == "hrnet_w32_plain" and len({run["variant"] for run in methods.values()}) == len(methods) == count
+@pytest.mark.parametrize("example", ["study_sizes", "study_published"])
+def test_an_example_s_methods_share_budget_start_and_crops(example):
+    """Only what a family of backbones optimises with, and what a method declares as its exception, may differ within a budget."""
+    overlay = study.load_yaml(study.EXAMPLES / example / "train.yaml")
+    runs, shared = study.listed([example]), {}
+    for name, run in runs.items():
+        one, recipe = study.resolved(run)
+        budget, kept = recipes.budget_name(one), set(recipes.OPTIMISATION) | set(one.exceptions)
+        told = {key: value for key, value in dataclasses.asdict(recipe).items() if key not in kept}
+        first = shared.setdefault(budget, told)
+        assert told == {key: first[key] for key in told}, name
+        assert recipe.epochs == overlay["matched"][budget]["recipe"]["epochs"]
+        assert recipe.init == ("movenet_lightning" if "init" in one.exceptions else "he") and one.dataset == "coco"
+    assert set(shared) == set(overlay["matched"])
+
+
+def test_the_examples_hold_every_method_at_every_size():
+    """The study's methods, by start: what stands in a table at one size stands in it at the others."""
+    variants = [study.resolved(run)[0] for run in study.listed(["study_sizes"]).values()]
+    found = {size: {(one.backbone, one.method) for one in variants if one.input_size == size} for size in ((64, 48), (128, 96), (256, 192))}
+    assert len(found[128, 96]) == 20 and found[128, 96] == found[256, 192]
+    assert found[64, 48] == {(backbone, method) for backbone, method in found[128, 96] if backbone == "mobilenet_fpn"}
+
+
+def test_of_several_examples_the_smallest_crops_come_first():
+    runs = study.listed(["study_sizes", "study_published"])
+    sizes = [study.resolved(run)[0].input_size for run in runs.values()]
+    assert sizes == sorted(sizes) and {run["example"] for run in list(runs.values())[:20]} == {"study_sizes", "study_published"}
+    assert list(study.listed(["study_published"])) == list(
+        study.load_yaml(study.EXAMPLES / "study_published" / "pipeline.yaml")["variants"]
+    )
+
+
+def test_an_example_on_other_crops_is_refused():
+    with pytest.raises(SystemExit, match=r"dark_ranked.* takes distance_128x96, only direct_128x96 is made here"):
+        study.listed(["study_distance"])
 
 
 def test_what_a_list_changes_lies_over_either_kind_of_recipe():
@@ -228,7 +354,8 @@ def test_every_method_of_the_list_trains_on_a_bare_machine(packed, tmp_path, cap
     """One step of each, as `study.sh` starts them."""
     short = {"epochs": 1, "batch_size": 8, "num_threads": 1, "validate_every": 0, "validate_flip": False}
     with pytest.raises(SystemExit) as ended:
-        methods = study.load_yaml(REPOSITORY / "benchmarks" / "studies" / "methods_64x48.yaml")
-        study.train_all({name: {**run, "train": short} for name, run in methods.items()}, packed.unpacked, tmp_path, 28, 2)
+        methods = study.listed(["study_published"])
+        runs = {name: {**run, "example": None, "train": short} for name, run in methods.items()}
+        study.train_all(runs, packed.unpacked, tmp_path, 28, 2)
     assert ended.value.code == 0, capsys.readouterr().out
     assert {path.stem for path in tmp_path.glob("*.json")} == set(methods)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,12 +80,31 @@ def paired_bootstrap(first: Runs, second: Runs, resamples: int = 1000, seed: int
                 fix="evaluate both on the same split",
             )
     ours, theirs = _draws(list(groups), resamples, seed, 0)
-    draws = (ours - theirs)[np.isfinite(ours - theirs)]
+    return _difference(_mean_value(groups[0], 0) - _mean_value(groups[1], 0), ours - theirs, len(image_ids), level)
+
+
+def every_pair(runs: Mapping[str, Outcome], resamples: int = 1000, seed: int = 0, level: float = 0.95) -> dict[tuple[str, str], Difference]:
+    """What `paired_bootstrap` says of every two runs, the earlier one minus the later, with one drawing of the images for all.
+
+    Args:
+        runs: one number of the same images each.
+    """
+    draws = dict(zip(runs, _draws_of_runs(list(runs.values()), resamples, seed, 0), strict=True))
+    values, images = {name: _value(run, 0) for name, run in runs.items()}, len(next(iter(runs.values())).image_ids)
+    return {(a, b): _difference(values[a] - values[b], draws[a] - draws[b], images, level) for a, b in itertools.combinations(runs, 2)}
+
+
+def _difference(value: float, drawn: np.ndarray, images: int, level: float) -> Difference:
+    """
+    Args:
+        drawn: (resamples,) the difference on resampled images.
+    """
+    draws = drawn[np.isfinite(drawn)]
     if not len(draws):
-        return Difference(np.nan, np.nan, np.nan, 1.0, len(image_ids))
+        return Difference(np.nan, np.nan, np.nan, 1.0, images)
     beyond = min((draws <= 0).sum(), (draws >= 0).sum())
     p_value = min(1.0, 2 * (beyond + 1) / (len(draws) + 1))  # + 1: the data themselves are one arrangement
-    return Difference(_mean_value(groups[0], 0) - _mean_value(groups[1], 0), *_ends(draws, level), float(p_value), len(image_ids))
+    return Difference(value, *_ends(draws, level), float(p_value), images)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
