@@ -145,8 +145,11 @@ def listed(lists: Sequence[str]) -> dict[str, dict[str, Any]]:
         FarposeError: no such file, or a variant that is not known.
         SystemExit: an example trains on crops that are not made here.
     """
+    import yaml
+
     from components.degrade.params import ShardSpec
     from components.models import zoo
+    from pipelines.overlay import example_over
 
     found: dict[str, dict[str, Any]] = {}
     for name in lists:
@@ -154,7 +157,7 @@ def listed(lists: Sequence[str]) -> dict[str, dict[str, Any]]:
         if not pipeline.is_file():
             found |= load_yaml(name)
             continue
-        for variant, entry in load_yaml(pipeline)["variants"].items():
+        for variant, entry in yaml.safe_load(example_over((PARAMS / pipeline.name).read_text(), pipeline))["variants"].items():
             if entry["shards"] != (made := ShardSpec(zoo.variant(variant).input_size).name):
                 raise SystemExit(f"{pipeline}: {variant} takes {entry['shards']}, only {made} is made here")
             found[variant] = {"variant": variant, "recipe": entry.get("recipe", PUBLISHED), "example": name}
@@ -306,7 +309,7 @@ def resolved(run: dict[str, Any]) -> tuple[Any, Any]:
 def _parameters(example: str | None) -> Iterator[Path]:
     """params/train.yaml, with an example's on it as `farpose params --apply` writes it."""
     from components.train.recipe import TRAIN
-    from pipelines.overlay import laid_over
+    from pipelines.overlay import example_over
 
     overlay = EXAMPLES / (example or "") / TRAIN.name
     if not overlay.is_file():
@@ -314,7 +317,7 @@ def _parameters(example: str | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / TRAIN.name
-        path.write_text(laid_over(TRAIN.read_text(), overlay.read_text(), overlay))
+        path.write_text(example_over(TRAIN.read_text(), overlay))
         yield path
 
 

@@ -2,7 +2,8 @@
 
 The rule. Mappings are merged key by key. Every other value (number, text, list) takes the place of the base's, and a key that the
 base lacks is added to its mapping. `_replace: [shards, ...]` at the top of an overlay lists mappings, as dotted keys, that are taken
-from the overlay as a whole. The base's text is edited in place, so that its comments stay, but for those inside a replaced mapping.
+from the overlay as a whole. `_like: [study_small, ...]` at the top of an example's file names examples whose files of the same name lie
+below it. The base's text is edited in place, so that its comments stay, but for those inside a replaced mapping.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 import yaml
 
 from components.base.errors import FarposeError
 
-REPLACE = "_replace"
+REPLACE, LIKE = "_replace", "_like"
 Edit = tuple[int, int, str]  # start and end in the base's text, and what is written there
 
 
@@ -33,12 +35,45 @@ def laid_over(base: str, overlay: str, where: object) -> str:
     for dotted in replaced:
         if not all(isinstance(_at(mapping, dotted), yaml.MappingNode) for mapping in (below, above)):
             raise FarposeError(f"{REPLACE} names {dotted!r}, which is not a mapping of both files", where=where, fix="correct the name")
-    entries = [(key, value) for key, value in above.value if key.value != REPLACE]
+    entries = [(key, value) for key, value in above.value if key.value not in (REPLACE, LIKE)]
     edits = sorted(_edits(below, entries, "", base, overlay, set(replaced)), key=lambda edit: edit[:2])
     # From the end backwards. Of two edits at one place, the replacement goes first and an addition to an inner mapping last.
     for start, end, text in reversed(edits):
         base = base[:start] + text + base[end:]
     return base
+
+
+def example_over(base: str, path: Path) -> str:
+    """The text of a parameter file with an example's file and all that this is like on it.
+
+    Raises:
+        FarposeError: what `layers` and `laid_over` raise.
+    """
+    for layer in layers(path):
+        base = laid_over(base, layer.read_text(), layer)
+    return base
+
+
+def layers(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """The files that an example's file lays over the base, the lowest first: those that it is like, and itself.
+
+    Args:
+        path: EXAMPLES/NAME/FILE.yaml.
+        above: the files that are like it.
+    Raises:
+        FarposeError: `_like` names no example with such a file, or leads back to its own.
+    """
+    named = next((value for key, value in _mapping(path.read_text(), path).value if key.value == LIKE), None)
+    examples = [] if named is None else [one.value for one in named.value] if isinstance(named, yaml.SequenceNode) else [named.value]
+    found: list[Path] = []
+    for example in examples:
+        other = path.parent.parent / example / path.name
+        if not other.is_file():
+            raise FarposeError(f"{LIKE} names {example!r}, which has no {path.name}", where=path, fix="correct the name")
+        if other in (path, *above):
+            raise FarposeError(f"{LIKE} names {example!r}, which is like it in turn", where=path, fix="take one of them out")
+        found += layers(other, (*above, path))
+    return [*dict.fromkeys(found), path]
 
 
 def _mapping(text: str, where: object) -> yaml.MappingNode:

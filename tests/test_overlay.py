@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 
 from components.base.config import PARAMS
 from components.base.errors import FarposeError
-from pipelines.overlay import REPLACE, laid_over
+from pipelines.overlay import LIKE, REPLACE, example_over, laid_over, layers
 
 EXAMPLES = sorted((PARAMS / "examples").glob("*/*.yaml"))
 BASE = """# What the file is for.
@@ -137,15 +138,61 @@ def leaves(value: dict[str, Any], replaced: list[str], prefix: str = "") -> dict
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[str(path.relative_to(PARAMS)) for path in EXAMPLES])
-def test_an_example_names_only_what_differs_from_the_base(path: Path) -> None:
-    overlay, base = yaml.safe_load(path.read_text()), yaml.safe_load((PARAMS / path.name).read_text())
-    replaced = overlay.pop(REPLACE, [])
-    for dotted, value in leaves(overlay, replaced).items():
-        below: Any = base
-        for key in dotted.split("."):
-            below = below.get(key, ...) if isinstance(below, dict) else ...
-        assert below != value, f"{dotted} is as in params/{path.name}"
-    text = laid_over((PARAMS / path.name).read_text(), path.read_text(), path)
-    assert yaml.safe_load(text) == oracle(base, overlay, replaced) != base
+def test_an_example_names_only_what_differs_from_what_it_lies_on(path: Path) -> None:
+    base = yaml.safe_load((PARAMS / path.name).read_text())
+    expected = base
+    for layer in layers(path):
+        overlay = yaml.safe_load(layer.read_text())
+        replaced, _ = overlay.pop(REPLACE, []), overlay.pop(LIKE, None)
+        for dotted, value in leaves(overlay, replaced).items():
+            below: Any = expected
+            for key in dotted.split("."):
+                below = below.get(key, ...) if isinstance(below, dict) else ...
+            assert below != value, f"{layer}: {dotted} is as below"
+        expected = oracle(expected, overlay, replaced)
+    text = example_over((PARAMS / path.name).read_text(), path)
+    assert yaml.safe_load(text) == expected != base
     head = (PARAMS / path.name).read_text().split("\n\n")[0].split("\n")[0]
     assert text.startswith(head + "\n"), "the base's head stays"
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
+    """Writes examples' files data.yaml, by name; the folder."""
+
+    def write(texts: dict[str, str]) -> Path:
+        for name, text in texts.items():
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "data.yaml").write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_an_example_lies_on_those_that_it_is_like(examples: Callable[[dict[str, str]], Path]) -> None:
+    """Each file once, above all that it is like, in the order given."""
+    folder = examples({
+        "lowest": "data:\n  source: coco\n  new: 1\n",
+        "left": "_like: lowest\ndata:\n  source: left\n  more: 2\n",
+        "right": "_like: [lowest]\n_replace: [data.sources]\ndata:\n  sources:\n    three: 3\n",
+        "top": "_like: [left, right]\ndata:\n  more: 4\n",
+        "same": "_like: top   # nothing of its own\n",
+    })  # fmt: skip
+    names = [path.parent.name for path in layers(folder / "same" / "data.yaml")]
+    assert names == ["lowest", "left", "right", "top", "same"]
+    data = yaml.safe_load(example_over(BASE, folder / "same" / "data.yaml"))["data"]
+    assert (data["source"], data["new"], data["more"], data["sources"]) == ("left", 1, 4, {"three": 3})
+    assert data["sizes"] == [64, 48]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"one": "_like: two\n"}, "one/data.yaml: _like names 'two', which has no data.yaml"),
+        ({"one": "_like: one\n"}, "_like names 'one', which is like it in turn"),
+        ({"one": "_like: [two]\n", "two": "_like: one\n"}, "two/data.yaml: _like names 'one', which is like it in turn"),
+    ],
+)
+def test_a_wrong_likeness_is_named(texts: dict[str, str], message: str, examples: Callable[[dict[str, str]], Path]) -> None:
+    with pytest.raises(FarposeError, match=message):
+        layers(examples(texts) / "one" / "data.yaml")

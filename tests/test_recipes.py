@@ -53,9 +53,14 @@ def test_a_budget_is_equal_over_all_backbones_but_for_the_optimisation():
 
 def test_every_method_with_a_plain_rival_names_a_baseline():
     """A method's printed row whose plain counterpart exists is compared with it, or says why not by naming another one."""
-    plain = {(v.backbone, v.dataset, v.input_size) for v in VARIANTS.values() if v.method in PLAIN_METHODS}
+
+    def seen(variant):
+        enlarged = getattr(variant.network, "upscale", None) and variant.network.factor
+        return variant.backbone, variant.dataset, variant.input_size, enlarged
+
+    plain = {seen(variant) for variant in VARIANTS.values() if variant.method in PLAIN_METHODS}
     for name, variant in VARIANTS.items():
-        if variant.method not in PLAIN_METHODS and (variant.backbone, variant.dataset, variant.input_size) in plain:
+        if variant.method not in PLAIN_METHODS and seen(variant) in plain:
             assert name in PAIRS or variant.tag == "long", name
 
 

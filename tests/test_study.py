@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from benchmarks import study, study_rows
 from components.approaches import approach
@@ -26,7 +27,9 @@ from components.models.weights import load_weights, read_metadata
 from components.pose.images import IMAGES_FILE, write_images
 from components.train import recipe as recipes
 from components.train.loop import train
+from components.train.recipe import TRAIN
 from pipelines import paths, settings, stages
+from pipelines.overlay import example_over
 from tests.tiny_shard import tiny_source
 
 VARIANT, SHARD = "hrnet_tiny_coco_64x48", "direct_64x48"
@@ -186,8 +189,8 @@ def published(scored, tmp_path_factory) -> tuple[Path, dict]:
     root = tmp_path_factory.mktemp("published")
     example = root / "examples" / "short"
     example.mkdir(parents=True)
-    entry = f"table: small, shards: {SHARD}, recipe: matched"
-    (example / "pipeline.yaml").write_text(f"variants:\n  {VARIANT}: {{{entry}}}\n")
+    entry = f"    table: small\n    shards: {SHARD}\n    recipe: matched\n"
+    (example / "pipeline.yaml").write_text(f"_replace: [variants]\n\nvariants:\n  {VARIANT}:\n{entry}")
     (example / "train.yaml").write_text(
         "matched:\n  tiny_crops:\n    recipe: {epochs: 2, batch_size: 4, validate_every: 1, warmup_steps: 0}\n"
     )
@@ -292,7 +295,7 @@ def test_every_list_names_variants_recipes_and_runs_that_exist(path):
 @pytest.mark.parametrize("example", ["study_sizes", "study_published"])
 def test_an_example_s_methods_share_budget_start_and_crops(example):
     """Only what a family of backbones optimises with, and what a method declares as its exception, may differ within a budget."""
-    overlay = study.load_yaml(study.EXAMPLES / example / "train.yaml")
+    overlay = yaml.safe_load(example_over(TRAIN.read_text(), study.EXAMPLES / example / "train.yaml"))
     runs, shared = study.listed([example]), {}
     for name, run in runs.items():
         one, recipe = study.resolved(run)
@@ -302,7 +305,7 @@ def test_an_example_s_methods_share_budget_start_and_crops(example):
         assert told == {key: first[key] for key in told}, name
         assert recipe.epochs == overlay["matched"][budget]["recipe"]["epochs"]
         assert recipe.init == ("movenet_lightning" if "init" in one.exceptions else "he") and one.dataset == "coco"
-    assert set(shared) == set(overlay["matched"])
+    assert set(shared) == {"study_sizes": {"crops", "tiny_crops"}, "study_published": {"crops"}}[example]
 
 
 def test_the_examples_hold_every_method_at_every_size():

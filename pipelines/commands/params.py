@@ -14,7 +14,7 @@ from components.base.config import PARAMS
 from components.base.errors import FarposeError, unknown_name
 from components.base.files import atomic_file
 from pipelines import checks, listing, paths, settings, terminal
-from pipelines.overlay import laid_over
+from pipelines.overlay import example_over, laid_over
 
 if TYPE_CHECKING:
     from components.models.costs import Costs
@@ -54,7 +54,7 @@ def apply(name: str, force: bool) -> None:
         _refuse_edits(_edited())
     source = paths.EXAMPLES / name
     overlays = {PARAMS / path.relative_to(source): path for path in sorted(source.rglob("*.yaml"))}
-    _lay({target: _laid_over(target, overlay.read_text(), overlay) for target, overlay in overlays.items()}, name)
+    _lay({target: example_over(_committed(target), overlay) for target, overlay in overlays.items()}, name)
 
 
 def only(names: list[str], force: bool) -> None:
@@ -73,7 +73,7 @@ def only(names: list[str], force: bool) -> None:
 def _only(names: list[str]) -> dict[Path, str]:
     from pipelines import chosen
 
-    return {PARAMS / file: _laid_over(PARAMS / file, overlay, "--only") for file, overlay in chosen.overlays(names).items()}
+    return {PARAMS / file: laid_over(_committed(PARAMS / file), overlay, "--only") for file, overlay in chosen.overlays(names).items()}
 
 
 def _is_earlier(targets: Iterable[Path]) -> bool:
@@ -100,13 +100,11 @@ def _lay(laid: dict[Path, str], name: str) -> None:
     listing.keep_in_step(settings.load())
 
 
-def _laid_over(target: Path, overlay: str, where: object) -> str:
-    """The text of a parameter file with the overlay on its committed state; the overlay itself if there is no such file."""
+def _committed(target: Path) -> str:
+    """The committed text of a parameter file; what it holds now where git knows none."""
     place = str(target.relative_to(paths.REPOSITORY))
     committed = subprocess.run(["git", "show", f"HEAD:{place}"], cwd=paths.REPOSITORY, capture_output=True, text=True, check=False)
-    if committed.returncode != 0 and not target.is_file():
-        return overlay
-    return laid_over(committed.stdout if committed.returncode == 0 else target.read_text(), overlay, where)
+    return committed.stdout if committed.returncode == 0 else target.read_text()
 
 
 def _show_difference(old: Path, new: str) -> None:
