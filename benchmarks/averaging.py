@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import platform
 from pathlib import Path
 
 import torch
 
+from benchmarks import report
 from components.base.config import REPOSITORY
 from components.base.files import sha256_of, write_json
 from components.codecs.codec import as_crop_codec
@@ -53,9 +53,7 @@ def main() -> None:
             print(json.dumps(rows[-1]), flush=True)
     files = " ".join(f"artifacts/models/{name}/model.safetensors" for name in names.values())
     write_json(RECORD, {
-        "command": f"python -m benchmarks.averaging {asked.variant} {files}",
-        "hardware": platform.processor() or platform.machine(),
-        "versions": lineage.versions(),
+        **report.made_by(f"python -m benchmarks.averaging {asked.variant} {files}"),
         "data.md5": lineage.data_digest(),
         "weights.sha256": {name: sha256_of(path) for path, name in names.items()},
         "rows": rows,

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks import report
 from benchmarks.lowres_rows import GROUPS, RUNS
 from components.base.config import REPOSITORY
 from components.base.files import read_json, sha256_of, write_json
@@ -116,9 +116,7 @@ def main() -> None:
             raise SystemExit(f"{weights} is not what {name}'s record names")
         rows[name] = {"start": asked.start, **scored(name, weights, run["data"]["shards"], grounds)}
         record = {
-            "command": "python -m benchmarks.elsewhere FOLDER/artifacts/models ...",
-            "hardware": platform.processor() or platform.machine(),
-            "versions": lineage.versions(),
+            **report.made_by("python -m benchmarks.elsewhere FOLDER/artifacts/models ..."),
             "data.md5": lineage.data_digest(),
             "rows": rows,
         }

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks import report
 from components.base.config import REPOSITORY
 from components.base.files import sha256_of, write_json
 from components.codecs.codec import CropCodec, as_crop_codec
@@ -95,9 +95,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = {name: row_of(name, asked.shards) for name in asked.variants}
     write_json(RECORD, {
-        "command": f"python -m benchmarks.ranking {' '.join(asked.variants)}",
-        "hardware": platform.processor() or platform.machine(),
-        "versions": lineage.versions(),
+        **report.made_by(f"python -m benchmarks.ranking {' '.join(asked.variants)}"),
         "data.md5": lineage.data_digest(),
         "unit": "AP, %; differences with their paired 95 % interval over images",
         "rows": rows,

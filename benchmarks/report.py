@@ -67,14 +67,14 @@ def write(name: str, rows: dict[str, Any] | list[dict[str, Any]], **more: Any) -
 
 def record(name: str, rows: dict[str, Any] | list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """What a benchmark's file holds: command, date, hardware, versions, further facts, results."""
-    return {
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "hardware": hardware(),
-        "versions": versions(),
-        **more,
-        "results": rows,
-    }
+    command = " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
+    return {**made_by(command), **more, "results": rows}
+
+
+def made_by(command: str) -> dict[str, Any]:
+    """The first facts of a record: command, date, hardware, versions."""
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {"command": command, "date": date, "hardware": hardware(), "versions": versions()}
 
 
 def hardware() -> dict[str, Any]:

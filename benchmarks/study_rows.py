@@ -11,13 +11,13 @@ results/lowres/RUN.json. A row that the study has of another training stays; its
 from __future__ import annotations
 
 import argparse
-import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks import report
 from benchmarks.lowres_rows import RUNS
 from benchmarks.study import ABOUT, PREDICTIONS, extract
 from benchmarks.study import RUNS as RECORD
@@ -36,6 +36,7 @@ from pipelines.stages import evaluation_data
 
 EVALUATIONS = "evaluations"
 LISTS = "bash benchmarks/study.sh 'study_sizes study_published'"
+SCORE = "python -m benchmarks.study_rows FOLDER --commit SHA"
 
 
 class Returned(Crops):
@@ -93,7 +94,7 @@ def row_of(told: dict[str, Any], metrics: dict[str, Any], commit: str) -> dict[s
     init = told["recipe"]["init"]
     return {
         "run": told["run"],
-        "commands": [LISTS, f"python -m benchmarks.study_rows FOLDER --commit {commit[:7]}"],
+        "commands": [LISTS, SCORE],
         "commit": commit,
         "hardware": told["hardware"],
         "versions": told["versions"],
@@ -103,7 +104,7 @@ def row_of(told: dict[str, Any], metrics: dict[str, Any], commit: str) -> dict[s
         "weights.sha256": told["model_sha256"],
         "history": told["history"],
         "measured": {key: told[key] for key in ("train_seconds", "images_per_second", "memory_mib")},
-        "scored on": platform.processor() or platform.machine(),
+        "scored": report.made_by(SCORE),
         "metrics": metrics,
     }
 

@@ -224,7 +224,7 @@ def test_predictions_that_come_back_are_scored_as_the_pipeline_scores_the_weight
     shown = approach("crops")
     data = dataclasses.replace(read(shown, zoo.variant(VARIANT), SHARD, params), data_root=scored.images)
     own = evaluate(shown, EvaluationContext(built.model, built.codec, data, params, tmp_path / "own", {}, "cpu", VARIANT))
-    assert {key: row[key] for key in own} == own and own["persons"] > 0
+    assert {key: row[key] for key in own} == own and own["persons"] > 0 and own["mean_OKS_gt_boxes"] > 0
     for name in ("by_height.json", "by_reduction.json"):
         assert (tmp_path / "returned" / name).read_bytes() == (tmp_path / "own" / name).read_bytes()
     kept = study_rows.row_of(told, row, "0" * 40)
