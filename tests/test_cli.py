@@ -234,7 +234,12 @@ def test_an_example_is_laid_over_the_parameters_but_not_over_edits(here, console
     example.mkdir(parents=True)
     short = yaml.safe_load((here / "params" / "train.yaml").read_text())
     short["train"]["epochs"] = 3
+    (example.parent / "shorter").mkdir()
+    (example.parent / "shorter" / "train.yaml").write_text("_like: short\ntrain:\n  batch_size: 5\n")
     (example / "train.yaml").write_text("train:\n  epochs: 3\n")
+    own = "mine_hrnet_tiny_synthetic_64x48:\n  like: hrnet_tiny_synthetic_64x48\n  tag: mine\n"  # a file that params/ does not have
+    (example / "variants").mkdir()
+    (example / "variants" / "mine.yaml").write_text(own)
     git(here, "add", "--all")
     git(here, "commit", "--quiet", "--message", "example")
     edited = here / "params" / "evaluate.yaml"
@@ -245,7 +250,10 @@ def test_an_example_is_laid_over_the_parameters_but_not_over_edits(here, console
     done = console.farpose("params", "--apply", "short", "--force")
     assert done.returncode == 0 and "+  epochs: 3 " in done.stdout
     assert yaml.safe_load((here / "params" / "train.yaml").read_text()) == short
-    assert edited.read_text() == before + "# mine\n"
+    assert edited.read_text() == before + "# mine\n" and (here / "params" / "variants" / "mine.yaml").read_text() == own
+    assert console.farpose("params", "--apply", "shorter", "--force").returncode == 0
+    short["train"]["batch_size"] = 5
+    assert yaml.safe_load((here / "params" / "train.yaml").read_text()) == short
 
 
 def test_every_committed_example_is_valid(here, console):

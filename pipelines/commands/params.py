@@ -54,7 +54,7 @@ def apply(name: str, force: bool) -> None:
         _refuse_edits(_edited())
     source = paths.EXAMPLES / name
     overlays = {PARAMS / path.relative_to(source): path for path in sorted(source.rglob("*.yaml"))}
-    _lay({target: example_over(_committed(target), overlay) for target, overlay in overlays.items()}, name)
+    _lay({target: _laid_over(target, overlay) for target, overlay in overlays.items()}, name)
 
 
 def only(names: list[str], force: bool) -> None:
@@ -100,11 +100,19 @@ def _lay(laid: dict[Path, str], name: str) -> None:
     listing.keep_in_step(settings.load())
 
 
+def _laid_over(target: Path, overlay: Path) -> str:
+    """The text of a parameter file with an example's on its committed state; the example's own if there is no such file."""
+    base = _committed(target)
+    return example_over(base, overlay) if base else overlay.read_text()
+
+
 def _committed(target: Path) -> str:
-    """The committed text of a parameter file; what it holds now where git knows none."""
+    """The committed text of a parameter file; what it holds now where git knows none, and nothing where there is none."""
     place = str(target.relative_to(paths.REPOSITORY))
     committed = subprocess.run(["git", "show", f"HEAD:{place}"], cwd=paths.REPOSITORY, capture_output=True, text=True, check=False)
-    return committed.stdout if committed.returncode == 0 else target.read_text()
+    if committed.returncode == 0:
+        return committed.stdout
+    return target.read_text() if target.is_file() else ""
 
 
 def _show_difference(old: Path, new: str) -> None:
