@@ -12,7 +12,7 @@ Nothing is typed in: numbers and intervals are those of the evaluations, differe
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, read_json, sha256_of, write_json
 from components.evaluate import ranking
-from components.evaluate.resampling import Outcome
-from components.evaluate.significance import MATCHES, every_pair, holm, paired_bootstrap, read_outcome
+from components.evaluate.significance import MATCHES, Difference, every_pair, holm, read_outcome
 from components.models import baselines, starts, zoo
 from components.registry import lineage, recorded
 from components.train import descent
@@ -78,7 +77,8 @@ def compare(evaluations: Sequence[Path], runs: Path = RUNS, seeds: Path = SEEDS,
             if together:
                 of_seeds[key] = [{name: value for name, value in row.items() if name != "by_height"} for row in ranked]
             else:
-                plain, of_pairs[key] = _baselines(outcomes), _pairs({row["variant"]: outcomes[row["variant"]] for row in ranked})
+                between = every_pair({row["variant"]: outcomes[row["variant"]] for row in ranked})
+                plain, of_pairs[key] = _baselines(outcomes, between), _pairs(between)
                 for row in ranked:
                     path = runs / f"{row['variant']}.json"
                     write_json(path, read_json(path) | {"metrics": row, BASELINE: plain.get(row["variant"])})
@@ -90,27 +90,32 @@ def compare(evaluations: Sequence[Path], runs: Path = RUNS, seeds: Path = SEEDS,
     return found
 
 
-def _pairs(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
+def _pairs(found: Mapping[tuple[str, str], Difference]) -> list[dict[str, Any]]:
     """AP of the first minus the second in percent, its paired 95 % interval, and p, which is not corrected for many comparisons."""
-    found = every_pair(outcomes)
-    values = {pair: {"AP": one.value, "low": one.low, "high": one.high} for pair, one in found.items()}
-    return [
-        {"first": a, "second": b, **{name: round(100 * value, 2) for name, value in values[a, b].items()}, "p": round(one.p_value, 4)}
-        for (a, b), one in found.items()
-    ]
+    rows = []
+    for (first, second), one in found.items():
+        numbers = {"AP": one.value, "low": one.low, "high": one.high}
+        percent = {name: round(100 * number, 2) for name, number in numbers.items()}
+        rows.append({"first": first, "second": second, **percent, "p": round(one.p_value, 4)})
+    return rows
 
 
-def _baselines(outcomes: dict[str, Outcome]) -> dict[str, dict[str, Any]]:
-    """Of every row whose baseline is a row too: its name, and the paired difference with Holm's correction over all of them."""
+def _baselines(names: Iterable[str], found: Mapping[tuple[str, str], Difference]) -> dict[str, dict[str, Any]]:
+    """Of every row whose baseline is a row too: its name, and the paired difference with Holm's correction over all of them.
+
+    Args:
+        found: of every two of the rows.
+    """
     variants = zoo.load_variants()
-    declared = {name: baselines.baseline(variants[name], variants) for name in outcomes}
-    pairs = {name: plain.name for name, plain in declared.items() if plain is not None and plain.name in outcomes}
-    found = {name: paired_bootstrap(outcomes[name], outcomes[plain]) for name, plain in pairs.items()}
-    corrected = holm([one.p_value for one in found.values()])
-    return {
-        name: {"of": pairs[name], "difference": one.value, "low": one.low, "high": one.high, "p": one.p_value, "p_holm": p}
-        for (name, one), p in zip(found.items(), corrected, strict=True)
-    }
+    both = {**found, **{(second, first): -one for (first, second), one in found.items()}}
+    declared = {name: baselines.baseline(variants[name], variants) for name in names}
+    pairs = {name: (name, plain.name) for name, plain in declared.items() if plain is not None and (name, plain.name) in both}
+    corrected = holm([both[pair].p_value for pair in pairs.values()])
+    rows = {}
+    for (name, pair), p in zip(pairs.items(), corrected, strict=True):
+        one = both[pair]
+        rows[name] = {"of": pair[1], "difference": one.value, "low": one.low, "high": one.high, "p": one.p_value, "p_holm": p}
+    return rows
 
 
 def _identity(run: dict[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import torch
 
 from benchmarks import report
 from benchmarks.lowres_rows import RUNS
-from benchmarks.study import ABOUT, PREDICTIONS, extract
-from benchmarks.study import RUNS as RECORD
+from benchmarks.study_travel import ABOUT, PREDICTIONS, extract
+from benchmarks.study_travel import RUNS as RECORD
 from components.approaches.crops import Crops
 from components.base.config import REPOSITORY
 from components.base.files import read_json, sha256_of, write_json

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import study, study_rows
+from benchmarks import study, study_rows, study_travel
 from components.approaches import approach
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
@@ -57,8 +57,8 @@ def packed(tmp_path_factory) -> Packed:
     images = source.persons.frame.drop_duplicates("image_id").assign(licence="")
     write_images(root / "persons" / IMAGES_FILE, images)
     degrade(source, ShardSpec((64, 48)), DegradeParams(threads=1), root / "shards" / SHARD, progress=False)
-    study.pack(root / "persons", source.data_root, root / "shards", root / "pack", 2)
-    study.unpack(root / "pack", root / "unpacked", [(64, 48)])
+    study_travel.pack(root / "persons", source.data_root, root / "shards", root / "pack", 2)
+    study_travel.unpack(root / "pack", root / "unpacked", [(64, 48)])
     return Packed(root / "persons", source.data_root, root / "shards", root / "pack", root / "unpacked")
 
 
@@ -66,8 +66,8 @@ def packed(tmp_path_factory) -> Packed:
 def scored(packed, tmp_path_factory) -> Packed:
     """The same with the validation images."""
     root = tmp_path_factory.mktemp("scored")
-    study.pack(packed.persons, packed.images, packed.shards, root / "pack", 1, scored=True)
-    study.unpack(root / "pack", root / "unpacked", [(64, 48)])
+    study_travel.pack(packed.persons, packed.images, packed.shards, root / "pack", 1, scored=True)
+    study_travel.unpack(root / "pack", root / "unpacked", [(64, 48)])
     return dataclasses.replace(packed, pack=root / "pack", unpacked=root / "unpacked")
 
 
@@ -119,7 +119,7 @@ def test_crops_made_of_a_pack_are_the_pipeline_s_to_the_byte(packed):
 def test_other_crops_than_the_pipeline_s_stop_with_their_names(packed, tmp_path):
     raw = tmp_path / "raw"
     for path in packed.pack.glob("part*.tar"):
-        study.extract(path, raw)
+        study_travel.extract(path, raw)
     images = sorted((raw / "images").rglob("*.png"))
     images[0].write_bytes(images[1].read_bytes())
     (tmp_path / "pack").mkdir()
@@ -127,7 +127,7 @@ def test_other_crops_than_the_pipeline_s_stop_with_their_names(packed, tmp_path)
         for path in raw.iterdir():
             archive.add(path, path.name)
     with pytest.raises(SystemExit, match=r"direct_64x48: not the pipeline's crops: .*\.npy"):
-        study.unpack(tmp_path / "pack", tmp_path / "shards", [(64, 48)])
+        study_travel.unpack(tmp_path / "pack", tmp_path / "shards", [(64, 48)])
     assert not (tmp_path / "shards" / SHARD).exists()
 
 
@@ -165,14 +165,14 @@ def test_a_placed_run_lies_where_the_pipeline_s_training_writes_it(packed, tmp_p
 
 
 def test_weights_that_come_back_are_adopted_as_the_pipeline_s_own(packed, trained, tmp_path, monkeypatch):
-    study.bring(trained, tmp_path / "out")
-    study.extract(tmp_path / "out" / "weights0.tar", tmp_path / "weights")
+    study_travel.bring(trained, tmp_path / "out")
+    study_travel.extract(tmp_path / "out" / "weights0.tar", tmp_path / "weights")
     files = tmp_path / "weights" / "first" / "model.safetensors", tmp_path / "out" / "runs.json"
     with pytest.raises(SystemExit, match=f"variant {VARIANT}: its recipe is not that of first: .*epochs"):
-        study.adopt(*files, "first", packed.shards / SHARD, tmp_path / "adopted")
+        study_travel.adopt(*files, "first", packed.shards / SHARD, tmp_path / "adopted")
     one = variant()
     monkeypatch.setattr(zoo, "variant", lambda name: one)
-    study.adopt(*files, "first", packed.shards / SHARD, tmp_path / "adopted")
+    study_travel.adopt(*files, "first", packed.shards / SHARD, tmp_path / "adopted")
     own = trained_by_the_pipeline(packed, tmp_path / "own")
     adopted = tmp_path / "adopted" / "model.safetensors"
     assert read_metadata(adopted) == read_metadata(own)
@@ -199,8 +199,8 @@ def published(scored, tmp_path_factory) -> tuple[Path, dict]:
         [(name, run)] = study.listed(["short"]).items()
         (root / "work").mkdir()
         study.train_one(name, run, scored.unpacked, root / "work")
-    study.bring(root / "work", root / "out")
-    study.extract(root / "out" / "predictions0.tar", root / "out" / "predictions")
+    study_travel.bring(root / "work", root / "out")
+    study_travel.extract(root / "out" / "predictions0.tar", root / "out" / "predictions")
     return root / "out", read_json(root / "out" / "runs.json")[name]
 
 
@@ -217,7 +217,7 @@ def test_predictions_that_come_back_are_scored_as_the_pipeline_scores_the_weight
     out, told = published
     read = stages.evaluation_data
     monkeypatch.setattr(study_rows, "evaluation_data", lambda *given: dataclasses.replace(read(*given), data_root=scored.images))
-    row = study_rows.score(told, out / "predictions" / VARIANT / study.PREDICTIONS, tmp_path / "returned")
+    row = study_rows.score(told, out / "predictions" / VARIANT / study_travel.PREDICTIONS, tmp_path / "returned")
 
     built, params = zoo.build(zoo.variant(VARIANT)), settings.evaluation()
     built.model.load_state_dict(load_weights(out.parent / "work" / VARIANT / "model.safetensors", zoo.variant(VARIANT)))
@@ -238,19 +238,19 @@ def test_predictions_of_other_crops_are_not_scored(scored, published, tmp_path, 
     write_json(tmp_path / SHARD / "shard.json", about)
     monkeypatch.setattr(paths, "SHARDS", tmp_path)
     with pytest.raises(SystemExit, match=rf"not what {VARIANT} was trained on: dev\.parquet"):
-        study_rows.score(told, out / "predictions" / VARIANT / study.PREDICTIONS, tmp_path / "returned")
+        study_rows.score(told, out / "predictions" / VARIANT / study_travel.PREDICTIONS, tmp_path / "returned")
     assert not (tmp_path / "returned").exists()
 
 
 def test_what_comes_back_is_bounded_and_large_weights_stay(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(study, "_half", lambda weights: weights)
+    monkeypatch.setattr(study_travel, "_half", lambda weights: weights)
     for number, size in enumerate((30, 40, 50, 250, 60, 70)):
         folder = tmp_path / "work" / f"run{number}"
         folder.mkdir(parents=True)
-        (folder / study.WEIGHTS).write_bytes(bytes(size))
-        os.utime(folder / study.WEIGHTS, (number, number))
-        (folder / study.PREDICTIONS).write_bytes(bytes(10))
-    study.bring(tmp_path / "work", tmp_path / "out", most=100)
+        (folder / study_travel.WEIGHTS).write_bytes(bytes(size))
+        os.utime(folder / study_travel.WEIGHTS, (number, number))
+        (folder / study_travel.PREDICTIONS).write_bytes(bytes(10))
+    study_travel.bring(tmp_path / "work", tmp_path / "out", most=100)
     held = {}
     for path in sorted((tmp_path / "out").glob("*.tar")):
         with tarfile.open(path) as archive:
@@ -269,7 +269,7 @@ def test_weights_of_other_crops_are_not_adopted(packed, trained, tmp_path):
     runs = tmp_path / "runs.json"
     runs.write_text(json.dumps({"first": read_json(trained / "first.json")}))
     with pytest.raises(SystemExit, match=r"not what first was trained on: train_pixels\.npy"):
-        study.adopt(trained / "first" / "model.safetensors", runs, "first", tmp_path / "shard", tmp_path / "adopted")
+        study_travel.adopt(trained / "first" / "model.safetensors", runs, "first", tmp_path / "shard", tmp_path / "adopted")
     assert not (tmp_path / "adopted").exists()
 
 
@@ -278,7 +278,7 @@ def test_a_name_that_leaves_the_folder_is_refused(tmp_path):
     with tarfile.open(tmp_path / "bad.tar", "w") as archive:
         archive.add(tmp_path / "file", "../outside")
     with pytest.raises(FarposeError, match=r"\.\./outside"):
-        study.extract(tmp_path / "bad.tar", tmp_path / "folder")
+        study_travel.extract(tmp_path / "bad.tar", tmp_path / "folder")
     assert not (tmp_path / "outside").exists()
 
 
@@ -347,7 +347,7 @@ def test_runs_of_an_earlier_machine_are_not_trained_again_and_are_kept(packed, t
     assert ended.value.code == 0 and {path.stem for path in (tmp_path / "work").glob("*.json")} == {"new"}
     told = read_json(tmp_path / "work" / "new.json")
     assert told["recipe_kind"] == "matched" and told["recipe"]["warmup_steps"] == recipes.budgets()["tiny_crops"].recipe["warmup_steps"]
-    study.bring(tmp_path / "work", tmp_path / "out", {"old": {"run": "old"}})
+    study_travel.bring(tmp_path / "work", tmp_path / "out", {"old": {"run": "old"}})
     assert set(read_json(tmp_path / "out" / "runs.json")) == {"old", "new"}
 
 

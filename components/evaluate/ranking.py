@@ -117,7 +117,7 @@ def verdict(first: Row, second: Row, difference: Difference) -> str:
     """
     if difference.value < 0:
         first, second = second, first
-        difference = Difference(-difference.value, -difference.high, -difference.low, difference.p_value, difference.images)
+        difference = -difference
     ends = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
     by = f"{100 * difference.value:.1f} {label_of([first, second])}"
     sure = f"95 % interval {ends}, p = {difference.p_value:.2g}, n = {difference.images:,} images"

@@ -45,6 +45,10 @@ class Difference:
     p_value: float
     images: int
 
+    def __neg__(self) -> Difference:
+        """The second run's number minus the first's."""
+        return Difference(-self.value, -self.high, -self.low, self.p_value, self.images)
+
 
 Runs = Outcome | Sequence[Outcome]  # one run, or several of the same settings under different seeds
 
