@@ -164,6 +164,7 @@ def train_one(name: str, run: dict[str, Any], shards: Path, out: Path) -> None:
     facts = {
         "run": name,
         "recipe_kind": run.get("recipe", PUBLISHED),
+        **({"example": run["example"]} if run.get("example") else {}),
         "epochs": recipe.epochs,
         "hardware": report.hardware(),
         "versions": report.versions(),

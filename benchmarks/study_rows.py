@@ -1,6 +1,6 @@
 """Score what trainings on a bare GPU machine predicted, as rows of the study. Run: python -m benchmarks.study_rows FOLDER --commit SHA
 
-    bash benchmarks/study.sh "study_sizes study_published"     # on the GPU machine, at commit SHA; FOLDER is what came back
+    bash benchmarks/study.sh "study_sizes study_256x192"       # on the GPU machine, at commit SHA; FOLDER is what came back
     farpose params --apply study_sizes; farpose acquire coco --from FOLDER; farpose run degrade@direct_64x48     # and the other sizes
 
 The networks' predictions of the validation persons (predictions*.tar) go through the evaluation of the pipeline, which neither predicts
@@ -35,7 +35,7 @@ from pipelines import counts, paths, settings
 from pipelines.stages import evaluation_data
 
 EVALUATIONS = "evaluations"
-LISTS = "bash benchmarks/study.sh 'study_sizes study_published'"
+LISTS = "bash benchmarks/study.sh {example}"
 SCORE = "python -m benchmarks.study_rows FOLDER --commit SHA"
 
 
@@ -94,7 +94,7 @@ def row_of(told: dict[str, Any], metrics: dict[str, Any], commit: str) -> dict[s
     init = told["recipe"]["init"]
     return {
         "run": told["run"],
-        "commands": [LISTS, SCORE],
+        "commands": [LISTS.format(example=told["example"]), SCORE],
         "commit": commit,
         "hardware": told["hardware"],
         "versions": told["versions"],

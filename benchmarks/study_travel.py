@@ -27,7 +27,8 @@ RUNS = "runs.json"
 SCORED = "val"  # the split that published rows are scored on
 VOLUME = 14 * 2**20  # bytes of a file that comes back
 VOLUMES = 3  # of weights
-OWN = ("history", "data", "recipe", "recipe_kind", "hardware", "versions", "run")  # what a run's JSON has beside its training's summary
+# What a run's JSON has beside its training's summary.
+OWN = ("history", "data", "recipe", "recipe_kind", "example", "hardware", "versions", "run")
 
 
 def pack(persons_folder: Path, images: Path, shards: Path, folder: Path, parts: int, scored: bool = False) -> None:
