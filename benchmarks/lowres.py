@@ -12,6 +12,7 @@ Nothing is typed in: numbers and intervals are those of the evaluations, differe
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -264,7 +265,7 @@ def _costs(found: list[dict[str, Any]]) -> str:
 
 def _short(run: dict[str, Any]) -> str:
     """Method, and what differs between the rows of one start: enlargement or backbone."""
-    return str(run["run"]).replace("_mobilenet_fpn", "").replace("_coco_64x48", "").replace("_coco_128x96", "").replace("_", " ")
+    return re.sub(r"_mobilenet_fpn|_coco_\d+x\d+", "", run["run"]).replace("_", " ")
 
 
 def _style(number: int) -> str:

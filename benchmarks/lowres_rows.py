@@ -49,5 +49,7 @@ GROUPS = {
     "he": Group(RANDOM, "64x48", "study_random"),
     "he, published": Group(RANDOM, "64x48", "study_published", small=False),
     "he, 128x96": Group(RANDOM, "128x96", "study_random_128x96"),
+    "he, 256x192": Group(RANDOM, "256x192", "study_random_256x192"),
     "movenet_lightning, 128x96": Group("movenet_lightning", "128x96", "study_128x96"),
+    "movenet_lightning, 256x192": Group("movenet_lightning", "256x192", "study_256x192"),
 }
