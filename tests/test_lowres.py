@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import elsewhere, lowres
+from benchmarks import across, elsewhere, lowres
 from components.base.errors import FarposeError
 from components.base.files import read_json, write_json
 from components.evaluate.oks import match, summarise
@@ -194,3 +194,20 @@ def test_without_a_comparison_nothing_is_collected(tmp_path, monkeypatch):
     monkeypatch.setattr(lowres.paths, "COMPARISON", tmp_path)
     with pytest.raises(FarposeError, match=r"nothing is compared here \(`farpose run`\)"):
         lowres.collect("study_small", tmp_path / "runs")
+
+
+def test_differences_across_tables_take_seeds_together_and_keep_what_is_not_given(tmp_path):
+    """The difference is that of the APs, of their mean where a side has several seeds; of two of one name the later is second."""
+    here, there, record = tmp_path / "here", tmp_path / "there", tmp_path / "differences.json"
+    one = {name: evaluate(here / name, seed=number, noise=0.05) for number, name in enumerate(("a", "b", "b_seed1"))}
+    other = evaluate(there / "a", seed=7, noise=0.2)
+    a, as_given = across.Side("a"), [across.AS_THEY_ARE]
+    pairs = [(a, across.Side("b", seeds=2), as_given), (a, across.Side("a", said="elsewhere"), as_given)]
+    pairs += [(a, across.Side("missing"), as_given), (a, across.Side("b"), ["h32"])]
+    found = list(across.rows([here, there], pairs))
+    assert [row["second"] for row in found] == ["b, 2 seeds", "a, elsewhere"]
+    assert found[0]["AP"] == pytest.approx(100 * (one["a"] - (one["b"] + one["b_seed1"]) / 2), abs=6e-4)
+    assert found[1]["AP"] == pytest.approx(100 * (one["a"] - other), abs=6e-4) and found[1]["low"] > 0
+    across.write(found, record)
+    assert not list(across.rows([here], pairs[1:2])), "the later evaluation is not given"
+    assert across.write([found[0] | {"AP": 1.0}], record) == [found[0] | {"AP": 1.0}, found[1]] == read_json(record)["rows"]
