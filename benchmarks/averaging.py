@@ -1,8 +1,8 @@
 """What the mean of several trainings' weights finds. Run: python -m benchmarks.averaging VARIANT WEIGHTS WEIGHTS ...
 
 Weights files of trainings of one network from one start (Wortsman et al. 2022, "Model soups"): each alone, and the mean of every two or
-more of them, scored on the development split, with VARIANT's codec and the crops of its size. Needs the shard `direct_HxW`; writes
-results/study/averaging.json.
+more of them, scored on the development split, with VARIANT's codec and the crops of its size. Needs the shard `direct_HxW`; writes the
+entry VARIANT of results/study/averaging.json.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import report
 from components.base.config import REPOSITORY
-from components.base.files import sha256_of, write_json
+from components.base.files import read_json, sha256_of, write_json
 from components.codecs.codec import as_crop_codec
 from components.datasets.fetch import PERSONS_FILE
 from components.degrade.shards import EvalCrops
@@ -52,12 +52,14 @@ def main() -> None:
             rows.append({"mean of": [names[path] for path in chosen], "AP, development split, %": round(100 * value, 2)})
             print(json.dumps(rows[-1]), flush=True)
     files = " ".join(f"artifacts/models/{name}/model.safetensors" for name in names.values())
-    write_json(RECORD, {
+    record = read_json(RECORD) if RECORD.is_file() else {}
+    record[asked.variant] = {
         **report.made_by(f"python -m benchmarks.averaging {asked.variant} {files}"),
         "data.md5": lineage.data_digest(),
         "weights.sha256": {name: sha256_of(path) for path, name in names.items()},
         "rows": rows,
-    })  # fmt: skip
+    }
+    write_json(RECORD, record)
 
 
 if __name__ == "__main__":
