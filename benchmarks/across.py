@@ -57,11 +57,13 @@ class Side:
 
 X4, X2 = "dark_ranked_mobilenet_fpn_coco_64x48_x4", "dark_ranked_mobilenet_fpn_coco_128x96_x2"
 DARK, LARGE = "dark_mobilenet_fpn_coco_64x48_x4", "dark_mobilenet_fpn_coco_256x192"
-DISTANCE = "dark_ranked_mobilenet_fpn_coco_128x96"
+MIDDLE, DISTANCE = "dark_mobilenet_fpn_coco_128x96_x2", "dark_ranked_mobilenet_fpn_coco_128x96"
 NANO = Side("ultralight_nano_simplepose")
 PAIRS = [
     (Side(DARK, said="trained on a CPU"), Side(DARK, said="trained on an H100"), [AS_THEY_ARE]),
     (Side(LARGE), Side(f"{LARGE}_fp32", said="in single precision"), [AS_THEY_ARE]),
+    (Side(MIDDLE), Side(DARK), [AS_THEY_ARE]),
+    (Side(LARGE), Side(MIDDLE), [AS_THEY_ARE]),
     (Side(f"{DISTANCE}_distance"), Side(DISTANCE), [AS_THEY_ARE, "h128", "h64", "h32"]),
     (Side(f"{X4}_averaged"), NANO, ["h32", "h64"]),
     (Side(f"{X4}_averaged"), Side(DARK, seeds=3), [AS_THEY_ARE]),

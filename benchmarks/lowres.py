@@ -17,9 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import elsewhere
+from benchmarks import elsewhere, lowres_summary
 from benchmarks.demo import part
 from benchmarks.lowres_rows import GROUPS, RUNS
+from benchmarks.lowres_summary import BASELINE
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, read_json, sha256_of, write_json
@@ -34,9 +35,9 @@ PAGE = REPOSITORY / "docs" / "study.md"
 SEEDS = REPOSITORY / "results" / "study" / "seeds.json"
 PAIRS = REPOSITORY / "results" / "study" / "pairs.json"
 FEWEST = 20  # persons of a height that a point of the curve stands for
+SUMMARY = "<!-- summary: python -m benchmarks.lowres page -->"
 MACHINE = "machine."
 VERSION = "version."
-BASELINE = "baseline"  # of a row's file: how far it is from its variant's baseline
 
 
 def collect(example: str, runs: Path = RUNS) -> list[str]:
@@ -164,7 +165,7 @@ def _start(plan: dict[str, Any]) -> dict[str, Any]:
 def page(runs: Path = RUNS, document: Path = PAGE, seeds: Path = SEEDS, other: Path = elsewhere.RECORD) -> None:
     """Rewrite the marked parts of the page, and its figures. Rows of different starts and sizes are kept apart."""
     every = sorted((read_json(path) for path in runs.glob("*.json")), key=lambda run: -run["metrics"]["AP_gt_boxes"])
-    text = document.read_text()
+    text = part(document.read_text(), SUMMARY, lowres_summary.table(every), document.name)
     for key, group in GROUPS.items():
         found = group.of(every)
         if not found:

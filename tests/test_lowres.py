@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import across, elsewhere, lowres
+from benchmarks import across, elsewhere, lowres, lowres_summary
 from components.base.errors import FarposeError
 from components.base.files import read_json, write_json
 from components.evaluate.oks import match, summarise
@@ -56,7 +56,7 @@ def written(tmp_path: Path) -> Path:
         write_json(path, one | {"metrics": one["metrics"] | apart})
     page = tmp_path / "study.md"
     marks = [lowres.mark(what, key) for key in lowres.GROUPS for what in ("table", "differences", "plain", "costs")]
-    marks += [lowres.mark("seeds", "movenet_lightning"), lowres.mark("elsewhere", "movenet_lightning")]
+    marks += [lowres.mark("seeds", "movenet_lightning"), lowres.mark("elsewhere", "movenet_lightning"), lowres.SUMMARY]
     page.write_text("\n\n".join(f"{mark}\nformer\n<!-- end -->" for mark in marks) + "\n")
     write_json(tmp_path / "seeds.json", {"movenet_lightning": [of_seeds("cal", 0.3), of_seeds("dark", 0.25) | apart]})
     write_json(tmp_path / "elsewhere.json", elsewhere_of({"weak_64x48": (0.3, 0.1, 0.2), "strong_64x48": (0.4, 0.3, 0.15)}))
@@ -135,6 +135,24 @@ def test_a_row_s_gain_on_its_baseline_has_a_table_of_its_own_the_largest_first(w
     assert re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\S+) .* \| (\S+) \|$", table, re.MULTILINE) == [
         ("dark_hrnet_w32_coco_64x48", "hrnet_w32_coco_64x48", "+2.4", "0.004"),
         ("cal_hrnet_w32_coco_64x48", "hrnet_w32_coco_64x48", "−6.1", "0.004"),
+    ]
+
+
+def test_the_summary_has_a_method_s_row_with_its_mark_in_every_column(written):
+    """Bold where a column's AP is largest; ▲ or ▼ only where the difference from plain heatmaps is told apart after the correction."""
+    names = ("dark_{}_64x48_x4", "simple_{}_64x48_x4", "cal_{}_64x48_x4", "sr_head_{}_64x48_x4", "dark_{}_64x48_x2")
+    runs = [run(name.format("mobilenet_fpn_coco"), ap) for name, ap in zip(names, (0.44, 0.42, 0.4, 0.41, 0.9), strict=True)]
+    runs += [run("dark_ranked_mobilenet_fpn_coco_128x96_x2_averaged", 0.5), run("hrnet_w32_coco_64x48", 0.15, start="he")]
+    runs += [run("hrnet_w32_coco_64x48_fused", 0.9, start="he")]
+    for one, difference, p in zip(runs, (0.02, None, -0.02, -0.01), (0.01, None, 0.01, 0.2), strict=False):
+        one["baseline"] = difference and {"difference": difference, "p_holm": p}
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lowres_summary.table(runs).splitlines()[2:]]
+    assert rows == [
+        [lowres_summary.METHODS["dark_ranked"], "", "**50.0**", "", "", "", "", ""],
+        ["SR head", "41.0", "", "", "", "", "", ""],
+        ["CAL", "40.0 ▼", "", "", "", "", "", ""],
+        ["DARK", "**44.0** ▲", "", "", "", "", "", ""],
+        ["plain heatmaps", "42.0", "", "", "", "", "", "**15.0**"],
     ]
 
 
