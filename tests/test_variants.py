@@ -243,41 +243,6 @@ def test_a_wrong_like_is_named_in_one_line(tmp_path, like, message):
     assert "table.yaml" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_seeds_are_variants_of_their_own_which_nobody_inherits(tmp_path):
-    """Oracle: the same entries, written out; the recipe `matched` keeps the seed as well."""
-    seeded = (
-        LIKE.replace("  paper: {ap", "  seeds: [1, 7]\n  paper: {ap")
-        .replace("coco_64x48_seed1", "coco_64x48_other")
-        .replace("tag: seed1", "tag: other")
-    )
-    seeded = seeded.replace("  tag: turned\n", "  tag: turned\n  seeds: [2]\n")
-    found = zoo.load_variants(write(tmp_path, seeded))
-    first = "cal_hrnet_tiny_coco_64x48"
-    assert {name.removeprefix(first) for name in found} == {"", "_seed1", "_seed7", "_other", "_turned", "_turned_seed2", "_four"}
-    for base, tag, seed in (("", "seed1", 1), ("", "seed7", 7), ("_turned", "turned_seed2", 2)):
-        other = found[f"{first}{base}"]
-        exceptions, train = {"seed": "it is what this row changes"}, {**other.train, "seed": seed}
-        assert found[f"{first}_{tag}"] == dataclasses.replace(other, name=f"{first}_{tag}", tag=tag, train=train, exceptions=exceptions)
-
-
-@pytest.mark.parametrize(("seeds", "message"), [
-    ("[1, 1]", r"coco_64x48\.seeds: expected different positive integers such as \[1, 2\], got \[1, 1\]"),
-    ("[0]", r"seeds: expected different positive integers"),
-    ("[true]", r"seeds: expected different positive integers"),
-    ("one", r"seeds: expected different positive integers such as \[1, 2\], got 'one'"),
-    ("[1]", r"seeds: variant 'cal_hrnet_tiny_coco_64x48_seed1' is already there"),
-])  # fmt: skip
-def test_wrong_seeds_are_named_in_one_line(tmp_path, seeds, message):
-    with pytest.raises(FarposeError, match=message) as caught:
-        zoo.load_variants(write(tmp_path, LIKE.replace("  paper: {ap", f"  seeds: {seeds}\n  paper: {{ap")))
-    assert "table.yaml" in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_seeds_of_a_fragment_are_refused(tmp_path):
-    with pytest.raises(FarposeError, match=r"_small\.seeds: a fragment is no variant"):
-        zoo.load_variants(write(tmp_path, LIKE.replace("input_size: [64, 48]}", "input_size: [64, 48], seeds: [1]}")))
-
-
 def test_variants_that_differ_in_their_seed_alone_are_one_group(tmp_path):
     again = "cal_hrnet_tiny_coco_64x48_again:\n  like: cal_hrnet_tiny_coco_64x48_turned\n  tag: again\n  train: {seed: 2}\n"
     found = zoo.load_variants(write(tmp_path, LIKE + again))

@@ -1,12 +1,11 @@
 """Entries of variant files, as written and in full.
 
-An entry may extend another one and override some of its keys (`like:`), and name further seeds that are variants of their own (`seeds:`);
-`_paper` holds what all printed rows of a file share.
+An entry may extend another one and override some of its keys (`like:`); `_paper` holds what all printed rows of a file share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from typing import Any
 from components.base.config import load_yaml
 from components.base.errors import FarposeError, unknown_name
 
-LIKE, SHARED, SEEDS = "like", "_paper", "seeds"
+LIKE, SHARED = "like", "_paper"
 PRINTED = ("paper", "reprints")  # rows of tables
-SAME_ROW = (LIKE, SEEDS, "tag", "train", "baseline", "exceptions", *PRINTED)  # what an entry may say and still be the other's row
+SAME_ROW = (LIKE, "tag", "train", "baseline", "exceptions", *PRINTED)  # what an entry may say and still be the other's row
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,9 @@ class Entry:
 def read(folder: str | Path) -> dict[str, Entry]:
     """Every variant's entry in a folder's YAML files, by name, with the entries that `like` names filled in.
 
-    `seeds: [1, 2]` of an entry NAME adds NAME_seed1 and NAME_seed2, which differ from it in the seed alone.
-
     Raises:
-        FarposeError: a file is wrong, an entry is not a mapping, two share a name, there is no YAML file, `like` names
-            nothing that is there or leads back to its own entry, or `seeds` is no list of different positive integers, or of a fragment.
+        FarposeError: a file is wrong, an entry is not a mapping, two share a name, there is no YAML file, or `like` names
+            nothing that is there or leads back to its own entry.
     """
     files = sorted(Path(folder).glob("*.yaml"))
     if not files:
@@ -60,18 +57,8 @@ def read(folder: str | Path) -> dict[str, Entry]:
             if name in into:
                 raise FarposeError(f"variant {name!r} is already in {into[name].path.name}", where=path, fix="keep one of them")
             into[name] = _entry(path, name, _printed(written, table.get(SHARED, {})))
-    for fragment in (one for table in fragments.values() for one in table.values()):
-        if SEEDS in fragment.written:
-            raise FarposeError("a fragment is no variant", where=f"{fragment.where}.{SEEDS}", fix="write the seeds of the variants")
     known = {path: entries | fragments.get(path, {}) for path in files}
-    found: dict[str, Entry] = {}
-    for name, entry in entries.items():
-        full = Entry(entry.path, name, _full(entry, known, ()))
-        for one in (full, *_repetitions(full, entry.written.get(SEEDS, []))):
-            if one.name in found or (one is not full and one.name in entries):
-                raise FarposeError(f"variant {one.name!r} is already there", where=f"{entry.where}.{SEEDS}", fix="keep one of them")
-            found[one.name] = one
-    return found
+    return {name: Entry(entry.path, name, _full(entry, known, ())) for name, entry in entries.items()}
 
 
 def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,25 +89,13 @@ def _entry(path: Path, name: str, written: object) -> Entry:
     return entry
 
 
-def _repetitions(entry: Entry, seeds: object) -> Iterator[Entry]:
-    """The full entry's variants with other seeds, of the recipe `matched` as well."""
-    numbers = seeds if isinstance(seeds, list) else [seeds]
-    if len(set(map(str, numbers))) < len(numbers) or not all(type(seed) is int and seed > 0 for seed in numbers):
-        raise FarposeError(f"expected different positive integers such as [1, 2], got {seeds!r}", where=f"{entry.where}.{SEEDS}")
-    for seed in numbers:
-        tag = "_".join(filter(None, (entry.written.get("tag"), f"seed{seed}")))
-        changes = {"tag": tag, "train": {"seed": seed}, "exceptions": {"seed": "it is what this row changes"}}
-        yield Entry(entry.path, f"{entry.name}_seed{seed}", merged(entry.written, changes))
-
-
 def _full(entry: Entry, known: Mapping[Path, Mapping[str, Entry]], trail: tuple[str, ...]) -> dict[str, Any]:
-    """The full entry, without `like` and `seeds`.
+    """The full entry, without `like`.
 
     A printed row (`paper`) belongs to its entry. It is taken from another variant only where nothing but `SAME_ROW` differs.
     """
-    own = {key: value for key, value in entry.written.items() if key not in (LIKE, SEEDS)}
     if LIKE not in entry.written:
-        return own
+        return entry.written
     other, where = entry.written[LIKE], f"{entry.where}.{LIKE}"
     if not isinstance(other, str):
         raise FarposeError(f"expected a variant's name, got {other!r}", where=where)
@@ -132,4 +107,4 @@ def _full(entry: Entry, known: Mapping[Path, Mapping[str, Entry]], trail: tuple[
     base = _full(known[entry.path][other], known, (*trail, entry.name))
     if not other.startswith("_") and any(key not in SAME_ROW for key in entry.written):
         base = {key: value for key, value in base.items() if key not in PRINTED}
-    return merged(base, own)
+    return merged(base, {key: value for key, value in entry.written.items() if key != LIKE})
