@@ -12,6 +12,7 @@ Nothing is typed in: numbers and intervals are those of the evaluations, differe
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 from benchmarks import elsewhere, lowres_summary
 from benchmarks.demo import part
-from benchmarks.lowres_rows import GROUPS, RUNS
+from benchmarks.lowres_rows import GROUPS, RUNS, value_of
 from benchmarks.lowres_summary import BASELINE
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
@@ -164,7 +165,7 @@ def _start(plan: dict[str, Any]) -> dict[str, Any]:
 
 def page(runs: Path = RUNS, document: Path = PAGE, seeds: Path = SEEDS, other: Path = elsewhere.RECORD) -> None:
     """Rewrite the marked parts of the page, and its figures. Rows of different starts and sizes are kept apart."""
-    every = sorted((read_json(path) for path in runs.glob("*.json")), key=lambda run: -run["metrics"]["AP_gt_boxes"])
+    every = sorted((read_json(path) for path in runs.glob("*.json")), key=lambda run: -_of(run))
     text = part(document.read_text(), SUMMARY, lowres_summary.table(every), document.name)
     for key, group in GROUPS.items():
         found = group.of(every)
@@ -190,7 +191,15 @@ def mark(what: str, group: str) -> str:
     return f"<!-- {what}, {group}: python -m benchmarks.lowres page -->"
 
 
+def _of(run: Mapping[str, Any], name: str = "AP", end: str = "") -> float:
+    """A number of a row's evaluation; NaN where it has none."""
+    value = value_of(run["metrics"], name, end)
+    return math.nan if value is None else value
+
+
 def _percent(value: float, signed: bool = False) -> str:
+    if math.isnan(value):
+        return "–"
     return f"{100 * value:+.1f}".replace("-", "−") if signed else f"{100 * value:.1f}"
 
 
@@ -201,9 +210,9 @@ def _table(found: list[dict[str, Any]]) -> str:
     ]
     for run in found:
         m = run["metrics"]
-        interval = f"{_percent(m['AP_gt_boxes'])} ({_percent(m['AP_gt_boxes_low'])}–{_percent(m['AP_gt_boxes_high'])})"
-        rest = [_percent(m[key]) for key in ("AP50_gt_boxes", "AP75_gt_boxes", "AP_M_gt_boxes", "AP_L_gt_boxes", "mean_OKS_gt_boxes")]
-        rest += [_percent(m["PCK_torso_gt_boxes"]), _percent(m["target_AP"]), f"{m['persons']:,}"]
+        rest = [_percent(_of(run, name)) for name in ("AP50", "AP75", "AP_M", "AP_L", "mean_OKS", "PCK_torso")]
+        rest += [_percent(m["target_AP"]), f"{m['persons']:,}"]
+        interval = f"{_percent(_of(run))} ({_percent(_of(run, end='_low'))}–{_percent(_of(run, end='_high'))})"
         lines.append(f"| `{run['run']}` | {interval} | {' | '.join(rest)} |")
     return "\n".join(lines)
 
@@ -282,7 +291,7 @@ def _figure(found: list[dict[str, Any]], path: Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
     for number, run in enumerate(found):
         m, colour, style = run["metrics"], f"C{number}", _style(number)
-        low, middle, high = (100 * m[key] for key in ("AP_gt_boxes_low", "AP_gt_boxes", "AP_gt_boxes_high"))
+        low, middle, high = (100 * _of(run, end=end) for end in ("_low", "", "_high"))
         ends = [[middle - low], [high - middle]]
         left.errorbar(middle, len(found) - 1 - number, xerr=ends, fmt=style[0], capsize=3, color=colour)
         bins = [one for one in m["by_height"] if one["AP"] is not None and one["persons"] >= FEWEST]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from components.base.config import REPOSITORY
+from components.evaluate.headline import headline
 from pipelines import comparing
 
 RUNS = REPOSITORY / "results" / "lowres"
@@ -41,7 +43,19 @@ class Group:
 
     def _holds(self, run: dict[str, Any]) -> bool:
         small = self.start != RANDOM or "_tiny_" in run["run"]
-        return bool(run["start"]["init"] == self.start) and f"_{self.size}" in run["run"] and small == self.small
+        sized = re.search(rf"_{self.size}(_|$)", run["run"]) is not None
+        return bool(run["start"]["init"] == self.start) and sized and small == self.small
+
+
+def value_of(metrics: Mapping[str, Any], name: str, end: str = "") -> float | None:
+    """A number of an evaluation, with annotated boxes or, of a bottom-up method, without any; None where it has none.
+
+    Args:
+        name: such as AP, AP50 or mean_OKS.
+        end: such as _low.
+    """
+    value = metrics.get(f"{name}_{headline(metrics)}{end}")
+    return None if value is None else float(value)
 
 
 GROUPS = {
@@ -52,4 +66,5 @@ GROUPS = {
     "he, 256x192": Group(RANDOM, "256x192", "study_random_256x192"),
     "movenet_lightning, 128x96": Group("movenet_lightning", "128x96", "study_128x96"),
     "movenet_lightning, 256x192": Group("movenet_lightning", "256x192", "study_256x192"),
+    "movenet_lightning, bottom-up": Group("movenet_lightning", "256", "study_bottom_up"),
 }

@@ -51,6 +51,9 @@ def written(tmp_path: Path) -> Path:
     write_json(tmp_path / "runs" / "h.json", run("dark_hrnet_tiny_coco_128x96", 0.11, start="he"))
     write_json(tmp_path / "runs" / "i.json", run("dark_hrnet_tiny_coco_256x192", 0.13, start="he"))
     write_json(tmp_path / "runs" / "j.json", run("dark_mobilenet_fpn_coco_256x192", 0.45))
+    whole = run("centernet_mobilenet_fpn_coco_256", 0.26)
+    numbers = {key.replace("gt_boxes", "no_boxes"): value for key, value in whole["metrics"].items() if not key.startswith("PCK")}
+    write_json(tmp_path / "runs" / "k.json", whole | {"metrics": numbers})
     for name in ("e", "f", "g"):
         one = read_json(path := tmp_path / "runs" / f"{name}.json")
         write_json(path, one | {"metrics": one["metrics"] | apart})
@@ -105,7 +108,9 @@ def test_rows_stand_in_the_order_of_ap_with_their_files_numbers(written):
         ("dark", "25.1 (23.0–28.5)"),
         ("dark_ranked", "40.0 (37.9–43.4)"),
         ("dark", "45.0 (42.9–48.4)"),
+        ("centernet", "26.0 (23.9–29.4)"),
     ]
+    assert re.search(r"^\| `centernet_mobilenet_fpn_coco_256` \|.* \| – \| 99.0 \| 1,354 \|$", text, re.MULTILINE), "no PCK without boxes"
     assert "| `dark_mobilenet_fpn_coco_64x48_x2` | −4.5 (−8.0 to −1.2) | 0.004 | yes |" in text
     assert "| `cal_mobilenet_fpn_coco_64x48_x2` | 2.30 | 0.079 | 1.5 | 80 | 2,048 | 8 | 0 | 20.0 |" in text
     pictures = {path.name for path in written.parent.glob("*.png")}
