@@ -275,7 +275,7 @@ def _costs(found: list[dict[str, Any]]) -> str:
 
 def _short(run: dict[str, Any]) -> str:
     """Method, and what differs between the rows of one start: enlargement or backbone."""
-    return re.sub(r"_mobilenet_fpn|_coco_\d+x\d+", "", run["run"]).replace("_", " ")
+    return re.sub(r"_mobilenet_fpn|_coco_\d+(x\d+)?", "", run["run"]).replace("_", " ")
 
 
 def _style(number: int) -> str:
