@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from benchmarks.lowres_rows import evaluated, in_percent
 from components.base.config import REPOSITORY
 from components.base.files import read_json, write_json
 from components.evaluate.headline import GT
@@ -75,19 +76,14 @@ PAIRS = [
 
 def rows(evaluations: Sequence[Path], pairs: Sequence[tuple[Side, Side, Sequence[str]]] = PAIRS) -> Iterator[dict[str, Any]]:
     """The difference of every pair under each of its conditions; nothing of a pair whose evaluations are missing."""
-    folders: dict[str, list[Path]] = {}
-    for folder in evaluations:
-        for path in sorted(folder.glob(f"*/{MATCHES.format('')}")):
-            folders.setdefault(path.parent.name, []).append(path.parent)
+    folders = evaluated(evaluations)
     for first, second, conditions in pairs:
         for condition in conditions:
             sides = first.outcomes(folders, condition, False), second.outcomes(folders, condition, first.name == second.name)
             if sides[0] is None or sides[1] is None:
                 continue
-            found = paired_bootstrap(*sides)
-            numbers = {"AP": found.value, "low": found.low, "high": found.high}
-            percent = {name: round(100 * number, 3) for name, number in numbers.items()}
-            yield {"first": first.label, "second": second.label, "condition": condition, **percent, "p": round(found.p_value, 4)}
+            told = {"first": first.label, "second": second.label, "condition": condition}
+            yield told | in_percent(paired_bootstrap(*sides), digits=3)
 
 
 def write(found: Sequence[dict[str, Any]], record: Path = RECORD) -> list[dict[str, Any]]:

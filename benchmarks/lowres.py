@@ -20,13 +20,12 @@ from typing import Any
 
 from benchmarks import elsewhere, lowres_summary
 from benchmarks.demo import part
-from benchmarks.lowres_rows import GROUPS, RUNS, value_of
-from benchmarks.lowres_summary import BASELINE
+from benchmarks.lowres_rows import BASELINE, GROUPS, RUNS, evaluated, in_percent, value_of
 from components.base.config import REPOSITORY
 from components.base.errors import FarposeError
 from components.base.files import atomic_file, read_json, sha256_of, write_json
 from components.evaluate import ranking
-from components.evaluate.significance import MATCHES, Difference, every_pair, holm, read_outcome
+from components.evaluate.significance import Difference, every_pair, holm, read_outcome
 from components.models import baselines, starts, zoo
 from components.registry import lineage, recorded
 from components.train import descent
@@ -69,7 +68,7 @@ def compare(evaluations: Sequence[Path], runs: Path = RUNS, seeds: Path = SEEDS,
     """
     every, found = [read_json(path) for path in sorted(runs.glob("*.json"))], []
     of_seeds, of_pairs = {}, {}
-    folders = {path.parent.name: path.parent for folder in reversed(evaluations) for path in folder.glob(f"*/{MATCHES.format('')}")}
+    folders = {name: given[0] for name, given in evaluated(evaluations).items()}
     for key, group in GROUPS.items():
         for mine, together in ((group.of(every), False), (group.seeds(every), True)):
             if not mine or any(run["run"] not in folders for run in mine):
@@ -95,12 +94,7 @@ def compare(evaluations: Sequence[Path], runs: Path = RUNS, seeds: Path = SEEDS,
 
 def _pairs(found: Mapping[tuple[str, str], Difference]) -> list[dict[str, Any]]:
     """AP of the first minus the second in percent, its paired 95 % interval, and p, which is not corrected for many comparisons."""
-    rows = []
-    for (first, second), one in found.items():
-        numbers = {"AP": one.value, "low": one.low, "high": one.high}
-        percent = {name: round(100 * number, 2) for name, number in numbers.items()}
-        rows.append({"first": first, "second": second, **percent, "p": round(one.p_value, 4)})
-    return rows
+    return [{"first": first, "second": second, **in_percent(one, digits=2)} for (first, second), one in found.items()]
 
 
 def _baselines(names: Iterable[str], found: Mapping[tuple[str, str], Difference]) -> dict[str, dict[str, Any]]:
@@ -165,7 +159,7 @@ def _start(plan: dict[str, Any]) -> dict[str, Any]:
 
 def page(runs: Path = RUNS, document: Path = PAGE, seeds: Path = SEEDS, other: Path = elsewhere.RECORD) -> None:
     """Rewrite the marked parts of the page, and its figures. Rows of different starts and sizes are kept apart."""
-    every = sorted((read_json(path) for path in runs.glob("*.json")), key=lambda run: -_of(run))
+    every = sorted((read_json(path) for path in runs.glob("*.json")), key=lambda run: -_of(run["metrics"]))
     text = part(document.read_text(), SUMMARY, lowres_summary.table(every), document.name)
     for key, group in GROUPS.items():
         found = group.of(every)
@@ -191,10 +185,15 @@ def mark(what: str, group: str) -> str:
     return f"<!-- {what}, {group}: python -m benchmarks.lowres page -->"
 
 
-def _of(run: Mapping[str, Any], name: str = "AP", end: str = "") -> float:
-    """A number of a row's evaluation; NaN where it has none."""
-    value = value_of(run["metrics"], name, end)
+def _of(metrics: Mapping[str, Any], name: str = "AP", end: str = "") -> float:
+    """A number of an evaluation; NaN where it has none."""
+    value = value_of(metrics, name, end)
     return math.nan if value is None else value
+
+
+def _interval(metrics: Mapping[str, Any]) -> str:
+    """AP with its 95 % interval, in percent."""
+    return f"{_percent(_of(metrics))} ({_percent(_of(metrics, end='_low'))}–{_percent(_of(metrics, end='_high'))})"
 
 
 def _percent(value: float, signed: bool = False) -> str:
@@ -210,10 +209,9 @@ def _table(found: list[dict[str, Any]]) -> str:
     ]
     for run in found:
         m = run["metrics"]
-        rest = [_percent(_of(run, name)) for name in ("AP50", "AP75", "AP_M", "AP_L", "mean_OKS", "PCK_torso")]
+        rest = [_percent(_of(m, name)) for name in ("AP50", "AP75", "AP_M", "AP_L", "mean_OKS", "PCK_torso")]
         rest += [_percent(m["target_AP"]), f"{m['persons']:,}"]
-        interval = f"{_percent(_of(run))} ({_percent(_of(run, end='_low'))}–{_percent(_of(run, end='_high'))})"
-        lines.append(f"| `{run['run']}` | {interval} | {' | '.join(rest)} |")
+        lines.append(f"| `{run['run']}` | {_interval(m)} | {' | '.join(rest)} |")
     return "\n".join(lines)
 
 
@@ -245,8 +243,7 @@ def _seeds(rows: list[dict[str, Any]]) -> str:
     head = "| method | seeds | mean AP (95 % interval) | spread | minus the first row (95 % interval) | p, Holm |"
     lines = [head, "|---|" + "---:|" * 5]
     for row in rows:
-        interval = f"{_percent(row['AP_gt_boxes'])} ({_percent(row['AP_gt_boxes_low'])}–{_percent(row['AP_gt_boxes_high'])})"
-        cells = [f"`{row['variant']}`", str(row["seeds"]), interval, _percent(row["AP_gt_boxes_spread"])]
+        cells = [f"`{row['variant']}`", str(row["seeds"]), _interval(row), _percent(_of(row, end="_spread"))]
         if "difference" in row:
             ends = f"{_percent(row['difference_low'], True)} to {_percent(row['difference_high'], True)}"
             cells += [f"{_percent(row['difference'], True)} ({ends})", f"{row['difference_p_holm']:.3f}"]
@@ -291,7 +288,7 @@ def _figure(found: list[dict[str, Any]], path: Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
     for number, run in enumerate(found):
         m, colour, style = run["metrics"], f"C{number}", _style(number)
-        low, middle, high = (100 * _of(run, end=end) for end in ("_low", "", "_high"))
+        low, middle, high = (100 * _of(m, end=end) for end in ("_low", "", "_high"))
         ends = [[middle - low], [high - middle]]
         left.errorbar(middle, len(found) - 1 - number, xerr=ends, fmt=style[0], capsize=3, color=colour)
         bins = [one for one in m["by_height"] if one["AP"] is not None and one["persons"] >= FEWEST]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from components.base.config import REPOSITORY
 from components.evaluate.headline import headline
+from components.evaluate.significance import MATCHES, Difference
 from pipelines import comparing
 
 RUNS = REPOSITORY / "results" / "lowres"
 RANDOM = "he"
+BASELINE = "baseline"  # of a row's file: how far it is from its variant's baseline
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,21 @@ class Group:
         small = self.start != RANDOM or "_tiny_" in run["run"]
         sized = re.search(rf"_{self.size}(_|$)", run["run"]) is not None
         return bool(run["start"]["init"] == self.start) and sized and small == self.small
+
+
+def evaluated(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """The evaluations in folders of them, by a variant's name, in the order given."""
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        for path in sorted(folder.glob(f"*/{MATCHES.format('')}")):
+            found.setdefault(path.parent.name, []).append(path.parent)
+    return found
+
+
+def in_percent(found: Difference, digits: int) -> dict[str, float]:
+    """A difference in AP with its paired 95 % interval, in percent, and p, which is not corrected for many comparisons."""
+    numbers = {"AP": found.value, "low": found.low, "high": found.high}
+    return {name: round(100 * number, digits) for name, number in numbers.items()} | {"p": round(found.p_value, 4)}
 
 
 def value_of(metrics: Mapping[str, Any], name: str, end: str = "") -> float | None:

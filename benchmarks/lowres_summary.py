@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.lowres_rows import GROUPS
+from benchmarks.lowres_rows import BASELINE, GROUPS, value_of
 from components.models import zoo
 
-BASELINE = "baseline"  # of a row's file: how far it is from its variant's baseline
 ABOVE, BELOW = "▲", "▼"
 
 
@@ -85,10 +84,11 @@ def _column(column: Column, every: list[dict[str, Any]]) -> dict[str, dict[str, 
 def _cell(column: dict[str, dict[str, Any]], method: str) -> str:
     if method not in column:
         return ""
-    run, best = column[method], max(one["metrics"]["AP_gt_boxes"] for one in column.values())
-    value = run["metrics"]["AP_gt_boxes"]
-    text = f"**{100 * value:.1f}**" if value == best else f"{100 * value:.1f}"
-    plain = run.get(BASELINE)
+    values = {name: value_of(run["metrics"], "AP") or 0.0 for name, run in column.items()}
+    text = f"{100 * values[method]:.1f}"
+    if values[method] == max(values.values()):
+        text = f"**{text}**"
+    plain = column[method].get(BASELINE)
     if plain and plain["p_holm"] < 0.05:
         text += f" {ABOVE if plain['difference'] > 0 else BELOW}"
     return text
